@@ -1,0 +1,51 @@
+from snakemake.utils import min_version
+
+min_version("9.19")
+
+
+# The default experiment is loaded only when none was given: Snakemake would merge the two.
+if not workflow.configfiles:
+
+    configfile: "config.yaml"
+
+
+include: "workflow/rules/common.smk"
+
+
+pathvars:
+    results=RESULTS,
+
+
+# ---- rules, in the order of the pipeline ------------------------------------------------------------------------------
+
+
+include: "workflow/rules/data.smk"
+include: "workflow/rules/generators.smk"
+include: "workflow/rules/networks.smk"
+include: "workflow/rules/distill.smk"
+include: "workflow/rules/evaluate.smk"
+include: "workflow/rules/report.smk"
+
+
+# ---- targets ------------------------------------------------------------------------------------------------------------
+
+
+rule all:
+    """Everything that the experiment file asks for: distilled sets, tables and figures."""
+    default_target: True
+    input:
+        distilled=distilled_sets(),
+        tables=tables(),
+        figures=figures(),
+    localrule: True
+
+
+rule distilled:
+    """The distilled sets alone, without evaluation."""
+    input:
+        distilled=distilled_sets(),
+    localrule: True
+
+
+onsuccess:
+    print(closing_words())

@@ -1,0 +1,157 @@
+"""The only door: `python -m distillery STAGE --settings '{…}' --images … --output …`.
+
+Finds the stage, parses its arguments, leases a GPU, runs it, and records what it cost.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import importlib
+import inspect
+import json
+import os
+import sys
+import time
+import typing
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+STAGES = Path(__file__).parent / "stages"
+
+
+def stage_names() -> list[str]:
+    """The stages, by the files that are there."""
+    return sorted(file.stem for file in STAGES.glob("*.py") if file.stem != "__init__")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one stage; the exit status."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(_overview())
+        return 0
+    name = arguments[0]
+    if name not in stage_names():
+        print(f"distillery: no stage {name!r}; there are: {', '.join(stage_names())}", file=sys.stderr)
+        return 2
+    return _run(name, importlib.import_module(f"distillery.stages.{name}"), arguments[1:])
+
+
+def _overview() -> str:
+    lines = ["usage: python -m distillery STAGE --settings JSON [FILES]", "", "stages:"]
+    for name in stage_names():
+        doc = ast.get_docstring(ast.parse((STAGES / f"{name}.py").read_text("utf-8"))) or ""
+        lines.append(f"  {name:22} {doc.splitlines()[0] if doc else ''}")
+    lines += ["", "`python -m distillery STAGE --help` shows what a stage reads and writes."]
+    return "\n".join(lines)
+
+
+def _files(run: Any) -> dict[str, tuple[str, bool, bool]]:
+    """The files that a stage takes: name -> (input or output, many, optional), from the signature of its `run`."""
+    hints = typing.get_type_hints(run, include_extras=True)
+    found = {}
+    for name, parameter in inspect.signature(run).parameters.items():
+        if name in ("settings", "job"):
+            continue
+        text = str(hints[name])
+        kind = "output" if "'output'" in text else "input"
+        found[name] = (kind, text.startswith("list["), parameter.default is not inspect.Parameter.empty)
+    return found
+
+
+def _parser(name: str, stage: ModuleType) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog=f"python -m distillery {name}", description=stage.__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--settings", required=True, help="JSON: " + ", ".join(stage.Settings.model_fields))
+    parser.add_argument("--threads", type=int, default=None, help="threads to compute with; none: all that are allowed")
+    parser.add_argument("--cost", type=Path, help="file for seconds and peak memory")
+    parser.add_argument("--checkpoint-seconds", type=float, default=120.0, help="between two checkpoints")
+    for argument, (kind, many, optional) in _files(stage.run).items():
+        parser.add_argument(
+            f"--{argument.replace('_', '-')}",
+            type=Path,
+            nargs="+" if many and not optional else "*" if optional else None,
+            required=not optional,
+            default=[] if many or optional else None,
+            help=f"{kind}{' files' if many else ' file'}{', optional' if optional else ''}",
+        )
+    return parser
+
+
+def _run(name: str, stage: ModuleType, arguments: list[str]) -> int:
+    from pydantic import ValidationError
+
+    from distillery.artifacts import DamagedArtifact
+    from distillery.devices import lease_card, prepare
+    from distillery.job import BadInput, Job
+
+    parsed = _parser(name, stage).parse_args(arguments)
+    try:
+        settings = stage.Settings.model_validate_json(parsed.settings)
+    except ValidationError as error:
+        print(f"distillery {name}: --settings: {error}", file=sys.stderr)
+        return 2
+    files: dict[str, Any] = {}
+    inputs: list[Path] = []
+    for argument, (kind, many, optional) in _files(stage.run).items():
+        given = getattr(parsed, argument)
+        paths = given if isinstance(given, list) else [given]
+        if kind == "input":
+            inputs += paths
+        files[argument] = paths if many else (paths[0] if paths else None)
+    for path in inputs:
+        if not path.exists():
+            print(f"distillery {name}: {path}: no such file", file=sys.stderr)
+            return 2
+    start = time.monotonic()
+    threads = parsed.threads or len(os.sched_getaffinity(0))
+    if getattr(stage, "COMPUTES", True):
+        from distillery.resume import stop_on_signals
+
+        lease_card()
+        device: Any = prepare(threads)
+        stop_on_signals()
+    else:
+        device, threads = _Nothing(), 0  # its bytes depend on neither
+    job = Job(name, parsed.settings, device, threads, tuple(inputs), parsed.checkpoint_seconds)
+    try:
+        stage.run(settings, job=job, **files)
+    except (BadInput, DamagedArtifact) as error:
+        print(f"distillery {name}: {error}", file=sys.stderr)
+        return 1
+    _record_cost(parsed.cost, name, device.type, time.monotonic() - start)
+    return 0
+
+
+class _Nothing:
+    """The device of a stage that computes nothing with torch."""
+
+    type = "none"
+
+
+def _record_cost(path: Path | None, stage: str, device: str, seconds: float) -> None:
+    import resource
+
+    cost = {
+        "stage": stage,
+        "device": device,
+        "seconds": round(seconds, 3),
+        "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
+    }
+    if device == "cuda":
+        import torch
+
+        cost["gpu"] = torch.cuda.get_device_name()
+        cost["peak_gpu_memory_mb"] = round(torch.cuda.max_memory_allocated() / 2**20, 1)
+    print(json.dumps(cost), file=sys.stderr)
+    if path is not None:
+        from distillery.artifacts import write_json
+
+        write_json(path, cost)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

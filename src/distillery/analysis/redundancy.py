@@ -1,0 +1,68 @@
+"""Redundancy between the increments of a distilled set (fig. 2 of arXiv 2604.00519)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from distillery.resume import Resume
+from distillery.students.networks import Classifier, Domain
+from distillery.students.settings import Protocol
+from distillery.students.training import accuracy, train_network
+
+
+def redundancy_matrix(
+    pixels: Tensor,
+    labels: Tensor,
+    increments: Tensor,
+    *,
+    classes: Sequence[str],
+    network: str,
+    protocol: Protocol,
+    students: int,
+    seed: int,
+    device: torch.device,
+    resume: Callable[[str], Resume] | None = None,
+) -> list[dict[str, Any]]:
+    """R[r, s] = accuracy on the images of increment s, as stored, of a network trained on increment r alone.
+
+    Args:
+        pixels: (N, C, H, W) uint8.
+        labels, increments: (N,) int64; increments count from 0.
+        resume: part of the work -> its resume file.
+
+    Returns:
+        One row per student, r and s: `student`, `trained_on` and `tested_on` (from 1), `accuracy` in percent.
+    """
+    numbers = sorted(set(increments.tolist()))
+    rows = []
+    for student in range(students):
+        for trained in numbers:
+            key = (seed, "redundancy", network, student)
+            classifier = Classifier(network, classes, Domain(pixels.shape[-1], pixels.shape[1]), key)
+            inside = increments == trained
+            train_network(
+                classifier,
+                pixels[inside],
+                labels[inside],
+                protocol,
+                key=key,
+                device=device,
+                resume=resume(f"student-{student}-{trained}") if resume else None,
+                what=f"redundancy {student + 1}/{students}, increment {trained + 1}/{len(numbers)}",
+            )
+            for tested in numbers:
+                inside = increments == tested
+                percent = accuracy(classifier, pixels[inside], labels[inside])
+                rows.append(
+                    {
+                        "student": student,
+                        "trained_on": trained + 1,
+                        "tested_on": tested + 1,
+                        "accuracy": percent,
+                    }
+                )
+    return rows

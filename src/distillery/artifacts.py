@@ -1,0 +1,272 @@
+"""How files are read and written: atomically, with provenance, and with a clear word on what is damaged."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Provenance = dict[str, str]
+
+
+class DamagedArtifact(Exception):
+    """A file that a stage made cannot be read."""
+
+
+def damaged(path: Path, made_by: str, why: object) -> DamagedArtifact:
+    """The error that names the file, and the stage that makes it again."""
+    return DamagedArtifact(
+        f"{path}: cannot be read ({why}). The stage `{made_by}` makes it: delete the file and run the same command again"
+    )
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary name in the folder of `path`; what is written there takes the place of `path` at the end.
+
+    A kill or a full disk on the way leaves the old file or none. Two writers never share a temporary name.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        yield temporary
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file atomically."""
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON atomically, with sorted keys."""
+    write_bytes(path, (json.dumps(content, sort_keys=True, indent=2) + "\n").encode())
+
+
+def read_json(path: Path, made_by: str) -> Any:
+    """Read what `write_json` wrote."""
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise damaged(path, made_by, error) from error
+
+
+def write_table(path: Path, table: pa.Table, provenance: Provenance) -> None:
+    """Write a table as Parquet, atomically; its metadata gains the provenance."""
+    metadata = {**(table.schema.metadata or {}), b"distillery": json.dumps(provenance, sort_keys=True).encode()}
+    with replacing(path) as temporary:
+        pq.write_table(table.replace_schema_metadata(metadata), temporary, compression="zstd")
+
+
+def read_table(path: Path, made_by: str) -> pa.Table:
+    """Read what `write_table` wrote.
+
+    Raises:
+        DamagedArtifact: not a whole Parquet file.
+    """
+    try:
+        return pq.read_table(path, memory_map=False)
+    except (OSError, pa.ArrowException) as error:
+        raise damaged(path, made_by, str(error).splitlines()[0]) from error
+
+
+def write_tensors(path: Path, tensors: dict[str, Tensor], provenance: Provenance, **about: Any) -> None:
+    """Write tensors as safetensors, atomically; `about` (JSON) and the provenance go into its metadata."""
+    from safetensors.torch import save
+
+    metadata = {"format": "pt", "distillery": json.dumps(provenance, sort_keys=True), "about": json.dumps(about)}
+    write_bytes(path, save({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, metadata))
+
+
+def read_tensors(path: Path, made_by: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors and what `write_tensors` was told about them.
+
+    Raises:
+        DamagedArtifact: not a whole safetensors file.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            about = json.loads((file.metadata() or {}).get("about", "{}"))
+            return {name: file.get_tensor(name) for name in file.keys()}, about  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise damaged(path, made_by, error) from error
+
+
+@dataclass
+class ImageSet:
+    """Labelled images as a table.
+
+    Attributes:
+        images: encoded files, as they stand in the table.
+        labels: (N,) int64, positions in `classes`.
+        classes: class names.
+        paths: a stable id of each image.
+        columns: further columns: one value per image, or (N, d) for one vector per image.
+    """
+
+    images: list[bytes]
+    labels: np.ndarray
+    classes: list[str]
+    paths: list[str]
+    columns: dict[str, np.ndarray] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def take(self, rows: Sequence[int] | np.ndarray) -> ImageSet:
+        """The images of these rows, in this order."""
+        rows = np.asarray(rows, dtype=np.int64)
+        return ImageSet(
+            [self.images[i] for i in rows],
+            self.labels[rows],
+            self.classes,
+            [self.paths[i] for i in rows],
+            {name: values[rows] for name, values in self.columns.items()},
+        )
+
+    def pixels(self) -> np.ndarray:
+        """Decoded images: (N, C, H, W) uint8, C = 1 for grey and 3 for colour.
+
+        Raises:
+            ValueError: the images differ in size or colour.
+        """
+        from PIL import Image
+
+        def decode(content: bytes) -> np.ndarray:
+            with Image.open(io.BytesIO(content)) as image:
+                array = np.asarray(image if image.mode in ("L", "RGB") else image.convert("RGB"))
+            return array[None] if array.ndim == 2 else array.transpose(2, 0, 1)
+
+        return np.stack([decode(content) for content in self.images])
+
+
+def encode_png(pixels: np.ndarray) -> bytes:
+    """One (C, H, W) uint8 image as PNG."""
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.fromarray(pixels[0] if pixels.shape[0] == 1 else pixels.transpose(1, 2, 0)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def image_schema(classes: Sequence[str], extra: Sequence[pa.Field] = ()) -> pa.Schema:
+    """Schema of an image table: the layout that Hugging Face `datasets` shows as pictures."""
+    features: dict[str, Any] = {
+        "image": {"_type": "Image"},
+        "label": {"_type": "ClassLabel", "names": list(classes)},
+    }
+    for column in extra:
+        if pa.types.is_fixed_size_list(column.type):
+            features[column.name] = {
+                "_type": "Sequence",
+                "length": column.type.list_size,
+                "feature": {"_type": "Value", "dtype": "float32"},
+            }
+        else:
+            features[column.name] = {"_type": "Value", "dtype": _dtype_name(column.type)}
+    return pa.schema(
+        [
+            pa.field("image", pa.struct([pa.field("bytes", pa.binary()), pa.field("path", pa.string())])),
+            pa.field("label", pa.int64()),
+            *extra,
+        ],
+        metadata={"huggingface": json.dumps({"info": {"features": features}})},
+    )
+
+
+def _dtype_name(kind: pa.DataType) -> str:
+    return {"double": "float64", "float": "float32"}.get(str(kind), str(kind))
+
+
+def image_table(images: ImageSet) -> pa.Table:
+    """An image set as an Arrow table."""
+    fields, arrays = [], []
+    for name, values in images.columns.items():
+        if values.ndim == 2:
+            flat = pa.array(np.ascontiguousarray(values, dtype=np.float32).reshape(-1))
+            array = pa.FixedSizeListArray.from_arrays(flat, values.shape[1])
+        else:
+            array = pa.array(values)
+        arrays.append(array)
+        fields.append(pa.field(name, array.type))
+    encoded = pa.array(
+        [{"bytes": content, "path": path} for content, path in zip(images.images, images.paths, strict=True)],
+        pa.struct([pa.field("bytes", pa.binary()), pa.field("path", pa.string())]),
+    )
+    return pa.table([encoded, pa.array(images.labels, pa.int64()), *arrays], image_schema(images.classes, fields))
+
+
+def write_images(path: Path, images: ImageSet, provenance: Provenance) -> None:
+    """Write an image set as one Parquet file."""
+    write_table(path, image_table(images), provenance)
+
+
+def read_images(path: Path, made_by: str) -> ImageSet:
+    """Read what `write_images` wrote.
+
+    Raises:
+        DamagedArtifact: not a whole Parquet file, or not a table of images.
+    """
+    table = read_table(path, made_by)
+    try:
+        features = json.loads(table.schema.metadata[b"huggingface"])["info"]["features"]
+        columns = {}
+        for name in table.column_names[2:]:
+            column = table[name].combine_chunks()
+            if pa.types.is_fixed_size_list(column.type):
+                values = column.flatten().to_numpy().reshape(-1, column.type.list_size)
+            else:
+                values = column.to_numpy(zero_copy_only=False)
+            columns[name] = values
+        encoded = table["image"].chunks  # joined, more than 2 GiB of images would overflow the offsets
+        return ImageSet(
+            [image for chunk in encoded for image in chunk.field("bytes").to_pylist()],
+            table["label"].to_numpy(),
+            features["label"]["names"],
+            [path for chunk in encoded for path in chunk.field("path").to_pylist()],
+            columns,
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise damaged(path, made_by, f"no table of images: {error!r}") from error
+
+
+def read_classes(path: Path, made_by: str) -> list[str]:
+    """Class names of an image table, without reading its images."""
+    try:
+        metadata = pq.read_schema(path).metadata or {}
+        return list(json.loads(metadata[b"huggingface"])["info"]["features"]["label"]["names"])
+    except (OSError, pa.ArrowException, KeyError, ValueError) as error:
+        raise damaged(path, made_by, error) from error
+
+
+def concatenate(sets: Sequence[ImageSet]) -> ImageSet:
+    """One set after another; the columns that all of them have remain."""
+    first = sets[0]
+    common = [name for name in first.columns if all(name in one.columns for one in sets)]
+    return ImageSet(
+        [image for one in sets for image in one.images],
+        np.concatenate([one.labels for one in sets]),
+        first.classes,
+        [path for one in sets for path in one.paths],
+        {name: np.concatenate([one.columns[name] for one in sets]) for name in common},
+    )

@@ -1,0 +1,499 @@
+"""From images of any kind to tables of images of one size and colour, with a reason for each that was left out."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import multiprocessing
+import multiprocessing.connection
+import os
+import re
+import signal
+import tempfile
+import threading
+import warnings
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from distillery.artifacts import Provenance, encode_png, image_schema, replacing, write_table
+from distillery.data.settings import Dataset
+from distillery.data.sources import Record, SourceError, Split, class_list, count, has_test_split, records
+from distillery.job import BadInput
+from distillery.progress import Progress
+
+Channels = Literal["grey", "rgb"]
+Crop = Literal["center", "stretch", "pad"]
+
+FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TIFF", "WEBP")
+"""What is read. Pillow knows more, among them EPS, which it hands to an external program."""
+
+KEPT_FORMATS = ("JPEG", "PNG", "WEBP")
+"""What every reader of image tables shows: such a file is kept byte for byte where its picture fits as it is."""
+
+POOL_FROM = 2_000
+"""Images from which worker processes pay for their start."""
+
+CHUNK_IMAGES, CHUNK_BYTES = 32, 2**24
+ROW_GROUP = 512
+SHOWN_REJECTED = 5
+
+
+class Unusable(Exception):
+    """An image cannot be used; the text is the reason."""
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """An image that was left out.
+
+    Attributes:
+        path: where a user finds it.
+        reason: why it cannot be used, in a few words.
+    """
+
+    path: str
+    reason: str
+
+
+class Tally(NamedTuple):
+    """How many images went where."""
+
+    train: int
+    test: int
+    rejected: int
+
+
+# ---- one image -------------------------------------------------------------------------------------------------------
+
+
+def fit_image(content: bytes, *, resolution: int, channels: Channels, crop: Crop, max_pixels: int) -> bytes:
+    """An encoded image as an encoded image of `resolution` x `resolution` pixels, 8 bit, grey or RGB.
+
+    A still PNG, JPEG or WebP that is so already returns unchanged; any other becomes a PNG. Colour profiles are not
+    applied, as torchvision does not.
+
+    Raises:
+        Unusable: it is empty, damaged, no image, animated, or has more than `max_pixels` pixels.
+    """
+    if not content:
+        raise Unusable("zero bytes")
+    mode = "L" if channels == "grey" else "RGB"
+    try:
+        with _pillow_limit(None), Image.open(io.BytesIO(content), formats=_known_formats()) as image:
+            width, height = image.size
+            if width * height > max_pixels:
+                raise Unusable(f"{width} x {height} pixels are more than dataset.max_pixels = {max_pixels}")
+            with _pillow_limit(max_pixels):
+                # A phone's MPO is a JPEG followed by a preview or a second eye's view: its first picture is the image.
+                frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
+                if frames > 1:
+                    raise Unusable(f"animated or of several pages: {frames} frames")
+                if image.format == "PNG":
+                    with Image.open(io.BytesIO(content), formats=["PNG"]) as again:
+                        again.verify()  # checksums, which decoding skips
+                image.load()
+                if _fits(image, content, mode, resolution):
+                    return content
+                picture = _in_mode(_upright(image), mode)
+                return encode_png(_planes(_square(picture, resolution, crop)))
+    except Unusable:
+        raise
+    except UnidentifiedImageError:
+        raise Unusable("not an image, or cut off within its header") from None
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise Unusable(f"unpacks to more pixels than dataset.max_pixels = {max_pixels}") from None
+    except Exception as error:  # whatever a decoder stumbles over, a run of a million images goes on
+        text = _in_words(error)
+        raise Unusable(f"{'truncated' if 'truncated' in text.lower() else 'damaged'}: {text}") from error
+
+
+@contextmanager
+def _pillow_limit(max_pixels: int | None) -> Iterator[None]:
+    """Pillow's own guard against decompression bombs at the user's limit; its other warnings are of no use here."""
+    before = Image.MAX_IMAGE_PIXELS
+    Image.MAX_IMAGE_PIXELS = max_pixels
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            yield
+    finally:
+        Image.MAX_IMAGE_PIXELS = before
+
+
+def _known_formats() -> list[str]:
+    Image.init()
+    return [name for name in FORMATS if name in Image.OPEN]
+
+
+def _in_words(error: Exception) -> str:
+    """An error's first line, without addresses in memory, which differ from run to run."""
+    text = re.sub(r" ?<[^>]* at 0x[0-9a-f]+>", "", str(error)).strip()
+    return text.splitlines()[0][:200] if text else type(error).__name__
+
+
+def _orientation(image: Image.Image) -> int:
+    """EXIF orientation, 1 to 8; 1 also where the EXIF block is damaged, as the picture itself need not be."""
+    try:
+        found = image.getexif().get(0x0112, 1)
+    except Exception:
+        return 1
+    return found if found in range(1, 9) else 1
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    return image if _orientation(image) == 1 else ImageOps.exif_transpose(image)
+
+
+def _fits(image: Image.Image, content: bytes, mode: str, resolution: int) -> bool:
+    """Whether an encoded image may stay as it is."""
+    return (
+        image.format in KEPT_FORMATS
+        and image.size == (resolution, resolution)
+        and image.mode == mode
+        and not image.has_transparency_data
+        and _orientation(image) == 1
+        # The 25th byte of a PNG is its bit depth. Pillow calls 16-bit colour RGB too, other readers keep the 16 bits.
+        and (image.format != "PNG" or content[24] == 8)
+    )
+
+
+def _in_mode(image: Image.Image, mode: str) -> Image.Image:
+    """An image of any kind as 8-bit grey (L) or RGB.
+
+    The field loads images with torchvision's `convert("RGB")`, and for images without transparency this is the same.
+    With transparency, `convert` uncovers the colours under transparent pixels, which no viewer shows and which are
+    whatever an editor left there. So the image is laid on black, the colour that `pad` adds too; an opaque alpha
+    channel or palette changes nothing. It is done before resampling, so that hidden colours cannot bleed over edges.
+    """
+    if image.mode == "F":
+        raise Unusable("floating-point pixels, whose range is not known")
+    if image.mode == "I" or image.mode.startswith("I;16"):
+        # Pillow's own conversion clips 16 bits at 255, which turns nearly all of an image white.
+        values = np.asarray(image)
+        if values.min() < 0 or values.max() > 65535:
+            raise Unusable("32-bit integer pixels, whose range is not known")
+        return Image.fromarray(((values.astype(np.int32) + 128) // 257).astype(np.uint8)).convert(mode)
+    if image.has_transparency_data:
+        visible = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", visible.size, (0, 0, 0, 255)), visible)
+    return image.convert(mode)
+
+
+def _square(image: Image.Image, resolution: int, crop: Crop) -> Image.Image:
+    """An image as a square of `resolution` pixels a side, resampled by an antialiased bicubic filter where it must be.
+
+    `center` is torchvision's `Resize` and `CenterCrop` up to their rounding: only the square is computed, so a strip
+    of 20 x 100,000 pixels needs no more memory than any other image.
+    """
+    width, height = image.size
+    size = (resolution, resolution)
+    if crop == "center":
+        side = min(width, height)
+        left, top = (width - side) // 2, (height - side) // 2
+        box = (left, top, left + side, top + side)
+        return image.crop(box) if side == resolution else image.resize(size, Image.Resampling.BICUBIC, box)
+    if crop == "stretch":
+        return image.resize(size, Image.Resampling.BICUBIC)
+    scale = resolution / max(width, height)
+    inner = (max(1, round(width * scale)), max(1, round(height * scale)))
+    square = Image.new(image.mode, size)
+    square.paste(
+        image.resize(inner, Image.Resampling.BICUBIC), ((resolution - inner[0]) // 2, (resolution - inner[1]) // 2)
+    )
+    return square
+
+
+def _planes(image: Image.Image) -> np.ndarray:
+    """(C, H, W) uint8."""
+    pixels = np.asarray(image)
+    return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
+
+
+# ---- many images -----------------------------------------------------------------------------------------------------
+
+Fit = Callable[[bytes], bytes]
+
+
+def _fit_chunk(fit: Fit, chunk: Sequence[Record]) -> list[bytes | str]:
+    """For each record the image, or the reason why there is none."""
+    found: list[bytes | str] = []
+    for record in chunk:
+        try:
+            found.append(fit(record.read()) if record.class_name is not None else "its label names no class")
+        except Unusable as error:
+            found.append(str(error))
+        except OSError as error:
+            found.append(f"cannot be read: {error.strerror or _in_words(error)}")
+    return found
+
+
+def _chunks(source: Iterable[Record]) -> Iterator[list[Record]]:
+    """Records in groups that are small in number and in bytes."""
+    chunk: list[Record] = []
+    size = 0
+    for record in source:
+        chunk.append(record)
+        size += len(record.content) if isinstance(record.content, bytes) else 0
+        if len(chunk) == CHUNK_IMAGES or size >= CHUNK_BYTES:
+            yield chunk
+            chunk, size = [], 0
+    if chunk:
+        yield chunk
+
+
+def _fitted(source: Iterable[Record], fit: Fit, workers: int) -> Iterator[tuple[Record, bytes | str]]:
+    """Each record with its image or the reason why there is none, in the order of the source."""
+    if workers == 1:
+        for chunk in _chunks(source):
+            yield from zip(chunk, _fit_chunk(fit, chunk), strict=True)
+        return
+    # Spawned, not forked: a fork of a process that runs threads (Arrow's, torch's) may hang.
+    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=_follow_parent)
+    waiting: deque[tuple[list[Record], Future[list[bytes | str]]]] = deque()
+    chunks = _chunks(source)
+    try:
+        while True:
+            for chunk in islice(chunks, 2 * workers - len(waiting)):  # no more than this is in memory
+                waiting.append((chunk, pool.submit(_fit_chunk, fit, chunk)))
+            if not waiting:
+                return
+            chunk, result = waiting.popleft()
+            yield from zip(chunk, result.result(), strict=True)
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _follow_parent() -> None:
+    """In a worker: leave Ctrl-C to the parent, and end when the parent ends, even if it is killed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    sentinel = parent.sentinel
+
+    def wait() -> None:
+        multiprocessing.connection.wait([sentinel])
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
+# ---- a data set ------------------------------------------------------------------------------------------------------
+
+
+class _Entry(NamedTuple):
+    """One usable image: its place in the table's order, and in the shelf."""
+
+    label: int
+    id: str
+    offset: int
+    length: int
+
+
+class _Shelf:
+    """Images in a file without a name, from which they are taken in another order; it vanishes with the process."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115
+        self._end = 0
+
+    def __enter__(self) -> _Shelf:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._file.close()
+
+    def add(self, label: int, name: str, content: bytes) -> _Entry:
+        self._file.write(content)
+        entry = _Entry(label, name, self._end, len(content))
+        self._end += len(content)
+        return entry
+
+    def take(self, entry: _Entry) -> bytes:
+        self._file.seek(entry.offset)
+        return self._file.read(entry.length)
+
+
+def hold_out(ids: Iterable[str], class_name: str, fraction: float, seed: int) -> set[str]:
+    """The images of one class that become test images: `fraction` of them, at least one, and never all.
+
+    Each image has a place in a shuffle that its own id, its class and the seed decide. So neither the order of the
+    files nor another class matters, and one image more or less moves at most one other.
+
+    Args:
+        ids: stable ids of all images of the class.
+        class_name: the class.
+        fraction: share to hold out, 0 < fraction < 1.
+        seed: of the shuffle.
+
+    Raises:
+        ValueError: the class has fewer than two images.
+    """
+    place = {name: hashlib.sha256(json.dumps(["holdout", seed, class_name, name]).encode()).digest() for name in ids}
+    if len(place) < 2:
+        raise ValueError(f"class {class_name!r} has {len(place)} image, and two are needed to hold one out")
+    wanted = int(len(place) * fraction + 0.5)
+    return set(sorted(place, key=lambda name: (place[name], name))[: min(max(wanted, 1), len(place) - 1)])
+
+
+def ingest_images(
+    dataset: Dataset, *, train: Path, test: Path, rejected: Path, provenance: Provenance, workers: int = 1
+) -> Tally:
+    """Write the training and test images of a data set, and the list of images that cannot be used.
+
+    The tables are sorted by label and id, and their bytes do not depend on `workers`. A few images at a time are in
+    memory; in between they lie in a nameless file beside `train`, which takes as much of the disk as the tables.
+
+    Args:
+        dataset: source, size, colour, classes and split.
+        train: image table to write.
+        test: image table to write.
+        rejected: table with columns `path` and `reason` to write; it is there even if `BadInput` is raised after
+            the images were read.
+        provenance: goes into the metadata of the tables.
+        workers: processes that decode.
+
+    Returns:
+        How many images went where.
+
+    Raises:
+        BadInput: the source or the class list is wrong, too many images were rejected, a class has no image left, or
+            too few to hold some out.
+    """
+    try:
+        classes = class_list(dataset)
+        _check_split(dataset)
+        splits: list[Split] = ["train", "test"] if has_test_split(dataset.source) else ["train"]
+        found: dict[Split, list[_Entry]] = {}
+        refused: dict[Split, list[Rejected]] = {}
+        with _Shelf(train.parent) as shelf:
+            for split in splits:
+                found[split], refused[split] = _read(dataset, split, classes, shelf, workers)
+            bad = [image for split in splits for image in refused[split]]
+            _write_rejected(rejected, bad, provenance)
+            for split in splits:
+                _check_share(dataset, split, len(found[split]), refused[split], rejected)
+            for split in splits:
+                _check_classes(split, found[split], classes, rejected)
+            if dataset.holdout is not None:
+                found = _split(found["train"], classes, dataset.holdout.fraction, dataset.holdout.seed)
+            _write_images(train, found["train"], shelf, classes, provenance)
+            _write_images(test, found["test"], shelf, classes, provenance)
+    except SourceError as error:
+        raise BadInput(str(error)) from error
+    return Tally(len(found["train"]), len(found["test"]), len(bad))
+
+
+def _check_split(dataset: Dataset) -> None:
+    if has_test_split(dataset.source):
+        if dataset.holdout is not None:
+            raise BadInput("dataset.holdout: the source has test images of its own; remove `holdout` or those")
+    elif dataset.holdout is None:
+        raise BadInput("dataset.holdout: the source has no test images; say which share of the training images to take")
+    elif not 0 < dataset.holdout.fraction < 1:
+        raise BadInput(
+            f"dataset.holdout.fraction: {dataset.holdout.fraction:g} leaves one side empty; take one between 0 and 1"
+        )
+
+
+def _read(
+    dataset: Dataset, split: Split, classes: list[str], shelf: _Shelf, workers: int
+) -> tuple[list[_Entry], list[Rejected]]:
+    """Put the usable images of a split on the shelf."""
+    labels = {name: label for label, name in enumerate(classes)}
+    fit = partial(
+        fit_image,
+        resolution=dataset.resolution,
+        channels=dataset.channels,
+        crop=dataset.crop,
+        max_pixels=dataset.max_pixels,
+    )
+    total = count(dataset.source, split, labels)
+    entries: list[_Entry] = []
+    bad: list[Rejected] = []
+    with Progress(f"reading {split} images", total, "image") as progress:
+        source = records(dataset.source, split, labels)
+        for record, result in _fitted(source, fit, workers if total >= POOL_FROM else 1):
+            if isinstance(result, str):
+                bad.append(Rejected(record.origin, result))
+            else:
+                assert record.class_name is not None
+                entries.append(shelf.add(labels[record.class_name], record.id, result))
+            progress.advance()
+    return sorted(entries), bad
+
+
+def _check_share(dataset: Dataset, split: Split, usable: int, bad: list[Rejected], table: Path) -> None:
+    """Refuse a split of which too much was rejected."""
+    total = usable + len(bad)
+    if len(bad) > dataset.max_rejected * total:
+        first = "; ".join(f"{image.path}: {image.reason}" for image in bad[:SHOWN_REJECTED])
+        raise BadInput(
+            f"dataset.max_rejected: {len(bad)} of {total} {split} images ({len(bad) / total:.1%}) cannot be used, and"
+            f" {dataset.max_rejected:.1%} may be: {first}{'; …' if len(bad) > SHOWN_REJECTED else ''}."
+            f" {table} names all of them. Repair or remove them, or raise dataset.max_rejected"
+        )
+
+
+def _check_classes(split: Split, entries: list[_Entry], classes: list[str], table: Path) -> None:
+    """Refuse a split in which a class has no image."""
+    present = {entry.label for entry in entries}
+    empty = [name for label, name in enumerate(classes) if label not in present]
+    if empty:
+        names = ", ".join(map(repr, empty[:SHOWN_REJECTED])) + (", …" if len(empty) > SHOWN_REJECTED else "")
+        raise BadInput(
+            f"dataset.source.{split}: {len(empty)} of {len(classes)} classes have no usable image: {names}."
+            f" {table} names what was rejected. Add images, or leave these classes out of dataset.classes"
+        )
+
+
+def _split(entries: list[_Entry], classes: list[str], fraction: float, seed: int) -> dict[Split, list[_Entry]]:
+    """Hold out images of each class."""
+    by_class: dict[int, list[str]] = {}
+    for entry in entries:
+        by_class.setdefault(entry.label, []).append(entry.id)
+    held: set[tuple[int, str]] = set()
+    for label, ids in by_class.items():
+        try:
+            held.update((label, name) for name in hold_out(ids, classes[label], fraction, seed))
+        except ValueError as error:
+            raise BadInput(f"dataset.holdout: {error}; add images or leave it out of dataset.classes") from error
+    return {
+        "train": [entry for entry in entries if (entry.label, entry.id) not in held],
+        "test": [entry for entry in entries if (entry.label, entry.id) in held],
+    }
+
+
+def _write_rejected(path: Path, bad: list[Rejected], provenance: Provenance) -> None:
+    columns = {
+        "path": pa.array([image.path for image in bad], pa.string()),
+        "reason": pa.array([image.reason for image in bad], pa.string()),
+    }
+    write_table(path, pa.table(columns), provenance)
+
+
+def _write_images(path: Path, entries: list[_Entry], shelf: _Shelf, classes: list[str], provenance: Provenance) -> None:
+    """What `write_images` writes, without all images in memory."""
+    schema = image_schema(classes)
+    about = {**schema.metadata, b"distillery": json.dumps(provenance, sort_keys=True).encode()}
+    schema = schema.with_metadata(about)
+    with replacing(path) as temporary, pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
+        for start in range(0, len(entries), ROW_GROUP):
+            rows = entries[start : start + ROW_GROUP]
+            images = [{"bytes": shelf.take(entry), "path": entry.id} for entry in rows]
+            labels = pa.array([entry.label for entry in rows], pa.int64())
+            writer.write_table(pa.table([pa.array(images, schema.field("image").type), labels], schema))

@@ -1,0 +1,61 @@
+"""Settings of the data: where the images come from and what is made of them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from distillery.settings import Block, Count, Fraction
+
+
+class Digits(Block):
+    """The 1,797 handwritten digits of 8 x 8 pixels that scikit-learn ships: no download."""
+
+    kind: Literal["digits"]
+
+
+class Folder(Block):
+    """A folder that holds one folder of images per class."""
+
+    kind: Literal["folder"]
+    train: str = Field(description="Folder of class folders.")
+    test: str | None = Field(None, description="The same for the test images; none: see `holdout`.")
+
+
+class Parquet(Block):
+    """Parquet files in the Hugging Face image layout: a struct of `bytes` and `path`, and an integer label."""
+
+    kind: Literal["parquet"]
+    train: list[str] = Field(min_length=1, description="Files of training images.")
+    test: list[str] = Field([], description="Files of test images; none: see `holdout`.")
+    image_column: str = "image"
+    label_column: str = "label"
+
+
+Source = Annotated[Digits | Folder | Parquet, Field(discriminator="kind")]
+
+
+class Holdout(Block):
+    """Which share of the training source becomes the test set, stratified by class."""
+
+    fraction: Fraction = 0.25
+    seed: int = 0
+
+
+class Dataset(Block):
+    """The images that are distilled, and the images that networks are tested on."""
+
+    source: Source
+    resolution: int = Field(ge=8, description="Side of the square images in pixels.")
+    channels: Literal["grey", "rgb"] = "rgb"
+    crop: Literal["center", "stretch", "pad"] = Field(
+        "center",
+        description="How an image becomes square: its middle, the whole of it distorted, or the whole of it on black.",
+    )
+    classes: list[str] | None = Field(
+        None, min_length=2, description="Class names in the order of their labels; none: all, sorted by name."
+    )
+    holdout: Holdout | None = Field(None, description="Needed where the source has no test images.")
+    max_rejected: Fraction = Field(0.01, description="A larger share of unreadable images stops the run.")
+    max_pixels: Count = Field(100_000_000, description="An image of more pixels is rejected unread.")

@@ -1,0 +1,61 @@
+"""Which device a stage computes on, with how many threads, and which card it leases.
+
+torch is imported inside the functions: a lease has to be taken before torch looks at the cards.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from filelock import FileLock, Timeout
+
+if TYPE_CHECKING:
+    import torch
+
+_leases: list[FileLock] = []
+
+
+def visible_cards() -> list[str]:
+    """The GPUs that this process may use, as `CUDA_VISIBLE_DEVICES` names them."""
+    if (listed := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
+        return [card.strip() for card in listed.split(",") if card.strip() and card.strip() != "-1"]
+    found = Path("/proc/driver/nvidia/gpus")
+    return [str(index) for index in range(len(list(found.iterdir())))] if found.is_dir() else []
+
+
+def lease_card() -> str | None:
+    """Take one of several visible GPUs for this process alone, and hide the others from it.
+
+    The lock ends with the process, however that ends. Where there is one card or none nothing is leased, and under
+    Slurm neither: the scheduler has done it. With every card taken it waits for the first one.
+    """
+    cards = visible_cards()
+    if len(cards) < 2 or "SLURM_JOB_ID" in os.environ:
+        return None
+    folder = Path(tempfile.gettempdir(), f"distillery-cards-{os.getuid()}")
+    folder.mkdir(exist_ok=True)
+    while True:
+        for card in cards:
+            lock = FileLock(folder / f"{card}.lock")
+            try:
+                lock.acquire(timeout=0.2)
+            except Timeout:
+                continue
+            _leases.append(lock)
+            os.environ["CUDA_VISIBLE_DEVICES"] = card
+            return card
+
+
+def prepare(threads: int) -> torch.device:
+    """Set torch up so that equal work gives equal bytes, and return the device to compute on."""
+    import torch
+
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    if torch.cuda.is_available():
+        torch.backends.cudnn.benchmark = False
+        return torch.device("cuda")
+    return torch.device("cpu")

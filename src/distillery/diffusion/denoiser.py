@@ -1,0 +1,88 @@
+"""The denoiser as a sampler sees it: one noise prediction per image, classifier-free guidance inside."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from diffusers import DDPMScheduler, DiTTransformer2DModel
+from torch import Tensor, nn
+
+from distillery.artifacts import damaged
+
+
+class Denoiser(nn.Module):
+    """A `DiTTransformer2DModel` with classifier-free guidance.
+
+    The null class is the last row of the label table. One state per image goes in; the batch is doubled inside, so that
+    autograd sums both branches by itself.
+    """
+
+    def __init__(
+        self, transformer: Any, guidance_scale: float = 1.0, cfg_channels: int | Literal["all"] = "all"
+    ) -> None:
+        super().__init__()
+        self.transformer = transformer.eval().requires_grad_(False)
+        self.guidance_scale, self.cfg_channels = guidance_scale, cfg_channels
+        self.channels: int = transformer.config.in_channels
+        self.null_class: int = transformer.config.num_embeds_ada_norm
+
+    def forward(self, noisy: Tensor, timestep: int, conditions: Tensor) -> tuple[Tensor, Tensor | None]:
+        """
+        Args:
+            noisy: (N, C, H, W).
+            timestep: of the training schedule, 0 to 999.
+            conditions: (N,) class indices of the generator.
+
+        Returns:
+            The noise prediction (N, C, H, W), and the variance logits of the same shape, or None if the model has none.
+            The logits come from the conditional branch and are never guided.
+        """
+        scale = self.guidance_scale
+        states, labels = noisy, conditions
+        if scale != 1:
+            states = torch.cat([noisy, noisy])
+            labels = torch.cat([conditions, torch.full_like(conditions, self.null_class)])
+        steps = torch.full((len(states),), timestep, device=noisy.device, dtype=torch.long)
+        output = self.transformer(states, timestep=steps, class_labels=labels).sample
+        noise, variance = output.split(self.channels, 1) if output.shape[1] > self.channels else (output, None)
+        if scale != 1:
+            conditional, unconditional = noise.chunk(2)
+            guided = unconditional + scale * (conditional - unconditional)
+            if self.cfg_channels != "all":  # DiT guides three of its four channels, and so did all who built on it
+                guided = torch.cat([guided[:, : self.cfg_channels], conditional[:, self.cfg_channels :]], 1)
+            noise, variance = guided, None if variance is None else variance.chunk(2)[0]
+        return noise, variance
+
+
+def build_transformer(
+    *, classes: int, channels: int, size: int, layers: int, heads: int, head_dim: int, patch_size: int
+) -> Any:
+    """A DiT without trained weights, for latents of (channels, size, size). One further class row stands for "none"."""
+    return DiTTransformer2DModel(
+        num_attention_heads=heads,
+        attention_head_dim=head_dim,
+        in_channels=channels,
+        out_channels=channels,
+        num_layers=layers,
+        sample_size=size,
+        patch_size=patch_size,
+        num_embeds_ada_norm=classes,
+    )
+
+
+def load_generator(folder: Path) -> tuple[Any, Any]:
+    """The transformer and the noise scheduler of a folder in the layout of `save_pretrained`.
+
+    Raises:
+        DamagedArtifact: it cannot be opened.
+    """
+    try:
+        transformer = DiTTransformer2DModel.from_pretrained(
+            folder, subfolder="transformer", local_files_only=True, low_cpu_mem_usage=False
+        )
+        scheduler = DDPMScheduler.from_pretrained(folder, subfolder="scheduler", local_files_only=True)
+    except Exception as error:  # diffusers raises anything from OSError to SafetensorError here
+        raise damaged(folder, "train_generator", str(error).splitlines()[0]) from error
+    return transformer, scheduler

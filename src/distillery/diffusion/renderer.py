@@ -1,0 +1,113 @@
+"""From a key and a class to an image: sampler and decoder as one, in batches that fit the memory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from distillery.artifacts import read_json
+from distillery.data.pixels import to_bytes
+from distillery.diffusion.autoencoder import Codec
+from distillery.diffusion.denoiser import Denoiser, load_generator
+from distillery.diffusion.sampler import Guidance, sample
+from distillery.diffusion.schedule import Schedule
+from distillery.job import BadInput
+from distillery.streams import Key
+
+
+@dataclass
+class Renderer:
+    """All that turns a key and a class into an image.
+
+    Attributes:
+        size: side of a latent.
+        batch_size: most images in one pass; halved when the device runs out of memory.
+    """
+
+    denoiser: Denoiser
+    codec: Codec
+    schedule: Schedule
+    size: int
+    batch_size: int
+    device: torch.device
+
+    @property
+    def latent_numbers(self) -> int:
+        """d, how many numbers one latent has."""
+        return self.codec.channels * self.size**2
+
+    def render(
+        self, keys: Sequence[Key], labels: Tensor, conditions: Tensor, guidances: Sequence[Guidance] = ()
+    ) -> tuple[Tensor, Tensor]:
+        """Latents (N, C, h, w) fp32 and images (N, C, H, W) uint8, both on the CPU, one per key."""
+        latents, pixels, at = [], [], 0
+        while at < len(keys):
+            rows = slice(at, at + self.batch_size)
+            try:
+                some = sample(
+                    self.denoiser,
+                    self.schedule,
+                    self.size,
+                    keys[rows],
+                    labels[rows],
+                    conditions[rows],
+                    guidances,
+                    device=self.device,
+                )
+                with torch.no_grad():
+                    images = to_bytes(self.codec.decode(some))
+            except torch.cuda.OutOfMemoryError:
+                if self.batch_size == 1:
+                    raise
+                self.batch_size = (self.batch_size + 1) // 2
+                torch.cuda.empty_cache()
+                continue
+            latents.append(some.cpu())
+            pixels.append(images.cpu())
+            at += len(some)
+        return torch.cat(latents), torch.cat(pixels)
+
+
+def load_renderer(
+    generator: Path,
+    autoencoder: Path,
+    *,
+    resolution: int,
+    steps: int,
+    guidance_scale: float,
+    cfg_channels: int | Literal["all"],
+    batch_size: int,
+    device: torch.device,
+) -> Renderer:
+    """Open a generator and the autoencoder that decodes for it, both in the layout of `save_pretrained`."""
+    codec = Codec.load(autoencoder).to(device)
+    transformer, scheduler = load_generator(generator)
+    denoiser = Denoiser(transformer, guidance_scale, cfg_channels).to(device)
+    size = codec.latent_size(resolution)
+    if transformer.config.sample_size != size:
+        raise BadInput(
+            f"{generator}: makes latents of side {transformer.config.sample_size}, but images of {resolution} px "
+            f"have latents of side {size}"
+        )
+    return Renderer(denoiser, codec, Schedule(scheduler, steps), size, batch_size, device)
+
+
+def class_conditions(generator: Path, classes: Sequence[str]) -> dict[int, int]:
+    """Label -> class index of the generator, by the class names that the generator itself carries.
+
+    Raises:
+        BadInput: the generator does not know a class.
+    """
+    known = read_json(generator / "model_index.json", "train_generator")["id2label"]
+    index = {name: int(number) for number, name in known.items()}
+    for name in classes:
+        if name not in index:
+            raise BadInput(
+                f"{generator}: the generator knows no class {name!r}; it knows {', '.join(list(index)[:20])}"
+            )
+    return {label: index[name] for label, name in enumerate(classes)}

@@ -1,0 +1,100 @@
+"""Ancestral sampling (DDPM), step by step, with any number of guidances.
+
+A guidance sees the state of a step and returns a shift of the posterior mean for each image. Without an active guidance
+no graph is built, and the step is plain sampling bit for bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from distillery.diffusion.denoiser import Denoiser
+from distillery.diffusion.schedule import Schedule
+from distillery.streams import Key, image_noise
+
+
+@dataclass
+class Step:
+    """The state of all images at one sampling index.
+
+    Attributes:
+        index: steps-1 (pure noise) to 0.
+        noisy: x_i, (N, C, H, W); a leaf with gradient if an active guidance needs the graph.
+        noise: the prediction of the denoiser, after classifier-free guidance.
+        clean: the clean latent that it implies; with a graph to `noisy` if a guidance needs it.
+        labels: (N,) class labels.
+        schedule: of the sampler.
+    """
+
+    index: int
+    noisy: Tensor
+    noise: Tensor
+    clean: Tensor
+    labels: Tensor
+    schedule: Schedule
+
+
+class Guidance(Protocol):
+    """What may steer a sampler."""
+
+    def active(self, index: int) -> bool:
+        """Whether it acts at this sampling index."""
+        ...
+
+    def needs_graph(self) -> bool:
+        """Whether it differentiates through the denoiser."""
+        ...
+
+    def shift(self, step: Step) -> Tensor:
+        """(N, C, H, W), added to the posterior mean."""
+        ...
+
+
+def sample(
+    denoiser: Denoiser,
+    schedule: Schedule,
+    size: int,
+    keys: Sequence[Key],
+    labels: Tensor,
+    conditions: Tensor,
+    guidances: Sequence[Guidance] = (),
+    *,
+    device: torch.device,
+) -> Tensor:
+    """Draw one latent per key.
+
+    Args:
+        size: side of a latent.
+        keys: of each image's random stream; an image depends on its key, its class and nothing else.
+        labels: (N,) class labels, which guidances read.
+        conditions: (N,) class indices of the generator.
+
+    Returns:
+        (N, C, size, size), fp32, scaled to unit variance, on the device.
+    """
+    shape = (denoiser.channels, size, size)
+    labels, conditions = labels.to(device), conditions.to(device)
+    noisy = image_noise(keys, "start", shape).to(device)
+    for index in range(len(schedule) - 1, -1, -1):
+        active = [guidance for guidance in guidances if guidance.active(index)]
+        graph = any(guidance.needs_graph() for guidance in active)
+        noisy = noisy.detach().requires_grad_(graph)
+        with torch.set_grad_enabled(graph):
+            noise, variance = denoiser(noisy, int(schedule.timesteps[index]), conditions)
+            clean = schedule.clean(noisy, noise, index)
+        state = Step(index, noisy, noise, clean, labels, schedule)
+        shifts = [guidance.shift(state).detach() for guidance in active]
+        with torch.no_grad():
+            mean = schedule.posterior_mean(clean, noisy, index)
+            for shift in shifts:
+                mean = mean + shift
+            if index > 0:
+                fresh = image_noise(keys, index, shape).to(device)
+                mean = mean + schedule.deviation(variance, index) * fresh
+            noisy = mean
+    return noisy.detach()

@@ -1,0 +1,140 @@
+"""One increment of LGD: candidates for every slot of every class, and the choice among them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from distillery.diffusion.renderer import Renderer
+from distillery.diffusion.sampler import Guidance
+from distillery.guidance.deviation import ClassMemory
+from distillery.guidance.learnability import Score, Scorer
+from distillery.progress import Progress
+from distillery.resume import Resume
+from distillery.streams import Key, stream
+
+
+@dataclass
+class Candidates:
+    """All candidates of an increment, in the order slot, class, candidate.
+
+    Attributes:
+        labels, slots, numbers: (N,) int64; `numbers` counts the candidates of a slot from 0.
+        latents: (N, C, h, w).
+        pixels: (N, C, H, W) uint8.
+        score: of the stored images; None without a student.
+        chosen: (N,) bool, one per slot and class.
+    """
+
+    labels: Tensor
+    slots: Tensor
+    numbers: Tensor
+    latents: Tensor
+    pixels: Tensor
+    score: Score | None
+    chosen: Tensor
+
+
+def choose_candidates(
+    learnability: Tensor, reference_probability: Tensor, min_reference_probability: float = 0.0
+) -> Tensor:
+    """The candidate of largest S in each row; ties go to the lowest.
+
+    Candidates below the least reference probability are left out, unless all of a row are.
+
+    Args:
+        learnability, reference_probability: (rows, candidates).
+
+    Returns:
+        (rows,) int64.
+    """
+    valid = reference_probability >= min_reference_probability
+    valid |= ~valid.any(1, keepdim=True)
+    # numpy's argmax returns the first of equal values; torch leaves open which one it gives.
+    return torch.from_numpy(np.argmax(learnability.masked_fill(~valid, -torch.inf).numpy(), axis=1))
+
+
+def generate_candidates(
+    renderer: Renderer,
+    *,
+    labels: Sequence[int],
+    conditions: dict[int, int],
+    slots: Sequence[int],
+    candidates: int,
+    key: Callable[[int, int, int], Key],
+    scorer: Scorer | None = None,
+    guidances: Sequence[Guidance] = (),
+    memory: ClassMemory | None = None,
+    choose: Literal["learnability", "random"] = "learnability",
+    min_reference_probability: float = 0.0,
+    resume: Resume | None = None,
+    what: str = "generate_increment",
+) -> Candidates:
+    """Fill slots with the best of several candidates each.
+
+    Slots are sequential where a memory steers the sampler, because a slot sees what the slots before it chose; then one
+    batch holds one slot of all classes. Without a memory all slots share their batches.
+
+    Args:
+        labels: classes of this shard.
+        conditions: label -> class index of the generator.
+        key: (label, slot, candidate) -> key of the image's stream.
+        scorer: needed to choose by learnability among several candidates.
+        memory: grows by what is chosen.
+    """
+    groups = [[slot] for slot in slots] if memory is not None else [list(slots)]
+    parts: list[dict[str, Tensor]] = []
+    if resume and (found := resume.restore()):
+        for number in range(found[1]["groups"]):
+            part = {name.partition("/")[2]: t for name, t in found[0].items() if name.startswith(f"{number}/")}
+            parts.append(part)
+            if memory is not None:
+                memory.add(part["latents"][part["chosen"]], part["labels"][part["chosen"]])
+    with Progress(what, len(slots) * len(labels) * candidates, "image", sum(len(p["labels"]) for p in parts)) as bar:
+        for group in groups[len(parts) :]:
+            rows = [(slot, label, number) for slot in group for label in labels for number in range(candidates)]
+            slot, label, number = (torch.tensor(column) for column in zip(*rows, strict=True))
+            latents, pixels = renderer.render(
+                [key(at_label, at_slot, at_number) for at_slot, at_label, at_number in rows],
+                label,
+                torch.tensor([conditions[at] for at in label.tolist()]),
+                guidances,
+            )
+            part = {"labels": label, "slots": slot, "numbers": number, "latents": latents, "pixels": pixels}
+            if scorer is not None:
+                part.update(vars(scorer.score_stored(pixels, label)))
+            best = torch.zeros(len(group) * len(labels), dtype=torch.long)
+            if candidates > 1 and choose == "random":
+                best = torch.tensor(
+                    [
+                        int(torch.randint(candidates, (), generator=stream(*key(at_label, at_slot, 0), "choice")))
+                        for at_slot in group
+                        for at_label in labels
+                    ]
+                )
+            elif candidates > 1:
+                best = choose_candidates(
+                    part["learnability"].view(-1, candidates),
+                    part["reference_probability"].view(-1, candidates),
+                    min_reference_probability,
+                )
+            part["chosen"] = (number.view(-1, candidates) == best[:, None]).flatten()
+            if memory is not None:
+                memory.add(latents[part["chosen"]], label[part["chosen"]])
+            parts.append(part)
+            bar.advance(len(rows))
+            if resume:
+                resume.checkpoint(
+                    lambda: (
+                        {f"{n}/{name}": tensor for n, one in enumerate(parts) for name, tensor in one.items()},
+                        {"groups": len(parts)},
+                    )
+                )
+    whole = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+    score = Score(*(whole.pop(name) for name in Score.__annotations__)) if scorer is not None else None
+    return Candidates(**whole, score=score)

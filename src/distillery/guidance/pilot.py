@@ -1,0 +1,192 @@
+"""The pilot of the calibration: images at one strength and weight, and what student and judge make of them."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+from distillery.artifacts import ImageSet
+from distillery.diffusion.renderer import Renderer
+from distillery.guidance.calibration import Setting, confirm, rank, validity_threshold, walk
+from distillery.guidance.increment import Candidates, generate_candidates
+from distillery.guidance.learnability import Scorer
+from distillery.guidance.loop import LoopGuidance
+from distillery.guidance.settings import Calibration
+from distillery.resume import Resume
+from distillery.streams import Key
+from distillery.students.networks import Classifier, Domain
+from distillery.students.settings import Protocol
+from distillery.students.training import accuracy, train_network
+
+
+@dataclass
+class Pilot:
+    """Samples the same noise at every setting.
+
+    Attributes:
+        judge: the network whose accuracy on the images is their validity.
+        loop: the guidances of the run.
+        labels: classes of the pilot.
+        slots: images per class.
+        key: (label, slot, candidate) -> key of the image's stream.
+        teach: accuracy, as a fraction, of a student of seed and these images; None where the aim does not ask for it.
+    """
+
+    renderer: Renderer
+    student: Classifier
+    reference: Classifier
+    judge: Classifier
+    loop: LoopGuidance
+    labels: Sequence[int]
+    conditions: dict[int, int]
+    slots: int
+    key: Callable[[int, int, int], Key]
+    teach: Callable[[Candidates], float] | None = None
+
+    def measure(self, relative_strength: float, weight: float) -> Setting:
+        """What a strength (in units of the square root of d) and a weight give: one candidate, no deviation."""
+        strength = relative_strength * self.renderer.latent_numbers**0.5
+        drawn = self._draw(strength, weight, candidates=1, deviation=False)
+        by_judge, by_reference = (self._score(network, weight, drawn) for network in (self.judge, self.reference))
+        return Setting(
+            relative_strength,
+            strength,
+            weight,
+            validity=by_judge.reference_right.double().mean().item(),
+            reference_probability=by_judge.reference_probability.double().mean().item(),
+            student_accuracy=by_judge.student_right.double().mean().item(),
+            learnability=by_reference.learnability.double().mean().item(),
+            pilot_accuracy=self.teach(drawn) if self.teach else None,
+        )
+
+    def validity_in_loop(self, setting: Setting, candidates: int, min_reference_probability: float) -> float:
+        """The judge's accuracy on what the loop would keep: with its candidates and its deviation."""
+        drawn = self._draw(
+            setting.strength,
+            setting.reference_weight,
+            candidates,
+            deviation=True,
+            min_reference_probability=min_reference_probability,
+        )
+        return self._score(self.judge, setting.reference_weight, drawn).reference_right.double().mean().item()
+
+    def _score(self, network: Classifier, weight: float, drawn: Candidates) -> Any:
+        scorer = Scorer(self.student, network, weight)
+        return scorer.score_stored(drawn.pixels[drawn.chosen], drawn.labels[drawn.chosen])
+
+    def _draw(self, strength: float, weight: float, candidates: int, deviation: bool, **options: Any) -> Candidates:
+        scorer = Scorer(self.student, self.reference, weight)
+        guidances, memory = self.loop.start(scorer, strength, deviation=deviation)
+        return generate_candidates(
+            self.renderer,
+            labels=self.labels,
+            conditions=self.conditions,
+            slots=range(self.slots),
+            candidates=candidates,
+            key=self.key,
+            scorer=scorer,
+            guidances=guidances,
+            memory=memory,
+            what=f"pilot: lambda {strength:.3g}, omega {weight:g}",
+            **options,
+        )
+
+
+@dataclass
+class Calibrated:
+    """The outcome: the chosen setting, all that was measured (plain sampling first), and what validity had to reach."""
+
+    chosen: Setting
+    measured: list[Setting]
+    threshold: float
+    confirmed: list[float]
+
+
+def calibrate(
+    pilot: Pilot,
+    *,
+    relative_strengths: Sequence[float],
+    reference_weights: Sequence[float],
+    calibration: Calibration,
+    candidates: int,
+    min_reference_probability: float,
+    resume: Resume,
+) -> Calibrated:
+    """Walk the grid, take the most effective valid setting, and confirm it as the loop will use it.
+
+    Nothing valid: plain sampling is chosen, and a warning says so.
+    """
+    found = resume.restore()
+    known: dict[str, Any] = found[1]["measured"] if found else {}
+
+    def measure(relative_strength: float, weight: float) -> Setting:
+        name = f"{relative_strength!r} {weight!r}"
+        if name not in known:
+            known[name] = asdict(pilot.measure(relative_strength, weight))
+            resume.checkpoint(lambda: ({}, {"measured": known}))
+        return Setting(**known[name])
+
+    plain = measure(0.0, reference_weights[0])
+    threshold = validity_threshold(calibration.validity, calibration.margin, plain.validity)
+    measured = walk(measure, relative_strengths, reference_weights, threshold)
+    chosen, confirmed = confirm(
+        rank(measured, threshold, calibration.aim),
+        lambda setting: pilot.validity_in_loop(setting, candidates, min_reference_probability),
+        threshold,
+    )
+    if chosen is None:
+        print(
+            f"WARNING: no strength keeps the validity at {threshold:.3f} (plain sampling has {plain.validity:.3f}); the "
+            "increments will be sampled without guidance. Train the generator longer, or give a strength by hand",
+            file=sys.stderr,
+        )
+    return Calibrated(chosen or plain, [plain, *measured], threshold, confirmed)
+
+
+def spread(count: int, most: int) -> list[int]:
+    """At most `most` of the labels 0 to count-1, evenly spread."""
+    return (
+        sorted({round(position * (count - 1) / max(most - 1, 1)) for position in range(most)})
+        if count > most
+        else [*range(count)]
+    )
+
+
+def curve_table(found: Calibrated, judge: str, aim: str) -> pa.Table:
+    """All that was measured, one row per setting; what the choice was made by stands in the metadata."""
+    rows = [
+        {**asdict(one), "valid": one.validity >= found.threshold, "chosen": one == found.chosen}
+        for one in found.measured
+    ]
+    schema = pa.schema(
+        [
+            *((name, pa.float64()) for name in Setting.__annotations__),
+            ("valid", pa.bool_()),
+            ("chosen", pa.bool_()),
+        ]
+    )
+    about = {"threshold": found.threshold, "judge": judge, "aim": aim, "confirmed": found.confirmed}
+    return pa.Table.from_pylist(rows, schema).replace_schema_metadata({"distillery_calibration": json.dumps(about)})
+
+
+def teacher(
+    network: str, seed_images: ImageSet, real: tuple[Tensor, Tensor], protocol: Protocol, key: Key, device: torch.device
+) -> Callable[[Candidates], float]:
+    """What `Pilot.teach` needs: the accuracy on real training images of a student of the seed and the pilot's images."""
+    seed_pixels, seed_labels = torch.from_numpy(seed_images.pixels()), torch.from_numpy(seed_images.labels)
+
+    def teach(drawn: Candidates) -> float:
+        pixels = torch.cat([seed_pixels, drawn.pixels[drawn.chosen]])
+        labels = torch.cat([seed_labels, drawn.labels[drawn.chosen]])
+        student = Classifier(network, seed_images.classes, Domain(pixels.shape[-1], pixels.shape[1]), key)
+        train_network(student, pixels, labels, protocol, key=key, device=device, what="pilot student")
+        return accuracy(student, *real) / 100
+
+    return teach

@@ -1,0 +1,76 @@
+"""One run of a stage: what it is told by the door, beside its settings and its files."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from distillery.provenance import code_digest, package_versions
+
+if TYPE_CHECKING:
+    import torch
+
+    from distillery.resume import Resume
+
+Input = Annotated[Path, "input"]
+Output = Annotated[Path, "output"]
+
+WHOLE_DIGEST_BYTES = 64 * 2**20
+"""Inputs up to this size are told apart by content, larger ones by size and time."""
+
+
+class BadInput(Exception):
+    """Something that the user can put right: the message names it and the way out, and no traceback is shown."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a stage knows of its own run.
+
+    Attributes:
+        stage: its name.
+        settings: its settings as canonical JSON.
+        device: to compute on.
+        threads: that torch uses.
+        inputs: the files that it reads.
+        checkpoint_seconds: between two checkpoints of a long loop.
+    """
+
+    stage: str
+    settings: str
+    device: torch.device
+    threads: int
+    inputs: tuple[Path, ...] = ()
+    checkpoint_seconds: float = 120.0
+
+    @cached_property
+    def code(self) -> str:
+        """Digest of the stage's code."""
+        return code_digest(self.stage)
+
+    @property
+    def provenance(self) -> dict[str, str]:
+        """What an artifact says of its making. No time and no host name: equal work gives equal bytes."""
+        return {
+            "stage": self.stage,
+            "settings": self.settings,
+            "code": self.code,
+            "packages": json.dumps(package_versions(), sort_keys=True),
+            "device": self.device.type,
+            "threads": str(self.threads),
+        }
+
+    def resume(self, output: Path) -> Resume:
+        """The resume file of the loop that makes `output`."""
+        from distillery.resume import Resume
+
+        digest = hashlib.sha256(json.dumps(self.provenance, sort_keys=True).encode())
+        for path in self.inputs:
+            about = path.stat()
+            small = about.st_size <= WHOLE_DIGEST_BYTES
+            digest.update(path.read_bytes() if small else f"{about.st_size} {about.st_mtime_ns}".encode())
+        return Resume(output, digest.hexdigest(), self.checkpoint_seconds)

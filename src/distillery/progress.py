@@ -1,0 +1,53 @@
+"""Progress of long loops: a bar on a terminal, a plain line every ten seconds in a log."""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import TracebackType
+
+from tqdm import tqdm
+
+LINE_SECONDS = 10.0
+
+
+class Progress:
+    """Counts the units of work of one loop and shows throughput and the time that is left."""
+
+    def __init__(self, what: str, total: int, unit: str = "step", done: int = 0) -> None:
+        self.what, self.total, self.unit, self.done = what, total, unit, done
+        self._first, self._start = done, time.monotonic()
+        self._last_line = self._start
+        self._bar = (
+            tqdm(desc=what, total=total, initial=done, unit=unit, dynamic_ncols=True) if sys.stderr.isatty() else None
+        )
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.close()
+        elif kind is None:
+            self._line()
+
+    def advance(self, units: int = 1) -> None:
+        """Count `units` more as done."""
+        self.done += units
+        if self._bar is not None:
+            self._bar.update(units)
+        elif time.monotonic() - self._last_line >= LINE_SECONDS:
+            self._line()
+
+    def _line(self) -> None:
+        now = time.monotonic()
+        self._last_line = now
+        rate = (self.done - self._first) / max(now - self._start, 1e-9)
+        left = (self.total - self.done) / rate if rate > 0 else float("inf")
+        print(
+            f"{self.what}: {self.done}/{self.total} {self.unit}, {rate:.3g} {self.unit}/s, {left:.0f} s left",
+            file=sys.stderr,
+            flush=True,
+        )

@@ -1,0 +1,370 @@
+"""The tables of a paper: accuracy, redundancy, and one against the other.
+
+Accuracies are percent. Frames that come in may have their rows in any order; equal rows give equal tables.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from distillery.artifacts import damaged, read_table
+from distillery.job import BadInput
+
+ACCURACY = ["method", "ipc", "network", "protocol", "seed", "student", "epoch", "accuracy"]
+"""Columns of an evaluation: one row per trained network and validated epoch."""
+
+REDUNDANCY = ["method", "seed", "network", "student", "trained_on", "tested_on", "accuracy"]
+"""Columns of a redundancy matrix: one row per trained network and increment that it was tested on."""
+
+MEAN = "mean"
+"""The name of the rows that hold the mean over networks."""
+
+ABSENT = "\N{EN DASH}"
+
+SYMBOLS = {"strength": "λ", "reference_weight": "ω", "deviation": "\N{GREEK SMALL LETTER GAMMA}"}
+"""What guides a method, as papers write it."""
+
+_CELL = ["method", "ipc", "network", "protocol"]
+_REPLICATE = ["seed", "student"]
+
+
+def read_rows(paths: Sequence[Path], columns: Sequence[str], made_by: str) -> pd.DataFrame:
+    """These columns of many tables, as one frame in an order of its own, without repeated rows.
+
+    Raises:
+        DamagedArtifact: not a Parquet file, or a column is missing or has gaps.
+    """
+    frames: list[pd.DataFrame] = []
+    for path in paths:
+        table = read_table(path, made_by)
+        if missing := [name for name in columns if name not in table.column_names]:
+            raise damaged(path, made_by, f"no column {', '.join(missing)}")
+        frame = table.select(list(columns)).to_pandas()
+        if gaps := [name for name in columns if frame[name].isna().any()]:
+            raise damaged(path, made_by, f"values are missing in {', '.join(gaps)}")
+        frames.append(frame)
+    if not frames:
+        raise BadInput("no tables were given, so there is nothing to tabulate")
+    rows: pd.DataFrame = pd.concat(frames, ignore_index=True).drop_duplicates()
+    return rows.sort_values(list(columns), ignore_index=True)
+
+
+def accuracy_table(rows: pd.DataFrame, methods: Sequence[str], networks: Sequence[str]) -> pd.DataFrame:
+    """Mean and sample standard deviation over the trained networks of each method, IPC, network and protocol.
+
+    `accuracy` is that of the last epoch, `best` that of the epoch that does best on the test set, as papers report it.
+    A row `mean` follows where all of `networks` were evaluated: its standard deviation is that of the mean over
+    networks, taken per (seed, student), because the networks of one replicate share their images.
+
+    Args:
+        rows: the columns `ACCURACY`.
+        methods: in the order in which they shall stand; others follow by name.
+        networks: the same.
+    """
+    _refuse_contradictions(rows, [*_CELL, *_REPLICATE, "epoch"])
+    ordered = rows.sort_values([*_CELL, *_REPLICATE, "epoch"])
+    trained = ordered.groupby([*_CELL, *_REPLICATE], as_index=False).agg(
+        accuracy=("accuracy", "last"), best=("accuracy", "max")
+    )
+    cells: list[dict[str, Any]] = []
+    for keys, part in trained.groupby(_CELL):
+        cells.append({**dict(zip(_CELL, keys, strict=True)), "n": len(part), **_spread(part)})
+    for (method, ipc, protocol), part in trained.groupby(["method", "ipc", "protocol"]):
+        if set(networks) <= set(part["network"]):
+            about = {"method": method, "ipc": ipc, "network": MEAN, "protocol": protocol, "n": len(part)}
+            cells.append({**about, **_spread_over_networks(part)})
+    others = sorted({*rows["network"]} - {*networks})
+    method_rank, network_rank = _rank(methods), _rank([*networks, *others, MEAN])
+    cells.sort(key=lambda c: (method_rank(c["method"]), c["ipc"], c["protocol"], network_rank(c["network"])))
+    return pd.DataFrame(cells, columns=[*_CELL, "n", "accuracy_mean", "accuracy_std", "best_mean", "best_std"])
+
+
+def _spread(part: pd.DataFrame) -> dict[str, float]:
+    return {
+        f"{name}_{what}": float(getattr(part[name], what)())
+        for name in ("accuracy", "best")
+        for what in ("mean", "std")
+    }
+
+
+def _spread_over_networks(part: pd.DataFrame) -> dict[str, float]:
+    found: dict[str, float] = {}
+    for name in ("accuracy", "best"):
+        wide = part.pivot(index=_REPLICATE, columns="network", values=name)
+        found[f"{name}_mean"] = float(wide.mean().mean())
+        # A replicate that lacks a network would add the difference between networks to the spread.
+        found[f"{name}_std"] = float(wide.dropna().mean(axis=1).std())
+    return found
+
+
+def redundancy_matrices(rows: pd.DataFrame) -> dict[str, np.ndarray]:
+    """The matrices of each method: (replicates, K, K), [:, r, s] trained on increment r + 1, tested on s + 1.
+
+    Args:
+        rows: the columns `REDUNDANCY`.
+
+    Raises:
+        BadInput: a cell is missing or contradicts another, or networks are mixed.
+    """
+    _refuse_contradictions(rows, ["method", "network", *_REPLICATE, "trained_on", "tested_on"])
+    if len(networks := sorted(set(rows["network"]))) > 1:
+        raise BadInput(f"redundancy matrices of different networks do not compare: {', '.join(networks)}. Give one")
+    matrices: dict[str, np.ndarray] = {}
+    for method, part in rows.groupby("method"):
+        increments = int(part[["trained_on", "tested_on"]].to_numpy().max())
+        replicates = []
+        for (seed, student), cells in part.groupby(_REPLICATE):
+            matrix = np.full((increments, increments), np.nan)
+            matrix[cells["trained_on"].to_numpy() - 1, cells["tested_on"].to_numpy() - 1] = cells["accuracy"].to_numpy()
+            if np.isnan(matrix).any():
+                raise BadInput(
+                    f"{method}: the redundancy matrix of seed {seed}, student {student} lacks"
+                    f" {int(np.isnan(matrix).sum())} of {matrix.size} cells"
+                )
+            replicates.append(matrix)
+        matrices[str(method)] = np.stack(replicates)
+    return matrices
+
+
+def redundancy_table(rows: pd.DataFrame, methods: Sequence[str], baseline: str | None) -> pd.DataFrame:
+    """Redundancy of each method: how well a network trained on one increment knows the others.
+
+    The mean runs over the cells off the diagonal: on the diagonal a network is tested on what it was trained on.
+    The reduction against the baseline is 100 (1 - redundancy / redundancy of the baseline); it is not a number without
+    a baseline.
+    """
+    matrices = redundancy_matrices(rows)
+    off_diagonal = {method: _off_diagonal(stack) for method, stack in matrices.items()}
+    reference = float(off_diagonal[baseline].mean()) if baseline in off_diagonal else np.nan
+    found = []
+    for method in sorted(matrices, key=_rank(methods)):
+        values = off_diagonal[method]
+        mean = float(values.mean())
+        found.append(
+            {
+                "method": method,
+                "increments": matrices[method].shape[-1],
+                "off_diagonal_mean": mean,
+                "off_diagonal_std": float(values.std(ddof=1)) if len(values) > 1 else np.nan,
+                "reduction_vs_dit_percent": reduction_percent(mean, reference),
+            }
+        )
+    return pd.DataFrame(found)
+
+
+def _off_diagonal(stack: np.ndarray) -> np.ndarray:
+    """(replicates, K, K) -> (replicates,); a single increment has nothing off the diagonal."""
+    away = ~np.eye(stack.shape[-1], dtype=bool)
+    return stack[:, away].mean(axis=1) if away.any() else np.full(len(stack), np.nan)
+
+
+def reduction_percent(redundancy: float, baseline: float) -> float:
+    """By how many percent a redundancy lies below that of the baseline; not a number if the baseline has none."""
+    return 100 * (1 - redundancy / baseline) if baseline > 0 else float("nan")
+
+
+def front_table(
+    accuracy: pd.DataFrame, redundancy: pd.DataFrame, ipc: int, labels: Mapping[str, Mapping[str, float | str | None]]
+) -> pd.DataFrame:
+    """Accuracy (mean over networks) beside the reduction of redundancy, and which methods are Pareto-optimal.
+
+    Args:
+        accuracy: what `accuracy_table` returned.
+        redundancy: what `redundancy_table` returned; a method that it lacks has no place on the front.
+        ipc: the size to compare at.
+        labels: method -> `strength`, `reference_weight`, `deviation`, in the order in which methods shall stand.
+
+    Raises:
+        BadInput: nothing was evaluated at this IPC, or under several protocols.
+    """
+    rows = accuracy[(accuracy["ipc"] == ipc) & (accuracy["network"] == MEAN)]
+    if rows.empty:
+        raise BadInput(f"no mean over networks at IPC {ipc}; there is IPC {sorted(set(accuracy['ipc']))}")
+    if len(protocols := sorted(set(rows["protocol"]))) > 1:
+        raise BadInput(f"accuracies of different protocols do not compare: {', '.join(protocols)}. Give one")
+    known = {str(row["method"]): row for row in redundancy.to_dict("records")}
+    nothing = {"off_diagonal_mean": np.nan, "reduction_vs_dit_percent": np.nan}
+    found = []
+    for row in rows.sort_values("method", key=lambda names: names.map(_rank(list(labels)))).to_dict("records"):
+        method = str(row["method"])
+        about = labels.get(method, {})
+        measured = known.get(method, nothing)
+        found.append(
+            {
+                "method": method,
+                **{key: _setting(about.get(key)) for key in SYMBOLS},
+                **{key: row[key] for key in ("accuracy_mean", "accuracy_std", "n")},
+                "redundancy": float(measured["off_diagonal_mean"]),
+                "reduction_vs_dit_percent": float(measured["reduction_vs_dit_percent"]),
+            }
+        )
+    table = pd.DataFrame(found)
+    table["pareto"] = pareto(table["reduction_vs_dit_percent"].to_numpy(), table["accuracy_mean"].to_numpy())
+    return table
+
+
+def pareto(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """(N,) bool: no other point is at least as large in both values and larger in one. Points with a gap never are."""
+    whole = ~(np.isnan(first) | np.isnan(second))
+    least = (first[:, None] <= first) & (second[:, None] <= second)
+    beaten = least & ((first[:, None] < first) | (second[:, None] < second))
+    optimal: np.ndarray = whole & ~beaten.any(axis=1)
+    return optimal
+
+
+def _setting(value: float | str | None) -> str:
+    return "" if value is None else value if isinstance(value, str) else f"{value:g}"
+
+
+def _rank(names: Sequence[str]) -> Callable[[str], tuple[int, str]]:
+    """A sort key: the position in `names`; what is not there comes after, by name."""
+    places = {name: place for place, name in enumerate(names)}
+    return lambda name: (places.get(name, len(places)), name)
+
+
+def _refuse_contradictions(rows: pd.DataFrame, keys: list[str]) -> None:
+    twice = rows.drop_duplicates()[keys].duplicated()
+    if twice.any():
+        first = rows.drop_duplicates()[keys][twice].iloc[0].to_dict()
+        raise BadInput(f"two different accuracies for {', '.join(f'{key} {value}' for key, value in first.items())}")
+
+
+def number(value: float, digits: int = 2, absent: str = "") -> str:
+    """A number with fixed digits, never a negative zero; `absent` for what is not a number."""
+    return absent if np.isnan(value) else f"{value:z.{digits}f}"
+
+
+def mean_and_std(mean: float, std: float, digits: int = 1) -> str:
+    """`97.3 ± 0.4`; without the second part where one network was trained."""
+    return number(mean, digits, ABSENT) + ("" if np.isnan(std) else f" ± {number(std, digits)}")
+
+
+def csv_bytes(table: pd.DataFrame) -> bytes:
+    """A table as CSV: two decimals, empty cells for what is not a number."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(table.columns)
+    for row in table.itertuples(index=False):
+        writer.writerow([number(value) if isinstance(value, float) else value for value in row])
+    return buffer.getvalue().encode()
+
+
+def arrow_table(table: pd.DataFrame) -> pa.Table:
+    """A table in full precision; what is not a number becomes null."""
+    kinds = {"b": pa.bool_(), "i": pa.int64(), "f": pa.float64()}
+    schema = pa.schema([(str(name), kinds.get(table[name].dtype.kind, pa.string())) for name in table.columns])
+    return pa.Table.from_pandas(table, schema=schema, preserve_index=False).replace_schema_metadata(None)
+
+
+def against(baseline: str | None, what: str = "reduction") -> str:
+    """The heading of a reduction: what it is measured against."""
+    return f"{what} vs. {baseline} (%)" if baseline else f"{what} (%)"
+
+
+def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table whose source is readable too: the first column to the left, the others to the right."""
+    cells = [list(header), *(list(row) for row in rows)]
+    widths = [max(3, *(len(row[column]) for row in cells)) for column in range(len(header))]
+    rule = [":" + "-" * (widths[0] - 1), *("-" * (width - 1) + ":" for width in widths[1:])]
+
+    def line(row: Sequence[str]) -> str:
+        first, *rest = zip(row, widths, strict=True)
+        return "| " + " | ".join([first[0].ljust(first[1]), *(text.rjust(width) for text, width in rest)]) + " |"
+
+    return "\n".join([line(cells[0]), line(rule), *(line(row) for row in cells[1:])]) + "\n"
+
+
+def accuracy_markdown(table: pd.DataFrame) -> str:
+    """The accuracy table as a paper prints it: methods and IPC downwards, networks across, one part per protocol."""
+    parts = []
+    for protocol, part in table.groupby("protocol"):
+        networks = list(dict.fromkeys(part["network"]))
+        if len(networks) == 2 and MEAN in networks:
+            networks.remove(MEAN)
+        counts = sorted(set(part.loc[part["network"] != MEAN, "n"]))
+        n = f"n = {counts[0]}" if len(counts) == 1 else f"n = {counts[0]} to {counts[-1]}"
+        for name, title in (("accuracy", "last epoch"), ("best", "best epoch on the test set")):
+            cells = {
+                (row["method"], row["ipc"], row["network"]): mean_and_std(row[f"{name}_mean"], row[f"{name}_std"])
+                for row in part.to_dict("records")
+            }
+            lines = dict.fromkeys((method, ipc) for method, ipc, _ in cells)
+            body = [[m, str(ipc), *(cells.get((m, ipc, network), ABSENT) for network in networks)] for m, ipc in lines]
+            parts.append(
+                f"Accuracy in percent, {title}, protocol `{protocol}`;"
+                f" mean ± sample standard deviation over trained networks, {n} per network.\n\n"
+                + markdown_table(["method", "IPC", *networks], body)
+            )
+    return "\n".join(parts)
+
+
+def redundancy_markdown(table: pd.DataFrame, baseline: str | None) -> str:
+    """The redundancy table as a paper prints it."""
+    body = [
+        [
+            row["method"],
+            str(row["increments"]),
+            mean_and_std(row["off_diagonal_mean"], row["off_diagonal_std"]),
+            number(row["reduction_vs_dit_percent"], 1, ABSENT),
+        ]
+        for row in table.to_dict("records")
+    ]
+    return (
+        "Redundancy in percent: accuracy, on one increment, of networks trained on another;"
+        " mean ± sample standard deviation over trained networks.\n\n"
+        + markdown_table(["method", "increments", "redundancy", against(baseline)], body)
+    )
+
+
+def front_markdown(table: pd.DataFrame, ipc: int, baseline: str | None) -> str:
+    """Accuracy against redundancy, with a mark at what is Pareto-optimal."""
+    body = [
+        [
+            row["method"],
+            *(row[key] or ABSENT for key in SYMBOLS),
+            mean_and_std(row["accuracy_mean"], row["accuracy_std"]),
+            number(row["redundancy"], 1, ABSENT),
+            number(row["reduction_vs_dit_percent"], 1, ABSENT),
+            "yes" if row["pareto"] else "",
+        ]
+        for row in table.to_dict("records")
+    ]
+    header = ["method", *SYMBOLS.values(), "accuracy", "redundancy", against(baseline), "Pareto"]
+    return f"IPC {ipc}, mean over networks, percent, last epoch.\n\n" + markdown_table(header, body)
+
+
+def increment_row(columns: Mapping[str, np.ndarray]) -> dict[str, float | int]:
+    """One increment as numbers: images, percent that student and reference recognise, mean learnability.
+
+    Args:
+        columns: of the image set of the increment; the first one has no student yet, and its numbers stay empty.
+    """
+    absent = float("nan")
+    scored = "learnability" in columns
+    return {
+        "images": len(columns["slot"]),
+        "student_accuracy": 100 * float(columns["student_right"].mean()) if scored else absent,
+        "reference_accuracy": 100 * float(columns["reference_right"].mean()) if scored else absent,
+        "reference_probability": 100 * float(columns["reference_probability"].mean()) if scored else absent,
+        "learnability": float(columns["learnability"].mean()) if scored else absent,
+    }
+
+
+def increments_markdown(table: pd.DataFrame) -> str:
+    """What each increment brought, in percent: a student that fails on it, and a reference that does not."""
+    body = [
+        [str(row["method"]), str(row["seed"]), str(row["increment"]), str(row["images"])]
+        + [number(row[name], 1, ABSENT) for name in ("student_accuracy", "reference_accuracy", "reference_probability")]
+        + [number(row["learnability"], 2, ABSENT)]
+        for row in table.to_dict("records")
+    ]
+    header = ["method", "seed", "increment", "images", "student right", "reference right", "reference p(y)", "S"]
+    return "Before training on it, percent.\n\n" + markdown_table(header, body)

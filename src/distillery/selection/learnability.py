@@ -1,0 +1,46 @@
+"""The choice among candidates, repeated on recorded scores."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+
+from distillery.artifacts import ImageSet
+from distillery.job import BadInput
+
+ROUNDING = 1e-3
+"""Largest difference in S that the same network may show on the same image in a batch of another size."""
+
+
+def chosen_rows(candidates: ImageSet) -> ImageSet:
+    """The chosen candidates in the order slot, class."""
+    rows = np.flatnonzero(candidates.columns["chosen"])
+    order = np.lexsort((candidates.labels[rows], candidates.columns["slot"][rows]))
+    return candidates.take(rows[order])
+
+
+def check_choice(candidates: ImageSet, scores: pa.Table, min_reference_probability: float) -> None:
+    """Repeat the choice of the loop on scores of the stored images.
+
+    Raises:
+        BadInput: the scores are of other images, or an image was chosen although another one of its slot has a larger S
+            by more than rounding explains.
+    """
+    if scores["path"].to_pylist() != candidates.paths:
+        raise BadInput(
+            "the scores are not of these candidates; delete them, so that `score_learnability` makes them again"
+        )
+    value = scores["learnability"].to_numpy().astype(np.float64)
+    valid = scores["reference_probability"].to_numpy() >= min_reference_probability
+    groups: dict[tuple[int, int], list[int]] = {}
+    for row, place in enumerate(zip(candidates.labels.tolist(), candidates.columns["slot"].tolist(), strict=True)):
+        groups.setdefault(place, []).append(row)
+    for place, rows in groups.items():
+        allowed = [row for row in rows if valid[row]] or rows
+        kept = next(row for row in rows if candidates.columns["chosen"][row])
+        best = max(value[row] for row in allowed)
+        if best - value[kept] > ROUNDING * max(1.0, abs(best)):
+            raise BadInput(
+                f"class {candidates.classes[place[0]]!r}, slot {place[1]}: the loop kept {candidates.paths[kept]} with "
+                f"S = {value[kept]:.4f}, but {best:.4f} is the largest; student, reference or candidates were exchanged"
+            )

@@ -1,0 +1,44 @@
+"""Seeded random choice of real images."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+
+import numpy as np
+
+from distillery.artifacts import ImageSet
+from distillery.job import BadInput
+
+
+def random_order(images: ImageSet, label: int, count: int, seed: int) -> list[int]:
+    """Rows of one class in random order, the first `count` of it.
+
+    The order comes from the seed, the class name and each image's id alone: it depends neither on the other classes, nor
+    on the count, nor on the order of the rows.
+
+    Raises:
+        BadInput: the class has fewer images.
+    """
+    rows = np.flatnonzero(images.labels == label)
+    name = images.classes[label]
+    if len(rows) < count:
+        raise BadInput(f"ipc: class {name!r} has {len(rows)} training images, fewer than {count}")
+
+    def place(row: int) -> bytes:
+        return hashlib.sha256(json.dumps([seed, "select", name, images.paths[row]]).encode()).digest()
+
+    return sorted(rows.tolist(), key=place)[:count]
+
+
+def ordered_by_slot(images: ImageSet, orders: Sequence[Sequence[int]]) -> ImageSet:
+    """The chosen rows of all classes as an image set in the order slot, class, with the slot of each.
+
+    Args:
+        orders: per class, its rows in order; all of one length.
+    """
+    chosen = np.array(orders, dtype=np.int64).T  # (slot, class)
+    taken = images.take(chosen.ravel())
+    taken.columns = {"slot": np.repeat(np.arange(len(chosen)), chosen.shape[1])}
+    return taken

@@ -1,0 +1,122 @@
+"""Calibrate the guidance: the strength at which a pilot is still valid, from training data only."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from distillery.diffusion.settings import Sampling
+from distillery.guidance.settings import Calibration, Deviation, Learnability
+from distillery.job import Input, Job, Output
+from distillery.settings import Block
+from distillery.students.settings import Protocol
+
+if TYPE_CHECKING:
+    from distillery.experiment import Experiment
+
+MOST_CLASSES = 100
+"""The pilot spreads over at most this many classes."""
+
+
+class Settings(Block):
+    """What the stage depends on."""
+
+    seed: int
+    method: str
+    resolution: int
+    sampling: Sampling
+    learnability: Learnability
+    deviation: Deviation
+    candidates: int
+    min_reference_probability: float
+    calibration: Calibration
+    judge: str
+    student_protocol: Protocol
+
+    @classmethod
+    def of(cls, experiment: Experiment, run: str, method: str) -> Settings:
+        """The part of an experiment that this stage reads."""
+        from distillery.experiment import resolved_guidance
+
+        lgd = experiment.lgd(method)
+        learnability, deviation = resolved_guidance(experiment, method)
+        return cls(
+            seed=experiment.seed(run),
+            method=method,
+            resolution=experiment.dataset.resolution,
+            sampling=experiment.generators[lgd.generator].sampling,
+            learnability=learnability,
+            deviation=deviation,
+            candidates=lgd.candidates,
+            min_reference_probability=lgd.min_reference_probability,
+            calibration=lgd.calibration,
+            judge=lgd.calibration.judge or lgd.reference,
+            student_protocol=lgd.student.protocol or experiment.evaluation.protocol,
+        )
+
+
+def run(
+    settings: Settings,
+    *,
+    data: Input,
+    generator: list[Input],
+    autoencoder: list[Input],
+    increment: Input,
+    student: Input,
+    reference: Input,
+    judge: Input,
+    guidance: Output,
+    curve: Output,
+    job: Job,
+) -> None:
+    """Generator, increment 1, its student, and the judge to the chosen strength and weight, and the curve behind them."""
+    from distillery.artifacts import read_images, write_json, write_table
+    from distillery.data.pixels import load_pixels
+    from distillery.diffusion.renderer import class_conditions, load_renderer
+    from distillery.guidance.loop import LoopGuidance
+    from distillery.guidance.pilot import Pilot, calibrate, curve_table, spread, teacher
+    from distillery.students.networks import Classifier
+
+    networks = [
+        Classifier.load(path, made_by).to(job.device)
+        for path, made_by in ((student, "train_student"), (reference, "train_reference"), (judge, "train_reference"))
+    ]
+    folder, calibration = generator[0].parent, settings.calibration
+    renderer = load_renderer(
+        folder,
+        autoencoder[0].parent,
+        resolution=settings.resolution,
+        **settings.sampling.model_dump(),
+        device=job.device,
+    )
+    seed_images = read_images(increment, "select_increment")
+    classes = seed_images.classes
+    labels = spread(len(classes), MOST_CLASSES)
+    pilot = Pilot(
+        renderer,
+        *networks,
+        loop=LoopGuidance(renderer, settings.learnability, settings.deviation, [seed_images]),
+        labels=labels,
+        conditions=class_conditions(folder, classes),
+        slots=max(1, calibration.images // len(labels)),
+        key=lambda label, slot, number: (settings.seed, job.stage, classes[label], slot, number),
+    )
+    if calibration.aim == "accuracy":
+        pixels, true_labels, *_ = load_pixels(data)
+        recipe = (settings.student_protocol, (settings.seed, job.stage), job.device)
+        pilot.teach = teacher(networks[0].name, seed_images, (pixels, true_labels), *recipe)
+    strength, weight = settings.learnability.strength, settings.learnability.reference_weight
+    resume = job.resume(curve)
+    found = calibrate(
+        pilot,
+        relative_strengths=(
+            calibration.relative_strengths if strength == "auto" else [strength / renderer.latent_numbers**0.5]
+        ),
+        reference_weights=calibration.reference_weights if weight == "auto" else [weight],
+        calibration=calibration,
+        candidates=settings.candidates,
+        min_reference_probability=settings.min_reference_probability,
+        resume=resume,
+    )
+    write_table(curve, curve_table(found, settings.judge, calibration.aim), job.provenance)
+    write_json(guidance, {"strength": found.chosen.strength, "reference_weight": found.chosen.reference_weight})
+    resume.finish()

@@ -1,0 +1,125 @@
+"""Generate the candidates of increment k, one shard of classes, steered by what the student has not learned."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from distillery.diffusion.settings import Sampling
+from distillery.guidance.settings import Deviation, Learnability
+from distillery.job import Input, Job, Output
+from distillery.settings import Block
+
+if TYPE_CHECKING:
+    from distillery.experiment import Experiment
+
+
+class Settings(Block):
+    """What the stage depends on. Ranges are resolved; strengths that a pilot chooses are `auto`."""
+
+    seed: int
+    stream: str
+    increment: int
+    increment_size: int
+    resolution: int
+    sampling: Sampling
+    candidates: int
+    choose: Literal["learnability", "random"]
+    min_reference_probability: float
+    learnability: Learnability
+    deviation: Deviation
+    shard: int
+    shards: int
+
+    @classmethod
+    def of(cls, experiment: Experiment, run: str, method: str, k: str, shard: str) -> Settings:
+        """The part of an experiment that this stage reads."""
+        from distillery.experiment import resolved_guidance
+
+        lgd = experiment.lgd(method)
+        learnability, deviation = resolved_guidance(experiment, method)
+        return cls(
+            seed=experiment.seed(run),
+            stream=experiment.stream(method),
+            increment=int(k),
+            increment_size=lgd.increment_size,
+            resolution=experiment.dataset.resolution,
+            sampling=experiment.generators[lgd.generator].sampling,
+            candidates=lgd.candidates,
+            choose=lgd.choose,
+            min_reference_probability=lgd.min_reference_probability,
+            learnability=learnability,
+            deviation=deviation,
+            shard=int(shard),
+            shards=lgd.shards,
+        )
+
+
+def run(
+    settings: Settings,
+    *,
+    data: Input,
+    generator: list[Input],
+    autoencoder: list[Input],
+    previous: list[Input] | None = None,
+    student: Input | None = None,
+    reference: Input | None = None,
+    guidance: Input | None = None,
+    seed_images: Input | None = None,
+    candidates: Output,
+    job: Job,
+) -> None:
+    """Generator, student, reference and the increments before k to all candidates with their losses.
+
+    Increment 1 has no student yet: it is sampled plainly, or taken from `seed_images` and encoded.
+    """
+    from distillery.artifacts import read_classes, read_images, read_json, write_images
+    from distillery.diffusion.renderer import class_conditions, load_renderer
+    from distillery.guidance.increment import generate_candidates
+    from distillery.guidance.learnability import Scorer
+    from distillery.guidance.loop import LoopGuidance, encode_seed, image_set
+    from distillery.students.networks import Classifier
+
+    classes = read_classes(data, "ingest")
+    labels = range(len(classes))[settings.shard :: settings.shards]
+    folder, size, first = generator[0].parent, settings.increment_size, settings.increment == 1
+    renderer = load_renderer(
+        folder,
+        autoencoder[0].parent,
+        resolution=settings.resolution,
+        **settings.sampling.model_dump(),
+        device=job.device,
+    )
+    if seed_images is not None:
+        encoded = encode_seed(read_images(seed_images, "collect"), labels, size, renderer.codec, job.device)
+        write_images(candidates, encoded, job.provenance)
+        return
+    chosen = read_json(guidance, "calibrate_guidance") if guidance else {}
+    learnability = settings.learnability.model_copy(update=chosen)
+    scorer, guidances, memory = None, [], None  # what increment 1 has
+    if student is not None and reference is not None:
+        networks = [Classifier.load(student, "train_student"), Classifier.load(reference, "train_reference")]
+        scorer = Scorer(*(network.to(job.device) for network in networks), float(learnability.reference_weight))
+        increments = [read_images(path, "select_increment") for path in previous or []]
+        loop = LoopGuidance(renderer, learnability, settings.deviation, increments)
+        guidances, memory = loop.start(scorer, float(learnability.strength))
+    resume = job.resume(candidates)
+    drawn = generate_candidates(
+        renderer,
+        labels=labels,
+        conditions=class_conditions(folder, classes),
+        slots=range((settings.increment - 1) * size, settings.increment * size),
+        candidates=1 if first else settings.candidates,
+        key=lambda label, slot, candidate: (settings.seed, settings.stream, classes[label], slot, candidate),
+        scorer=scorer,
+        guidances=guidances,
+        memory=memory,
+        choose=settings.choose,
+        min_reference_probability=settings.min_reference_probability,
+        resume=resume,
+        what=job.stage,
+    )
+    skipped = sum(getattr(guide, "skipped", 0) for guide in guidances)
+    if skipped:
+        print(f"{skipped} gradients were too small or not finite; those steps went unguided")
+    write_images(candidates, image_set(drawn, classes, increment=settings.increment), job.provenance)
+    resume.finish()

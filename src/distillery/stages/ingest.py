@@ -1,0 +1,47 @@
+"""Make the training and test images of one size and colour from a source of labelled images.
+
+An image that cannot be used is left out and named, with the reason, in the table of rejected images.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING
+
+from distillery.data.settings import Dataset
+from distillery.job import Job, Output
+from distillery.settings import Block
+
+if TYPE_CHECKING:
+    from distillery.experiment import Experiment
+
+COMPUTES = False
+
+
+class Settings(Block):
+    """What `ingest` reads of an experiment."""
+
+    dataset: Dataset
+
+    @classmethod
+    def of(cls, experiment: Experiment, **wildcards: str) -> Settings:
+        """The settings of this stage in an experiment."""
+        return cls(dataset=experiment.dataset)
+
+
+def run(settings: Settings, *, train: Output, test: Output, rejected: Output, job: Job) -> None:
+    """Write the image tables `train` and `test`, and the table `rejected` with columns `path` and `reason`."""
+    from distillery.data.ingest import ingest_images
+
+    tally = ingest_images(
+        settings.dataset,
+        train=train,
+        test=test,
+        rejected=rejected,
+        provenance=job.provenance,
+        workers=min(job.threads, len(os.sched_getaffinity(0))),
+    )
+    print(
+        f"ingest: {tally.train} training images, {tally.test} test images, {tally.rejected} rejected", file=sys.stderr
+    )

@@ -1,0 +1,70 @@
+"""Measure redundancy: what a network trained on one increment already knows of the others."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from distillery.job import Input, Job, Output
+from distillery.settings import Block
+from distillery.students.settings import Protocol
+
+if TYPE_CHECKING:
+    from distillery.experiment import Experiment
+
+
+class Settings(Block):
+    """What the stage depends on."""
+
+    seed: int
+    method: str
+    increment_size: int
+    network: str
+    protocol: Protocol
+    students: int
+
+    @classmethod
+    def of(cls, experiment: Experiment, run: str, method: str) -> Settings:
+        """The part of an experiment that this stage reads."""
+        redundancy = experiment.analysis.redundancy
+        return cls(
+            seed=experiment.seed(run),
+            method=method,
+            increment_size=redundancy.increment_size,
+            network=redundancy.network or experiment.evaluation.networks[0],
+            protocol=experiment.evaluation.protocol,
+            students=redundancy.students,
+        )
+
+
+def run(settings: Settings, *, images: Input, matrix: Output, job: Job) -> None:
+    """A distilled set, cut into increments by slot, to R[r, s]: accuracy on increment s of a network trained on r."""
+    import pyarrow as pa
+    import torch
+
+    from distillery.analysis.redundancy import redundancy_matrix
+    from distillery.artifacts import read_images, write_table
+    from distillery.resume import Resume
+
+    resumes: list[Resume] = []
+
+    def resume(part: str) -> Resume:
+        resumes.append(job.resume(matrix.with_name(f"{matrix.stem}.{part}")))
+        return resumes[-1]
+
+    distilled = read_images(images, "collect")
+    rows = redundancy_matrix(
+        torch.from_numpy(distilled.pixels()),
+        torch.from_numpy(distilled.labels),
+        torch.from_numpy(distilled.columns["slot"] // settings.increment_size),
+        classes=distilled.classes,
+        network=settings.network,
+        protocol=settings.protocol,
+        students=settings.students,
+        seed=settings.seed,
+        device=job.device,
+        resume=resume,
+    )
+    common = {"method": settings.method, "seed": settings.seed, "network": settings.network}
+    write_table(matrix, pa.Table.from_pylist([{**common, **row} for row in rows]), job.provenance)
+    for part in resumes:
+        part.finish()

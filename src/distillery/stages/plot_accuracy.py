@@ -1,0 +1,34 @@
+"""Plot accuracy against images per class: a panel per network, a line per method."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from distillery.job import Input, Job, Output
+from distillery.settings import Block
+
+if TYPE_CHECKING:
+    from distillery.experiment import Experiment
+
+COMPUTES = False
+
+
+class Settings(Block):
+    """The order of lines and panels; a method's place gives it its colour."""
+
+    methods: list[str]
+    networks: list[str]
+
+    @classmethod
+    def of(cls, experiment: Experiment, **wildcards: str) -> Settings:
+        """What this stage reads of an experiment."""
+        return cls(methods=sorted(experiment.methods), networks=sorted(experiment.evaluation.networks))
+
+
+def run(settings: Settings, *, table: Input, png: Output, svg: Output, job: Job) -> None:
+    """Draw the table that `tabulate_accuracy` made."""
+    from distillery.artifacts import read_table
+    from distillery.report import figures
+
+    accuracies = read_table(table, made_by="tabulate_accuracy").to_pandas()
+    figures.save(figures.accuracy_figure(accuracies, settings.methods, settings.networks), png, svg)

@@ -1,0 +1,36 @@
+"""Plot what guidance of each strength does to validity and to the student, and which strength was chosen."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from distillery.job import Input, Job, Output
+from distillery.settings import Block
+
+if TYPE_CHECKING:
+    from distillery.experiment import Experiment
+
+COMPUTES = False
+
+
+class Settings(Block):
+    """What the title says."""
+
+    method: str
+
+    @classmethod
+    def of(cls, experiment: Experiment, *, method: str, **wildcards: str) -> Settings:
+        """What this stage reads of an experiment."""
+        return cls(method=method)
+
+
+def run(settings: Settings, *, table: Input, png: Output, svg: Output, job: Job) -> None:
+    """Draw the table that `calibrate_guidance` made."""
+    import json
+
+    from distillery.artifacts import read_table
+    from distillery.report import figures
+
+    calibration = read_table(table, made_by="calibrate_guidance")
+    about = json.loads((calibration.schema.metadata or {}).get(b"distillery_calibration", b"{}"))
+    figures.save(figures.calibration_figure(calibration.to_pandas(), about, settings.method), png, svg)

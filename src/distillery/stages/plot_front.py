@@ -1,0 +1,72 @@
+"""Set accuracy against the reduction of redundancy, as a table and a plot with its Pareto front."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from distillery.job import Input, Job, Output
+from distillery.settings import Block, Number
+
+if TYPE_CHECKING:
+    from distillery.experiment import Experiment
+
+COMPUTES = False
+
+
+class Variant(Block):
+    """A method and the guidance that labels its point; a method without guidance is a reference."""
+
+    name: str
+    strength: Number | str | None = None
+    reference_weight: Number | str | None = None
+    deviation: Number | str | None = None
+
+
+class Settings(Block):
+    """Methods in their order, the size that they are compared at, and what reductions are measured against."""
+
+    methods: list[Variant]
+    ipc: int
+    baseline: str | None
+
+    @classmethod
+    def of(cls, experiment: Experiment, **wildcards: str) -> Settings:
+        """What this stage reads of an experiment: all methods at its largest IPC."""
+        variants = []
+        for name, method in sorted(experiment.methods.items()):
+            guidance: dict[str, float | str] = {}
+            if method.kind == "lgd":
+                guidance = {
+                    "strength": method.learnability.strength,
+                    "reference_weight": method.learnability.reference_weight,
+                    "deviation": method.deviation.strength,
+                }
+            variants.append(Variant(name=name, **guidance))
+        return cls(methods=variants, ipc=max(experiment.ipc), baseline=experiment.analysis.redundancy.baseline)
+
+
+def run(
+    settings: Settings,
+    *,
+    accuracy: Input,
+    redundancy: Input,
+    csv: Output,
+    markdown: Output,
+    png: Output,
+    svg: Output,
+    job: Job,
+) -> None:
+    """Join the tables of `tabulate_accuracy` and `tabulate_redundancy`, and draw the result."""
+    from distillery.artifacts import read_table, write_bytes
+    from distillery.report import figures, tables
+
+    labels = {variant.name: variant.model_dump(exclude={"name"}) for variant in settings.methods}
+    table = tables.front_table(
+        read_table(accuracy, made_by="tabulate_accuracy").to_pandas(),
+        read_table(redundancy, made_by="tabulate_redundancy").to_pandas(),
+        settings.ipc,
+        labels,
+    )
+    write_bytes(csv, tables.csv_bytes(table))
+    write_bytes(markdown, tables.front_markdown(table, settings.ipc, settings.baseline).encode())
+    figures.save(figures.front_figure(table, list(labels), settings.baseline, settings.ipc), png, svg)

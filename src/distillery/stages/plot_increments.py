@@ -1,0 +1,36 @@
+"""Show the images of each increment of a method on a contact sheet, a row per class."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from distillery.job import BadInput, Input, Job, Output
+from distillery.settings import Block
+
+if TYPE_CHECKING:
+    from distillery.experiment import Experiment
+
+COMPUTES = False
+
+
+class Settings(Block):
+    """What the title says."""
+
+    method: str
+
+    @classmethod
+    def of(cls, experiment: Experiment, *, method: str, **wildcards: str) -> Settings:
+        """What this stage reads of an experiment."""
+        return cls(method=method)
+
+
+def run(settings: Settings, *, increments: list[Input], png: Output, svg: Output, job: Job) -> None:
+    """Draw a block per increment, in the order in which they are given."""
+    from distillery.artifacts import read_images
+    from distillery.report import figures
+    from distillery.report.contact_sheet import contact_sheet
+
+    if not increments:
+        raise BadInput("no increments were given, so there is nothing to show")
+    sets = [read_images(path, made_by="select_increment") for path in increments]
+    figures.save(contact_sheet(sets, settings.method), png, svg)

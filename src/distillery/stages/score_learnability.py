@@ -1,0 +1,50 @@
+"""Score images by their learnability: what the student has not learned and the reference finds valid."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from distillery.job import Input, Job, Output
+from distillery.settings import Block, NonNegative
+
+if TYPE_CHECKING:
+    from distillery.experiment import Experiment
+
+
+class Settings(Block):
+    """What the stage depends on."""
+
+    reference_weight: NonNegative | Literal["auto"]
+
+    @classmethod
+    def of(cls, experiment: Experiment, run: str, method: str, k: str) -> Settings:
+        """The part of an experiment that this stage reads."""
+        return cls(reference_weight=experiment.lgd(method).learnability.reference_weight)
+
+
+def run(
+    settings: Settings,
+    *,
+    images: list[Input],
+    student: Input,
+    reference: Input,
+    guidance: Input | None = None,
+    scores: Output,
+    job: Job,
+) -> None:
+    """Image sets and two networks to one row per image: its place, S, both losses, the reference's probability."""
+    import pyarrow as pa
+    import torch
+
+    from distillery.artifacts import concatenate, read_images, read_json, write_table
+    from distillery.guidance.learnability import Scorer
+    from distillery.students.networks import Classifier
+
+    chosen = read_json(guidance, "calibrate_guidance") if guidance else settings.model_dump()
+    networks = [Classifier.load(student, "train_student"), Classifier.load(reference, "train_reference")]
+    scorer = Scorer(*(network.to(job.device) for network in networks), chosen["reference_weight"])
+    whole = concatenate([read_images(path, "generate_increment") for path in images])
+    score = scorer.score_stored(torch.from_numpy(whole.pixels()), torch.from_numpy(whole.labels))
+    place = {name: whole.columns[name] for name in ("slot", "candidate") if name in whole.columns}
+    columns = {name: values.numpy() for name, values in vars(score).items()}
+    write_table(scores, pa.table({"path": whole.paths, "label": whole.labels, **place, **columns}), job.provenance)

@@ -1,0 +1,42 @@
+"""Select increment k: the candidate of largest learnability for every slot."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from distillery.job import Input, Job, Output
+from distillery.settings import Block
+
+if TYPE_CHECKING:
+    from distillery.experiment import Experiment
+
+COMPUTES = False
+
+
+class Settings(Block):
+    """What the stage depends on."""
+
+    choose: Literal["learnability", "random"]
+    min_reference_probability: float
+
+    @classmethod
+    def of(cls, experiment: Experiment, run: str, method: str, k: str) -> Settings:
+        """The part of an experiment that this stage reads."""
+        lgd = experiment.lgd(method)
+        return cls(choose=lgd.choose, min_reference_probability=lgd.min_reference_probability)
+
+
+def run(settings: Settings, *, candidates: list[Input], scores: Input | None = None, images: Output, job: Job) -> None:
+    """Candidates of all shards, and their scores, to the increment in the order slot, class.
+
+    The loop chose as it went, because a slot sees what the slots before it kept. Here the choice is repeated on the
+    scores, and a difference that rounding does not explain is an error.
+    """
+    from distillery.artifacts import concatenate, read_images, read_table, write_images
+    from distillery.selection.learnability import check_choice, chosen_rows
+
+    whole = concatenate([read_images(path, "generate_increment") for path in candidates])
+    if scores is not None and settings.choose == "learnability":
+        table = read_table(scores, "score_learnability")
+        check_choice(whole, table, settings.min_reference_probability)
+    write_images(images, chosen_rows(whole), job.provenance)

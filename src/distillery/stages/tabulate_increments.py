@@ -1,0 +1,52 @@
+"""List each increment: what the student before it and the reference made of it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from distillery.job import Input, Job, Output
+from distillery.settings import Block
+
+if TYPE_CHECKING:
+    from distillery.experiment import Experiment
+
+COMPUTES = False
+
+
+class Settings(Block):
+    """Whose increments the files are, file by file: method, experiment seed and number."""
+
+    increments: list[list[str | int]]
+
+    @classmethod
+    def of(cls, experiment: Experiment, **wildcards: str) -> Settings:
+        """What this stage reads of an experiment."""
+        methods = sorted(name for name, method in experiment.methods.items() if method.kind == "lgd")
+        return cls(
+            increments=[
+                [method, seed, k]
+                for seed in experiment.seeds
+                for method in methods
+                for k in range(1, experiment.increments(method) + 1)
+            ]
+        )
+
+
+def run(
+    settings: Settings, *, increments: list[Input], csv: Output, parquet: Output, markdown: Output, job: Job
+) -> None:
+    """Image sets of increments to one row each: accuracy of student and reference on it, and mean learnability."""
+    import pandas as pd
+
+    from distillery.artifacts import read_images, write_bytes, write_table
+    from distillery.report.tables import arrow_table, csv_bytes, increment_row, increments_markdown
+
+    rows = []
+    for place, path in zip(settings.increments, increments, strict=True):
+        method, seed, k = place
+        columns = read_images(path, "select_increment").columns
+        rows.append({"method": method, "seed": seed, "increment": k, **increment_row(columns)})
+    table = pd.DataFrame(rows)
+    write_table(parquet, arrow_table(table), job.provenance)
+    write_bytes(csv, csv_bytes(table))
+    write_bytes(markdown, increments_markdown(table).encode())

@@ -1,0 +1,37 @@
+"""Tabulate how much the increments of each method repeat each other, and by how much less than the baseline's."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from distillery.job import Input, Job, Output
+from distillery.settings import Block
+
+if TYPE_CHECKING:
+    from distillery.experiment import Experiment
+
+COMPUTES = False
+
+
+class Settings(Block):
+    """The order of the rows, and the method that reductions are measured against."""
+
+    methods: list[str]
+    baseline: str | None
+
+    @classmethod
+    def of(cls, experiment: Experiment, **wildcards: str) -> Settings:
+        """What this stage reads of an experiment."""
+        return cls(methods=sorted(experiment.methods), baseline=experiment.analysis.redundancy.baseline)
+
+
+def run(settings: Settings, *, matrices: list[Input], csv: Output, parquet: Output, markdown: Output, job: Job) -> None:
+    """Write the table of redundancies as CSV, Parquet and Markdown."""
+    from distillery.artifacts import write_bytes, write_table
+    from distillery.report import tables
+
+    rows = tables.read_rows(matrices, tables.REDUNDANCY, made_by="measure_redundancy")
+    table = tables.redundancy_table(rows, settings.methods, settings.baseline)
+    write_bytes(csv, tables.csv_bytes(table))
+    write_bytes(markdown, tables.redundancy_markdown(table, settings.baseline).encode())
+    write_table(parquet, tables.arrow_table(table), job.provenance)

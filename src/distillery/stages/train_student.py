@@ -1,0 +1,58 @@
+"""Train the student on the increments so far; it guides the next one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from distillery.job import Input, Job, Output
+from distillery.settings import Block
+from distillery.students.settings import Protocol
+
+if TYPE_CHECKING:
+    from distillery.experiment import Experiment
+
+
+class Settings(Block):
+    """What the stage depends on."""
+
+    seed: int
+    increment: int
+    network: str
+    start: Literal["fresh", "continued"]
+    protocol: Protocol
+
+    @classmethod
+    def of(cls, experiment: Experiment, run: str, method: str, k: str) -> Settings:
+        """The part of an experiment that this stage reads."""
+        lgd = experiment.lgd(method)
+        return cls(
+            seed=experiment.seed(run),
+            increment=int(k),
+            network=lgd.student.network or experiment.references[lgd.reference].network,
+            start=lgd.student.start,
+            protocol=lgd.student.protocol or experiment.evaluation.protocol,
+        )
+
+
+def run(settings: Settings, *, images: list[Input], previous: Input | None = None, model: Output, job: Job) -> None:
+    """Increments 1 to k to a network at the end of its schedule: no look at test images chooses an epoch."""
+    import torch
+
+    from distillery.artifacts import concatenate, read_images
+    from distillery.students.networks import Classifier, Domain
+    from distillery.students.training import train_network
+
+    distilled = concatenate([read_images(path, "select_increment") for path in images])
+    pixels, labels = torch.from_numpy(distilled.pixels()), torch.from_numpy(distilled.labels)
+    key = (settings.seed, job.stage, settings.increment)
+    if previous is not None:
+        classifier = Classifier.load(previous, job.stage)
+    else:
+        domain = Domain(pixels.shape[-1], pixels.shape[1])
+        classifier = Classifier(settings.network, distilled.classes, domain, key)
+    resume = job.resume(model)
+    train_network(
+        classifier, pixels, labels, settings.protocol, key=key, device=job.device, resume=resume, what=job.stage
+    )
+    classifier.save(model, job.provenance)
+    resume.finish()

@@ -1,0 +1,325 @@
+# Helpers of the rules: what a stage is told (settings, code), which files an experiment asks for, and input functions.
+# No rule stands here, and nothing here computes.
+
+import importlib
+import re
+from pathlib import Path
+
+from snakemake.exceptions import WorkflowError
+
+from distillery import experiment as experiments
+from distillery.data.sources import input_files, listing_digest
+from distillery.provenance import code_digests
+from distillery.settings import canonical
+
+
+def load_experiment():
+    """The experiment of this run; a wrong file ends here, before the DAG is built."""
+    try:
+        return experiments.load(config)
+    except experiments.ExperimentError as error:
+        name = ", ".join(map(str, workflow.configfiles)) or "the experiment"
+        raise WorkflowError(f"{name} is wrong:\n{error}") from None
+
+
+EXPERIMENT = load_experiment()
+RESULTS = f"results/{EXPERIMENT.name}"
+RUNS = [EXPERIMENT.run(seed) for seed in EXPERIMENT.seeds]
+
+KINDS = {
+    kind: [name for name, method in EXPERIMENT.methods.items() if method.kind == kind]
+    for kind in ("lgd", "plain", "random")
+}
+
+
+def one_of(names):
+    """A wildcard constraint: one of these names, or nothing at all where there are none."""
+    return "|".join(map(re.escape, names)) or "(?!)"
+
+
+wildcard_constraints:
+    run=r"(seed-\d+/)?",
+    method=one_of(EXPERIMENT.methods),
+    lgd=one_of(KINDS["lgd"]),
+    plain=one_of(KINDS["plain"]),
+    real=one_of(KINDS["random"]),
+    generator=one_of(EXPERIMENT.generators),
+    reference=one_of(EXPERIMENT.references),
+    network=one_of(EXPERIMENT.evaluation.networks),
+    k=r"[1-9]\d*",
+    ipc=r"[1-9]\d*",
+    shard=r"\d+",
+
+
+# ---- what a stage is told -------------------------------------------------------------------------------------------------
+
+
+def settings(stage):
+    """The settings of a stage for the wildcards of a job, as one canonical JSON."""
+    stage_module = importlib.import_module(f"distillery.stages.{stage}")
+
+    def of(wildcards):
+        named = {
+            "method" if key in ("lgd", "plain", "real") else key: value
+            for key, value in wildcards.items()
+        }
+        return canonical(stage_module.Settings.of(EXPERIMENT, **named))
+
+    return of
+
+
+def code(stage):
+    """The digests of the code behind a stage: a job runs again when one changes, and the reason names the module."""
+    return code_digests(stage)
+
+
+# ---- files ---------------------------------------------------------------------------------------------------------------
+
+
+AUTOENCODER = [
+    "<results>/{run}autoencoder/config.json",
+    "<results>/{run}autoencoder/diffusion_pytorch_model.safetensors",
+]
+GENERATOR = [
+    "<results>/{run}generators/{generator}/model_index.json",
+    "<results>/{run}generators/{generator}/transformer/config.json",
+    "<results>/{run}generators/{generator}/transformer/diffusion_pytorch_model.safetensors",
+    "<results>/{run}generators/{generator}/scheduler/scheduler_config.json",
+]
+
+
+def source_files(wildcards):
+    """Files that the images are read from, where there are few; folders are compared by their listing instead."""
+    return input_files(EXPERIMENT.dataset.source)
+
+
+def source_listing(wildcards):
+    """What tells a folder of images from the same folder with one file more."""
+    return listing_digest(EXPERIMENT.dataset.source)
+
+
+def method_name(wildcards):
+    """The name of the method of a job, whatever kind of method its rule is for."""
+    return next(
+        wildcards.get(key)
+        for key in ("method", "lgd", "plain", "real")
+        if wildcards.get(key)
+    )
+
+
+def generator_of(wildcards):
+    """The files of the generator of a method."""
+    method = EXPERIMENT.methods[method_name(wildcards)]
+    return [
+        file.format(run=wildcards.run, generator=method.generator) for file in GENERATOR
+    ]
+
+
+def reference_of(wildcards):
+    """The reference of an LGD method."""
+    return f"<results>/{wildcards.run}reference/{EXPERIMENT.lgd(method_name(wildcards)).reference}.safetensors"
+
+
+def judge_of(wildcards):
+    """The network that judges the pilot of an LGD method."""
+    lgd = EXPERIMENT.lgd(method_name(wildcards))
+    return f"<results>/{wildcards.run}reference/{lgd.calibration.judge or lgd.reference}.safetensors"
+
+
+def increment_file(wildcards, k, name):
+    """A file of increment k of the method of a job."""
+    return f"<results>/{wildcards.run}distilled/{method_name(wildcards)}/increment-{k}/{name}"
+
+
+def increments_up_to(wildcards):
+    """The increments 1 to k."""
+    return [
+        increment_file(wildcards, k, "images.parquet")
+        for k in range(1, int(wildcards.k) + 1)
+    ]
+
+
+def increments_before(wildcards):
+    """The increments before k, whose latents steer away from what is there."""
+    return [
+        increment_file(wildcards, k, "images.parquet")
+        for k in range(1, int(wildcards.k))
+    ]
+
+
+def student_before(wildcards):
+    """The student of the increments before k; increment 1 has none."""
+    before = int(wildcards.k) - 1
+    return [increment_file(wildcards, before, "student.safetensors")] if before else []
+
+
+def continued_from(wildcards):
+    """The student that a `continued` one starts from."""
+    return (
+        student_before(wildcards)
+        if EXPERIMENT.lgd(wildcards.lgd).student.start == "continued"
+        else []
+    )
+
+
+def reference_after_first(wildcards):
+    """The reference, where there is a student beside it."""
+    return [reference_of(wildcards)] if int(wildcards.k) > 1 else []
+
+
+def calibrated(wildcards):
+    """What the calibration chose, where the experiment leaves something to it."""
+    lgd = EXPERIMENT.lgd(method_name(wildcards))
+    wanted = lgd.calibrates and int(wildcards.k) > 1
+    return (
+        [f"<results>/{wildcards.run}distilled/{method_name(wildcards)}/guidance.json"]
+        if wanted
+        else []
+    )
+
+
+def seed_images(wildcards):
+    """The set of another method that increment 1 is taken from."""
+    lgd = EXPERIMENT.lgd(wildcards.lgd)
+    if lgd.seed == "plain" or int(wildcards.k) > 1:
+        return []
+    return [
+        f"<results>/{wildcards.run}distilled/{lgd.seed}/ipc{lgd.increment_size}.parquet"
+    ]
+
+
+def candidates_of(wildcards):
+    """The candidates of all shards."""
+    shards = range(EXPERIMENT.lgd(wildcards.lgd).shards)
+    return [
+        increment_file(wildcards, wildcards.k, f"candidates-{shard}.parquet")
+        for shard in shards
+    ]
+
+
+def scores_of(wildcards):
+    """The scores of the candidates; increment 1 has none."""
+    return (
+        [increment_file(wildcards, wildcards.k, "scores.parquet")]
+        if int(wildcards.k) > 1
+        else []
+    )
+
+
+def parts_of(wildcards):
+    """What the distilled set of a size is collected from: increments, shards, or one selection."""
+    method, name = EXPERIMENT.methods[wildcards.method], wildcards.method
+    folder = f"<results>/{wildcards.run}distilled/{name}"
+    if method.kind == "lgd":
+        last = -(-int(wildcards.ipc) // method.increment_size)
+        return [f"{folder}/increment-{k}/images.parquet" for k in range(1, last + 1)]
+    if method.kind == "plain":
+        return [f"{folder}/sampled-{shard}.parquet" for shard in range(method.shards)]
+    return [f"{folder}/selected.parquet"]
+
+
+def all_evaluations(wildcards):
+    """The evaluations of every run, method, size and network."""
+    return [
+        f"<results>/{run}evaluation/{method}/ipc{ipc}/{network}.parquet"
+        for run in RUNS
+        for method in sorted(EXPERIMENT.methods)
+        for ipc in sorted(EXPERIMENT.ipc)
+        for network in sorted(EXPERIMENT.evaluation.networks)
+    ]
+
+
+def all_matrices(wildcards):
+    """The redundancy matrices of every run and method that the experiment names."""
+    methods = sorted(
+        {
+            *EXPERIMENT.analysis.redundancy.methods,
+            *filter(None, [EXPERIMENT.analysis.redundancy.baseline]),
+        }
+    )
+    return [
+        f"<results>/{run}analysis/redundancy/{method}.parquet"
+        for run in RUNS
+        for method in methods
+    ]
+
+
+def every_increment(wildcards):
+    """Every increment of every run and LGD method."""
+    return [
+        f"<results>/{run}distilled/{method}/increment-{k}/images.parquet"
+        for run in RUNS
+        for method in sorted(KINDS["lgd"])
+        for k in range(1, EXPERIMENT.increments(method) + 1)
+    ]
+
+
+def largest_set(wildcards):
+    """The largest set of a method."""
+    return f"<results>/{wildcards.run}distilled/{wildcards.method}/ipc{max(EXPERIMENT.ipc)}.parquet"
+
+
+def all_increments(wildcards):
+    """Every increment of an LGD method."""
+    numbers = range(1, EXPERIMENT.increments(wildcards.lgd) + 1)
+    return [increment_file(wildcards, k, "images.parquet") for k in numbers]
+
+
+# ---- targets -------------------------------------------------------------------------------------------------------------
+
+
+def distilled_sets():
+    """The distilled set of every run, method and size."""
+    return [
+        f"{RESULTS}/{run}distilled/{method}/ipc{ipc}.parquet"
+        for run in RUNS
+        for method in EXPERIMENT.methods
+        for ipc in EXPERIMENT.ipc
+    ]
+
+
+def tables():
+    """The tables that the experiment asks for."""
+    names = ["accuracy", *(["increments"] if KINDS["lgd"] else [])]
+    if EXPERIMENT.analysis.redundancy.methods:
+        names.append("redundancy")
+    if EXPERIMENT.analysis.front:
+        names.append("front")
+    return [f"{RESULTS}/tables/{name}.csv" for name in names]
+
+
+def figures():
+    """The figures that the experiment asks for."""
+    names = ["accuracy"]
+    if EXPERIMENT.analysis.redundancy.methods:
+        names.append("redundancy")
+    if EXPERIMENT.analysis.front:
+        names.append("front")
+    per_run = [
+        f"{run}figures/{kind}-{name}"
+        for run in RUNS
+        for name in KINDS["lgd"]
+        for kind in (
+            "increments",
+            *(["calibration"] if EXPERIMENT.lgd(name).calibrates else []),
+        )
+    ]
+    return [
+        f"{RESULTS}/{name}.{end}"
+        for name in [*(f"figures/{name}" for name in names), *per_run]
+        for end in ("png", "svg")
+    ]
+
+
+def closing_words():
+    """Where the results of a finished run are, and the main table."""
+    table = Path(RESULTS, "tables/accuracy.md")
+    return "\n".join(
+        [
+            "",
+            table.read_text("utf-8") if table.exists() else "",
+            f"tables:         {RESULTS}/tables/",
+            f"figures:        {RESULTS}/figures/",
+            f"distilled sets: {RESULTS}/distilled/<method>/ipc<n>.parquet",
+        ]
+    )

@@ -1,0 +1,260 @@
+# From a generator, or from real images, to distilled sets.
+#
+# in:  data, generator, autoencoder, reference, students
+# out: <results>/{run}distilled/{lgd}/increment-{k}/   candidates of each shard, scores, images
+#      <results>/{run}distilled/{lgd}/guidance.json and calibration.parquet
+#      <results>/{run}distilled/{method}/ipc{ipc}.parquet
+
+
+rule generate_increment:
+    """Generate the candidates of increment k, one shard of classes, steered by the student of the increments before."""
+    input:
+        data="<results>/data/train.parquet",
+        generator=generator_of,
+        autoencoder=AUTOENCODER,
+        previous=increments_before,
+        student=student_before,
+        reference=reference_after_first,
+        guidance=calibrated,
+        seed_images=seed_images,
+    output:
+        candidates="<results>/{run}distilled/{lgd}/increment-{k}/candidates-{shard}.parquet",
+    log:
+        text="<results>/{run}logs/generate_increment-{lgd}-{k}-{shard}.log",
+        cost="<results>/{run}cost/generate_increment-{lgd}-{k}-{shard}.json",
+    benchmark:
+        "<results>/{run}benchmarks/generate_increment-{lgd}-{k}-{shard}.tsv"
+    conda:
+        "../../envs/distillery.yaml"
+    resources:
+        cpus_per_task=1,
+        gpu=1,
+        mem="16GB",
+        runtime="12h",
+    params:
+        *code("generate_increment"),
+        settings=settings("generate_increment"),
+    shell:
+        "python -m distillery generate_increment"
+        " --settings {params.settings:q}"
+        " --threads 1"
+        " --data {input.data:q}"
+        " --generator {input.generator:q}"
+        " --autoencoder {input.autoencoder:q}"
+        " --previous {input.previous:q}"
+        " --student {input.student:q}"
+        " --reference {input.reference:q}"
+        " --guidance {input.guidance:q}"
+        " --seed-images {input.seed_images:q}"
+        " --candidates {output.candidates:q}"
+        " --cost {log.cost:q}"
+        " > {log.text:q} 2>&1"
+
+
+rule score_learnability:
+    """Score the candidates of increment k: what the student has not learned and the reference finds valid."""
+    input:
+        images=candidates_of,
+        student=student_before,
+        reference=reference_of,
+        guidance=calibrated,
+    output:
+        scores="<results>/{run}distilled/{lgd}/increment-{k}/scores.parquet",
+    log:
+        text="<results>/{run}logs/score_learnability-{lgd}-{k}.log",
+        cost="<results>/{run}cost/score_learnability-{lgd}-{k}.json",
+    benchmark:
+        "<results>/{run}benchmarks/score_learnability-{lgd}-{k}.tsv"
+    conda:
+        "../../envs/distillery.yaml"
+    resources:
+        cpus_per_task=1,
+        mem="8GB",
+        runtime="1h",
+    params:
+        *code("score_learnability"),
+        settings=settings("score_learnability"),
+    shell:
+        "python -m distillery score_learnability"
+        " --settings {params.settings:q}"
+        " --threads 1"
+        " --images {input.images:q}"
+        " --student {input.student:q}"
+        " --reference {input.reference:q}"
+        " --guidance {input.guidance:q}"
+        " --scores {output.scores:q}"
+        " --cost {log.cost:q}"
+        " > {log.text:q} 2>&1"
+
+
+rule select_increment:
+    """Select increment k: the candidate of largest learnability for every slot."""
+    input:
+        candidates=candidates_of,
+        scores=scores_of,
+    output:
+        images="<results>/{run}distilled/{lgd}/increment-{k}/images.parquet",
+    log:
+        text="<results>/{run}logs/select_increment-{lgd}-{k}.log",
+        cost="<results>/{run}cost/select_increment-{lgd}-{k}.json",
+    benchmark:
+        "<results>/{run}benchmarks/select_increment-{lgd}-{k}.tsv"
+    conda:
+        "../../envs/distillery.yaml"
+    resources:
+        cpus_per_task=1,
+        mem="4GB",
+        runtime="1h",
+    params:
+        *code("select_increment"),
+        settings=settings("select_increment"),
+    shell:
+        "python -m distillery select_increment"
+        " --settings {params.settings:q}"
+        " --threads 1"
+        " --candidates {input.candidates:q}"
+        " --scores {input.scores:q}"
+        " --images {output.images:q}"
+        " --cost {log.cost:q}"
+        " > {log.text:q} 2>&1"
+
+
+rule calibrate_guidance:
+    """Choose the strength of the guidance from a pilot that a reference network judges."""
+    input:
+        data="<results>/data/train.parquet",
+        generator=generator_of,
+        autoencoder=AUTOENCODER,
+        increment="<results>/{run}distilled/{lgd}/increment-1/images.parquet",
+        student="<results>/{run}distilled/{lgd}/increment-1/student.safetensors",
+        reference=reference_of,
+        judge=judge_of,
+    output:
+        guidance="<results>/{run}distilled/{lgd}/guidance.json",
+        curve="<results>/{run}distilled/{lgd}/calibration.parquet",
+    log:
+        text="<results>/{run}logs/calibrate_guidance-{lgd}.log",
+        cost="<results>/{run}cost/calibrate_guidance-{lgd}.json",
+    benchmark:
+        "<results>/{run}benchmarks/calibrate_guidance-{lgd}.tsv"
+    conda:
+        "../../envs/distillery.yaml"
+    threads: 2
+    resources:
+        cpus_per_task=2,
+        gpu=1,
+        mem="16GB",
+        runtime="12h",
+    params:
+        *code("calibrate_guidance"),
+        settings=settings("calibrate_guidance"),
+    shell:
+        "python -m distillery calibrate_guidance"
+        " --settings {params.settings:q}"
+        " --threads 2"
+        " --data {input.data:q}"
+        " --generator {input.generator:q}"
+        " --autoencoder {input.autoencoder:q}"
+        " --increment {input.increment:q}"
+        " --student {input.student:q}"
+        " --reference {input.reference:q}"
+        " --judge {input.judge:q}"
+        " --guidance {output.guidance:q}"
+        " --curve {output.curve:q}"
+        " --cost {log.cost:q}"
+        " > {log.text:q} 2>&1"
+
+
+rule sample:
+    """Sample the generator without guidance, one shard of classes."""
+    input:
+        data="<results>/data/train.parquet",
+        generator=generator_of,
+        autoencoder=AUTOENCODER,
+    output:
+        images="<results>/{run}distilled/{plain}/sampled-{shard}.parquet",
+    log:
+        text="<results>/{run}logs/sample-{plain}-{shard}.log",
+        cost="<results>/{run}cost/sample-{plain}-{shard}.json",
+    benchmark:
+        "<results>/{run}benchmarks/sample-{plain}-{shard}.tsv"
+    conda:
+        "../../envs/distillery.yaml"
+    resources:
+        cpus_per_task=1,
+        gpu=1,
+        mem="16GB",
+        runtime="12h",
+    params:
+        *code("sample"),
+        settings=settings("sample"),
+    shell:
+        "python -m distillery sample"
+        " --settings {params.settings:q}"
+        " --threads 1"
+        " --data {input.data:q}"
+        " --generator {input.generator:q}"
+        " --autoencoder {input.autoencoder:q}"
+        " --images {output.images:q}"
+        " --cost {log.cost:q}"
+        " > {log.text:q} 2>&1"
+
+
+rule select:
+    """Select real images, class by class."""
+    input:
+        data="<results>/data/train.parquet",
+    output:
+        images="<results>/{run}distilled/{real}/selected.parquet",
+    log:
+        text="<results>/{run}logs/select-{real}.log",
+        cost="<results>/{run}cost/select-{real}.json",
+    benchmark:
+        "<results>/{run}benchmarks/select-{real}.tsv"
+    conda:
+        "../../envs/distillery.yaml"
+    resources:
+        cpus_per_task=1,
+        mem="8GB",
+        runtime="1h",
+    params:
+        *code("select"),
+        settings=settings("select"),
+    shell:
+        "python -m distillery select"
+        " --settings {params.settings:q}"
+        " --threads 1"
+        " --data {input.data:q}"
+        " --images {output.images:q}"
+        " --cost {log.cost:q}"
+        " > {log.text:q} 2>&1"
+
+
+rule collect:
+    """Collect shards and increments into the distilled set of one size."""
+    input:
+        parts=parts_of,
+    output:
+        images="<results>/{run}distilled/{method}/ipc{ipc}.parquet",
+    log:
+        text="<results>/{run}logs/collect-{method}-{ipc}.log",
+        cost="<results>/{run}cost/collect-{method}-{ipc}.json",
+    benchmark:
+        "<results>/{run}benchmarks/collect-{method}-{ipc}.tsv"
+    conda:
+        "../../envs/distillery.yaml"
+    resources:
+        cpus_per_task=1,
+        mem="8GB",
+        runtime="1h",
+    params:
+        *code("collect"),
+        settings=settings("collect"),
+    shell:
+        "python -m distillery collect"
+        " --settings {params.settings:q}"
+        " --threads 1"
+        " --parts {input.parts:q}"
+        " --images {output.images:q}"
+        " --cost {log.cost:q}"
+        " > {log.text:q} 2>&1"

@@ -1,0 +1,112 @@
+# From training images to latents and a class-conditional generator of them.
+#
+# in:  <results>/data/train.parquet
+# out: <results>/{run}autoencoder/   AutoencoderKL in the layout of diffusers
+#      <results>/{run}latents/train.safetensors
+#      <results>/{run}generators/{generator}/   transformer, scheduler and class names in the layout of diffusers
+
+
+rule train_autoencoder:
+    """Train the autoencoder on the training images."""
+    input:
+        images="<results>/data/train.parquet",
+    output:
+        config="<results>/{run}autoencoder/config.json",
+        weights="<results>/{run}autoencoder/diffusion_pytorch_model.safetensors",
+    log:
+        text="<results>/{run}logs/train_autoencoder.log",
+        cost="<results>/{run}cost/train_autoencoder.json",
+    benchmark:
+        "<results>/{run}benchmarks/train_autoencoder.tsv"
+    conda:
+        "../../envs/distillery.yaml"
+    threads: 2
+    resources:
+        cpus_per_task=2,
+        gpu=1,
+        mem="16GB",
+        runtime="12h",
+    params:
+        *code("train_autoencoder"),
+        settings=settings("train_autoencoder"),
+    shell:
+        "python -m distillery train_autoencoder"
+        " --settings {params.settings:q}"
+        " --threads 2"
+        " --images {input.images:q}"
+        " --config {output.config:q}"
+        " --weights {output.weights:q}"
+        " --cost {log.cost:q}"
+        " > {log.text:q} 2>&1"
+
+
+rule encode_latents:
+    """Encode the training images: mean and standard deviation of their latents."""
+    input:
+        images="<results>/data/train.parquet",
+        autoencoder=AUTOENCODER,
+    output:
+        latents="<results>/{run}latents/train.safetensors",
+    log:
+        text="<results>/{run}logs/encode_latents.log",
+        cost="<results>/{run}cost/encode_latents.json",
+    benchmark:
+        "<results>/{run}benchmarks/encode_latents.tsv"
+    conda:
+        "../../envs/distillery.yaml"
+    threads: 2
+    resources:
+        cpus_per_task=2,
+        gpu=1,
+        mem="8GB",
+        runtime="1h",
+    params:
+        *code("encode_latents"),
+        settings=settings("encode_latents"),
+    shell:
+        "python -m distillery encode_latents"
+        " --settings {params.settings:q}"
+        " --threads 2"
+        " --images {input.images:q}"
+        " --autoencoder {input.autoencoder:q}"
+        " --latents {output.latents:q}"
+        " --cost {log.cost:q}"
+        " > {log.text:q} 2>&1"
+
+
+rule train_generator:
+    """Train a class-conditional DiT on the latents."""
+    input:
+        latents="<results>/{run}latents/train.safetensors",
+    output:
+        index="<results>/{run}generators/{generator}/model_index.json",
+        config="<results>/{run}generators/{generator}/transformer/config.json",
+        weights="<results>/{run}generators/{generator}/transformer/diffusion_pytorch_model.safetensors",
+        scheduler="<results>/{run}generators/{generator}/scheduler/scheduler_config.json",
+    log:
+        text="<results>/{run}logs/train_generator-{generator}.log",
+        cost="<results>/{run}cost/train_generator-{generator}.json",
+    benchmark:
+        "<results>/{run}benchmarks/train_generator-{generator}.tsv"
+    conda:
+        "../../envs/distillery.yaml"
+    threads: 2
+    resources:
+        cpus_per_task=2,
+        gpu=1,
+        mem="16GB",
+        runtime="24h",
+    params:
+        *code("train_generator"),
+        settings=settings("train_generator"),
+    shell:
+        "python -m distillery train_generator"
+        " --settings {params.settings:q}"
+        " --threads 2"
+        " --latents {input.latents:q}"
+        " --index {output.index:q}"
+        " --config {output.config:q}"
+        " --weights {output.weights:q}"
+        " --scheduler {output.scheduler:q}"
+        " --cost {log.cost:q}"
+        " > {log.text:q} 2>&1"

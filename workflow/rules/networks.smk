@@ -1,0 +1,69 @@
+# The networks that judge and guide.
+#
+# in:  <results>/data/train.parquet, increments
+# out: <results>/{run}reference/{reference}.safetensors
+#      <results>/{run}distilled/{lgd}/increment-{k}/student.safetensors
+
+
+rule train_reference:
+    """Train a reference network on all training images."""
+    input:
+        images="<results>/data/train.parquet",
+    output:
+        model="<results>/{run}reference/{reference}.safetensors",
+    log:
+        text="<results>/{run}logs/train_reference-{reference}.log",
+        cost="<results>/{run}cost/train_reference-{reference}.json",
+    benchmark:
+        "<results>/{run}benchmarks/train_reference-{reference}.tsv"
+    conda:
+        "../../envs/distillery.yaml"
+    resources:
+        cpus_per_task=1,
+        gpu=1,
+        mem="8GB",
+        runtime="4h",
+    params:
+        *code("train_reference"),
+        settings=settings("train_reference"),
+    shell:
+        "python -m distillery train_reference"
+        " --settings {params.settings:q}"
+        " --threads 1"
+        " --images {input.images:q}"
+        " --model {output.model:q}"
+        " --cost {log.cost:q}"
+        " > {log.text:q} 2>&1"
+
+
+rule train_student:
+    """Train the student on increments 1 to k; it guides increment k+1."""
+    input:
+        images=increments_up_to,
+        previous=continued_from,
+    output:
+        model="<results>/{run}distilled/{lgd}/increment-{k}/student.safetensors",
+    log:
+        text="<results>/{run}logs/train_student-{lgd}-{k}.log",
+        cost="<results>/{run}cost/train_student-{lgd}-{k}.json",
+    benchmark:
+        "<results>/{run}benchmarks/train_student-{lgd}-{k}.tsv"
+    conda:
+        "../../envs/distillery.yaml"
+    resources:
+        cpus_per_task=1,
+        gpu=1,
+        mem="8GB",
+        runtime="4h",
+    params:
+        *code("train_student"),
+        settings=settings("train_student"),
+    shell:
+        "python -m distillery train_student"
+        " --settings {params.settings:q}"
+        " --threads 1"
+        " --images {input.images:q}"
+        " --previous {input.previous:q}"
+        " --model {output.model:q}"
+        " --cost {log.cost:q}"
+        " > {log.text:q} 2>&1"
