@@ -96,7 +96,7 @@ def _run(name: str, stage: ModuleType, arguments: list[str]) -> int:
         return 2
     files: dict[str, Any] = {}
     inputs: list[Path] = []
-    for argument, (kind, many, optional) in _files(stage.run).items():
+    for argument, (kind, many, _optional) in _files(stage.run).items():
         given = getattr(parsed, argument)
         paths = given if isinstance(given, list) else [given]
         if kind == "input":

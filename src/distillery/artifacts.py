@@ -29,7 +29,7 @@ class DamagedArtifact(Exception):
 def damaged(path: Path, made_by: str, why: object) -> DamagedArtifact:
     """The error that names the file, and the stage that makes it again."""
     return DamagedArtifact(
-        f"{path}: cannot be read ({why}). The stage `{made_by}` makes it: delete the file and run the same command again"
+        f"{path}: cannot be read ({why}). The stage `{made_by}` makes it: delete it and run the same command again"
     )
 
 

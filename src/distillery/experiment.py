@@ -64,7 +64,7 @@ Method = Annotated[Plain | LGD | Random, Field(discriminator="kind")]
 class Redundancy(Block):
     """How much of an increment a network knows that was trained on another one (fig. 2 of arXiv 2604.00519)."""
 
-    methods: list[Name] = []
+    methods: list[Name] = Field([])
     baseline: Name | None = Field(None, description="The method that reductions are measured against.")
     increment_size: Count = 10
     network: Network | None = Field(None, description="None: the first network of the evaluation.")
@@ -88,7 +88,7 @@ class Experiment(Block):
     dataset: Dataset
     autoencoder: Autoencoder = Autoencoder()
     generators: dict[Name, Generator]
-    references: dict[Name, Reference] = {}
+    references: dict[Name, Reference] = Field({})
     methods: dict[Name, Method] = Field(min_length=1)
     ipc: list[Count] = Field(min_length=1, description="Images per class.")
     evaluation: Evaluation
@@ -164,12 +164,13 @@ def resolved_guidance(experiment: Experiment, method: str) -> tuple[Learnability
 
 def _describe(fault: Any, config: Mapping[str, Any]) -> str:
     """One validation fault as `key.path: what is wrong; what is allowed`."""
-    path, node = [], config
+    path: list[str] = []
+    node: Any = config
     for index, part in enumerate(fault["loc"]):
         inside = (isinstance(node, Mapping) and part in node) or (isinstance(node, list) and isinstance(part, int))
         if inside or index == len(fault["loc"]) - 1:  # the tag of a union stands in the path, but in no file
             path.append(f"[{part}]" if isinstance(part, int) else f".{part}")
-            node = node[part] if inside else None  # type: ignore[index]
+            node = node[part] if inside else None
     key = "".join(path).lstrip(".")
     if fault["type"] == "extra_forbidden":
         allowed = _keys_beside(fault["loc"])
@@ -226,7 +227,8 @@ def _contradictions_of_data(dataset: Dataset) -> Iterator[str]:
         if dataset.holdout is None:
             yield "dataset.holdout: needed, because the source has no test images; for instance {fraction: 0.25}"
         elif not 0 < dataset.holdout.fraction < 1:
-            yield f"dataset.holdout.fraction: {dataset.holdout.fraction} leaves no image on one side; allowed: between 0 and 1"
+            fraction = dataset.holdout.fraction
+            yield f"dataset.holdout.fraction: {fraction} leaves no image on one side; allowed: between 0 and 1"
     elif dataset.holdout is not None:
         yield "dataset.holdout: the source has test images of its own; leave out one of the two"
     try:
@@ -261,7 +263,8 @@ def _contradictions_of_lgd(experiment: Experiment, name: str, method: LGD) -> It
     if method.seed != "plain":
         seed = experiment.methods.get(method.seed)
         if seed is None:
-            yield f"{key}.seed: no method {method.seed!r}; allowed: plain, {', '.join(m for m in experiment.methods if m != name)}"
+            others = ", ".join(other for other in experiment.methods if other != name)
+            yield f"{key}.seed: no method {method.seed!r}; allowed: plain, {others}"
         elif isinstance(seed, LGD):
             yield f"{key}.seed: {method.seed!r} is an LGD method itself; allowed: plain, or a method of another kind"
     weight, strength = method.learnability.reference_weight, method.learnability.strength
@@ -282,4 +285,4 @@ def _contradictions_of_analysis(experiment: Experiment) -> Iterator[str]:
             f"{max(experiment.ipc)}"
         )
     elif redundancy.methods and max(experiment.ipc) < 2 * redundancy.increment_size:
-        yield f"analysis.redundancy.increment_size: ipc {max(experiment.ipc)} gives fewer than two increments to compare"
+        yield f"analysis.redundancy.increment_size: ipc {max(experiment.ipc)} gives fewer than two increments"

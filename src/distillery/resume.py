@@ -113,7 +113,7 @@ def unpack(
 ) -> None:
     """Put what `pack` gave back where it came from."""
     for name, module in modules.items():
-        module.load_state_dict({key: value for key, value in _below(tensors, f"module/{name}/")})
+        module.load_state_dict(dict(_below(tensors, f"module/{name}/")))
     for name, optimizer in (optimizers or {}).items():
         state: dict[int, dict[str, Tensor]] = {}
         for key, value in _below(tensors, f"optimizer/{name}/"):

@@ -19,7 +19,7 @@ from distillery.streams import stream
 
 
 class Codec:
-    """An autoencoder of diffusers with its scaling factor applied: decoder and encoder of whatever guides or renders."""
+    """An autoencoder of diffusers with its scaling factor applied, for whatever guides or renders."""
 
     def __init__(self, autoencoder: Any) -> None:
         self.autoencoder = autoencoder.eval().requires_grad_(False)
@@ -83,7 +83,7 @@ def train_autoencoder(
     blocks = len(block_out_channels)
     with torch.random.fork_rng(devices=[]):  # diffusers draws initial weights from the global stream
         torch.manual_seed(stream(seed, "train_autoencoder", "weights").initial_seed())
-        model = AutoencoderKL(
+        model: Any = AutoencoderKL(
             in_channels=pixels.shape[1],
             out_channels=pixels.shape[1],
             down_block_types=("DownEncoderBlock2D",) * blocks,

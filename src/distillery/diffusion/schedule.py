@@ -9,7 +9,7 @@ from diffusers import DDPMScheduler
 from torch import Tensor
 
 
-def training_scheduler(prediction_type: str = "epsilon") -> DDPMScheduler:
+def training_scheduler(prediction_type: str = "epsilon") -> Any:
     """The schedule that DiT trains on: 1,000 steps, linear betas from 1e-4 to 0.02 (arXiv 2212.09748)."""
     return DDPMScheduler(
         num_train_timesteps=1000,
@@ -50,7 +50,7 @@ class Schedule:
         return float((1 - self.alphas_cumprod[index]).sqrt())
 
     def mean_per_noise(self, index: int) -> float:
-        """By how much the posterior mean rises when the noise prediction falls by one: beta / sqrt(alpha (1 - abar))."""
+        """By how much the posterior mean rises as the noise prediction falls: beta / sqrt(alpha (1 - abar))."""
         beta = float(self.betas[index])
         return beta / ((1 - beta) ** 0.5 * self.noise_scale(index))
 
@@ -66,11 +66,10 @@ class Schedule:
         return (before**0.5 * beta * clean + (1 - beta) ** 0.5 * (1 - before) * noisy) / (1 - now)
 
     def deviation(self, variance_logits: Tensor | None, index: int) -> Tensor | float:
-        """Standard deviation of a step: interpolated by the model's variance logits, or the lower bound without them."""
+        """Standard deviation of a step: by the model's variance logits, or the lower bound without them."""
         low = float(self.variances[index])
         if variance_logits is None:
             return low**0.5
         share = (variance_logits + 1) / 2
-        return torch.exp(
-            0.5 * (share * float(self.betas[index].log()) + (1 - share) * float(self.variances[index].log()))
-        )
+        most, least = float(self.betas[index].log()), float(self.variances[index].log())
+        return torch.exp(0.5 * (share * most + (1 - share) * least))

@@ -63,9 +63,9 @@ def cosine_gradient(latents: Tensor, others: Tensor) -> Tensor:
 class DeviationGuidance:
     """Lowers the cosine between an image and the nearest latent that its class already has.
 
-    By default both the choice of that latent and the gradient are taken at the predicted clean latent: at high noise the
-    noisy one ranks noise. `xt` takes both at the noisy latent; `x0_chain` multiplies by the Jacobian of the clean latent
-    with the noise prediction held fixed, 1/sqrt(abar), which is up to 71 in the guided range.
+    By default both the choice of that latent and the gradient are taken at the predicted clean latent: at high noise
+    the noisy one ranks noise. `xt` takes both at the noisy latent; `x0_chain` multiplies by the Jacobian of the clean
+    latent with the noise prediction held fixed, 1/sqrt(abar), which is up to 71 in the guided range.
     """
 
     def __init__(

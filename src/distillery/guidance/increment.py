@@ -13,7 +13,7 @@ from torch import Tensor
 from distillery.diffusion.renderer import Renderer
 from distillery.diffusion.sampler import Guidance
 from distillery.guidance.deviation import ClassMemory
-from distillery.guidance.learnability import Score, Scorer
+from distillery.guidance.score import Score, Scorer
 from distillery.progress import Progress
 from distillery.resume import Resume
 from distillery.streams import Key, stream
@@ -78,7 +78,7 @@ def generate_candidates(
     """Fill slots with the best of several candidates each.
 
     Slots are sequential where a memory steers the sampler, because a slot sees what the slots before it chose; then one
-    batch holds one slot of all classes. Without a memory all slots share their batches.
+    batch holds one slot of all classes. Without a memory as many slots as fit share a batch.
 
     Args:
         labels: classes of this shard.
@@ -87,7 +87,8 @@ def generate_candidates(
         scorer: needed to choose by learnability among several candidates.
         memory: grows by what is chosen.
     """
-    groups = [[slot] for slot in slots] if memory is not None else [list(slots)]
+    together = 1 if memory is not None else max(1, renderer.batch_size // max(1, len(labels) * candidates))
+    groups = [list(slots[at : at + together]) for at in range(0, len(slots), together)]
     parts: list[dict[str, Tensor]] = []
     if resume and (found := resume.restore()):
         for number in range(found[1]["groups"]):
@@ -98,16 +99,16 @@ def generate_candidates(
     with Progress(what, len(slots) * len(labels) * candidates, "image", sum(len(p["labels"]) for p in parts)) as bar:
         for group in groups[len(parts) :]:
             rows = [(slot, label, number) for slot in group for label in labels for number in range(candidates)]
-            slot, label, number = (torch.tensor(column) for column in zip(*rows, strict=True))
+            in_slot, of_class, numbers = torch.tensor(rows).unbind(1)
             latents, pixels = renderer.render(
                 [key(at_label, at_slot, at_number) for at_slot, at_label, at_number in rows],
-                label,
-                torch.tensor([conditions[at] for at in label.tolist()]),
+                of_class,
+                torch.tensor([conditions[at] for at in of_class.tolist()]),
                 guidances,
             )
-            part = {"labels": label, "slots": slot, "numbers": number, "latents": latents, "pixels": pixels}
+            part = {"labels": of_class, "slots": in_slot, "numbers": numbers, "latents": latents, "pixels": pixels}
             if scorer is not None:
-                part.update(vars(scorer.score_stored(pixels, label)))
+                part.update(vars(scorer.score_stored(pixels, of_class)))
             best = torch.zeros(len(group) * len(labels), dtype=torch.long)
             if candidates > 1 and choose == "random":
                 best = torch.tensor(
@@ -123,9 +124,9 @@ def generate_candidates(
                     part["reference_probability"].view(-1, candidates),
                     min_reference_probability,
                 )
-            part["chosen"] = (number.view(-1, candidates) == best[:, None]).flatten()
+            part["chosen"] = (numbers.view(-1, candidates) == best[:, None]).flatten()
             if memory is not None:
-                memory.add(latents[part["chosen"]], label[part["chosen"]])
+                memory.add(latents[part["chosen"]], of_class[part["chosen"]])
             parts.append(part)
             bar.advance(len(rows))
             if resume:

@@ -17,7 +17,8 @@ from distillery.diffusion.renderer import Renderer
 from distillery.diffusion.sampler import Guidance
 from distillery.guidance.deviation import ClassMemory, DeviationGuidance
 from distillery.guidance.increment import Candidates
-from distillery.guidance.learnability import LearnabilityGuidance, Scorer
+from distillery.guidance.learnability import LearnabilityGuidance
+from distillery.guidance.score import Scorer
 from distillery.guidance.settings import Deviation, Learnability
 
 PUBLISHED_LATENT_SIZE = 4 * 32 * 32

@@ -16,8 +16,8 @@ from distillery.artifacts import ImageSet
 from distillery.diffusion.renderer import Renderer
 from distillery.guidance.calibration import Setting, confirm, rank, validity_threshold, walk
 from distillery.guidance.increment import Candidates, generate_candidates
-from distillery.guidance.learnability import Scorer
 from distillery.guidance.loop import LoopGuidance
+from distillery.guidance.score import Scorer
 from distillery.guidance.settings import Calibration
 from distillery.resume import Resume
 from distillery.streams import Key
@@ -143,8 +143,8 @@ def calibrate(
     )
     if chosen is None:
         print(
-            f"WARNING: no strength keeps the validity at {threshold:.3f} (plain sampling has {plain.validity:.3f}); the "
-            "increments will be sampled without guidance. Train the generator longer, or give a strength by hand",
+            f"WARNING: no strength keeps the validity at {threshold:.3f} (plain sampling has {plain.validity:.3f}); "
+            "the increments will be sampled without guidance. Train the generator longer, or give a strength by hand",
             file=sys.stderr,
         )
     return Calibrated(chosen or plain, [plain, *measured], threshold, confirmed)
@@ -179,7 +179,7 @@ def curve_table(found: Calibrated, judge: str, aim: str) -> pa.Table:
 def teacher(
     network: str, seed_images: ImageSet, real: tuple[Tensor, Tensor], protocol: Protocol, key: Key, device: torch.device
 ) -> Callable[[Candidates], float]:
-    """What `Pilot.teach` needs: the accuracy on real training images of a student of the seed and the pilot's images."""
+    """What `Pilot.teach` needs: accuracy on real training images of a student of the seed and the pilot."""
     seed_pixels, seed_labels = torch.from_numpy(seed_images.pixels()), torch.from_numpy(seed_images.labels)
 
     def teach(drawn: Candidates) -> float:

@@ -15,8 +15,8 @@ from distillery.job import BadInput
 def random_order(images: ImageSet, label: int, count: int, seed: int) -> list[int]:
     """Rows of one class in random order, the first `count` of it.
 
-    The order comes from the seed, the class name and each image's id alone: it depends neither on the other classes, nor
-    on the count, nor on the order of the rows.
+    The order comes from the seed, the class name and each image's id alone: neither from the other classes, nor from
+    the count, nor from the order of the rows.
 
     Raises:
         BadInput: the class has fewer images.

@@ -68,7 +68,7 @@ def run(
     curve: Output,
     job: Job,
 ) -> None:
-    """Generator, increment 1, its student, and the judge to the chosen strength and weight, and the curve behind them."""
+    """Generator, increment 1, its student, and the judge to the chosen strength and weight, and their curve."""
     from distillery.artifacts import read_images, write_json, write_table
     from distillery.data.pixels import load_pixels
     from distillery.diffusion.renderer import class_conditions, load_renderer
@@ -76,10 +76,7 @@ def run(
     from distillery.guidance.pilot import Pilot, calibrate, curve_table, spread, teacher
     from distillery.students.networks import Classifier
 
-    networks = [
-        Classifier.load(path, made_by).to(job.device)
-        for path, made_by in ((student, "train_student"), (reference, "train_reference"), (judge, "train_reference"))
-    ]
+    pupil = Classifier.load(student, "train_student").to(job.device)
     folder, calibration = generator[0].parent, settings.calibration
     renderer = load_renderer(
         folder,
@@ -93,7 +90,9 @@ def run(
     labels = spread(len(classes), MOST_CLASSES)
     pilot = Pilot(
         renderer,
-        *networks,
+        pupil,
+        reference=Classifier.load(reference, "train_reference").to(job.device),
+        judge=Classifier.load(judge, "train_reference").to(job.device),
         loop=LoopGuidance(renderer, settings.learnability, settings.deviation, [seed_images]),
         labels=labels,
         conditions=class_conditions(folder, classes),
@@ -103,7 +102,7 @@ def run(
     if calibration.aim == "accuracy":
         pixels, true_labels, *_ = load_pixels(data)
         recipe = (settings.student_protocol, (settings.seed, job.stage), job.device)
-        pilot.teach = teacher(networks[0].name, seed_images, (pixels, true_labels), *recipe)
+        pilot.teach = teacher(pupil.name, seed_images, (pixels, true_labels), *recipe)
     strength, weight = settings.learnability.strength, settings.learnability.reference_weight
     resume = job.resume(curve)
     found = calibrate(

@@ -74,9 +74,10 @@ def run(
     """
     from distillery.artifacts import read_classes, read_images, read_json, write_images
     from distillery.diffusion.renderer import class_conditions, load_renderer
+    from distillery.diffusion.sampler import Guidance
     from distillery.guidance.increment import generate_candidates
-    from distillery.guidance.learnability import Scorer
     from distillery.guidance.loop import LoopGuidance, encode_seed, image_set
+    from distillery.guidance.score import Scorer
     from distillery.students.networks import Classifier
 
     classes = read_classes(data, "ingest")
@@ -95,10 +96,14 @@ def run(
         return
     chosen = read_json(guidance, "calibrate_guidance") if guidance else {}
     learnability = settings.learnability.model_copy(update=chosen)
-    scorer, guidances, memory = None, [], None  # what increment 1 has
+    scorer, memory = None, None  # as increment 1 has it
+    guidances: list[Guidance] = []
     if student is not None and reference is not None:
-        networks = [Classifier.load(student, "train_student"), Classifier.load(reference, "train_reference")]
-        scorer = Scorer(*(network.to(job.device) for network in networks), float(learnability.reference_weight))
+        scorer = Scorer(
+            Classifier.load(student, "train_student").to(job.device),
+            Classifier.load(reference, "train_reference").to(job.device),
+            float(learnability.reference_weight),
+        )
         increments = [read_images(path, "select_increment") for path in previous or []]
         loop = LoopGuidance(renderer, learnability, settings.deviation, increments)
         guidances, memory = loop.start(scorer, float(learnability.strength))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from distillery.job import Input, Job, Output
 from distillery.settings import Block, NonNegative
@@ -37,14 +37,18 @@ def run(
     import torch
 
     from distillery.artifacts import concatenate, read_images, read_json, write_table
-    from distillery.guidance.learnability import Scorer
+    from distillery.guidance.score import Scorer
     from distillery.students.networks import Classifier
 
     chosen = read_json(guidance, "calibrate_guidance") if guidance else settings.model_dump()
-    networks = [Classifier.load(student, "train_student"), Classifier.load(reference, "train_reference")]
-    scorer = Scorer(*(network.to(job.device) for network in networks), chosen["reference_weight"])
+    scorer = Scorer(
+        Classifier.load(student, "train_student").to(job.device),
+        Classifier.load(reference, "train_reference").to(job.device),
+        chosen["reference_weight"],
+    )
     whole = concatenate([read_images(path, "generate_increment") for path in images])
     score = scorer.score_stored(torch.from_numpy(whole.pixels()), torch.from_numpy(whole.labels))
-    place = {name: whole.columns[name] for name in ("slot", "candidate") if name in whole.columns}
-    columns = {name: values.numpy() for name, values in vars(score).items()}
-    write_table(scores, pa.table({"path": whole.paths, "label": whole.labels, **place, **columns}), job.provenance)
+    columns: dict[str, Any] = {"path": whole.paths, "label": whole.labels}
+    columns.update({name: whole.columns[name] for name in ("slot", "candidate") if name in whole.columns})
+    columns.update({name: values.numpy() for name, values in vars(score).items()})
+    write_table(scores, pa.table(columns), job.provenance)

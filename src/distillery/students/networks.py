@@ -5,6 +5,7 @@ Instance norm is GroupNorm with as many groups as channels, affine.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -76,7 +77,7 @@ def resnet_ap10(width: int, channels: int, classes: int, size: int) -> nn.Module
         nn.ReLU(inplace=True),
         nn.AvgPool2d(pool) if pool > 1 else nn.Identity(),
         _PooledBlock(width, width, pool=False),
-        *(_PooledBlock(inner, outer, pool=True) for inner, outer in zip(widths, widths[1:], strict=False)),
+        *(_PooledBlock(inner, outer, pool=True) for inner, outer in itertools.pairwise(widths)),
         nn.AdaptiveAvgPool2d(1),
         nn.Flatten(),
         nn.Linear(widths[-1], classes),

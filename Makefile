@@ -1,0 +1,56 @@
+# `make demo` and `make test` set up all that they need; nothing has to be installed first but Python 3.11 or newer.
+
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV ?= .venv
+CORES ?= all
+export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo seeds front test lint format schema bench clean-demo
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+# The stamp is newer than what it was made from: a changed pin installs again, anything else does not.
+$(VENV)/installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "distillery needs Python 3.11 or newer; set PYTHON=")'
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+setup: $(VENV)/installed  ## make a virtual environment in .venv with everything
+
+demo: setup  ## LGD on real digits: table, redundancy matrix and pictures, in minutes on two cores
+	snakemake --cores $(CORES)
+
+seeds: setup  ## the default over three experiment seeds: the table of the README
+	snakemake --cores $(CORES) --configfile experiments/digits-seeds.yaml
+
+front: setup  ## accuracy against redundancy over lambda and omega
+	snakemake --cores $(CORES) --configfile experiments/digits-front.yaml
+
+test: setup  ## the whole test suite
+	python -m pytest
+
+lint: setup  ## style, format, types and workflow checks
+	ruff check .
+	ruff format --check .
+	snakefmt --check Snakefile workflow
+	mypy
+	snakemake --lint
+
+format: setup  ## rewrite in the style of the project
+	ruff check --fix .
+	ruff format .
+	snakefmt Snakefile workflow
+
+schema: setup  ## regenerate the JSON schema of an experiment file
+	python -m distillery.experiment > workflow/schemas/experiment.schema.json
+
+bench: setup  ## time of the doors, and time and memory of each stage of the last demo
+	python benchmarks/doors.py
+	python benchmarks/stages.py results/digits
+
+clean-demo:  ## forget the results of the demo
+	rm -rf results/digits
