@@ -78,7 +78,9 @@ class Clone:
             if source.is_symlink():
                 target.symlink_to(source.readlink())
             elif source.is_dir():
-                shutil.copytree(source, target, symlinks=True, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
+                shutil.copytree(
+                    source, target, symlinks=True, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info")
+                )
             else:
                 shutil.copy2(source, target)
         return cls(folder)

@@ -25,7 +25,7 @@ from distillery.diffusion.renderer import Renderer
 from distillery.diffusion.sampler import Step
 from distillery.diffusion.schedule import Schedule, training_scheduler
 from distillery.diffusion.training import new_transformer, train_generator
-from distillery.guidance.learnability import Scorer
+from distillery.guidance.score import Scorer
 from distillery.job import Job
 from distillery.resume import Resume
 from distillery.settings import Block, canonical
@@ -85,7 +85,7 @@ def perturbed(module: nn.Module, *key: int | str, by: float = 0.05) -> Any:
     draws = stream("tiny", "perturbed", *key)
     with torch.no_grad():
         for parameter in module.parameters():
-            parameter += by * torch.randn(parameter.shape, generator=draws)
+            parameter.add_(by * torch.randn(parameter.shape, generator=draws))
     return module.eval()
 
 
@@ -206,13 +206,13 @@ class World:
     def condition(self, labels: Tensor) -> Tensor:
         return torch.tensor([self.conditions[label] for label in labels.tolist()])
 
-    def denoiser(self, scale: float = 1.5) -> Denoiser:
+    def denoiser(self, scale: float = 3.0) -> Denoiser:
         return Denoiser(self.transformer, scale)
 
     def schedule(self, steps: int = 50) -> Schedule:
         return Schedule(training_scheduler(), steps)
 
-    def renderer(self, steps: int = 50, batch_size: int = 256, scale: float = 1.5) -> Renderer:
+    def renderer(self, steps: int = 50, batch_size: int = 256, scale: float = 3.0) -> Renderer:
         return Renderer(self.denoiser(scale), self.codec, self.schedule(steps), LATENT[1], batch_size, CPU)
 
     def scorer(self, weight: float = 1.0) -> Scorer:
@@ -265,7 +265,7 @@ def build_world(folder: Path) -> World:
         mean,
         std,
         of,
-        steps=400,
+        steps=500,
         batch_size=64,
         learning_rate=4e-3,
         warmup_steps=20,

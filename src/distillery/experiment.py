@@ -6,8 +6,10 @@ Everything is refused before a job is planned, with the path of the key and what
 from __future__ import annotations
 
 import difflib
+import json
 import typing
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
@@ -18,6 +20,7 @@ from distillery.diffusion.settings import Autoencoder, Generator
 from distillery.guidance.settings import Calibration, Deviation, Learnability
 from distillery.selection.settings import Random
 from distillery.settings import Block, Count, Fraction, Name
+from distillery.students.names import least_side
 from distillery.students.settings import Evaluation, Network, Reference, Student
 
 
@@ -100,9 +103,9 @@ class Experiment(Block):
         assert isinstance(found, LGD)
         return max(self.ipc) // found.increment_size
 
-    def largest_set(self, method: str) -> int:
-        """Images per class of a method's largest set, of which the smaller ones are the beginnings."""
-        return max(self.ipc)
+    def smaller(self, ipc: int) -> int:
+        """The next smaller size, or 0: a set begins with the smaller ones, and a job makes only what it adds."""
+        return max((size for size in self.ipc if size < ipc), default=0)
 
     def lgd(self, method: str) -> LGD:
         """An LGD method by its name."""
@@ -137,14 +140,17 @@ def load(config: Mapping[str, Any]) -> Experiment:
     try:
         experiment = Experiment.model_validate(dict(config))
     except ValidationError as error:
-        raise ExperimentError("\n".join(_describe(fault, config) for fault in error.errors())) from None
+        raise ExperimentError("\n".join(_describe(error.errors(), config))) from None
     if faults := list(_contradictions(experiment)):
         raise ExperimentError("\n".join(faults))
     return experiment
 
 
 def schema() -> dict[str, Any]:
-    """The JSON schema of an experiment file."""
+    """The JSON schema of an experiment file, for editors; `python -m distillery.experiment` prints it.
+
+    Regenerate: `python -m distillery.experiment > workflow/schemas/experiment.schema.json`.
+    """
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **Experiment.model_json_schema()}
 
 
@@ -162,23 +168,53 @@ def resolved_guidance(experiment: Experiment, method: str) -> tuple[Learnability
     return learnability, deviation
 
 
-def _describe(fault: Any, config: Mapping[str, Any]) -> str:
-    """One validation fault as `key.path: what is wrong; what is allowed`."""
+def _describe(faults: Sequence[Any], config: Mapping[str, Any]) -> list[str]:
+    """Validation faults as `key.path: what is wrong; what is allowed`, one line per key."""
+    lines: dict[str, list[Any]] = {}
+    for fault in faults:  # a value that fits no member of a union has one fault per member
+        lines.setdefault(_key(fault, config), []).append(fault)
+    return [f"{key}: {_wrong(found)}" for key, found in lines.items()]
+
+
+def _key(fault: Any, config: Mapping[str, Any]) -> str:
+    """The path of a fault in the file."""
     path: list[str] = []
     node: Any = config
     for index, part in enumerate(fault["loc"]):
-        inside = (isinstance(node, Mapping) and part in node) or (isinstance(node, list) and isinstance(part, int))
-        if inside or index == len(fault["loc"]) - 1:  # the tag of a union stands in the path, but in no file
-            path.append(f"[{part}]" if isinstance(part, int) else f".{part}")
+        last = index == len(fault["loc"]) - 1
+        inside = part in node if isinstance(node, Mapping) else isinstance(node, list) and isinstance(part, int)
+        # Members of a union, and the mark of a mapping's keys, stand in the location, but in no file.
+        if inside or (last and fault["type"] in ("missing", "extra_forbidden")):
+            path.append(f"[{part}]" if isinstance(node, list) else f".{part}")
             node = node[part] if inside else None
-    key = "".join(path).lstrip(".")
-    if fault["type"] == "extra_forbidden":
-        allowed = _keys_beside(fault["loc"])
-        close = difflib.get_close_matches(str(fault["loc"][-1]), allowed, n=1)
-        return f"{key}: no such key{f'; did you mean {close[0]!r}?' if close else ''}; allowed: {', '.join(allowed)}"
-    message = str(fault["msg"]).removeprefix("Value error, ")
-    given = f" (given: {fault['input']!r})" if fault["type"] not in ("missing", "value_error") else ""
-    return f"{key}: {message[0].lower()}{message[1:]}{given if len(given) < 120 else ''}"
+    kind = ".kind" if fault["type"].startswith("union_tag") else ""
+    return ("".join(path) + kind).lstrip(".")
+
+
+def _wrong(faults: Sequence[Any]) -> str:
+    """What is wrong with the value of one key, and what is allowed."""
+    fault, kind = faults[0], faults[0]["type"]
+    if kind == "extra_forbidden":
+        return f"no such key{_instead(fault['loc'][-1], _keys_beside(fault['loc']))}"
+    if kind.startswith("union_tag"):
+        allowed = _kinds_at(fault["loc"])
+        if kind == "union_tag_not_found":
+            return f"missing; allowed: {', '.join(allowed)}"
+        return f"no kind {fault['ctx']['tag']!r}{_instead(fault['ctx']['tag'], allowed)}"
+    if kind == "string_pattern_mismatch":
+        return f"{fault['input']!r} is no name; allowed: letters, digits and _ . + -, a letter or a digit first"
+    start = "Input should be "
+    messages = [str(fault["msg"]).removeprefix("Value error, ") for fault in faults]
+    message = " or ".join([messages[0], *(other.removeprefix(start) for other in messages[1:])])
+    plain = kind not in ("missing", "value_error") and not isinstance(fault["input"], Mapping)
+    given = f" (given: {fault['input']!r})" if plain else ""
+    return f"{message[0].lower()}{message[1:]}{given if len(given) < 120 else ''}"
+
+
+def _instead(given: object, allowed: Sequence[str]) -> str:
+    """What comes close to a word that is not allowed, and all that is."""
+    close = difflib.get_close_matches(str(given), allowed, n=1)
+    return f"{f'; did you mean {close[0]!r}?' if close else ''}; allowed: {', '.join(allowed)}"
 
 
 def _keys_beside(location: tuple[str | int, ...]) -> list[str]:
@@ -187,6 +223,15 @@ def _keys_beside(location: tuple[str | int, ...]) -> list[str]:
     for part in location[:-1]:
         kind = _below(kind, part)
     return sorted(kind.model_fields) if isinstance(kind, type) and issubclass(kind, Block) else []
+
+
+def _kinds_at(location: tuple[str | int, ...]) -> list[str]:
+    """The kinds of block that may stand where a fault was found."""
+    kind: Any = Experiment
+    for part in location:
+        kind = _below(kind, part)
+    blocks = [member for member in typing.get_args(kind) if isinstance(member, type) and issubclass(member, Block)]
+    return [tag for block in blocks for tag in typing.get_args(typing.get_type_hints(block)["kind"])]
 
 
 def _below(kind: Any, part: str | int) -> Any:
@@ -208,21 +253,39 @@ def _below(kind: Any, part: str | int) -> Any:
 
 def _contradictions(experiment: Experiment) -> Iterator[str]:
     """What each block allows, and what together makes no sense."""
-    yield from _contradictions_of_data(experiment.dataset)
-    if len(set(experiment.seeds)) < len(experiment.seeds):
-        yield f"seeds: {experiment.seeds} holds a seed twice"
+    known: list[str] = []
+    try:
+        known = class_names(experiment.dataset.source)
+    except ValueError as error:
+        yield str(error)
+    yield from _contradictions_of_data(experiment.dataset, known)
+    yield from _twice("seeds", experiment.seeds)
+    yield from _twice("ipc", experiment.ipc)
+    yield from _twice("evaluation.networks", experiment.evaluation.networks)
+    yield from _contradictions_of_sides(experiment)
+    classes = len(experiment.dataset.classes or known)
     for name, method in experiment.methods.items():
         key = f"methods.{name}"
         if isinstance(method, Random):
             continue
         if method.generator not in experiment.generators:
-            yield f"{key}.generator: no generator {method.generator!r}; generators: {', '.join(experiment.generators)}"
+            there = ", ".join(experiment.generators) or "none"
+            yield f"{key}.generator: no generator {method.generator!r}; generators: {there}"
         elif isinstance(method, LGD):
             yield from _contradictions_of_lgd(experiment, name, method)
+        if classes and method.shards > classes:
+            yield f"{key}.shards: {method.shards} jobs for {classes} classes; allowed: 1 to {classes}"
     yield from _contradictions_of_analysis(experiment)
 
 
-def _contradictions_of_data(dataset: Dataset) -> Iterator[str]:
+def _twice(key: str, values: Sequence[object]) -> Iterator[str]:
+    """What a list of different things holds more than once."""
+    if twice := [repr(value) for value, times in Counter(values).items() if times > 1]:
+        yield f"{key}: {', '.join(twice)} stands there more than once"
+
+
+def _contradictions_of_data(dataset: Dataset, known: list[str]) -> Iterator[str]:
+    """Whether there are test images once, and the classes that are wanted; none are known where a fault says why."""
     if dataset.source.kind == "digits" or not dataset.source.test:
         if dataset.holdout is None:
             yield "dataset.holdout: needed, because the source has no test images; for instance {fraction: 0.25}"
@@ -231,18 +294,56 @@ def _contradictions_of_data(dataset: Dataset) -> Iterator[str]:
             yield f"dataset.holdout.fraction: {fraction} leaves no image on one side; allowed: between 0 and 1"
     elif dataset.holdout is not None:
         yield "dataset.holdout: the source has test images of its own; leave out one of the two"
-    try:
-        known = class_names(dataset.source)
-    except ValueError as error:
-        yield str(error)
-        return
     for wanted in dataset.classes or []:
-        if wanted not in known:
+        if known and wanted not in known:
             close = difflib.get_close_matches(wanted, known, n=3)
             shown = f"close: {', '.join(close)}" if close else f"there are: {', '.join(known[:20])}"
             yield f"dataset.classes: no class {wanted!r} in the data; {shown}"
-    if len(set(dataset.classes or [])) < len(dataset.classes or []):
-        yield "dataset.classes: holds a class twice"
+    yield from _twice("dataset.classes", dataset.classes or [])
+    if dataset.classes is None and len(known) == 1:
+        yield f"dataset.source.train: holds one class, {known[0]!r}; at least two are needed"
+
+
+def _contradictions_of_sides(experiment: Experiment) -> Iterator[str]:
+    """Whether images halve as often as autoencoder and networks want, and latents fall into patches."""
+    side, autoencoder = experiment.dataset.resolution, experiment.autoencoder
+    factor = 2 ** (len(autoencoder.block_out_channels) - 1)
+    if experiment.generators and side % factor:
+        yield (
+            f"autoencoder.block_out_channels: {len(autoencoder.block_out_channels)} blocks halve the side "
+            f"{len(autoencoder.block_out_channels) - 1} times, but dataset.resolution is {side}; "
+            f"allowed: a multiple of {factor}"
+        )
+        return
+    for name, generator in experiment.generators.items():
+        key, latent = f"generators.{name}", side // factor
+        if latent % generator.patch_size:
+            yield f"{key}.patch_size: {generator.patch_size} does not divide the {latent} x {latent} latents"
+        width = generator.num_attention_heads * generator.attention_head_dim
+        if width % 4:
+            yield (
+                f"{key}.attention_head_dim: {generator.num_attention_heads} heads of {generator.attention_head_dim} "
+                f"make {width} channels; allowed: a multiple of 4, for sines and cosines of rows and columns"
+            )
+        guided, channels = generator.sampling.cfg_channels, autoencoder.latent_channels
+        if guided != "all" and guided > channels:
+            yield f"{key}.sampling.cfg_channels: {guided} of {channels} channels; allowed: 1 to {channels}, or all"
+    for key, network in _networks(experiment):
+        if (least := least_side(network)) > side:
+            yield f"{key}: {network} needs images of at least {least} pixels, but dataset.resolution is {side}"
+
+
+def _networks(experiment: Experiment) -> Iterator[tuple[str, str]]:
+    """Every network that the file names, with its key."""
+    for index, network in enumerate(experiment.evaluation.networks):
+        yield f"evaluation.networks[{index}]", network
+    for name, reference in experiment.references.items():
+        yield f"references.{name}.network", reference.network
+    for name, method in experiment.methods.items():
+        if isinstance(method, LGD) and method.student.network:
+            yield f"methods.{name}.student.network", method.student.network
+    if experiment.analysis.redundancy.network:
+        yield "analysis.redundancy.network", experiment.analysis.redundancy.network
 
 
 def _contradictions_of_lgd(experiment: Experiment, name: str, method: LGD) -> Iterator[str]:
@@ -286,3 +387,7 @@ def _contradictions_of_analysis(experiment: Experiment) -> Iterator[str]:
         )
     elif redundancy.methods and max(experiment.ipc) < 2 * redundancy.increment_size:
         yield f"analysis.redundancy.increment_size: ipc {max(experiment.ipc)} gives fewer than two increments"
+
+
+if __name__ == "__main__":
+    print(json.dumps(schema(), indent=2, sort_keys=True))

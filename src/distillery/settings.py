@@ -19,10 +19,11 @@ def _read_exponent(value: object) -> object:
     return float(value) if isinstance(value, str) and _EXPONENT.fullmatch(value) else value
 
 
-Number = Annotated[float, BeforeValidator(_read_exponent)]
-Positive = Annotated[Number, Field(gt=0)]
-NonNegative = Annotated[Number, Field(ge=0)]
-Fraction = Annotated[Number, Field(ge=0, le=1)]
+Exponent = BeforeValidator(_read_exponent)
+Number = Annotated[float, Exponent]
+Positive = Annotated[float, Field(gt=0), Exponent]
+NonNegative = Annotated[float, Field(ge=0), Exponent]
+Fraction = Annotated[float, Field(ge=0, le=1), Exponent]
 Count = Annotated[int, Field(ge=1)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$", max_length=80)]
 

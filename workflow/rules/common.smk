@@ -214,8 +214,17 @@ def parts_of(wildcards):
         last = -(-int(wildcards.ipc) // method.increment_size)
         return [f"{folder}/increment-{k}/images.parquet" for k in range(1, last + 1)]
     if method.kind == "plain":
-        return [f"{folder}/sampled-{shard}.parquet" for shard in range(method.shards)]
-    return [f"{folder}/selected.parquet"]
+        sizes = [
+            size
+            for size in sorted(EXPERIMENT.ipc)
+            if EXPERIMENT.smaller(size) < int(wildcards.ipc)
+        ]
+        return [
+            f"{folder}/sampled-{size}-{shard}.parquet"
+            for size in sizes
+            for shard in range(method.shards)
+        ]
+    return [f"{folder}/selected-{wildcards.ipc}.parquet"]
 
 
 def all_evaluations(wildcards):

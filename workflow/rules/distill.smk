@@ -166,18 +166,18 @@ rule calibrate_guidance:
 
 
 rule sample:
-    """Sample the generator without guidance, one shard of classes."""
+    """Sample what a size adds to the next smaller one, without guidance, one shard of classes."""
     input:
         data="<results>/data/train.parquet",
         generator=generator_of,
         autoencoder=AUTOENCODER,
     output:
-        images="<results>/{run}distilled/{plain}/sampled-{shard}.parquet",
+        images="<results>/{run}distilled/{plain}/sampled-{ipc}-{shard}.parquet",
     log:
-        text="<results>/{run}logs/sample-{plain}-{shard}.log",
-        cost="<results>/{run}cost/sample-{plain}-{shard}.json",
+        text="<results>/{run}logs/sample-{plain}-{ipc}-{shard}.log",
+        cost="<results>/{run}cost/sample-{plain}-{ipc}-{shard}.json",
     benchmark:
-        "<results>/{run}benchmarks/sample-{plain}-{shard}.tsv"
+        "<results>/{run}benchmarks/sample-{plain}-{ipc}-{shard}.tsv"
     conda:
         "../../envs/distillery.yaml"
     resources:
@@ -205,12 +205,12 @@ rule select:
     input:
         data="<results>/data/train.parquet",
     output:
-        images="<results>/{run}distilled/{real}/selected.parquet",
+        images="<results>/{run}distilled/{real}/selected-{ipc}.parquet",
     log:
-        text="<results>/{run}logs/select-{real}.log",
-        cost="<results>/{run}cost/select-{real}.json",
+        text="<results>/{run}logs/select-{real}-{ipc}.log",
+        cost="<results>/{run}cost/select-{real}-{ipc}.json",
     benchmark:
-        "<results>/{run}benchmarks/select-{real}.tsv"
+        "<results>/{run}benchmarks/select-{real}-{ipc}.tsv"
     conda:
         "../../envs/distillery.yaml"
     resources:

@@ -14,7 +14,10 @@ if TYPE_CHECKING:
 
 
 class Settings(Block):
-    """What the stage depends on. Ranges are resolved; strengths that a pilot chooses are `auto`."""
+    """What the stage depends on. Ranges are resolved; strengths that a pilot chooses are `auto`.
+
+    Nothing steers or chooses in increment 1: what is set for that has its default there, and no change of it counts.
+    """
 
     seed: int
     stream: str
@@ -36,7 +39,8 @@ class Settings(Block):
         from distillery.experiment import resolved_guidance
 
         lgd = experiment.lgd(method)
-        learnability, deviation = resolved_guidance(experiment, method)
+        first = int(k) == 1
+        learnability, deviation = (Learnability(), Deviation()) if first else resolved_guidance(experiment, method)
         return cls(
             seed=experiment.seed(run),
             stream=experiment.stream(method),
@@ -44,9 +48,9 @@ class Settings(Block):
             increment_size=lgd.increment_size,
             resolution=experiment.dataset.resolution,
             sampling=experiment.generators[lgd.generator].sampling,
-            candidates=lgd.candidates,
-            choose=lgd.choose,
-            min_reference_probability=lgd.min_reference_probability,
+            candidates=1 if first else lgd.candidates,
+            choose="learnability" if first else lgd.choose,
+            min_reference_probability=0.0 if first else lgd.min_reference_probability,
             learnability=learnability,
             deviation=deviation,
             shard=int(shard),

@@ -13,10 +13,11 @@ if TYPE_CHECKING:
 
 
 class Settings(Block):
-    """What the stage depends on."""
+    """What the stage depends on: slots `first` to `ipc` - 1, of one shard of classes."""
 
     seed: int
     stream: str
+    first: int
     ipc: int
     resolution: int
     sampling: Sampling
@@ -24,14 +25,15 @@ class Settings(Block):
     shards: int
 
     @classmethod
-    def of(cls, experiment: Experiment, run: str, method: str, shard: str) -> Settings:
+    def of(cls, experiment: Experiment, run: str, method: str, ipc: str, shard: str) -> Settings:
         """The part of an experiment that this stage reads."""
         plain = experiment.methods[method]
         assert plain.kind == "plain"
         return cls(
             seed=experiment.seed(run),
             stream=experiment.stream(method),
-            ipc=experiment.largest_set(method),
+            first=experiment.smaller(int(ipc)),
+            ipc=int(ipc),
             resolution=experiment.dataset.resolution,
             sampling=experiment.generators[plain.generator].sampling,
             shard=int(shard),
@@ -62,7 +64,7 @@ def run(
         renderer,
         labels=range(len(classes))[settings.shard :: settings.shards],
         conditions=class_conditions(folder, classes),
-        slots=range(settings.ipc),
+        slots=range(settings.first, settings.ipc),
         candidates=1,
         key=lambda label, slot, candidate: (settings.seed, settings.stream, classes[label], slot, candidate),
         resume=resume,

@@ -21,11 +21,11 @@ class Settings(Block):
     ipc: int
 
     @classmethod
-    def of(cls, experiment: Experiment, run: str, method: str) -> Settings:
+    def of(cls, experiment: Experiment, run: str, method: str, ipc: str) -> Settings:
         """The part of an experiment that this stage reads."""
         kind = experiment.methods[method].kind
         assert kind == "random"
-        return cls(seed=experiment.seed(run), kind=kind, ipc=experiment.largest_set(method))
+        return cls(seed=experiment.seed(run), kind=kind, ipc=int(ipc))
 
 
 def run(settings: Settings, *, data: Input, images: Output, job: Job) -> None:

@@ -22,6 +22,8 @@ class Settings(Block):
     @classmethod
     def of(cls, experiment: Experiment, run: str, method: str, k: str) -> Settings:
         """The part of an experiment that this stage reads."""
+        if int(k) == 1:  # one candidate per slot: nothing to choose
+            return cls(choose="learnability", min_reference_probability=0.0)
         lgd = experiment.lgd(method)
         return cls(choose=lgd.choose, min_reference_probability=lgd.min_reference_probability)
 

@@ -38,3 +38,9 @@ def known_network(name: str) -> str:
         f"unknown network {name!r}; allowed: convnet1 to convnet9, resnet_ap10 (each with _w<width>), "
         f"or the name of a timm model{hint}"
     )
+
+
+def least_side(name: str) -> int:
+    """The side in pixels below which a network cannot be built; 1 where that is not known."""
+    ours = OURS.fullmatch(name)
+    return 2 ** int(ours["depth"]) if ours and ours["depth"] else 1

@@ -1,0 +1,520 @@
+"""The experiment file: each kind of mistake is refused with the path of its key and what is allowed."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import yaml
+from clone import PROJECT, SMOKE
+
+from distillery import experiment as experiments
+from distillery.experiment import ExperimentError, guided_range, load, resolved_guidance
+from distillery.settings import canonical
+
+SCHEMA = PROJECT / "workflow/schemas/experiment.schema.json"
+SHIPPED = [PROJECT / "config.yaml", *sorted((PROJECT / "experiments").glob("*.yaml"))]
+STARTER = yaml.safe_load((PROJECT / SMOKE).read_text("utf-8"))
+
+Config = dict[str, Any]
+Edit = Callable[[Config], object]
+
+
+def changed(edit: Edit) -> Config:
+    """The smoke experiment with one change."""
+    config = deepcopy(STARTER)
+    edit(config)
+    return config
+
+
+def faults(edit: Edit) -> list[str]:
+    """The lines that the change is refused with."""
+    with pytest.raises(ExperimentError) as refused:
+        load(changed(edit))
+    return str(refused.value).splitlines()
+
+
+def at(path: str, value: Any) -> Edit:
+    """Set the value of a dotted key; blocks on the way are made."""
+
+    def edit(config: Config) -> None:
+        *blocks, last = path.split(".")
+        for block in blocks:
+            config = config.setdefault(block, {})
+        config[last] = value
+
+    return edit
+
+
+def without(path: str) -> Edit:
+    """Leave a dotted key out."""
+
+    def edit(config: Config) -> None:
+        *blocks, last = path.split(".")
+        for block in blocks:
+            config = config[block]
+        del config[last]
+
+    return edit
+
+
+@pytest.mark.parametrize("file", SHIPPED, ids=lambda file: file.stem)
+def test_a_shipped_experiment_loads(file: Path) -> None:
+    config = yaml.safe_load(file.read_text("utf-8"))
+    source = config["dataset"]["source"]
+    if source["kind"] != "digits" and not all(Path(path).exists() for path in _paths(source)):
+        with pytest.raises(ExperimentError) as refused:
+            load(config)
+        assert all("no such f" in line for line in str(refused.value).splitlines())
+    else:
+        load(config)
+
+
+def _paths(source: Config) -> list[str]:
+    named = [source[split] for split in ("train", "test") if source.get(split)]
+    return [path for paths in named for path in (paths if isinstance(paths, list) else [paths])]
+
+
+# ---- one key ---------------------------------------------------------------------------------------------------------
+
+ONE_KEY = {
+    "a misspelt key of the top": (
+        at("method", {}),
+        "method: no such key; did you mean 'methods'?; allowed: analysis, autoencoder, dataset, evaluation, generators,"
+        " ipc, methods, name, references, seeds",
+    ),
+    "a misspelt key in a block": (
+        at("analysis.redundancy.student", 2),
+        "analysis.redundancy.student: no such key; did you mean 'students'?; allowed: baseline, increment_size,"
+        " methods, network, students",
+    ),
+    "a misspelt key of a method": (
+        at("methods.dit.genrator", "dit"),
+        "methods.dit.genrator: no such key; did you mean 'generator'?; allowed: generator, kind, shards, stream",
+    ),
+    "a misspelt key deep in a method": (
+        at("methods.lgd.student.netwrk", "convnet2"),
+        "methods.lgd.student.netwrk: no such key; did you mean 'network'?; allowed: network, protocol, start",
+    ),
+    "a misspelt key of a generator": (
+        at("generators.dit.sampling.guidance", 4),
+        "generators.dit.sampling.guidance: no such key; did you mean 'guidance_scale'?; allowed: batch_size,"
+        " cfg_channels, guidance_scale, steps",
+    ),
+    "a key that resembles none": (at("dataset.source.q", 1), "dataset.source.q: no such key; allowed: kind"),
+    "a missing block": (without("evaluation"), "evaluation: field required"),
+    "a missing key of a method": (without("methods.lgd.reference"), "methods.lgd.reference: field required"),
+    "a block that is empty": (at("methods.dit", None), "methods.dit: input should be a valid dictionary"),
+    "a kind that does not exist": (
+        at("methods.random.kind", "rndom"),
+        "methods.random.kind: no kind 'rndom'; did you mean 'random'?; allowed: plain, lgd, random",
+    ),
+    "a method without its kind": (
+        without("methods.random.kind"),
+        "methods.random.kind: missing; allowed: plain, lgd, random",
+    ),
+    "a source without its kind": (
+        without("dataset.source.kind"),
+        "dataset.source.kind: missing; allowed: digits, folder, parquet",
+    ),
+    "a name with a blank": (
+        at("methods.my method", {"kind": "random"}),
+        "methods.my method: 'my method' is no name; allowed: letters, digits and _ . + -, a letter or a digit first",
+    ),
+    "a name that leaves the results": (
+        at("name", "../elsewhere"),
+        "name: '../elsewhere' is no name; allowed: letters, digits and _ . + -, a letter or a digit first",
+    ),
+    "a name that is a number": (at("name", 5), "name: input should be a valid string (given: 5)"),
+    "a word for a number": (
+        at("evaluation.protocol.learning_rate", "abc"),
+        "evaluation.protocol.learning_rate: input should be a valid number (given: 'abc')",
+    ),
+    "text for a number": (
+        at("evaluation.protocol.learning_rate", "5"),
+        "evaluation.protocol.learning_rate: input should be a valid number (given: '5')",
+    ),
+    "text for a whole number": (at("ipc", ["2"]), "ipc[0]: input should be a valid integer (given: '2')"),
+    "a broken number for a whole one": (
+        at("evaluation.protocol.epochs", 10.5),
+        "evaluation.protocol.epochs: input should be a valid integer (given: 10.5)",
+    ),
+    "yes for a whole number": (
+        at("evaluation.protocol.epochs", True),
+        "evaluation.protocol.epochs: input should be a valid integer (given: True)",
+    ),
+    "a number for yes or no": (
+        at("evaluation.protocol.flip", 1),
+        "evaluation.protocol.flip: input should be a valid boolean (given: 1)",
+    ),
+    "not a number": (
+        at("evaluation.protocol.learning_rate", float("nan")),
+        "evaluation.protocol.learning_rate: input should be a finite number (given: nan)",
+    ),
+    "one size without a list": (at("ipc", 2), "ipc: input should be a valid list (given: 2)"),
+    "no size": (at("ipc", []), "ipc: list should have at least 1 item"),
+    "no method": (at("methods", {}), "methods: dictionary should have at least 1 item"),
+    "a size of zero": (at("ipc", [0]), "ipc[0]: input should be greater than or equal to 1 (given: 0)"),
+    "a share above one": (
+        at("dataset.holdout.fraction", 1.5),
+        "dataset.holdout.fraction: input should be less than or equal to 1 (given: 1.5)",
+    ),
+    "a word that is no choice": (
+        at("evaluation.protocol.optimizer", "adam"),
+        "evaluation.protocol.optimizer: input should be 'adamw' or 'sgd' (given: 'adam')",
+    ),
+    "neither a number nor auto": (
+        at("methods.lgd.learnability.strength", "automatic"),
+        "methods.lgd.learnability.strength: input should be a valid number or 'auto' (given: 'automatic')",
+    ),
+    "a negative number where auto is allowed": (
+        at("methods.lgd.learnability.strength", -1),
+        "methods.lgd.learnability.strength: input should be greater than or equal to 0 or 'auto' (given: -1)",
+    ),
+    "an element of a list": (
+        at("methods.lgd.calibration.relative_strengths", [0.1, "a"]),
+        "methods.lgd.calibration.relative_strengths[1]: input should be a valid number (given: 'a')",
+    ),
+    "a number as the name of a class": (
+        at("dataset.classes", ["0", 1]),
+        "dataset.classes[1]: input should be a valid string (given: 1)",
+    ),
+    "a reversed range": (
+        at("methods.lgd.learnability.range", [6, 2]),
+        "methods.lgd.learnability.range: the first index, 6, lies above the last, 2",
+    ),
+    "half a range": (
+        at("methods.lgd.deviation.range", [2]),
+        "methods.lgd.deviation.range: list should have at least 2",
+    ),
+    "a network that nobody knows": (
+        at("evaluation.networks", ["convnet2_w8", "resnet_18"]),
+        "evaluation.networks[1]: unknown network 'resnet_18'; allowed: convnet1 to convnet9, resnet_ap10",
+    ),
+    "the network of a reference that nobody knows": (
+        at("references.real.network", "convnet"),
+        "references.real.network: unknown network 'convnet'; allowed: convnet1 to convnet9, resnet_ap10",
+    ),
+}
+
+
+@pytest.mark.parametrize(("edit", "line"), ONE_KEY.values(), ids=ONE_KEY)
+def test_a_wrong_key_or_value_is_refused_in_one_line(edit: Edit, line: str) -> None:
+    found = faults(edit)
+    assert len(found) == 1, found
+    assert found[0].startswith(line)
+
+
+def test_an_unknown_network_is_shown_what_comes_close() -> None:
+    [line] = faults(at("evaluation.networks", ["resnet_18"]))
+    assert "close: resnet18" in line
+
+
+def test_several_faults_are_reported_together() -> None:
+    def edit(config: Config) -> None:
+        at("ipc", ["2"])(config)
+        at("seed", 1)(config)
+        at("evaluation.protocol.epochs", 0)(config)
+
+    assert {line.partition(":")[0] for line in faults(edit)} == {"ipc[0]", "seed", "evaluation.protocol.epochs"}
+
+
+# ---- what goes together ----------------------------------------------------------------------------------------------
+
+TOGETHER = {
+    "a range beyond the sampling steps": (
+        at("methods.lgd.learnability.range", [2, 8]),
+        "methods.lgd.learnability.range: 8 lies beyond the 8 sampling steps of generators.dit.sampling.steps;"
+        " allowed: 0 to 7",
+    ),
+    "another range beyond the sampling steps": (
+        at("methods.lgd.deviation.range", [2, 45]),
+        "methods.lgd.deviation.range: 45 lies beyond the 8 sampling steps of generators.dit.sampling.steps;"
+        " allowed: 0 to 7",
+    ),
+    "a size between increments": (
+        at("methods.lgd.increment_size", 2),
+        "ipc: 1 is no multiple of the 2 images of methods.lgd.increment_size",
+    ),
+    "a size twice": (at("ipc", [1, 2, 2]), "ipc: 2 stands there more than once"),
+    "a seed twice": (at("seeds", [0, 1, 0]), "seeds: 0 stands there more than once"),
+    "a network twice": (
+        at("evaluation.networks", ["convnet2_w8", "convnet2_w8"]),
+        "evaluation.networks: 'convnet2_w8' stands there more than once",
+    ),
+    "a class twice": (at("dataset.classes", ["0", "1", "0"]), "dataset.classes: '0' stands there more than once"),
+    "a class that the data lack": (
+        at("dataset.classes", ["0", "1", "seven"]),
+        "dataset.classes: no class 'seven' in the data; there are: 0, 1, 2, 3",
+    ),
+    "no generator of that name": (
+        at("methods.dit.generator", "dlt"),
+        "methods.dit.generator: no generator 'dlt'; generators: dit",
+    ),
+    "no generator at all for an LGD method": (
+        at("methods.lgd.generator", "other"),
+        "methods.lgd.generator: no generator 'other'; generators: dit",
+    ),
+    "no reference of that name": (
+        at("methods.lgd.reference", "fake"),
+        "methods.lgd.reference: no reference 'fake'; references: real",
+    ),
+    "no judge of that name": (
+        at("methods.lgd.calibration.judge", "judge"),
+        "methods.lgd.calibration.judge: no reference 'judge'; references: real",
+    ),
+    "a seed that is no method": (
+        at("methods.lgd.seed", "herding"),
+        "methods.lgd.seed: no method 'herding'; allowed: plain, dit, random",
+    ),
+    "a seed that is an LGD method": (
+        lambda e: e["methods"].update(other={**e["methods"]["lgd"], "seed": "lgd"}),
+        "methods.other.seed: 'lgd' is an LGD method itself; allowed: plain, or a method of another kind",
+    ),
+    "nothing to calibrate": (
+        at("methods.lgd.learnability", {"strength": 0, "reference_weight": "auto"}),
+        "methods.lgd.learnability.reference_weight: nothing to calibrate at strength 0; give a number",
+    ),
+    "more jobs than classes": (
+        at("methods.dit.shards", 4),
+        "methods.dit.shards: 4 jobs for 3 classes; allowed: 1 to 3",
+    ),
+    "redundancy of no method": (
+        at("analysis.redundancy.methods", ["dit", "igd"]),
+        "analysis.redundancy: no method 'igd'; methods: lgd, dit, random",
+    ),
+    "a baseline that is no method": (
+        at("analysis.redundancy.baseline", "igd"),
+        "analysis.redundancy: no method 'igd'; methods: lgd, dit, random",
+    ),
+    "redundancy of parts of an increment": (
+        lambda e: e.update(ipc=[1, 3], analysis={"redundancy": {"methods": ["dit"], "increment_size": 2}}),
+        "analysis.redundancy.increment_size: 2 does not divide the largest of ipc, 3",
+    ),
+    "redundancy of one increment": (
+        at("analysis.redundancy.increment_size", 2),
+        "analysis.redundancy.increment_size: ipc 2 gives fewer than two increments",
+    ),
+    "a front without redundancy": (
+        at("analysis", {"front": True}),
+        "analysis.front: needs analysis.redundancy.methods and analysis.redundancy.baseline",
+    ),
+    "no test images": (
+        without("dataset.holdout"),
+        "dataset.holdout: needed, because the source has no test images; for instance {fraction: 0.25}",
+    ),
+    "all images for the test": (
+        at("dataset.holdout.fraction", 1.0),
+        "dataset.holdout.fraction: 1.0 leaves no image on one side; allowed: between 0 and 1",
+    ),
+    "no images for the test": (
+        at("dataset.holdout.fraction", 0.0),
+        "dataset.holdout.fraction: 0.0 leaves no image on one side; allowed: between 0 and 1",
+    ),
+    "a side that does not halve": (
+        at("dataset.resolution", 17),
+        "autoencoder.block_out_channels: 2 blocks halve the side 1 times, but dataset.resolution is 17;"
+        " allowed: a multiple of 2",
+    ),
+    "latents that fall into no patches": (
+        at("generators.dit.patch_size", 3),
+        "generators.dit.patch_size: 3 does not divide the 8 x 8 latents",
+    ),
+    "channels without a place for sines and cosines": (
+        lambda e: e["generators"]["dit"].update(num_attention_heads=3, attention_head_dim=6),
+        "generators.dit.attention_head_dim: 3 heads of 6 make 18 channels; allowed: a multiple of 4",
+    ),
+    "guidance of channels that are not there": (
+        at("generators.dit.sampling.cfg_channels", 5),
+        "generators.dit.sampling.cfg_channels: 5 of 4 channels; allowed: 1 to 4, or all",
+    ),
+    "a network too deep for the images": (
+        at("evaluation.networks", ["convnet5_w8"]),
+        "evaluation.networks[0]: convnet5_w8 needs images of at least 32 pixels, but dataset.resolution is 16",
+    ),
+    "a reference too deep for the images": (
+        at("references.real.network", "convnet5"),
+        "references.real.network: convnet5 needs images of at least 32 pixels, but dataset.resolution is 16",
+    ),
+    "a student too deep for the images": (
+        at("methods.lgd.student.network", "convnet6"),
+        "methods.lgd.student.network: convnet6 needs images of at least 64 pixels, but dataset.resolution is 16",
+    ),
+    "a judge of redundancy too deep for the images": (
+        at("analysis.redundancy.network", "convnet9"),
+        "analysis.redundancy.network: convnet9 needs images of at least 512 pixels, but dataset.resolution is 16",
+    ),
+}
+
+
+@pytest.mark.parametrize(("edit", "line"), TOGETHER.values(), ids=TOGETHER)
+def test_what_contradicts_is_refused_in_one_line(edit: Edit, line: str) -> None:
+    found = faults(edit)
+    assert len(found) == 1, found
+    assert found[0].startswith(line)
+
+
+def test_contradictions_are_reported_together() -> None:
+    def edit(config: Config) -> None:
+        at("methods.dit.generator", "none")(config)
+        at("seeds", [1, 1])(config)
+        del config["dataset"]["holdout"]
+
+    assert [line.partition(":")[0] for line in faults(edit)] == ["dataset.holdout", "seeds", "methods.dit.generator"]
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        ({"kind": "folder", "train": "nowhere"}, "dataset.source.train: nowhere: no such folder; give the folder"),
+        ({"kind": "parquet", "train": ["no.parquet"]}, "dataset.source.train: no.parquet: no such file; give the path"),
+    ],
+)
+def test_data_that_are_not_there_are_named_once(source: Config, words: str) -> None:
+    [line] = faults(at("dataset.source", source))
+    assert line.startswith(words)
+
+
+def test_a_folder_of_one_class_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "only").mkdir()
+
+    def edit(config: Config) -> None:
+        config["dataset"].update(source={"kind": "folder", "train": str(tmp_path)})
+        del config["dataset"]["classes"]
+
+    assert faults(edit) == ["dataset.source.train: holds one class, 'only'; at least two are needed"]
+
+
+def test_test_images_stand_in_one_place(tmp_path: Path) -> None:
+    for part in ("train", "test"):
+        for name in ("0", "1", "7"):
+            (tmp_path / part / name).mkdir(parents=True)
+    source = {"kind": "folder", "train": str(tmp_path / "train"), "test": str(tmp_path / "test")}
+    assert faults(at("dataset.source", source)) == [
+        "dataset.holdout: the source has test images of its own; leave out one of the two"
+    ]
+
+
+def test_a_parquet_file_is_looked_at(tmp_path: Path) -> None:
+    file = tmp_path / "data.parquet"
+    pq.write_table(pa.table({"image": [b""], "kind": [0]}), file)
+    [line] = faults(at("dataset.source", {"kind": "parquet", "train": [str(file)]}))
+    assert line.startswith("dataset.source.label_column: ")
+    assert "has no column 'label'; it has: 'image', 'kind'" in line
+
+
+# ---- what is accepted ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("text", "value"), [("1e-3", 1e-3), ("2E-4", 2e-4), ("1.e-5", 1e-5), ("3e+2", 300.0)])
+def test_a_number_that_yaml_takes_for_text_is_a_number(text: str, value: float) -> None:
+    config = changed(at("evaluation.protocol.learning_rate", yaml.safe_load(text)))
+    assert load(config).evaluation.protocol.learning_rate == value
+
+
+def test_a_whole_number_is_a_number() -> None:
+    one, other = (load(changed(at("generators.dit.sampling.guidance_scale", value))) for value in (2, 2.0))
+    assert canonical(one) == canonical(other)
+
+
+def test_a_method_may_start_from_real_images() -> None:
+    assert load(changed(at("methods.lgd.seed", "random"))).lgd("lgd").seed == "random"
+
+
+def test_a_deep_network_goes_with_large_images() -> None:
+    def edit(config: Config) -> None:
+        at("evaluation.networks", ["convnet5_w8", "resnet18"])(config)
+        at("dataset.resolution", 32)(config)
+
+    assert load(changed(edit)).evaluation.networks == ["convnet5_w8", "resnet18"]
+
+
+def test_an_experiment_cannot_be_changed() -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        load(STARTER).name = "other"  # type: ignore[misc]
+
+
+def test_the_range_follows_the_steps() -> None:
+    assert guided_range(None, 50) == [10, 45]
+    assert guided_range(None, 8) == [2, 7]
+    assert guided_range([0, 3], 8) == [0, 3]
+    assert all(0 <= first <= last < steps for steps in range(2, 200) for first, last in [guided_range(None, steps)])
+
+
+def test_deviation_takes_the_range_of_learnability() -> None:
+    learnability, deviation = resolved_guidance(load(changed(at("methods.lgd.learnability.range", [1, 4]))), "lgd")
+    assert learnability.range == deviation.range == [1, 4]
+
+
+def test_the_first_seed_runs_at_the_top_and_others_below() -> None:
+    experiment = load(changed(at("seeds", [3, 0, 7])))
+    assert [experiment.run(seed) for seed in experiment.seeds] == ["", "seed-0/", "seed-7/"]
+    assert [experiment.seed(experiment.run(seed)) for seed in experiment.seeds] == [3, 0, 7]
+
+
+def test_a_size_adds_to_the_next_smaller_one() -> None:
+    experiment = load(changed(at("ipc", [10, 2, 5])))
+    assert [experiment.smaller(ipc) for ipc in (2, 5, 10)] == [0, 2, 5]
+    assert experiment.increments("lgd") == 10
+
+
+def test_methods_of_one_stream_share_their_noise() -> None:
+    experiment = load(changed(at("methods.lgd.stream", "dit")))
+    assert experiment.stream("lgd") == experiment.stream("dit") == "dit"
+    assert experiment.stream("random") == "random"
+
+
+# ---- the schema ------------------------------------------------------------------------------------------------------
+
+
+def test_the_schema_is_that_of_the_models() -> None:
+    """If this fails: `make schema`."""
+    assert SCHEMA.read_text("utf-8") == json.dumps(experiments.schema(), indent=2, sort_keys=True) + "\n"
+
+
+def test_the_schema_prints_itself() -> None:
+    done = subprocess.run([sys.executable, "-m", "distillery.experiment"], capture_output=True, text=True, check=True)
+    assert done.stdout == SCHEMA.read_text("utf-8")
+
+
+class Editor(yaml.SafeLoader):
+    """YAML 1.2, as editors read it: `1e-3` is a number."""
+
+
+Editor.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+$"), list("+-0123456789")
+)
+
+
+@pytest.mark.parametrize("file", SHIPPED, ids=lambda file: file.stem)
+def test_a_shipped_experiment_fits_the_schema(file: Path) -> None:
+    schema = json.loads(SCHEMA.read_text("utf-8"))
+    jsonschema.Draft202012Validator.check_schema(schema)
+    jsonschema.validate(yaml.load(file.read_text("utf-8"), Editor), schema)
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        at("method", {}),
+        at("ipc", ["2"]),
+        at("methods.dit.kind", "plan"),
+        at("evaluation.protocol.epochs", 0),
+        at("evaluation.protocol.weight_decay", -1),
+    ],
+)
+def test_the_schema_refuses_what_an_editor_can_see(edit: Edit) -> None:
+    config = yaml.load((PROJECT / SMOKE).read_text("utf-8"), Editor)
+    edit(config)
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(config, json.loads(SCHEMA.read_text("utf-8")))
