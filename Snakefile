@@ -12,6 +12,9 @@ if not workflow.configfiles:
 include: "workflow/rules/common.smk"
 
 
+forget_dead_lock()
+
+
 pathvars:
     results=RESULTS,
 
@@ -45,6 +48,10 @@ rule distilled:
     input:
         distilled=distilled_sets(),
     localrule: True
+
+
+onstart:
+    note_holder()
 
 
 onsuccess:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import signal
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
-from diffusers import AutoencoderKL, DDPMScheduler, DiTTransformer2DModel
+from diffusers import DiTTransformer2DModel
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
@@ -60,24 +61,6 @@ def image_set_of(pixels: Tensor, labels: Tensor, **columns: np.ndarray) -> Image
     """Pixels as an image set of the tiny classes."""
     names = [f"{CLASSES[label]}/{row:05d}.png" for row, label in enumerate(labels.tolist())]
     return ImageSet([encode_png(one) for one in pixels.numpy()], labels.numpy(), CLASSES, names, columns)
-
-
-def autoencoder(channels: int = 1, **options: Any) -> Any:
-    """An `AutoencoderKL` without trained weights, its latents half as wide as its images."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(stream("tiny", "autoencoder").initial_seed())
-        return AutoencoderKL(
-            in_channels=channels,
-            out_channels=channels,
-            down_block_types=("DownEncoderBlock2D",) * 2,
-            up_block_types=("UpDecoderBlock2D",) * 2,
-            block_out_channels=(8, 16),
-            layers_per_block=1,
-            latent_channels=4,
-            norm_num_groups=8,
-            sample_size=SIDE,
-            **options,
-        )
 
 
 def perturbed(module: nn.Module, *key: int | str, by: float = 0.05) -> Any:
@@ -130,6 +113,15 @@ class StoppedAt(Resume):
         super().checkpoint(state, force)
 
 
+@contextmanager
+def stopped_at(step: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Inside, the loop of a stage gets SIGTERM during its n-th step; afterwards nothing asks for a stop."""
+    with monkeypatch.context() as patch:
+        patch.setattr(distillery.resume, "Resume", lambda output, digest, _: StoppedAt(output, digest, step))
+        yield
+    distillery.resume._requested.clear()
+
+
 class Watcher:
     """A guidance that moves nothing and keeps what it saw: index -> noisy latents, prediction and clean latents."""
 
@@ -179,7 +171,6 @@ class World:
     transformer: Any
     student: Classifier
     reference: Classifier
-    schedules: dict[int, Schedule] = field(default_factory=dict)
 
     @property
     def conditions(self) -> dict[int, int]:
@@ -276,8 +267,7 @@ def build_world(folder: Path) -> World:
         resume=no_resume(folder),
     )
     dit.save_pretrained(folder / "generator" / "transformer")
-    scheduler: DDPMScheduler = training_scheduler()
-    scheduler.save_pretrained(folder / "generator" / "scheduler")
+    training_scheduler().save_pretrained(folder / "generator" / "scheduler")
     write_json(folder / "generator" / "model_index.json", {"id2label": dict(enumerate(GENERATOR_CLASSES))})
     write_images(folder / "train.parquet", image_set_of(pixels, labels), MADE_BY)
 
@@ -293,8 +283,3 @@ def build_world(folder: Path) -> World:
     student.save(folder / "student.safetensors", MADE_BY)
     reference.save(folder / "reference.safetensors", MADE_BY)
     return world
-
-
-def about(path: Path) -> dict[str, Any]:
-    """A JSON file."""
-    return json.loads(path.read_text("utf-8"))

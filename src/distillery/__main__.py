@@ -63,7 +63,10 @@ def _files(run: Any) -> dict[str, tuple[str, bool, bool]]:
 
 def _parser(name: str, stage: ModuleType) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog=f"python -m distillery {name}", description=stage.__doc__, formatter_class=argparse.RawTextHelpFormatter
+        prog=f"python -m distillery {name}",
+        description=stage.__doc__,
+        formatter_class=argparse.RawTextHelpFormatter,
+        allow_abbrev=False,  # `--image` shall not pass for `--images`
     )
     parser.add_argument("--settings", required=True, help="JSON: " + ", ".join(stage.Settings.model_fields))
     parser.add_argument("--threads", type=int, default=None, help="threads to compute with; none: all that are allowed")

@@ -93,7 +93,14 @@ def write_tensors(path: Path, tensors: dict[str, Tensor], provenance: Provenance
     from safetensors.torch import save
 
     metadata = {"format": "pt", "distillery": json.dumps(provenance, sort_keys=True), "about": json.dumps(about)}
-    write_bytes(path, save({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, metadata))
+    content = memoryview(save({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, metadata))
+    # safetensors shuffles its metadata from process to process: the header is written again with its keys sorted.
+    start = 8 + int.from_bytes(content[:8], "little")
+    header = json.dumps(json.loads(bytes(content[8:start])), sort_keys=True, separators=(",", ":")).encode()
+    header += b" " * (-len(header) % 8)
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        file.write(len(header).to_bytes(8, "little") + header)
+        file.write(content[start:])
 
 
 def read_tensors(path: Path, made_by: str) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -273,7 +273,7 @@ def _contradictions(experiment: Experiment) -> Iterator[str]:
             yield f"{key}.generator: no generator {method.generator!r}; generators: {there}"
         elif isinstance(method, LGD):
             yield from _contradictions_of_lgd(experiment, name, method)
-        if classes and method.shards > classes:
+        if 1 < classes < method.shards:
             yield f"{key}.shards: {method.shards} jobs for {classes} classes; allowed: 1 to {classes}"
     yield from _contradictions_of_analysis(experiment)
 
@@ -375,7 +375,7 @@ def _contradictions_of_lgd(experiment: Experiment, name: str, method: LGD) -> It
 
 def _contradictions_of_analysis(experiment: Experiment) -> Iterator[str]:
     redundancy = experiment.analysis.redundancy
-    for method in [*redundancy.methods, *([redundancy.baseline] if redundancy.baseline else [])]:
+    for method in dict.fromkeys([*redundancy.methods, *filter(None, [redundancy.baseline])]):
         if method not in experiment.methods:
             yield f"analysis.redundancy: no method {method!r}; methods: {', '.join(experiment.methods)}"
     if experiment.analysis.front and not (redundancy.methods and redundancy.baseline):

@@ -2,9 +2,12 @@
 # No rule stands here, and nothing here computes.
 
 import importlib
+import json
 import re
+import socket
 from pathlib import Path
 
+import psutil
 from snakemake.exceptions import WorkflowError
 
 from distillery import experiment as experiments
@@ -49,6 +52,38 @@ wildcard_constraints:
     k=r"[1-9]\d*",
     ipc=r"[1-9]\d*",
     shard=r"\d+",
+
+
+# ---- "to resume, run the same command again", after kill -9 too --------------------------------------------------------
+
+
+HOLDER = Path(".snakemake/holder.json")
+
+
+def note_holder():
+    """Write down which process holds Snakemake's lock from now on."""
+    me = psutil.Process()
+    note = HOLDER.with_suffix(".tmp")
+    note.write_text(json.dumps([socket.gethostname(), me.pid, me.create_time()]))
+    note.replace(HOLDER)
+
+
+def forget_dead_lock():
+    """Remove the lock that a killed Snakemake left behind; one that a living process holds, here or elsewhere, stays."""
+    if not HOLDER.exists():
+        return
+    # A lock younger than the note belongs to a run that has not written its own yet.
+    noted = HOLDER.stat().st_mtime
+    locks = [
+        lock
+        for lock in Path(".snakemake/locks").glob("*.lock")
+        if lock.stat().st_mtime <= noted
+    ]
+    host, pid, started = json.loads(HOLDER.read_text())
+    alive = psutil.pid_exists(pid) and psutil.Process(pid).create_time() == started
+    if host == socket.gethostname() and not alive:
+        for lock in locks:
+            lock.unlink(missing_ok=True)
 
 
 # ---- what a stage is told -------------------------------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 #
 # in:  data, generator, autoencoder, reference, students
 # out: <results>/{run}distilled/{lgd}/increment-{k}/   candidates of each shard, scores, images
-#      <results>/{run}distilled/{lgd}/guidance.json and calibration.parquet
+#      <results>/{run}distilled/{lgd}/guidance.json, <results>/{run}tables/calibration-{lgd}.{parquet,csv}
 #      <results>/{run}distilled/{method}/ipc{ipc}.parquet
 
 
@@ -131,7 +131,8 @@ rule calibrate_guidance:
         judge=judge_of,
     output:
         guidance="<results>/{run}distilled/{lgd}/guidance.json",
-        curve="<results>/{run}distilled/{lgd}/calibration.parquet",
+        curve="<results>/{run}tables/calibration-{lgd}.parquet",
+        csv="<results>/{run}tables/calibration-{lgd}.csv",
     log:
         text="<results>/{run}logs/calibrate_guidance-{lgd}.log",
         cost="<results>/{run}cost/calibrate_guidance-{lgd}.json",
@@ -161,6 +162,7 @@ rule calibrate_guidance:
         " --judge {input.judge:q}"
         " --guidance {output.guidance:q}"
         " --curve {output.curve:q}"
+        " --csv {output.csv:q}"
         " --cost {log.cost:q}"
         " > {log.text:q} 2>&1"
 

@@ -187,7 +187,7 @@ rule plot_increments:
 rule plot_calibration:
     """Draw the curve that the calibration saw."""
     input:
-        table="<results>/{run}distilled/{lgd}/calibration.parquet",
+        table="<results>/{run}tables/calibration-{lgd}.parquet",
     output:
         png="<results>/{run}figures/calibration-{lgd}.png",
         svg="<results>/{run}figures/calibration-{lgd}.svg",

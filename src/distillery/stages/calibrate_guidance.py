@@ -66,10 +66,13 @@ def run(
     judge: Input,
     guidance: Output,
     curve: Output,
+    csv: Output,
     job: Job,
 ) -> None:
     """Generator, increment 1, its student, and the judge to the chosen strength and weight, and their curve."""
-    from distillery.artifacts import read_images, write_json, write_table
+    from pyarrow.csv import WriteOptions, write_csv
+
+    from distillery.artifacts import read_images, replacing, write_json, write_table
     from distillery.data.pixels import load_pixels
     from distillery.diffusion.renderer import class_conditions, load_renderer
     from distillery.guidance.loop import LoopGuidance
@@ -116,6 +119,9 @@ def run(
         min_reference_probability=settings.min_reference_probability,
         resume=resume,
     )
-    write_table(curve, curve_table(found, settings.judge, calibration.aim), job.provenance)
+    table = curve_table(found, settings.judge, calibration.aim)
+    write_table(curve, table, job.provenance)
+    with replacing(csv) as temporary:
+        write_csv(table, temporary, WriteOptions(quoting_style="none"))
     write_json(guidance, {"strength": found.chosen.strength, "reference_weight": found.chosen.reference_weight})
     resume.finish()

@@ -1,0 +1,154 @@
+"""Each job of a local run has a card of its own, and gives it back however it ends."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import torch
+
+from distillery.devices import lease_card, prepare, visible_cards
+
+JOB = """
+import os, sys, time
+from distillery.devices import lease_card
+leased = lease_card()
+assert "torch" not in sys.modules
+print(leased, os.environ.get("CUDA_VISIBLE_DEVICES"), flush=True)
+sys.stdin.readline()
+"""
+
+
+class Job:
+    """A process that takes a lease and holds it until it is told to end."""
+
+    def __init__(self, folder: Path, **environment: str) -> None:
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(("CUDA", "SLURM"))}
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", JOB],
+            env={**kept, "TMPDIR": str(folder), **environment},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def leased(self) -> list[str]:
+        """What it leased, and the cards that it sees; waits for it."""
+        assert self.process.stdout is not None
+        return self.process.stdout.readline().split()
+
+    def waits(self, seconds: float = 1.5) -> bool:
+        """Whether it has no lease yet after some time."""
+        import select
+
+        assert self.process.stdout is not None
+        return not select.select([self.process.stdout], [], [], seconds)[0]
+
+    def end(self) -> None:
+        self.process.communicate("\n", timeout=30)
+
+    def kill(self) -> None:
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait()
+
+
+@contextmanager
+def jobs(folder: Path, count: int, **environment: str) -> Iterator[list[Job]]:
+    found = [Job(folder, **environment) for _ in range(count)]
+    try:
+        yield found
+    finally:
+        for job in found:
+            job.process.kill()
+            job.process.communicate()
+
+
+def test_each_job_has_a_card_of_its_own_and_a_third_one_waits(tmp_path: Path) -> None:
+    with jobs(tmp_path, 2, CUDA_VISIBLE_DEVICES="0,1") as two:
+        leases = [job.leased() for job in two]
+        assert sorted(leases) == [["0", "0"], ["1", "1"]]
+        with jobs(tmp_path, 1, CUDA_VISIBLE_DEVICES="0,1") as [third]:
+            assert third.waits()
+            two[1].end()
+            assert third.leased() == leases[1]
+
+
+def test_a_lease_ends_with_kill_9(tmp_path: Path) -> None:
+    with jobs(tmp_path, 2, CUDA_VISIBLE_DEVICES="0,1") as two:
+        leases = [job.leased() for job in two]
+        two[0].kill()
+        with jobs(tmp_path, 1, CUDA_VISIBLE_DEVICES="0,1") as [third]:
+            assert third.leased() == leases[0]
+
+
+def test_the_names_of_the_cards_are_kept(tmp_path: Path) -> None:
+    cards = {"GPU-8f1a", "GPU-77c0", "5"}
+    with jobs(tmp_path, 3, CUDA_VISIBLE_DEVICES="GPU-8f1a, GPU-77c0,5") as three:
+        leases = [job.leased() for job in three]
+    assert {lease[0] for lease in leases} == cards
+    assert all(lease[0] == lease[1] for lease in leases)
+
+
+@pytest.mark.parametrize(
+    ("environment", "seen"),
+    [
+        ({"CUDA_VISIBLE_DEVICES": "0,1", "SLURM_JOB_ID": "7"}, "0,1"),
+        ({"CUDA_VISIBLE_DEVICES": "3"}, "3"),
+        ({"CUDA_VISIBLE_DEVICES": "-1"}, "-1"),
+    ],
+    ids=["under Slurm", "with one card", "with none"],
+)
+def test_nothing_is_leased(tmp_path: Path, environment: dict[str, str], seen: str) -> None:
+    with jobs(tmp_path, 2, **environment) as two:
+        assert [job.leased() for job in two] == [["None", seen]] * 2
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_two_users_do_not_share_their_locks(tmp_path: Path) -> None:
+    with jobs(tmp_path, 1, CUDA_VISIBLE_DEVICES="0,1") as [job]:
+        job.leased()
+        assert [path.name for path in tmp_path.iterdir()] == [f"distillery-cards-{os.getuid()}"]
+
+
+def test_the_cards_are_those_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for listed, cards in (
+        ("", []),
+        ("-1", []),
+        ("0", ["0"]),
+        ("2, 0", ["2", "0"]),
+        ("MIG-a,MIG-b", ["MIG-a", "MIG-b"]),
+    ):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", listed)
+        assert visible_cards() == cards
+
+
+def test_without_a_list_the_driver_tells(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    there = Path("/proc/driver/nvidia/gpus")
+    assert len(visible_cards()) == (len(list(there.iterdir())) if there.is_dir() else 0)
+
+
+def test_a_lease_takes_no_time_where_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    start = time.monotonic()
+    assert lease_card() is None
+    assert time.monotonic() - start < 0.1
+
+
+def test_the_number_of_threads_is_that_which_was_asked_for() -> None:
+    before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    try:
+        for threads in (1, 2):
+            assert prepare(threads).type == ("cuda" if torch.cuda.is_available() else "cpu")
+            assert torch.get_num_threads() == threads
+        assert torch.are_deterministic_algorithms_enabled()
+    finally:
+        torch.set_num_threads(before[0])
+        torch.use_deterministic_algorithms(before[1])

@@ -1,0 +1,280 @@
+"""What training of autoencoder and generator promises: scaled latents, and the same weights with or without a stop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from diffusers import AutoencoderKL, DDPMScheduler, DiTTransformer2DModel
+from tiny import (
+    CLASSES,
+    CPU,
+    LATENT,
+    SIDE,
+    StoppedAt,
+    World,
+    digits,
+    image_set_of,
+    job,
+    keys,
+    no_resume,
+    stopped_at,
+)
+from torch import Tensor
+from torch.nn import functional as F
+
+import distillery.resume
+from distillery.artifacts import read_tensors, write_images, write_tensors
+from distillery.data.pixels import to_unit
+from distillery.diffusion.autoencoder import Codec, train_autoencoder
+from distillery.diffusion.denoiser import load_generator
+from distillery.diffusion.renderer import class_conditions
+from distillery.diffusion.schedule import training_scheduler
+from distillery.diffusion.settings import Autoencoder, Generator
+from distillery.diffusion.training import new_transformer, train_generator
+from distillery.job import BadInput
+from distillery.resume import Resume
+from distillery.stages import encode_latents
+from distillery.stages import train_autoencoder as autoencoder_stage
+from distillery.stages import train_generator as generator_stage
+from distillery.streams import image_noise, stream
+
+SHAPE = {"classes": 4, "channels": 4, "size": 8, "layers": 1, "heads": 2, "head_dim": 8, "patch_size": 2}
+
+
+def autoencoder(resume: Resume, steps: int = 6, seed: int = 0, pixels: Tensor | None = None) -> Any:
+    return train_autoencoder(
+        digits()[0][:64] if pixels is None else pixels,
+        block_out_channels=(8, 16),
+        layers_per_block=1,
+        latent_channels=4,
+        steps=steps,
+        batch_size=4,
+        learning_rate=2e-3,
+        kl_weight=1e-5,
+        seed=seed,
+        device=CPU,
+        resume=resume,
+    )
+
+
+def latents() -> tuple[Tensor, Tensor, Tensor]:
+    """Mean and deviation of latents, and classes."""
+    mean = torch.randn(32, *LATENT, generator=stream("latents"))
+    return mean, torch.full_like(mean, 0.1), torch.arange(4).repeat(8)
+
+
+def generator(resume: Resume, steps: int = 6, seed: int = 0, **options: Any) -> Any:
+    defaults: dict[str, Any] = {
+        "batch_size": 8,
+        "learning_rate": 2e-3,
+        "warmup_steps": 2,
+        "ema_decay": 0.9,
+        "label_dropout": 0.25,
+    }
+    made = new_transformer(seed, **SHAPE)
+    return train_generator(
+        made,
+        training_scheduler(),
+        *latents(),
+        steps=steps,
+        seed=seed,
+        device=CPU,
+        resume=resume,
+        **{**defaults, **options},
+    )
+
+
+TRAINERS: dict[str, Callable[..., Any]] = {"autoencoder": autoencoder, "generator": generator}
+
+
+def same(one: Any, other: Any) -> bool:
+    first, second = one.state_dict(), other.state_dict()
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+# ---- what both promise -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", TRAINERS)
+@pytest.mark.parametrize("stop", [1, 4])
+def test_training_stopped_and_resumed_gives_the_same_bits(
+    kind: str, stop: int, tmp_path: Path, no_request: None
+) -> None:
+    train = TRAINERS[kind]
+    whole = train(no_resume(tmp_path))
+    with pytest.raises(SystemExit):
+        train(StoppedAt(tmp_path / "weights", "a", stop))
+    distillery.resume._requested.clear()
+    found = Resume(tmp_path / "weights", "a").restore()
+    assert found is not None and found[1] == {"step": stop}
+    resumed = train(Resume(tmp_path / "weights", "a"))
+    assert same(resumed, whole)
+    assert resumed.config == whole.config
+
+
+@pytest.mark.parametrize("kind", TRAINERS)
+def test_training_killed_after_its_last_step_only_finishes(kind: str, tmp_path: Path, no_request: None) -> None:
+    train = TRAINERS[kind]
+    with pytest.raises(SystemExit):
+        train(StoppedAt(tmp_path / "weights", "a", 6))
+    distillery.resume._requested.clear()
+    assert same(train(Resume(tmp_path / "weights", "a")), train(no_resume(tmp_path)))
+
+
+@pytest.mark.parametrize("kind", TRAINERS)
+def test_the_global_stream_is_neither_read_nor_moved(kind: str, tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    before = torch.get_rng_state()
+    one = TRAINERS[kind](no_resume(tmp_path), steps=2)
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.manual_seed(2)
+    assert same(TRAINERS[kind](no_resume(tmp_path), steps=2), one)
+
+
+@pytest.mark.parametrize("kind", TRAINERS)
+def test_another_seed_gives_another_model(kind: str, tmp_path: Path) -> None:
+    one, other = (TRAINERS[kind](no_resume(tmp_path), steps=1, seed=seed) for seed in (0, 1))
+    assert not same(one, other)
+
+
+# ---- autoencoder -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_scaling_factor_brings_latents_to_unit_variance(channels: int, tmp_path: Path) -> None:
+    pixels = digits()[0][:64].expand(-1, channels, -1, -1)
+    codec = Codec(autoencoder(no_resume(tmp_path), pixels=pixels))
+    with torch.no_grad():
+        mean, std = codec.encode(to_unit(pixels))
+    assert mean.std().item() == pytest.approx(1, abs=1e-4)
+    assert (std > 0).all()
+    assert mean.shape[1:] == LATENT
+    assert codec.latent_size(SIDE) == LATENT[1]
+    assert codec.decode(mean).shape == pixels.shape
+
+
+def test_a_trained_autoencoder_gives_back_what_it_gets(world: World) -> None:
+    images = to_unit(digits()[0])
+    with torch.no_grad():
+        error = F.mse_loss(world.codec.decode(world.codec.encode(images)[0]), images)
+    assert error < 0.1 * images.var()
+
+
+def test_encoded_latents_have_unit_variance_and_keep_their_labels(world: World, tmp_path: Path) -> None:
+    settings = encode_latents.Settings(batch_size=100)
+    out, models = tmp_path / "latents.safetensors", world.models["autoencoder"]
+    encode_latents.run(
+        settings, images=world.data, autoencoder=models, latents=out, job=job("encode_latents", settings)
+    )
+    tensors, about = read_tensors(out, "encode_latents")
+    assert tensors["mean"].std().item() == pytest.approx(1, abs=1e-4)
+    assert tensors["labels"].equal(digits()[1])
+    assert about["classes"] == CLASSES
+    with torch.no_grad():
+        expected = world.codec.encode(to_unit(digits()[0][:5]))
+    torch.testing.assert_close((tensors["mean"][:5], tensors["std"][:5]), expected)
+
+
+def test_the_autoencoder_stage_writes_what_diffusers_opens(
+    tmp_path: Path, no_request: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_images(tmp_path / "train.parquet", image_set_of(*(values[:32] for values in digits())), {})
+    recipe = Autoencoder(block_out_channels=[8, 16], steps=4, batch_size=4)
+    settings = autoencoder_stage.Settings(seed=0, autoencoder=recipe)
+    files = {"config": "config.json", "weights": "diffusion_pytorch_model.safetensors"}
+
+    def make(folder: Path) -> list[bytes]:
+        outputs = {name: folder / file for name, file in files.items()}
+        run = job("train_autoencoder", settings, [tmp_path / "train.parquet"])
+        autoencoder_stage.run(settings, images=tmp_path / "train.parquet", **outputs, job=run)
+        assert sorted(path.name for path in folder.iterdir()) == sorted(files.values())
+        return [path.read_bytes() for path in outputs.values()]
+
+    whole = make(tmp_path / "whole")
+    with stopped_at(2, monkeypatch), pytest.raises(SystemExit):
+        make(tmp_path / "halves")
+    assert make(tmp_path / "halves") == whole
+    opened = AutoencoderKL.from_pretrained(tmp_path / "whole", low_cpu_mem_usage=False)
+    codec = Codec.load(tmp_path / "whole")
+    assert codec.scale == opened.config.scaling_factor != 1
+    images = to_unit(digits()[0][:3])
+    assert torch.equal(codec.encode(images)[0], opened.eval().encode(images).latent_dist.mean * codec.scale)
+
+
+# ---- generator -------------------------------------------------------------------------------------------------------
+
+
+def test_a_trained_generator_predicts_the_noise_better_for_the_right_class(world: World) -> None:
+    pixels, labels = digits()
+    with torch.no_grad():
+        clean = world.codec.encode(to_unit(pixels[:200]))[0]
+        abar, noise = training_scheduler().alphas_cumprod[600], image_noise(keys(200), "noise", LATENT)
+        noisy = abar.sqrt() * clean + (1 - abar).sqrt() * noise
+        errors = {}
+        for name, of in (("right", labels[:200]), ("wrong", (labels[:200] + 1) % 4)):
+            predicted, _ = world.denoiser(scale=1.0)(noisy, 600, world.condition(of))
+            errors[name] = F.mse_loss(predicted, noise)
+    assert errors["right"] < errors["wrong"] < 1
+
+
+def test_dropped_labels_train_the_row_of_no_class(tmp_path: Path) -> None:
+    def row(dropout: float) -> Tensor:
+        model = generator(no_resume(tmp_path), label_dropout=dropout)
+        embedding = model.transformer_blocks[0].norm1.emb.class_embedder.embedding_table.weight
+        return (
+            embedding[-1]
+            - new_transformer(0, **SHAPE).transformer_blocks[0].norm1.emb.class_embedder.embedding_table.weight[-1]
+        )
+
+    assert row(0.0).abs().max() == 0
+    assert row(0.5).abs().max() > 0
+
+
+def test_the_average_lags_behind_the_weights(tmp_path: Path) -> None:
+    start, last = new_transformer(0, **SHAPE), generator(no_resume(tmp_path), ema_decay=0.0)
+    average = generator(no_resume(tmp_path), ema_decay=0.99)
+    moved, lagged = (
+        sum(float((a - b).detach().square().sum()) for a, b in zip(one.parameters(), start.parameters(), strict=True))
+        for one in (last, average)
+    )
+    assert 0 < lagged < moved
+
+
+def test_the_generator_stage_writes_what_diffusers_opens(
+    tmp_path: Path, no_request: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mean, std, labels = latents()
+    source = tmp_path / "latents.safetensors"
+    write_tensors(source, {"mean": mean, "std": std, "labels": labels}, {}, classes=CLASSES)
+    recipe = Generator(num_layers=1, num_attention_heads=2, attention_head_dim=8, steps=4, batch_size=4)
+
+    def make(folder: Path, **options: Any) -> list[bytes]:
+        settings = generator_stage.Settings(seed=0, generator=recipe.model_copy(update=options))
+        outputs = {
+            "index": folder / "model_index.json",
+            "config": folder / "transformer" / "config.json",
+            "weights": folder / "transformer" / "diffusion_pytorch_model.safetensors",
+            "scheduler": folder / "scheduler" / "scheduler_config.json",
+        }
+        generator_stage.run(settings, latents=source, **outputs, job=job("train_generator", settings, [source]))
+        return [path.read_bytes() for path in outputs.values()]
+
+    whole = make(tmp_path / "whole")
+    with stopped_at(2, monkeypatch), pytest.raises(SystemExit):
+        make(tmp_path / "halves")
+    assert make(tmp_path / "halves") == whole
+    assert not list(tmp_path.rglob("*.resume.safetensors"))
+
+    opened, scheduler = load_generator(tmp_path / "whole")
+    assert isinstance(opened, DiTTransformer2DModel)
+    assert isinstance(scheduler, DDPMScheduler)
+    assert torch.equal(scheduler.alphas_cumprod, training_scheduler().alphas_cumprod)
+    assert opened.config.num_embeds_ada_norm == len(CLASSES)
+    assert class_conditions(tmp_path / "whole", CLASSES[::-1]) == {0: 3, 1: 2, 2: 1, 3: 0}
+
+    with pytest.raises(BadInput, match="patch_size: 3 does not divide the 8 x 8 latents"):
+        make(tmp_path / "odd", patch_size=3)

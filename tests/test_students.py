@@ -1,0 +1,454 @@
+"""What students promise: the networks and recipes of the papers, and equal weights from equal seeds, stopped or not."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tiny import CLASSES, CPU, MADE_BY, NETWORK, SIDE, StoppedAt, digits, image_set_of, job, stopped_at
+from torch import Tensor, nn
+
+import distillery.resume
+from distillery.artifacts import DamagedArtifact, read_table, read_tensors, write_images, write_tensors
+from distillery.resume import Resume
+from distillery.stages import evaluate, train_reference, train_student
+from distillery.streams import stream
+from distillery.students.augment import cutmix, flip, shift
+from distillery.students.names import known_network
+from distillery.students.networks import Classifier, Domain
+from distillery.students.settings import Protocol, Reference
+from distillery.students.training import accuracy, logits_of, schedule_factor, train_network
+
+DOMAIN = Domain(SIDE, 1)
+QUICK = Protocol(epochs=5, batch_size=16, shift=2, flip=True, cutmix=0.5, validate_every=2)
+
+
+def few(count: int = 40) -> tuple[Tensor, Tensor]:
+    pixels, labels = digits()
+    return pixels[:count], labels[:count]
+
+
+def network(*key: int | str, name: str = NETWORK) -> Classifier:
+    return Classifier(name, CLASSES, DOMAIN, key)
+
+
+def weights(classifier: Classifier) -> dict[str, Tensor]:
+    return {name: value.clone() for name, value in classifier.network.state_dict().items()}
+
+
+def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+# ---- networks --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "parameters"),
+    [
+        ("convnet6", 224, 754_570),
+        ("convnet6", 128, 748_170),
+        ("convnet5", 128, 615_690),
+        ("resnet_ap10", 224, 4_910_922),
+    ],
+)
+def test_networks_are_as_large_as_the_published_ones(name: str, size: int, parameters: int) -> None:
+    classifier = Classifier(name, [str(label) for label in range(10)], Domain(size, 3))
+    assert sum(parameter.numel() for parameter in classifier.parameters()) == parameters
+
+
+@pytest.mark.parametrize(("name", "size"), [("convnet3_w8", 20), ("resnet_ap10_w8", 16), ("resnet_ap10_w4", 96)])
+def test_a_network_answers_images_of_its_size_and_of_others(name: str, size: int) -> None:
+    classifier = Classifier(name, CLASSES, Domain(size, 3))
+    for side in (size, 32):
+        assert classifier(torch.zeros(2, 3, side, side)).shape == (2, len(CLASSES))
+
+
+def test_no_image_of_a_batch_sees_another() -> None:
+    classifier, images = network("alone", name="resnet_ap10_w8").train(), torch.randn(5, 1, SIDE, SIDE)
+    torch.testing.assert_close(classifier(images)[2:3], classifier(images[2:3]), rtol=1e-4, atol=1e-5)
+
+
+def test_images_too_small_to_be_halved_that_often_are_refused() -> None:
+    with pytest.raises(ValueError, match="convnet5 halves the image 5 times: 16 pixels are too few"):
+        network(name="convnet5")
+
+
+def test_an_unknown_network_is_refused_with_what_comes_close() -> None:
+    with pytest.raises(ValueError, match=r"unknown network 'convnet33'.*close: convnet3"):
+        known_network("convnet33")
+
+
+def test_weights_come_from_the_key_and_leave_the_global_stream_alone() -> None:
+    before = torch.get_rng_state()
+    one, other = weights(network(0, "a")), weights(network(0, "b"))
+    torch.manual_seed(7)
+    again = weights(network(0, "a"))
+    assert same(one, again)
+    assert not same(one, other)
+    torch.set_rng_state(before)
+    network(0, "a")
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_network_of_timm_is_built_by_its_name_trained_saved_and_opened(tmp_path: Path) -> None:
+    classifier = network("timm", name="test_resnet")
+    start = weights(classifier)
+    pixels, labels = few()
+    train_network(classifier, pixels, labels, Protocol(epochs=1, batch_size=20), key=("timm",), device=CPU)
+    assert not same(weights(classifier), start)
+    assert all(value.isfinite().all() for value in weights(classifier).values())
+    classifier.save(tmp_path / "student.safetensors", MADE_BY)
+    opened = Classifier.load(tmp_path / "student.safetensors", "train_student")
+    assert torch.equal(logits_of(opened, pixels), logits_of(classifier, pixels))
+
+
+# ---- files -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_saved_classifier_is_opened_and_answers_the_same(tmp_path: Path) -> None:
+    classifier = Classifier(NETWORK, CLASSES, Domain(SIDE, 1, 0.3, 0.2), ("saved",))
+    classifier.save(tmp_path / "student.safetensors", MADE_BY, accuracy_on_training_images=97.5)
+    opened = Classifier.load(tmp_path / "student.safetensors", "train_student")
+    assert torch.equal(logits_of(opened, few()[0]), logits_of(classifier, few()[0]))
+    assert (opened.name, opened.classes, opened.domain) == (NETWORK, CLASSES, classifier.domain)
+    assert not opened.training
+    assert not any(parameter.requires_grad for parameter in opened.parameters())
+
+
+def test_equal_weights_give_equal_bytes(tmp_path: Path) -> None:
+    files = [tmp_path / f"{number}.safetensors" for number in range(12)]
+    for path in files:
+        network("bytes").save(path, {"stage": "train_student", "settings": "{}"})
+    assert len({path.read_bytes() for path in files}) == 1
+
+
+@pytest.mark.parametrize("kept", [0.0, 0.1, 0.9, None])
+def test_a_damaged_classifier_names_its_file_and_its_stage(kept: float | None, tmp_path: Path) -> None:
+    path = tmp_path / "student.safetensors"
+    network().save(path, MADE_BY)
+    content = path.read_bytes()
+    path.unlink()
+    if kept is not None:
+        path.write_bytes(content[: int(len(content) * kept)])
+    with pytest.raises(DamagedArtifact, match=rf"{path}.*`train_student` makes it: delete it"):
+        Classifier.load(path, "train_student")
+
+
+@pytest.mark.parametrize(
+    "about",
+    [{}, {"network": NETWORK}, {"network": "convnet1_w8", "classes": CLASSES, "domain": {"size": 16, "channels": 1}}],
+    ids=["nothing is known", "no classes", "another network"],
+)
+def test_foreign_tensors_are_no_classifier(about: dict[str, Any], tmp_path: Path) -> None:
+    path = tmp_path / "student.safetensors"
+    write_tensors(path, weights(network()), MADE_BY, **about)
+    with pytest.raises(DamagedArtifact, match="train_student"):
+        Classifier.load(path, "train_student")
+
+
+# ---- augmentation ----------------------------------------------------------------------------------------------------
+
+
+def moved(image: Tensor, down: int, right: int) -> Tensor:
+    """The image moved by whole pixels, black where nothing comes in."""
+    far = torch.full((*image.shape[:-2], 3 * SIDE, 3 * SIDE), -1.0)
+    far[..., SIDE + down : 2 * SIDE + down, SIDE + right : 2 * SIDE + right] = image
+    return far[..., SIDE : 2 * SIDE, SIDE : 2 * SIDE]
+
+
+@pytest.mark.parametrize("most", [1, 3])
+def test_a_shift_moves_each_image_by_at_most_so_many_pixels_and_keeps_its_content(most: int) -> None:
+    images = torch.rand(600, 2, SIDE, SIDE, generator=stream("images"))
+    shifted = shift(images, most, stream("shift"))
+    steps = range(-most, most + 1)
+    found = []
+    for before, after in zip(images, shifted, strict=True):
+        fits = [(down, right) for down in steps for right in steps if torch.equal(moved(before, down, right), after)]
+        assert len(fits) == 1
+        found += fits
+    assert set(found) == {(down, right) for down in steps for right in steps}
+
+
+def test_a_flip_mirrors_about_half_of_the_images_left_to_right() -> None:
+    images = torch.rand(400, 1, 4, 4, generator=stream("images"))
+    flipped = flip(images, stream("flip"))
+    kept = (flipped == images).flatten(1).all(1)
+    turned = (flipped == images.flip(3)).flatten(1).all(1)
+    assert (kept ^ turned).all()
+    assert 150 < int(turned.sum()) < 250
+
+
+@pytest.mark.parametrize("height", [SIDE, 9])
+def test_the_share_of_cutmix_is_the_share_of_its_pixels(height: int) -> None:
+    images = torch.arange(8.0)[:, None, None, None].expand(8, 2, height, SIDE)
+    shares = []
+    for number in range(60):
+        mixed, partner, share = cutmix(images, stream("cutmix", number))
+        assert sorted(partner.tolist()) == [*range(8)]
+        for row, other in enumerate(partner.tolist()):
+            assert set(mixed[row].unique().tolist()) <= {row, other}
+            if other != row:
+                assert (mixed[row] == row).double().mean().item() == pytest.approx(share)
+        shares.append(share)
+    assert 0 <= min(shares) < 0.5
+    assert 0.9 < max(shares) <= 1
+    assert images.unique().tolist() == [*range(8)]  # its argument is left as it was
+
+
+def test_a_box_of_cutmix_is_one_box_for_the_batch() -> None:
+    images = torch.arange(8.0)[:, None, None, None].expand(8, 1, SIDE, SIDE)
+    mixed, partner, _ = cutmix(images, stream("cutmix", 3))
+    boxes = {tuple((mixed[row, 0] == row).flatten().tolist()) for row in range(8) if partner[row] != row}
+    assert len(boxes) == 1
+    inside = (~torch.tensor(boxes.pop()).view(SIDE, SIDE)).nonzero()
+    (top, left), (bottom, right) = inside.amin(0).tolist(), inside.amax(0).tolist()
+    assert len(inside) == (bottom - top + 1) * (right - left + 1)
+
+
+def test_augmentation_depends_on_its_stream_alone() -> None:
+    images = torch.rand(8, 1, SIDE, SIDE, generator=stream("images"))
+    for augment in (lambda draws: shift(images, 2, draws), lambda draws: flip(images, draws)):
+        assert torch.equal(augment(stream("one")), augment(stream("one")))
+        assert not torch.equal(augment(stream("one")), augment(stream("two")))
+
+
+# ---- the schedule ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("epochs", [1, 7, 300])
+@pytest.mark.parametrize("kind", ["cosine", "step", "constant"])
+def test_schedules_are_those_of_torch(kind: Any, epochs: int) -> None:
+    protocol = Protocol(epochs=epochs, schedule=kind)
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], 1.0)
+    scheduler: Any = {
+        "cosine": lambda: torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs),
+        "step": lambda: torch.optim.lr_scheduler.MultiStepLR(optimizer, [2 * epochs // 3, 5 * epochs // 6], 0.2),
+        "constant": lambda: torch.optim.lr_scheduler.ConstantLR(optimizer, 1.0),
+    }[kind]()
+    for epoch in range(epochs):
+        assert schedule_factor(protocol, epoch) == pytest.approx(optimizer.param_groups[0]["lr"], abs=1e-9)
+        optimizer.step()
+        scheduler.step()
+
+
+def test_schedules_at_their_edges() -> None:
+    cosine, step = Protocol(epochs=300), Protocol(epochs=300, schedule="step")
+    assert schedule_factor(cosine, 0) == 1
+    assert schedule_factor(cosine, 150) == pytest.approx(0.5)
+    assert 0 < schedule_factor(cosine, 299) < 1e-4
+    edges = [schedule_factor(step, epoch) for epoch in (0, 199, 200, 249, 250, 299)]
+    assert edges == pytest.approx([1, 1, 0.2, 0.2, 0.04, 0.04])
+
+
+# ---- training --------------------------------------------------------------------------------------------------------
+
+PROTOCOLS = {
+    "adamw": QUICK,
+    "sgd": QUICK.model_copy(update={"optimizer": "sgd", "learning_rate": 0.01, "schedule": "step"}),
+}
+
+
+@pytest.mark.parametrize("kind", PROTOCOLS)
+@pytest.mark.parametrize("stop", [1, 3, 5])
+def test_training_stopped_and_resumed_gives_the_same_bits(
+    kind: str, stop: int, tmp_path: Path, no_request: None
+) -> None:
+    def train(resume: Resume | None) -> tuple[dict[str, Tensor], list[tuple[int, float]]]:
+        classifier = network("resumed")
+        looks = train_network(
+            classifier,
+            *few(),
+            PROTOCOLS[kind],
+            key=("resumed",),
+            device=CPU,
+            resume=resume,
+            validate=lambda trained: accuracy(trained, *digits()),
+        )
+        return weights(classifier), looks
+
+    expected, history = train(None)
+    assert [epoch for epoch, _ in history] == [2, 4, 5]
+    with pytest.raises(SystemExit):
+        train(StoppedAt(tmp_path / "student", "a", stop))
+    distillery.resume._requested.clear()
+    resumed, looks = train(Resume(tmp_path / "student", "a"))
+    assert same(resumed, expected)
+    assert looks == history
+
+
+def test_looking_at_the_test_images_changes_nothing() -> None:
+    plain, watched = network("looks"), network("looks")
+    train_network(plain, *few(), QUICK, key=("looks",), device=CPU)
+    train_network(
+        watched, *few(), QUICK, key=("looks",), device=CPU, validate=lambda trained: accuracy(trained, *digits())
+    )
+    assert same(weights(plain), weights(watched))
+
+
+def test_training_neither_reads_nor_moves_the_global_stream() -> None:
+    found = []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        before = torch.get_rng_state()
+        classifier = network("global")
+        train_network(classifier, *few(), QUICK, key=("global",), device=CPU)
+        assert torch.equal(torch.get_rng_state(), before)
+        found.append(weights(classifier))
+    assert same(*found)
+
+
+def test_a_trained_network_is_left_in_eval_mode_without_gradients() -> None:
+    classifier = network("left")
+    train_network(classifier, *few(), QUICK, key=("left",), device=CPU)
+    assert not classifier.training
+    assert not any(parameter.requires_grad for parameter in classifier.parameters())
+
+
+def test_more_epochs_teach_more() -> None:
+    reached = []
+    for epochs in (1, 20):
+        classifier = network("more")
+        protocol = Protocol(epochs=epochs, batch_size=16, cutmix=0.0, shift=1)
+        train_network(classifier, *few(120), protocol, key=("more",), device=CPU)
+        reached.append(accuracy(classifier, *digits()))
+    assert reached[0] < 90 < reached[1]
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_asking_for_logits_leaves_mode_and_statistics_as_they_were(training: bool) -> None:
+    classifier = network("mode", name="test_resnet").train(training)  # it has batch norm
+    before = copy.deepcopy(classifier.state_dict())
+    logits = logits_of(classifier, few()[0], batch_size=7)
+    assert classifier.training is training
+    assert all(module.training is training for module in classifier.modules())
+    assert all(torch.equal(value, before[name]) for name, value in classifier.state_dict().items())
+    torch.testing.assert_close(logits_of(classifier.eval(), few()[0]), logits, rtol=1e-4, atol=1e-4)
+
+
+def test_accuracy_is_in_percent_of_the_images() -> None:
+    classifier, (pixels, _) = network("percent"), few(8)
+    answers = logits_of(classifier, pixels).argmax(1)
+    assert accuracy(classifier, pixels, answers) == 100
+    assert accuracy(classifier, pixels, torch.where(torch.arange(8) < 2, answers, answers + 1)) == 25
+
+
+# ---- the stages ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def distilled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("distilled")
+    pixels, labels = few(24)
+    write_images(folder / "set.parquet", image_set_of(pixels, labels, slot=np.arange(24) // 4), MADE_BY)
+    pixels, labels = (values[300:400] for values in digits())
+    write_images(folder / "test.parquet", image_set_of(pixels, labels), MADE_BY)
+    return folder
+
+
+def evaluated(distilled: Path, out: Path, **options: Any) -> list[dict[str, Any]]:
+    defaults: dict[str, Any] = {
+        "seed": 0,
+        "method": "lgd",
+        "ipc": 6,
+        "network": NETWORK,
+        "protocol": QUICK,
+        "students": 2,
+    }
+    settings = evaluate.Settings(**{**defaults, **options})
+    images, test = distilled / "set.parquet", distilled / "test.parquet"
+    evaluate.run(settings, images=images, test=test, history=out, job=job("evaluate", settings, [images, test]))
+    return read_table(out, "evaluate").to_pylist()
+
+
+def curves(rows: list[dict[str, Any]]) -> list[tuple[int, int, float]]:
+    return [(row["student"], row["epoch"], row["accuracy"]) for row in rows]
+
+
+def test_students_of_two_methods_start_from_the_same_weights_and_see_the_same_numbers(
+    distilled: Path, tmp_path: Path
+) -> None:
+    one = evaluated(distilled, tmp_path / "one.parquet", method="lgd", ipc=6)
+    other = evaluated(distilled, tmp_path / "other.parquet", method="random", ipc=2)
+    assert curves(one) == curves(other)
+    assert {(row["method"], row["ipc"]) for row in other} == {("random", 2)}
+
+
+def test_students_of_one_method_differ_and_so_do_seeds(distilled: Path, tmp_path: Path) -> None:
+    rows = curves(evaluated(distilled, tmp_path / "one.parquet"))
+    first, second = ([look[1:] for look in rows if look[0] == student] for student in (0, 1))
+    assert [epoch for epoch, _ in first] == [2, 4, 5]
+    assert first != second
+    assert curves(evaluated(distilled, tmp_path / "two.parquet", seed=1)) != rows
+
+
+@pytest.mark.parametrize("stop", [3, 2])
+def test_an_evaluation_stopped_and_resumed_gives_the_same_bytes(
+    stop: int, distilled: Path, tmp_path: Path, no_request: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evaluated(distilled, tmp_path / "whole.parquet")
+    with stopped_at(stop, monkeypatch), pytest.raises(SystemExit):
+        evaluated(distilled, tmp_path / "halves.parquet")
+    evaluated(distilled, tmp_path / "halves.parquet")
+    assert (tmp_path / "halves.parquet").read_bytes() == (tmp_path / "whole.parquet").read_bytes()
+    assert not list(tmp_path.glob("*.resume.safetensors"))
+
+
+def student(distilled: Path, out: Path, previous: Path | None = None, **options: Any) -> Classifier:
+    defaults: dict[str, Any] = {"seed": 0, "increment": 1, "network": NETWORK, "start": "fresh", "protocol": QUICK}
+    settings = train_student.Settings(**{**defaults, **options})
+    images = [distilled / "set.parquet"]
+    train_student.run(settings, images=images, previous=previous, model=out, job=job("train_student", settings, images))
+    return Classifier.load(out, "train_student")
+
+
+def test_a_continued_student_goes_on_from_the_last_one_and_a_fresh_one_does_not(
+    distilled: Path, tmp_path: Path
+) -> None:
+    still = QUICK.model_copy(update={"learning_rate": 1e-12, "weight_decay": 0.0})
+    first = student(distilled, tmp_path / "1.safetensors")
+    continued = student(
+        distilled,
+        tmp_path / "2.safetensors",
+        tmp_path / "1.safetensors",
+        increment=2,
+        start="continued",
+        protocol=still,
+    )
+    fresh = student(distilled, tmp_path / "3.safetensors", increment=2, protocol=still)
+    pixels = few()[0]
+    torch.testing.assert_close(logits_of(continued, pixels), logits_of(first, pixels), rtol=1e-4, atol=1e-4)
+    assert not torch.allclose(logits_of(fresh, pixels), logits_of(first, pixels), atol=0.1)
+
+
+def test_students_of_two_methods_start_alike_for_each_increment(distilled: Path, tmp_path: Path) -> None:
+    one, again = (student(distilled, tmp_path / f"{name}.safetensors") for name in "ab")
+    other = student(distilled, tmp_path / "c.safetensors", increment=2)
+    assert same(weights(one), weights(again))
+    assert not same(weights(one), weights(other))
+
+
+def test_a_reference_records_its_accuracy_and_resumes_to_the_same_answers(
+    distilled: Path, tmp_path: Path, no_request: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = train_reference.Settings(
+        seed=0, name="real", reference=Reference(network=NETWORK, training=PROTOCOLS["sgd"])
+    )
+
+    def make(out: Path) -> Classifier:
+        images = distilled / "test.parquet"
+        train_reference.run(settings, images=images, model=out, job=job("train_reference", settings, [images]))
+        return Classifier.load(out, "train_reference")
+
+    whole = make(tmp_path / "whole.safetensors")
+    with stopped_at(2, monkeypatch), pytest.raises(SystemExit):
+        make(tmp_path / "halves.safetensors")
+    assert same(weights(make(tmp_path / "halves.safetensors")), weights(whole))
+    assert not list(tmp_path.glob("*.resume.safetensors"))
+    _, about = read_tensors(tmp_path / "whole.safetensors", "train_reference")
+    pixels, labels = (values[300:400] for values in digits())
+    assert about["accuracy_on_training_images"] == accuracy(whole, pixels, labels)
