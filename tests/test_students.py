@@ -69,7 +69,8 @@ def test_a_network_answers_images_of_its_size_and_of_others(name: str, size: int
 
 
 def test_no_image_of_a_batch_sees_another() -> None:
-    classifier, images = network("alone", name="resnet_ap10_w8").train(), torch.randn(5, 1, SIDE, SIDE)
+    classifier = network("alone", name="resnet_ap10_w8").train()
+    images = torch.randn(5, 1, SIDE, SIDE, generator=stream("images"))
     torch.testing.assert_close(classifier(images)[2:3], classifier(images[2:3]), rtol=1e-4, atol=1e-5)
 
 

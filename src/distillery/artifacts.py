@@ -248,7 +248,7 @@ def read_images(path: Path, made_by: str) -> ImageSet:
         encoded = table["image"].chunks  # joined, more than 2 GiB of images would overflow the offsets
         return ImageSet(
             [image for chunk in encoded for image in chunk.field("bytes").to_pylist()],
-            table["label"].to_numpy(),
+            table["label"].to_numpy().copy(),
             features["label"]["names"],
             [path for chunk in encoded for path in chunk.field("path").to_pylist()],
             columns,

@@ -140,7 +140,7 @@ class Classifier(nn.Module):
         try:
             classifier = cls(about["network"], about["classes"], Domain(**about["domain"]))
             classifier.network.load_state_dict(tensors)
-        except (KeyError, RuntimeError, TypeError) as error:
+        except (KeyError, RuntimeError, TypeError, ValueError) as error:
             raise damaged(path, made_by, error) from error
         return classifier.eval().requires_grad_(False)
 

@@ -81,7 +81,10 @@ def _train_epoch(
 ) -> None:
     classifier.train()
     order = torch.randperm(len(pixels), generator=draws).to(pixels.device)
-    for batch in order.split(protocol.batch_size):
+    batches = list(order.split(protocol.batch_size))
+    if len(batches) > 1 and len(batches[-1]) == 1:  # batch norm has no variance of a single image
+        batches[-2:] = [torch.cat(batches[-2:])]
+    for batch in batches:
         images, targets = to_unit(pixels[batch]), labels[batch]
         if protocol.shift:
             images = augment.shift(images, protocol.shift, draws)
