@@ -453,3 +453,18 @@ def test_a_reference_records_its_accuracy_and_resumes_to_the_same_answers(
     _, about = read_tensors(tmp_path / "whole.safetensors", "train_reference")
     pixels, labels = (values[300:400] for values in digits())
     assert about["accuracy_on_training_images"] == accuracy(whole, pixels, labels)
+
+
+def test_a_last_batch_of_one_image_joins_the_one_before_it() -> None:
+    """Batch norm has no variance of a single value, and no image may be left out for that."""
+    pixels = torch.randint(0, 256, (9, 1, 32, 32), dtype=torch.uint8, generator=stream("pixels"))
+    classifier = Classifier("test_resnet", ["a", "b"], Domain(32, 1), ("weights",))
+    train_network(
+        classifier,
+        pixels,
+        torch.arange(9) % 2,
+        Protocol(epochs=1, batch_size=8),
+        key=("training",),
+        device=torch.device("cpu"),
+    )
+    assert all(torch.isfinite(value).all() for value in classifier.state_dict().values())

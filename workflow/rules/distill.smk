@@ -24,6 +24,7 @@ rule generate_increment:
         cost="<results>/{run}cost/generate_increment-{lgd}-{k}-{shard}.json",
     benchmark:
         "<results>/{run}benchmarks/generate_increment-{lgd}-{k}-{shard}.tsv"
+    priority: 10
     conda:
         "../../envs/distillery.yaml"
     resources:
@@ -65,6 +66,7 @@ rule score_learnability:
         cost="<results>/{run}cost/score_learnability-{lgd}-{k}.json",
     benchmark:
         "<results>/{run}benchmarks/score_learnability-{lgd}-{k}.tsv"
+    priority: 10
     conda:
         "../../envs/distillery.yaml"
     resources:
@@ -99,6 +101,7 @@ rule select_increment:
         cost="<results>/{run}cost/select_increment-{lgd}-{k}.json",
     benchmark:
         "<results>/{run}benchmarks/select_increment-{lgd}-{k}.tsv"
+    priority: 10
     conda:
         "../../envs/distillery.yaml"
     resources:
@@ -138,11 +141,11 @@ rule calibrate_guidance:
         cost="<results>/{run}cost/calibrate_guidance-{lgd}.json",
     benchmark:
         "<results>/{run}benchmarks/calibrate_guidance-{lgd}.tsv"
+    priority: 10
     conda:
         "../../envs/distillery.yaml"
-    threads: 2
     resources:
-        cpus_per_task=2,
+        cpus_per_task=1,
         gpu=1,
         mem="16GB",
         runtime="12h",
@@ -152,7 +155,7 @@ rule calibrate_guidance:
     shell:
         "python -m distillery calibrate_guidance"
         " --settings {params.settings:q}"
-        " --threads 2"
+        " --threads 1"
         " --data {input.data:q}"
         " --generator {input.generator:q}"
         " --autoencoder {input.autoencoder:q}"

@@ -1,5 +1,7 @@
 # From training images to latents and a class-conditional generator of them.
 #
+# They are what everything waits for: `priority` starts them before the evaluations that are ready too.
+#
 # in:  <results>/data/train.parquet
 # out: <results>/{run}autoencoder/   AutoencoderKL in the layout of diffusers
 #      <results>/{run}latents/train.safetensors
@@ -18,6 +20,7 @@ rule train_autoencoder:
         cost="<results>/{run}cost/train_autoencoder.json",
     benchmark:
         "<results>/{run}benchmarks/train_autoencoder.tsv"
+    priority: 20
     conda:
         "../../envs/distillery.yaml"
     threads: 2
@@ -52,6 +55,7 @@ rule encode_latents:
         cost="<results>/{run}cost/encode_latents.json",
     benchmark:
         "<results>/{run}benchmarks/encode_latents.tsv"
+    priority: 20
     conda:
         "../../envs/distillery.yaml"
     threads: 2
@@ -88,6 +92,7 @@ rule train_generator:
         cost="<results>/{run}cost/train_generator-{generator}.json",
     benchmark:
         "<results>/{run}benchmarks/train_generator-{generator}.tsv"
+    priority: 20
     conda:
         "../../envs/distillery.yaml"
     threads: 2

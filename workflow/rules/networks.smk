@@ -16,6 +16,7 @@ rule train_reference:
         cost="<results>/{run}cost/train_reference-{reference}.json",
     benchmark:
         "<results>/{run}benchmarks/train_reference-{reference}.tsv"
+    priority: 10
     conda:
         "../../envs/distillery.yaml"
     resources:
@@ -48,6 +49,7 @@ rule train_student:
         cost="<results>/{run}cost/train_student-{lgd}-{k}.json",
     benchmark:
         "<results>/{run}benchmarks/train_student-{lgd}-{k}.tsv"
+    priority: 10
     conda:
         "../../envs/distillery.yaml"
     resources:
