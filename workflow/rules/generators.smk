@@ -20,7 +20,7 @@ rule train_autoencoder:
         cost="<results>/{run}cost/train_autoencoder.json",
     benchmark:
         "<results>/{run}benchmarks/train_autoencoder.tsv"
-    priority: 20
+    priority: 100
     conda:
         "../../envs/distillery.yaml"
     threads: 2
@@ -55,7 +55,7 @@ rule encode_latents:
         cost="<results>/{run}cost/encode_latents.json",
     benchmark:
         "<results>/{run}benchmarks/encode_latents.tsv"
-    priority: 20
+    priority: 100
     conda:
         "../../envs/distillery.yaml"
     threads: 2
@@ -92,7 +92,7 @@ rule train_generator:
         cost="<results>/{run}cost/train_generator-{generator}.json",
     benchmark:
         "<results>/{run}benchmarks/train_generator-{generator}.tsv"
-    priority: 20
+    priority: 100
     conda:
         "../../envs/distillery.yaml"
     threads: 2
