@@ -22,7 +22,8 @@ from PIL import Image, ImageCms
 
 from distillery.artifacts import ImageSet, image_table, read_images, read_table
 from distillery.data import ingest as ingest_module
-from distillery.data.ingest import Unusable, fit_image, hold_out
+from distillery.data.fit import Unusable, fit_image
+from distillery.data.ingest import hold_out
 from distillery.data.pixels import load_pixels, to_bytes, to_unit
 from distillery.data.settings import Dataset, Digits, Folder, Holdout, Parquet
 from distillery.data.sources import class_list, class_names, has_test_split, input_files, listing_digest, records
