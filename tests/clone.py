@@ -122,8 +122,12 @@ class Clone:
         assert done.returncode == 0, done.stdout
         return done.stdout
 
-    def killed(self, number: signal.Signals, after: float) -> bool:
-        """Start the smoke experiment and send a signal to its whole process group after some seconds.
+    def killed(self, number: signal.Signals, jobs: int, seconds: float) -> bool:
+        """Run the smoke experiment and send a signal to its whole process group on the way.
+
+        Args:
+            jobs: the signal comes when so many jobs are done, those of earlier runs included,
+            seconds: and so much time has passed since.
 
         Returns:
             Whether it was still running.
@@ -137,14 +141,20 @@ class Clone:
             start_new_session=True,
         )
         try:
-            process.wait(after)
-            return False
-        except subprocess.TimeoutExpired:
+            enough = f"less than {jobs} jobs in ten minutes"
+            wait_until(lambda: process.poll() is not None or self.jobs_done() >= jobs, 600, enough)
+            time.sleep(seconds)
+            if process.poll() is not None:
+                return False
             os.killpg(process.pid, number)
             return True
         finally:
             wait_until(lambda: not self.processes(), 120, f"jobs in {self.folder} outlive signal {number}")
             process.wait()
+
+    def jobs_done(self) -> int:
+        """How many jobs have said what they cost."""
+        return len(list((self.folder / "results").rglob("cost/*.json")))
 
     def processes(self) -> list[psutil.Process]:
         """Processes that work in this folder, the dead ones that wait for their parent left out."""

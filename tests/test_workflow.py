@@ -447,14 +447,13 @@ def differing(one: dict[str, bytes], other: dict[str, bytes]) -> list[str]:
 
 def test_killed_again_and_again_it_ends_with_the_same_bytes(finished: Finished, tmp_path: Path) -> None:
     clone, draws = Clone.of_project(tmp_path / "killed"), random.Random(0)
-    signals = [signal.SIGKILL, signal.SIGTERM, signal.SIGKILL]
-    hit = 0
-    for number in signals:
-        after = draws.uniform(0.2, 0.4) * finished.seconds
-        hit += clone.killed(number, after)
+    signals, whole = [signal.SIGKILL, signal.SIGTERM, signal.SIGKILL], finished.clone.jobs_done()
+    for part, number in enumerate(signals):
+        jobs = int((part + draws.random()) / (len(signals) + 1) * whole)
+        seconds = draws.uniform(0, 4)
+        assert clone.killed(number, jobs, seconds), "the run was over before the signal"
         left = [path.name for path in (clone.folder / "results").rglob("*.resume.safetensors")]
-        print(f"{number.name} after {after:.0f} s; resume files: {', '.join(left) or 'none'}")
-    assert hit == len(signals), "the run was over before the last signal"
+        print(f"{number.name} {seconds:.1f} s after {jobs} of {whole} jobs; resume files: {', '.join(left) or 'none'}")
     clone.smoke()
     assert differing(clone.artifacts(), finished.clone.artifacts()) == []
     assert clone.plan().nothing
