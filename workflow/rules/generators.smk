@@ -1,7 +1,7 @@
 # From training images to latents and a class-conditional generator of them.
 #
 # They are what everything waits for: `priority` starts them before the evaluations that are ready too. One thread each:
-# on small models a second one gains a quarter, and where another process wants the core it costs a factor of ten.
+# on small models a second one gains a third, and where another process wants its core it costs many times that.
 #
 # in:  <results>/data/train.parquet
 # out: <results>/{run}autoencoder/   AutoencoderKL in the layout of diffusers
