@@ -26,6 +26,7 @@ import pytest
 import yaml
 from clone import PROJECT, SMOKE, SMOKE_RUN, Clone, Plan, wait_until
 from PIL import Image
+from safetensors import safe_open
 
 from distillery.artifacts import read_images
 
@@ -472,14 +473,12 @@ def test_a_lock_without_a_dead_holder_stays(tree: Clone) -> None:
 def test_a_stage_that_is_killed_resumes_and_ends_with_the_same_bytes(tree: Clone, finished: Finished) -> None:
     folder = "results/smoke/generators/dit"
     weights = f"{folder}/transformer/diffusion_pytorch_model.safetensors"
-    settings = tree.python(
-        "import json, safetensors\n"
-        f"with safetensors.safe_open({weights!r}, 'pt') as file:\n"
-        "    print(json.loads(file.metadata()['distillery'])['settings'])"
-    )
+    with safe_open(tree.folder / weights, "pt") as file:
+        made = json.loads(file.metadata()["distillery"])
     shutil.rmtree(tree.folder / folder)
     command = [
-        sys.executable, "-m", "distillery", "train_generator", "--settings", settings, "--threads", "2",
+        sys.executable, "-m", "distillery", "train_generator",
+        "--settings", made["settings"], "--threads", made["threads"],
         "--latents", "results/smoke/latents/train.safetensors", "--index", f"{folder}/model_index.json",
         "--config", f"{folder}/transformer/config.json", "--weights", weights,
         "--scheduler", f"{folder}/scheduler/scheduler_config.json", "--checkpoint-seconds", "0",
