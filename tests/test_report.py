@@ -276,7 +276,7 @@ def test_an_ipc_that_was_not_evaluated_is_refused(tmp_path: Path, capsys: pytest
     assert "no mean over networks at IPC 20; there is IPC [10]" in capsys.readouterr().err
 
 
-def test_settings_take_methods_in_the_order_of_the_experiment() -> None:
+def test_settings_name_methods_in_alphabetical_order_whatever_that_of_the_file() -> None:
     lgd = SimpleNamespace(
         kind="lgd",
         learnability=SimpleNamespace(strength="auto", reference_weight=0.5),
@@ -288,16 +288,16 @@ def test_settings_take_methods_in_the_order_of_the_experiment() -> None:
         evaluation=SimpleNamespace(networks=["convnet"]),
         analysis=SimpleNamespace(redundancy=SimpleNamespace(baseline=None)),
     )
-    assert tabulate_accuracy.Settings.of(experiment).methods == ["z", "a"]
+    assert tabulate_accuracy.Settings.of(experiment).methods == ["a", "z"]
     settings = plot_front.Settings.of(experiment, seed="0")
     assert settings.ipc == 50
-    assert settings.methods[0].model_dump() == {
+    assert settings.methods[1].model_dump() == {
         "name": "z",
         "strength": "auto",
         "reference_weight": 0.5,
         "deviation": 0.0,
     }
-    assert settings.methods[1].strength is None
+    assert settings.methods[0].strength is None
 
 
 def calibration(path: Path) -> Path:
@@ -383,8 +383,10 @@ def test_small_images_stay_crisp_on_the_contact_sheet(tmp_path: Path) -> None:
 
 
 def test_a_contact_sheet_of_nothing_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run("plot_increments", {"method": "lgd"}, tmp_path, FIGURE_FILES, increments=[]) == 1
-    assert "no increments were given" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as stopped:
+        run("plot_increments", {"method": "lgd"}, tmp_path, FIGURE_FILES, increments=[])
+    assert stopped.value.code == 2
+    assert "--increments: expected at least one argument" in capsys.readouterr().err
 
 
 def test_the_contact_sheet_says_what_it_leaves_out() -> None:
