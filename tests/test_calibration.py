@@ -26,7 +26,7 @@ from distillery.guidance.pilot import Calibrated, Pilot, calibrate, curve_table,
 from distillery.guidance.settings import Calibration, Deviation, Learnability
 from distillery.resume import Resume
 from distillery.stages import calibrate_guidance
-from distillery.students.settings import Protocol
+from distillery.students.settings import Recipe
 
 Point = tuple[float, float]
 """A relative strength and a weight of the reference."""
@@ -293,9 +293,9 @@ def test_the_confirmation_uses_the_candidates_and_the_memory_of_the_run(
 
 def test_a_teacher_gives_the_accuracy_of_a_student_of_seed_and_pilot(world: World) -> None:
     pixels, labels = digits()
-    protocol = Protocol(epochs=3, batch_size=8, cutmix=0.0, shift=0)
+    recipe = Recipe(epochs=3, batch_size=8, learning_rate=2e-3)
     seed = image_set_of(pixels[:40], labels[:40])
-    pilot = pilot_of(world, teach=teacher("convnet2_w8", seed, (pixels, labels), protocol, ("teach",), CPU))
+    pilot = pilot_of(world, teach=teacher("convnet2_w8", seed, (pixels, labels), recipe, ("teach",), CPU))
     found = pilot.measure(0.0, 0.5)
     assert found.pilot_accuracy is not None
     assert 0.25 < found.pilot_accuracy <= 1
@@ -345,7 +345,7 @@ class Stage:
                 images=16, relative_strengths=[1 / 16, 1 / 4], reference_weights=[1.0, 3.0], validity=0.2
             ),
             "judge": "real",
-            "student_protocol": Protocol(epochs=2, batch_size=8),
+            "student_recipe": Recipe(epochs=2, batch_size=8, learning_rate=2e-3),
         }
         self.settings = calibrate_guidance.Settings(**{**defaults, **options})
 

@@ -117,11 +117,12 @@ ONE_KEY = {
     "a block that is empty": (at("methods.dit", None), "methods.dit: input should be a valid dictionary"),
     "a kind that does not exist": (
         at("methods.random.kind", "rndom"),
-        "methods.random.kind: no kind 'rndom'; did you mean 'random'?; allowed: plain, lgd, random",
+        "methods.random.kind: no kind 'rndom'; did you mean 'random'?; allowed: plain, lgd, random, herding, k_center,"
+        " full",
     ),
     "a method without its kind": (
         without("methods.random.kind"),
-        "methods.random.kind: missing; allowed: plain, lgd, random",
+        "methods.random.kind: missing; allowed: plain, lgd, random, herding, k_center, full",
     ),
     "a source without its kind": (
         without("dataset.source.kind"),
@@ -138,20 +139,20 @@ ONE_KEY = {
     "a name that is a number": (at("name", 5), "name: input should be a valid string (given: 5)"),
     "a word for a number": (
         at("evaluation.protocol.learning_rate", "abc"),
-        "evaluation.protocol.learning_rate: input should be a valid number (given: 'abc')",
+        "evaluation.protocol.learning_rate: input should be a valid number or a valid dictionary (given: 'abc')",
     ),
     "text for a number": (
         at("evaluation.protocol.learning_rate", "5"),
-        "evaluation.protocol.learning_rate: input should be a valid number (given: '5')",
+        "evaluation.protocol.learning_rate: input should be a valid number or a valid dictionary (given: '5')",
     ),
     "text for a whole number": (at("ipc", ["2"]), "ipc[0]: input should be a valid integer (given: '2')"),
     "a broken number for a whole one": (
         at("evaluation.protocol.epochs", 10.5),
-        "evaluation.protocol.epochs: input should be a valid integer (given: 10.5)",
+        "evaluation.protocol.epochs: input should be a valid integer or a valid dictionary (given: 10.5)",
     ),
     "yes for a whole number": (
         at("evaluation.protocol.epochs", True),
-        "evaluation.protocol.epochs: input should be a valid integer (given: True)",
+        "evaluation.protocol.epochs: input should be a valid integer or a valid dictionary (given: True)",
     ),
     "a number for yes or no": (
         at("evaluation.protocol.flip", 1),
@@ -159,7 +160,7 @@ ONE_KEY = {
     ),
     "not a number": (
         at("evaluation.protocol.learning_rate", float("nan")),
-        "evaluation.protocol.learning_rate: input should be a finite number (given: nan)",
+        "evaluation.protocol.learning_rate: input should be a finite number or a valid dictionary (given: nan)",
     ),
     "one size without a list": (at("ipc", 2), "ipc: input should be a valid list (given: 2)"),
     "no size": (at("ipc", []), "ipc: list should have at least 1 item"),
@@ -340,19 +341,23 @@ TOGETHER = {
     ),
     "a network too deep for the images": (
         at("evaluation.networks", ["convnet5_w8"]),
-        "evaluation.networks[0]: convnet5_w8 needs images of at least 32 pixels, but dataset.resolution is 16",
+        "evaluation.networks[0]: convnet5 halves the image 5 times: 16 pixels are too few,"
+        " it takes 32 or more, but dataset.resolution is 16",
     ),
     "a reference too deep for the images": (
         at("references.real.network", "convnet5"),
-        "references.real.network: convnet5 needs images of at least 32 pixels, but dataset.resolution is 16",
+        "references.real.network: convnet5 halves the image 5 times: 16 pixels are too few,"
+        " it takes 32 or more, but dataset.resolution is 16",
     ),
     "a student too deep for the images": (
         at("methods.lgd.student.network", "convnet6"),
-        "methods.lgd.student.network: convnet6 needs images of at least 64 pixels, but dataset.resolution is 16",
+        "methods.lgd.student.network: convnet6 halves the image 6 times: 16 pixels are too few,"
+        " it takes 64 or more, but dataset.resolution is 16",
     ),
     "a judge of redundancy too deep for the images": (
         at("analysis.redundancy.network", "convnet9"),
-        "analysis.redundancy.network: convnet9 needs images of at least 512 pixels, but dataset.resolution is 16",
+        "analysis.redundancy.network: convnet9 halves the image 9 times: 16 pixels are too few,"
+        " it takes 512 or more, but dataset.resolution is 16",
     ),
 }
 

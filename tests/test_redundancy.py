@@ -17,9 +17,9 @@ from distillery.artifacts import read_table, write_images
 from distillery.resume import Resume
 from distillery.stages import measure_redundancy
 from distillery.streams import stream
-from distillery.students.settings import Protocol
+from distillery.students.settings import Recipe
 
-PROTOCOL = Protocol(epochs=15, batch_size=8, learning_rate=4e-3, shift=0, cutmix=0.0)
+RECIPE = Recipe(epochs=15, batch_size=8, learning_rate=4e-3)
 C = len(CLASSES)
 
 
@@ -38,7 +38,7 @@ def measured(increments: list[tuple[Tensor, Tensor]], students: int = 1, **optio
         torch.cat([torch.full((len(labels),), number) for number, (_, labels) in enumerate(increments)]),
         classes=CLASSES,
         network=NETWORK,
-        protocol=PROTOCOL,
+        recipe=RECIPE,
         students=students,
         seed=0,
         device=CPU,
@@ -118,7 +118,7 @@ def test_an_interrupted_measurement_goes_on_where_it_was(stop: int, tmp_path: Pa
     left = [stop]
 
     def stopping(part: str) -> Resume:
-        step, left[0] = left[0], left[0] - PROTOCOL.epochs
+        step, left[0] = left[0], left[0] - RECIPE.epochs
         return StoppedAt(tmp_path / part, "a", step)
 
     with pytest.raises(SystemExit):
@@ -144,7 +144,7 @@ def test_the_stage_cuts_a_set_into_increments_by_slot(tmp_path: Path) -> None:
     images = image_set_of(pixels[order], labels[order], slot=slots[order.numpy()])
     write_images(tmp_path / "set.parquet", images, {})
     settings = measure_redundancy.Settings(
-        seed=0, method="dit", increment_size=2, network=NETWORK, protocol=PROTOCOL, students=1
+        seed=0, method="dit", increment_size=2, network=NETWORK, recipe=RECIPE, students=1
     )
     out = tmp_path / "matrix.parquet"
     run = job("measure_redundancy", settings, [tmp_path / "set.parquet"])

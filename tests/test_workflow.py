@@ -30,6 +30,7 @@ from safetensors import safe_open
 
 from distillery.artifacts import read_images
 
+PROTOCOL = "small+epochs=10@1_2@full+looks=2"
 METHODS, SIZES, CLASSES = ["dit", "lgd", "random"], [1, 2], ["0", "1", "7"]
 
 AIM_SECONDS, MOST_SECONDS = 90, 180
@@ -123,7 +124,9 @@ def test_the_accuracy_table_has_its_columns_and_a_row_for_all(finished: Finished
     ]
     networks = ["convnet2_w8", "mean"]
     assert [row[:5] for row in rows] == [
-        [method, str(ipc), network, "smoke", "2"] for method in METHODS for ipc in SIZES for network in networks
+        [method, str(ipc), network, PROTOCOL, "2"]
+        for method, ipc in [("dit", 1), ("dit", 2), ("full", 90), ("lgd", 1), ("lgd", 2), ("random", 1), ("random", 2)]
+        for network in networks
     ]
     for row in rows:
         accuracy, best = float(row[5]), float(row[7])
@@ -255,9 +258,10 @@ def test_an_edit_of_the_sampler_reruns_sampling_and_what_follows(tree: Clone) ->
         pytest.param(
             lambda e: e["evaluation"]["protocol"].update(epochs=11),
             {
-                "evaluate": 6,
+                "evaluate": 7,
                 "measure_redundancy": 2,
                 "tabulate_accuracy": 1,
+                "tabulate_statistics": 1,
                 "tabulate_redundancy": 1,
                 "plot_accuracy": 1,
                 "plot_redundancy": 1,
@@ -267,9 +271,10 @@ def test_an_edit_of_the_sampler_reruns_sampling_and_what_follows(tree: Clone) ->
         pytest.param(
             lambda e: e["evaluation"]["protocol"].update(learning_rate=0.01, weight_decay=2e-3),
             {
-                "evaluate": 6,
+                "evaluate": 7,
                 "measure_redundancy": 2,
                 "tabulate_accuracy": 1,
+                "tabulate_statistics": 1,
                 "tabulate_redundancy": 1,
                 "plot_accuracy": 1,
                 "plot_redundancy": 1,
@@ -278,12 +283,12 @@ def test_an_edit_of_the_sampler_reruns_sampling_and_what_follows(tree: Clone) ->
         ),
         pytest.param(
             lambda e: e["evaluation"].update(students=3),
-            {"evaluate": 6, "tabulate_accuracy": 1, "plot_accuracy": 1},
+            {"evaluate": 7, "tabulate_accuracy": 1, "tabulate_statistics": 1, "plot_accuracy": 1},
             id="the number of evaluated networks",
         ),
         pytest.param(
             lambda e: e["evaluation"].update(networks=["convnet2_w8", "convnet1_w8"]),
-            {"evaluate": 6, "tabulate_accuracy": 1, "plot_accuracy": 1},
+            {"evaluate": 7, "tabulate_accuracy": 1, "tabulate_statistics": 1, "plot_accuracy": 1},
             id="one more network",
         ),
         pytest.param(
@@ -336,8 +341,8 @@ def test_one_more_method_makes_only_what_is_new(tree: Clone) -> None:
     tree.change(lambda e: e["methods"].update(other={"kind": "plain", "generator": "dit"}))
     plan = tree.plan()
     assert plan.rules == Counter(
-        sample=2, collect=2, evaluate=2, tabulate_accuracy=1, plot_accuracy=1, tabulate_redundancy=1,
-        plot_redundancy=1,
+        sample=2, collect=2, evaluate=2, tabulate_accuracy=1, tabulate_statistics=1, plot_accuracy=1,
+        tabulate_redundancy=1, plot_redundancy=1,
     )  # fmt: skip
     made = {output for output in plan.outputs if "/distilled/" in output or "/evaluation/" in output}
     assert all("/other/" in output for output in made)
@@ -376,7 +381,9 @@ def test_an_experiment_file_replaces_the_default_whole(tmp_path: Path, name: str
     (clone.folder / "experiments/own.yaml").write_text(yaml.safe_dump(OWN), "utf-8")
     named = [] if name == "own" else ["--config", f"name={name}"]
     plan = clone.plan("-p", *named, experiment="experiments/own.yaml")
-    assert plan.rules == Counter(ingest=1, select=1, collect=1, evaluate=1, tabulate_accuracy=1, plot_accuracy=1)
+    assert plan.rules == Counter(
+        ingest=1, select=1, collect=1, evaluate=2, tabulate_accuracy=1, tabulate_statistics=1, plot_accuracy=1
+    )
     assert {output.split("/")[1] for output in plan.outputs} == {name}
     evaluated = settings_of(plan, "evaluate")
     assert (evaluated["method"], evaluated["ipc"], evaluated["network"]) == ("chance", 3, "convnet1_w8")
@@ -410,7 +417,7 @@ def test_a_wrong_experiment_ends_before_anything_is_planned(tmp_path: Path) -> N
     "damaged",
     [
         {
-            "distilled/dit/ipc1.parquet": ("collect", "evaluation/dit/ipc1/convnet2_w8.parquet"),
+            "distilled/dit/ipc1.parquet": ("collect", f"evaluation/dit/ipc1/convnet2_w8/{PROTOCOL}.parquet"),
             "reference/real.safetensors": ("train_reference", "distilled/lgd/guidance.json"),
         },
         {

@@ -32,7 +32,7 @@ from distillery.resume import Resume
 from distillery.settings import Block, canonical
 from distillery.streams import Key, stream
 from distillery.students.networks import Classifier, Domain
-from distillery.students.settings import Protocol
+from distillery.students.settings import Recipe
 from distillery.students.training import train_network
 
 CPU = torch.device("cpu")
@@ -276,9 +276,9 @@ def build_world(folder: Path) -> World:
     world = World(folder, codec, dit, student, reference)
     few = torch.arange(len(CLASSES)).repeat(2)
     _, drawn = world.renderer(steps=20).render(keys(len(few), "seed"), few, world.condition(few))
-    recipe = Protocol(epochs=30, batch_size=8, shift=0, cutmix=0.0)
+    recipe = Recipe(epochs=30, batch_size=8, learning_rate=2e-3)
     train_network(student, drawn, few, recipe, key=("tiny", "student"), device=CPU)
-    recipe = Protocol(epochs=8, batch_size=32, shift=1, cutmix=0.0)
+    recipe = Recipe(epochs=8, batch_size=32, learning_rate=2e-3, shift=1)
     train_network(reference, pixels, labels, recipe, key=("tiny", "reference"), device=CPU)
     student.save(folder / "student.safetensors", MADE_BY)
     reference.save(folder / "reference.safetensors", MADE_BY)

@@ -5,6 +5,7 @@ torch is imported inside the functions: a lease has to be taken before torch loo
 
 from __future__ import annotations
 
+import ctypes
 import os
 import tempfile
 from pathlib import Path
@@ -53,9 +54,24 @@ def prepare(threads: int) -> torch.device:
     """Set torch up so that equal work gives equal bytes, and return the device to compute on."""
     import torch
 
+    _keep_memory()
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(True, warn_only=True)
     if torch.cuda.is_available():
         torch.backends.cudnn.benchmark = False
         return torch.device("cuda")
     return torch.device("cpu")
+
+
+def _keep_memory() -> None:
+    """Let the C library keep what torch frees: given back, every large tensor is paid for again in page faults.
+
+    Worth a sixth to a third of a training step of a small network. Of glibc alone; elsewhere nothing happens.
+    """
+    mmap_threshold, trim_threshold = -3, -1  # the names of malloc.h
+    try:
+        adjust = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):
+        return
+    adjust(mmap_threshold, 1 << 25)  # the most that glibc takes
+    adjust(trim_threshold, (1 << 31) - 1)

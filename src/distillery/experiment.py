@@ -10,6 +10,7 @@ import json
 import typing
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
@@ -18,10 +19,10 @@ from distillery.data.settings import Dataset
 from distillery.data.sources import class_names
 from distillery.diffusion.settings import Autoencoder, Generator
 from distillery.guidance.settings import Calibration, Deviation, Learnability
-from distillery.selection.settings import Random
+from distillery.selection.settings import Full, Herding, KCenter, Random
 from distillery.settings import Block, Count, Fraction, Name
-from distillery.students.names import least_side
-from distillery.students.settings import Evaluation, Network, Reference, Student
+from distillery.students.names import refused_side
+from distillery.students.settings import Evaluation, Network, Protocol, Recipe, Reference, Student
 
 
 class Plain(Block):
@@ -61,7 +62,10 @@ class LGD(Block):
         return "auto" in (self.learnability.strength, self.learnability.reference_weight)
 
 
-Method = Annotated[Plain | LGD | Random, Field(discriminator="kind")]
+Method = Annotated[Plain | LGD | Random | Herding | KCenter | Full, Field(discriminator="kind")]
+
+REAL = ("random", "herding", "k_center")
+"""The kinds of method that choose real images."""
 
 
 class Redundancy(Block):
@@ -74,10 +78,18 @@ class Redundancy(Block):
     students: Count = 3
 
 
+class Published(Block):
+    """Which published numbers stand beside ours; only equal protocols are compared."""
+
+    dataset: str = Field(description="As in the table of published numbers: imagenette, imagewoof, imagenet1k, …")
+    methods: dict[Name, str] = Field(min_length=1, description="Our method -> its published name.")
+
+
 class Analysis(Block):
     """What is measured beside accuracy."""
 
     redundancy: Redundancy = Redundancy()
+    published: Published | None = None
     front: bool = Field(False, description="Accuracy against redundancy over all methods, as a table and a figure.")
 
 
@@ -96,6 +108,24 @@ class Experiment(Block):
     ipc: list[Count] = Field(min_length=1, description="Images per class.")
     evaluation: Evaluation
     analysis: Analysis = Analysis()
+
+    @cached_property
+    def classes(self) -> int:
+        """How many classes the data has."""
+        return len(self.dataset.classes or class_names(self.dataset.source))
+
+    def recipe(self, protocol: Protocol, network: str, ipc: int | str) -> Recipe:
+        """The constants of a protocol for one network and one size: images per class, or `full`."""
+        size: int | Literal["full"] = "full" if ipc == "full" else int(ipc)
+        return protocol.recipe(network=network, ipc=size, classes=self.classes)
+
+    def sizes(self, method: str) -> list[int] | list[str]:
+        """The sizes that a method is evaluated at."""
+        return ["full"] if self.methods[method].kind == "full" else sorted(self.ipc)
+
+    def first_of(self, kind: str) -> str | None:
+        """The first method of a kind, by name."""
+        return min((name for name, method in self.methods.items() if method.kind == kind), default=None)
 
     def increments(self, method: str) -> int:
         """How many increments the largest set of an LGD method has."""
@@ -124,7 +154,7 @@ class Experiment(Block):
     def stream(self, method: str) -> str:
         """The name of the stream that a generating method draws from."""
         found = self.methods[method]
-        return (None if isinstance(found, Random) else found.stream) or method
+        return (found.stream if isinstance(found, Plain | LGD) else None) or method
 
 
 class ExperimentError(Exception):
@@ -138,12 +168,23 @@ def load(config: Mapping[str, Any]) -> Experiment:
         ExperimentError: one line per fault, each with the path of the key and what is allowed.
     """
     try:
-        experiment = Experiment.model_validate(dict(config))
+        experiment = Experiment.model_validate(_with_yardsticks(config))
     except ValidationError as error:
         raise ExperimentError("\n".join(_describe(error.errors(), config))) from None
     if faults := list(_contradictions(experiment)):
         raise ExperimentError("\n".join(faults))
     return experiment
+
+
+def _with_yardsticks(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The experiment with the rows that every table has: random real images of equal number, and all of them."""
+    methods, evaluation = config.get("methods"), config.get("evaluation")
+    if not isinstance(methods, Mapping) or not methods or not isinstance(evaluation, Mapping):
+        return dict(config)
+    kinds = [method.get("kind") for method in methods.values() if isinstance(method, Mapping)]
+    wanted = ["random", *(["full"] if evaluation.get("full_data", True) is True else [])]
+    added = {kind if kind not in methods else f"{kind}-real": {"kind": kind} for kind in wanted if kind not in kinds}
+    return {**config, "methods": {**methods, **added}}
 
 
 def schema() -> dict[str, Any]:
@@ -262,11 +303,16 @@ def _contradictions(experiment: Experiment) -> Iterator[str]:
     yield from _twice("seeds", experiment.seeds)
     yield from _twice("ipc", experiment.ipc)
     yield from _twice("evaluation.networks", experiment.evaluation.networks)
-    yield from _contradictions_of_sides(experiment)
+    if known:
+        yield from _contradictions_of_sides(experiment)
+        yield from _contradictions_of_protocols(experiment)
     classes = len(experiment.dataset.classes or known)
     for name, method in experiment.methods.items():
         key = f"methods.{name}"
-        if isinstance(method, Random):
+        if isinstance(method, Herding | KCenter) and method.features not in experiment.references:
+            there = ", ".join(experiment.references) or "none"
+            yield f"{key}.features: no reference {method.features!r}; references: {there}"
+        if not isinstance(method, Plain | LGD):
             continue
         if method.generator not in experiment.generators:
             there = ", ".join(experiment.generators) or "none"
@@ -328,22 +374,69 @@ def _contradictions_of_sides(experiment: Experiment) -> Iterator[str]:
         guided, channels = generator.sampling.cfg_channels, autoencoder.latent_channels
         if guided != "all" and guided > channels:
             yield f"{key}.sampling.cfg_channels: {guided} of {channels} channels; allowed: 1 to {channels}, or all"
-    for key, network in _networks(experiment):
-        if (least := least_side(network)) > side:
-            yield f"{key}: {network} needs images of at least {least} pixels, but dataset.resolution is {side}"
+    for key, network, protocol in _networks(experiment):
+        size = protocol.side(experiment.classes)
+        if why := refused_side(network, size or side):
+            where = f"the size of protocol {protocol.label}" if size else "dataset.resolution"
+            seen = size or side
+            yield f"{key}: {why}, but {where} is {seen}"
 
 
-def _networks(experiment: Experiment) -> Iterator[tuple[str, str]]:
-    """Every network that the file names, with its key."""
-    for index, network in enumerate(experiment.evaluation.networks):
-        yield f"evaluation.networks[{index}]", network
+def _networks(experiment: Experiment) -> Iterator[tuple[str, str, Protocol]]:
+    """Every network that the file names, with its key and the protocol that trains it."""
+    first = experiment.evaluation.protocols[0]
+    for protocol in experiment.evaluation.protocols:
+        for index, network in enumerate(experiment.evaluation.networks):
+            yield f"evaluation.networks[{index}]", network, protocol
     for name, reference in experiment.references.items():
-        yield f"references.{name}.network", reference.network
+        yield f"references.{name}.network", reference.network, reference.training
     for name, method in experiment.methods.items():
         if isinstance(method, LGD) and method.student.network:
-            yield f"methods.{name}.student.network", method.student.network
+            yield f"methods.{name}.student.network", method.student.network, method.student.protocol or first
     if experiment.analysis.redundancy.network:
-        yield "analysis.redundancy.network", experiment.analysis.redundancy.network
+        yield "analysis.redundancy.network", experiment.analysis.redundancy.network, first
+
+
+def _contradictions_of_protocols(experiment: Experiment) -> Iterator[str]:
+    """Whether every protocol can be carried out: its labels have a teacher, its networks a learning rate."""
+    evaluation = experiment.evaluation
+    yield from _twice("evaluation.protocol", [protocol.label for protocol in evaluation.protocols])
+    if evaluation.baseline is not None and evaluation.baseline not in experiment.methods:
+        there = ", ".join(experiment.methods)
+        yield f"evaluation.baseline: no method {evaluation.baseline!r}; methods: {there}"
+    for index, protocol in enumerate(evaluation.protocols):
+        key = f"evaluation.protocol[{index}]" if isinstance(evaluation.protocol, list) else "evaluation.protocol"
+        for network in evaluation.networks:
+            try:
+                recipe = experiment.recipe(protocol, network, experiment.ipc[0])
+            except ValueError as error:
+                yield f"{key}: {error}"
+                continue
+            yield from _contradictions_of_labels(experiment, key, recipe)
+            break
+    for name, reference in experiment.references.items():
+        if experiment.recipe(reference.training, reference.network, "full").labels == "soft":
+            yield f"references.{name}.training.labels: soft ones need a teacher, and this has none; allowed: hard"
+    for name, method in experiment.methods.items():
+        if isinstance(method, LGD):
+            protocol = method.student.protocol or evaluation.protocols[0]
+            network = method.student.network or evaluation.networks[0]
+            if experiment.recipe(protocol, network, method.increment_size).labels == "soft":
+                yield (
+                    f"methods.{name}.student.protocol: the student learns from hard labels, and "
+                    f"{protocol.label} has soft ones; give another protocol here"
+                )
+
+
+def _contradictions_of_labels(experiment: Experiment, key: str, recipe: Recipe) -> Iterator[str]:
+    """Whether soft labels have a teacher, and hard ones none."""
+    there = ", ".join(experiment.references) or "none yet"
+    if recipe.labels == "soft" and recipe.teacher is None:
+        yield f"{key}.teacher: soft labels need a teacher; allowed: one of references ({there})"
+    elif recipe.labels == "hard" and recipe.teacher is not None:
+        yield f"{key}.teacher: labels are hard, so there is nothing to teach; leave it out, or set labels: soft"
+    elif recipe.teacher is not None and recipe.teacher not in experiment.references:
+        yield f"{key}.teacher: no reference {recipe.teacher!r}; references: {there}"
 
 
 def _contradictions_of_lgd(experiment: Experiment, name: str, method: LGD) -> Iterator[str]:
@@ -378,6 +471,9 @@ def _contradictions_of_analysis(experiment: Experiment) -> Iterator[str]:
     for method in dict.fromkeys([*redundancy.methods, *filter(None, [redundancy.baseline])]):
         if method not in experiment.methods:
             yield f"analysis.redundancy: no method {method!r}; methods: {', '.join(experiment.methods)}"
+    for method in experiment.analysis.published.methods if experiment.analysis.published else ():
+        if method not in experiment.methods:
+            yield f"analysis.published.methods: no method {method!r}; methods: {', '.join(experiment.methods)}"
     if experiment.analysis.front and not (redundancy.methods and redundancy.baseline):
         yield "analysis.front: needs analysis.redundancy.methods and analysis.redundancy.baseline"
     if redundancy.methods and max(experiment.ipc) % redundancy.increment_size:

@@ -31,8 +31,9 @@ RUNS = [EXPERIMENT.run(seed) for seed in EXPERIMENT.seeds]
 
 KINDS = {
     kind: [name for name, method in EXPERIMENT.methods.items() if method.kind == kind]
-    for kind in ("lgd", "plain", "random")
+    for kind in ("lgd", "plain", *experiments.REAL, "full")
 }
+PROTOCOLS = [protocol.label for protocol in EXPERIMENT.evaluation.protocols]
 
 
 def one_of(names):
@@ -45,12 +46,13 @@ wildcard_constraints:
     method=one_of(EXPERIMENT.methods),
     lgd=one_of(KINDS["lgd"]),
     plain=one_of(KINDS["plain"]),
-    real=one_of(KINDS["random"]),
+    real=one_of([name for kind in experiments.REAL for name in KINDS[kind]]),
     generator=one_of(EXPERIMENT.generators),
     reference=one_of(EXPERIMENT.references),
     network=one_of(EXPERIMENT.evaluation.networks),
+    protocol=one_of(PROTOCOLS),
     k=r"[1-9]\d*",
-    ipc=r"[1-9]\d*",
+    ipc=r"[1-9]\d*|full",
     shard=r"\d+",
 
 
@@ -263,14 +265,70 @@ def parts_of(wildcards):
 
 
 def all_evaluations(wildcards):
-    """The evaluations of every run, method, size and network."""
+    """The evaluations of every run, method, size, network and protocol."""
     return [
-        f"<results>/{run}evaluation/{method}/ipc{ipc}/{network}.parquet"
+        f"<results>/{run}evaluation/{method}/ipc{ipc}/{network}/{protocol}.parquet"
         for run in RUNS
         for method in sorted(EXPERIMENT.methods)
-        for ipc in sorted(EXPERIMENT.ipc)
+        for ipc in EXPERIMENT.sizes(method)
         for network in sorted(EXPERIMENT.evaluation.networks)
+        for protocol in sorted(PROTOCOLS)
     ]
+
+
+def evaluated_images(wildcards):
+    """The images that networks are trained on: a distilled set, or all real ones."""
+    if wildcards.ipc == "full":
+        return "<results>/data/train.parquet"
+    return f"<results>/{wildcards.run}distilled/{wildcards.method}/ipc{wildcards.ipc}.parquet"
+
+
+def recipe_of(wildcards):
+    """The constants of a protocol, as far as they say where labels come from."""
+    protocol = EXPERIMENT.evaluation.labelled(wildcards.protocol)
+    network = EXPERIMENT.evaluation.networks[0]
+    return EXPERIMENT.recipe(protocol, network, wildcards.ipc)
+
+
+def teacher_of(wildcards):
+    """The network that gives soft labels."""
+    recipe = recipe_of(wildcards)
+    return (
+        [f"<results>/{wildcards.run}reference/{recipe.teacher}.safetensors"]
+        if recipe.labels == "soft"
+        else []
+    )
+
+
+def online_teacher(wildcards):
+    """The teacher, where it answers while networks are trained."""
+    return teacher_of(wildcards) if recipe_of(wildcards).soft_labels == "online" else []
+
+
+def stored_labels(wildcards):
+    """The teacher's answers, where they are stored."""
+    recipe = recipe_of(wildcards)
+    wanted = recipe.labels == "soft" and recipe.soft_labels == "stored"
+    place = f"{wildcards.method}/ipc{wildcards.ipc}/{wildcards.protocol}"
+    return (
+        [f"<results>/{wildcards.run}soft_labels/{place}.safetensors"] if wanted else []
+    )
+
+
+def features_for(wildcards):
+    """What a selection chooses by, where it is not chance."""
+    method = EXPERIMENT.methods[wildcards.real]
+    return (
+        []
+        if method.kind == "random"
+        else [f"<results>/{wildcards.run}features/{method.features}.parquet"]
+    )
+
+
+def pretrained_weights(wildcards):
+    """The file that a reference is opened from, where it is not trained here."""
+    weights = EXPERIMENT.references[wildcards.reference].weights
+    return [weights] if weights not in (None, "timm") else []
 
 
 def all_matrices(wildcards):
@@ -318,13 +376,18 @@ def distilled_sets():
         f"{RESULTS}/{run}distilled/{method}/ipc{ipc}.parquet"
         for run in RUNS
         for method in EXPERIMENT.methods
-        for ipc in EXPERIMENT.ipc
+        for ipc in EXPERIMENT.sizes(method)
+        if ipc != "full"
     ]
 
 
 def tables():
     """The tables that the experiment asks for."""
-    names = ["accuracy", *(["increments"] if KINDS["lgd"] else [])]
+    names = ["accuracy", "statistics"]
+    if KINDS["lgd"]:
+        names.append("increments")
+    if EXPERIMENT.analysis.published:
+        names.append("published")
     if EXPERIMENT.analysis.redundancy.methods:
         names.append("redundancy")
     if EXPERIMENT.analysis.front:

@@ -209,6 +209,7 @@ rule select:
     """Select real images, class by class."""
     input:
         data="<results>/data/train.parquet",
+        features=features_for,
     output:
         images="<results>/{run}distilled/{real}/selected-{ipc}.parquet",
     log:
@@ -230,6 +231,7 @@ rule select:
         " --settings {params.settings:q}"
         " --threads 1"
         " --data {input.data:q}"
+        " --features {input.features:q}"
         " --images {output.images:q}"
         " --cost {log.cost:q}"
         " > {log.text:q} 2>&1"

@@ -1,22 +1,58 @@
 # What a distilled set is worth, and what repeats in it.
 #
-# in:  <results>/{run}distilled/{method}/ipc{ipc}.parquet, <results>/data/test.parquet
-# out: <results>/{run}evaluation/{method}/ipc{ipc}/{network}.parquet   accuracy of each network at each look
+# in:  <results>/{run}distilled/{method}/ipc{ipc}.parquet, <results>/data/*.parquet, teachers
+# out: <results>/{run}soft_labels/{method}/ipc{ipc}/{protocol}.safetensors
+#      <results>/{run}evaluation/{method}/ipc{ipc}/{network}/{protocol}.parquet   accuracy of each network at each look
 #      <results>/{run}analysis/redundancy/{method}.parquet
+
+
+rule store_soft_labels:
+    """Store what the teacher answers to every augmented image of every epoch."""
+    input:
+        images=evaluated_images,
+        teacher=teacher_of,
+    output:
+        soft_labels="<results>/{run}soft_labels/{method}/ipc{ipc}/{protocol}.safetensors",
+    log:
+        text="<results>/{run}logs/store_soft_labels-{method}-{ipc}-{protocol}.log",
+        cost="<results>/{run}cost/store_soft_labels-{method}-{ipc}-{protocol}.json",
+    benchmark:
+        "<results>/{run}benchmarks/store_soft_labels-{method}-{ipc}-{protocol}.tsv"
+    conda:
+        "../../envs/distillery.yaml"
+    resources:
+        cpus_per_task=1,
+        gpu=1,
+        mem="8GB",
+        runtime="12h",
+    params:
+        *code("store_soft_labels"),
+        settings=settings("store_soft_labels"),
+    shell:
+        "python -m distillery store_soft_labels"
+        " --settings {params.settings:q}"
+        " --threads 1"
+        " --images {input.images:q}"
+        " --teacher {input.teacher:q}"
+        " --soft-labels {output.soft_labels:q}"
+        " --cost {log.cost:q}"
+        " > {log.text:q} 2>&1"
 
 
 rule evaluate:
     """Train networks of one architecture on a distilled set and test them on real images."""
     input:
-        images="<results>/{run}distilled/{method}/ipc{ipc}.parquet",
+        images=evaluated_images,
         test="<results>/data/test.parquet",
+        teacher=online_teacher,
+        soft_labels=stored_labels,
     output:
-        history="<results>/{run}evaluation/{method}/ipc{ipc}/{network}.parquet",
+        history="<results>/{run}evaluation/{method}/ipc{ipc}/{network}/{protocol}.parquet",
     log:
-        text="<results>/{run}logs/evaluate-{method}-{ipc}-{network}.log",
-        cost="<results>/{run}cost/evaluate-{method}-{ipc}-{network}.json",
+        text="<results>/{run}logs/evaluate-{method}-{ipc}-{network}-{protocol}.log",
+        cost="<results>/{run}cost/evaluate-{method}-{ipc}-{network}-{protocol}.json",
     benchmark:
-        "<results>/{run}benchmarks/evaluate-{method}-{ipc}-{network}.tsv"
+        "<results>/{run}benchmarks/evaluate-{method}-{ipc}-{network}-{protocol}.tsv"
     conda:
         "../../envs/distillery.yaml"
     resources:
@@ -33,6 +69,8 @@ rule evaluate:
         " --threads 1"
         " --images {input.images:q}"
         " --test {input.test:q}"
+        " --teacher {input.teacher:q}"
+        " --soft-labels {input.soft_labels:q}"
         " --history {output.history:q}"
         " --cost {log.cost:q}"
         " > {log.text:q} 2>&1"

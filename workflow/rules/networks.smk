@@ -2,6 +2,7 @@
 #
 # in:  <results>/data/train.parquet, increments
 # out: <results>/{run}reference/{reference}.safetensors
+#      <results>/{run}features/{reference}.parquet
 #      <results>/{run}distilled/{lgd}/increment-{k}/student.safetensors
 
 
@@ -9,6 +10,8 @@ rule train_reference:
     """Train a reference network on all training images."""
     input:
         images="<results>/data/train.parquet",
+        test="<results>/data/test.parquet",
+        weights=pretrained_weights,
     output:
         model="<results>/{run}reference/{reference}.safetensors",
     log:
@@ -32,7 +35,42 @@ rule train_reference:
         " --settings {params.settings:q}"
         " --threads 1"
         " --images {input.images:q}"
+        " --test {input.test:q}"
+        " --weights {input.weights:q}"
         " --model {output.model:q}"
+        " --cost {log.cost:q}"
+        " > {log.text:q} 2>&1"
+
+
+rule extract_features:
+    """Describe every training image by the last hidden layer of a reference network."""
+    input:
+        images="<results>/data/train.parquet",
+        reference="<results>/{run}reference/{reference}.safetensors",
+    output:
+        features="<results>/{run}features/{reference}.parquet",
+    log:
+        text="<results>/{run}logs/extract_features-{reference}.log",
+        cost="<results>/{run}cost/extract_features-{reference}.json",
+    benchmark:
+        "<results>/{run}benchmarks/extract_features-{reference}.tsv"
+    conda:
+        "../../envs/distillery.yaml"
+    resources:
+        cpus_per_task=1,
+        gpu=1,
+        mem="8GB",
+        runtime="2h",
+    params:
+        *code("extract_features"),
+        settings=settings("extract_features"),
+    shell:
+        "python -m distillery extract_features"
+        " --settings {params.settings:q}"
+        " --threads 1"
+        " --images {input.images:q}"
+        " --reference {input.reference:q}"
+        " --features {output.features:q}"
         " --cost {log.cost:q}"
         " > {log.text:q} 2>&1"
 

@@ -35,6 +35,68 @@ rule tabulate_accuracy:
         " > {log.text:q} 2>&1"
 
 
+rule tabulate_statistics:
+    """List what stands behind each accuracy: spread, paired differences, recovery scores."""
+    input:
+        evaluations=all_evaluations,
+    output:
+        csv="<results>/tables/statistics.csv",
+        parquet="<results>/tables/statistics.parquet",
+        markdown="<results>/tables/statistics.md",
+    log:
+        text="<results>/logs/tabulate_statistics.log",
+        cost="<results>/cost/tabulate_statistics.json",
+    benchmark:
+        "<results>/benchmarks/tabulate_statistics.tsv"
+    localrule: True
+    conda:
+        "../../envs/distillery.yaml"
+    params:
+        *code("tabulate_statistics"),
+        settings=settings("tabulate_statistics"),
+    shell:
+        "python -m distillery tabulate_statistics"
+        " --settings {params.settings:q}"
+        " --threads 1"
+        " --evaluations {input.evaluations:q}"
+        " --csv {output.csv:q}"
+        " --parquet {output.parquet:q}"
+        " --markdown {output.markdown:q}"
+        " --cost {log.cost:q}"
+        " > {log.text:q} 2>&1"
+
+
+rule compare_published:
+    """Set our accuracies beside published ones of the same protocol."""
+    input:
+        accuracy="<results>/tables/accuracy.parquet",
+    output:
+        csv="<results>/tables/published.csv",
+        parquet="<results>/tables/published.parquet",
+        markdown="<results>/tables/published.md",
+    log:
+        text="<results>/logs/compare_published.log",
+        cost="<results>/cost/compare_published.json",
+    benchmark:
+        "<results>/benchmarks/compare_published.tsv"
+    localrule: True
+    conda:
+        "../../envs/distillery.yaml"
+    params:
+        *code("compare_published"),
+        settings=settings("compare_published"),
+    shell:
+        "python -m distillery compare_published"
+        " --settings {params.settings:q}"
+        " --threads 1"
+        " --accuracy {input.accuracy:q}"
+        " --csv {output.csv:q}"
+        " --parquet {output.parquet:q}"
+        " --markdown {output.markdown:q}"
+        " --cost {log.cost:q}"
+        " > {log.text:q} 2>&1"
+
+
 rule tabulate_redundancy:
     """Join the redundancy matrices into a table."""
     input:

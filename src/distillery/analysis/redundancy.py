@@ -10,7 +10,7 @@ from torch import Tensor
 
 from distillery.resume import Resume
 from distillery.students.networks import Classifier, Domain
-from distillery.students.settings import Protocol
+from distillery.students.settings import Recipe
 from distillery.students.training import accuracy, train_network
 
 
@@ -21,7 +21,7 @@ def redundancy_matrix(
     *,
     classes: Sequence[str],
     network: str,
-    protocol: Protocol,
+    recipe: Recipe,
     students: int,
     seed: int,
     device: torch.device,
@@ -42,13 +42,13 @@ def redundancy_matrix(
     for student in range(students):
         for trained in numbers:
             key = (seed, "redundancy", network, student)
-            classifier = Classifier(network, classes, Domain(pixels.shape[-1], pixels.shape[1]), key)
+            classifier = Classifier(network, classes, Domain.of(pixels, recipe), key)
             inside = increments == trained
             train_network(
                 classifier,
                 pixels[inside],
                 labels[inside],
-                protocol,
+                recipe,
                 key=key,
                 device=device,
                 resume=resume(f"student-{student}-{trained}") if resume else None,

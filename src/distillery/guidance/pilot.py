@@ -22,7 +22,7 @@ from distillery.guidance.settings import Calibration
 from distillery.resume import Resume
 from distillery.streams import Key
 from distillery.students.networks import Classifier, Domain
-from distillery.students.settings import Protocol
+from distillery.students.settings import Recipe
 from distillery.students.training import accuracy, train_network
 
 
@@ -177,7 +177,7 @@ def curve_table(found: Calibrated, judge: str, aim: str) -> pa.Table:
 
 
 def teacher(
-    network: str, seed_images: ImageSet, real: tuple[Tensor, Tensor], protocol: Protocol, key: Key, device: torch.device
+    network: str, seed_images: ImageSet, real: tuple[Tensor, Tensor], recipe: Recipe, key: Key, device: torch.device
 ) -> Callable[[Candidates], float]:
     """What `Pilot.teach` needs: accuracy on real training images of a student of the seed and the pilot."""
     seed_pixels, seed_labels = torch.from_numpy(seed_images.pixels()), torch.from_numpy(seed_images.labels)
@@ -185,8 +185,8 @@ def teacher(
     def teach(drawn: Candidates) -> float:
         pixels = torch.cat([seed_pixels, drawn.pixels[drawn.chosen]])
         labels = torch.cat([seed_labels, drawn.labels[drawn.chosen]])
-        student = Classifier(network, seed_images.classes, Domain(pixels.shape[-1], pixels.shape[1]), key)
-        train_network(student, pixels, labels, protocol, key=key, device=device, what="pilot student")
+        student = Classifier(network, seed_images.classes, Domain.of(pixels, recipe), key)
+        train_network(student, pixels, labels, recipe, key=key, device=device, what="pilot student")
         return accuracy(student, *real) / 100
 
     return teach

@@ -21,6 +21,9 @@ from distillery.job import BadInput
 ACCURACY = ["method", "ipc", "network", "protocol", "seed", "student", "epoch", "accuracy"]
 """Columns of an evaluation: one row per trained network and validated epoch."""
 
+EVALUATION = [*ACCURACY, "right", "images", "test_images", "parameters", "label_bytes"]
+"""Columns of an evaluation with what stands behind its numbers; `right` has one bit per test image, last epoch only."""
+
 REDUNDANCY = ["method", "seed", "network", "student", "trained_on", "tested_on", "accuracy"]
 """Columns of a redundancy matrix: one row per trained network and increment that it was tested on."""
 
@@ -48,13 +51,14 @@ def read_rows(paths: Sequence[Path], columns: Sequence[str], made_by: str) -> pd
         if missing := [name for name in columns if name not in table.column_names]:
             raise damaged(path, made_by, f"no column {', '.join(missing)}")
         frame = table.select(list(columns)).to_pandas()
-        if gaps := [name for name in columns if frame[name].isna().any()]:
+        # A network that diverged has no accuracy, and only the last epoch says which images were answered rightly.
+        if gaps := [name for name in columns if name not in ("accuracy", "right") and frame[name].isna().any()]:
             raise damaged(path, made_by, f"values are missing in {', '.join(gaps)}")
         frames.append(frame)
     if not frames:
         raise BadInput("no tables were given, so there is nothing to tabulate")
     rows: pd.DataFrame = pd.concat(frames, ignore_index=True).drop_duplicates()
-    return rows.sort_values(list(columns), ignore_index=True)
+    return rows.sort_values([name for name in columns if name != "right"], ignore_index=True)
 
 
 def accuracy_table(rows: pd.DataFrame, methods: Sequence[str], networks: Sequence[str]) -> pd.DataFrame:
@@ -64,19 +68,21 @@ def accuracy_table(rows: pd.DataFrame, methods: Sequence[str], networks: Sequenc
     A row `mean` follows where all of `networks` were evaluated: its standard deviation is that of the mean over
     networks, taken per (seed, student), because the networks of one replicate share their images.
 
+    A network that diverged is in no mean, and `n` does not count it.
+
     Args:
         rows: the columns `ACCURACY`.
         methods: in the order in which they shall stand; others follow by name.
         networks: the same.
     """
     _refuse_contradictions(rows, [*_CELL, *_REPLICATE, "epoch"])
-    ordered = rows.sort_values([*_CELL, *_REPLICATE, "epoch"])
-    trained = ordered.groupby([*_CELL, *_REPLICATE], as_index=False).agg(
-        accuracy=("accuracy", "last"), best=("accuracy", "max")
-    )
+    best = rows.groupby([*_CELL, *_REPLICATE], as_index=False).agg(best=("accuracy", "max"))
+    every = last_epochs(rows).merge(best, on=[*_CELL, *_REPLICATE])
+    trained = every[every["accuracy"].notna()]
     cells: list[dict[str, Any]] = []
-    for keys, part in trained.groupby(_CELL):
-        cells.append({**dict(zip(_CELL, keys, strict=True)), "n": len(part), **_spread(part)})
+    for keys, part in every.groupby(_CELL):
+        sound = part[part["accuracy"].notna()]
+        cells.append({**dict(zip(_CELL, keys, strict=True)), "n": len(sound), **_spread(sound)})
     for (method, ipc, protocol), part in trained.groupby(["method", "ipc", "protocol"]):
         if set(networks) <= set(part["network"]):
             about = {"method": method, "ipc": ipc, "network": MEAN, "protocol": protocol, "n": len(part)}
@@ -85,6 +91,12 @@ def accuracy_table(rows: pd.DataFrame, methods: Sequence[str], networks: Sequenc
     method_rank, network_rank = _rank(methods), _rank([*networks, *others, MEAN])
     cells.sort(key=lambda c: (method_rank(c["method"]), c["ipc"], c["protocol"], network_rank(c["network"])))
     return pd.DataFrame(cells, columns=[*_CELL, "n", "accuracy_mean", "accuracy_std", "best_mean", "best_std"])
+
+
+def last_epochs(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows of the last epoch of each trained network; its accuracy is not a number if the network has diverged."""
+    ordered = rows.sort_values([*_CELL, *_REPLICATE, "epoch"])
+    return ordered.drop_duplicates([*_CELL, *_REPLICATE], keep="last").reset_index(drop=True)
 
 
 def _spread(part: pd.DataFrame) -> dict[str, float]:
@@ -231,6 +243,7 @@ def _rank(names: Sequence[str]) -> Callable[[str], tuple[int, str]]:
 
 
 def _refuse_contradictions(rows: pd.DataFrame, keys: list[str]) -> None:
+    rows = rows.drop(columns="right", errors="ignore")
     twice = rows.drop_duplicates()[keys].duplicated()
     if twice.any():
         first = rows.drop_duplicates()[keys][twice].iloc[0].to_dict()

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from distillery.artifacts import ImageSet
-from distillery.job import BadInput
+from distillery.selection.by_class import rows_of_class
 
 
 def random_order(images: ImageSet, label: int, count: int, seed: int) -> list[int]:
@@ -21,10 +21,8 @@ def random_order(images: ImageSet, label: int, count: int, seed: int) -> list[in
     Raises:
         BadInput: the class has fewer images.
     """
-    rows = np.flatnonzero(images.labels == label)
+    rows = rows_of_class(images, label, count)
     name = images.classes[label]
-    if len(rows) < count:
-        raise BadInput(f"ipc: class {name!r} has {len(rows)} training images, fewer than {count}")
 
     def place(row: int) -> bytes:
         return hashlib.sha256(json.dumps([seed, "select", name, images.paths[row]]).encode()).digest()

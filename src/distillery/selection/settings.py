@@ -4,10 +4,39 @@ from __future__ import annotations
 
 from typing import Literal
 
-from distillery.settings import Block
+from pydantic import Field
+
+from distillery.settings import Block, Name
+
+
+class Full(Block):
+    """All training images."""
+
+    kind: Literal["full"]
 
 
 class Random(Block):
     """Real images drawn at random, class by class, nested over sizes."""
 
     kind: Literal["random"]
+
+
+class Herding(Block):
+    """Real images whose mean feature stays close to that of their class, nested over sizes (arXiv 1611.07725)."""
+
+    kind: Literal["herding"]
+    features: Name = Field(description="The network of `references` whose last hidden layer describes an image.")
+    normalise: bool = Field(False, description="Bring each feature to unit length first, as iCaRL does.")
+
+
+class KCenter(Block):
+    """Real images that leave none of their class far from a chosen one, nested over sizes (arXiv 1708.00489)."""
+
+    kind: Literal["k_center"]
+    features: Name = Field(description="The network of `references` whose last hidden layer describes an image.")
+    metric: Literal["euclidean", "cosine"] = Field(
+        "euclidean", description="How far two features lie apart; `cosine` ignores their lengths."
+    )
+    first: Literal["centre", "random"] = Field(
+        "centre", description="The first image: the one closest to the mean of its class, or one that the seed draws."
+    )

@@ -8,7 +8,7 @@ from distillery.diffusion.settings import Sampling
 from distillery.guidance.settings import Calibration, Deviation, Learnability
 from distillery.job import Input, Job, Output
 from distillery.settings import Block
-from distillery.students.settings import Protocol
+from distillery.students.settings import Recipe
 
 if TYPE_CHECKING:
     from distillery.experiment import Experiment
@@ -30,7 +30,7 @@ class Settings(Block):
     min_reference_probability: float
     calibration: Calibration
     judge: str
-    student_protocol: Protocol
+    student_recipe: Recipe | None
 
     @classmethod
     def of(cls, experiment: Experiment, run: str, method: str) -> Settings:
@@ -39,6 +39,9 @@ class Settings(Block):
 
         lgd = experiment.lgd(method)
         learnability, deviation = resolved_guidance(experiment, method)
+        network = lgd.student.network or experiment.references[lgd.reference].network
+        protocol = lgd.student.protocol or experiment.evaluation.protocols[0]
+        taught = lgd.calibration.aim == "accuracy"
         return cls(
             seed=experiment.seed(run),
             method=method,
@@ -50,7 +53,7 @@ class Settings(Block):
             min_reference_probability=lgd.min_reference_probability,
             calibration=lgd.calibration,
             judge=lgd.calibration.judge or lgd.reference,
-            student_protocol=lgd.student.protocol or experiment.evaluation.protocol,
+            student_recipe=experiment.recipe(protocol, network, 2 * lgd.increment_size) if taught else None,
         )
 
 
@@ -102,9 +105,9 @@ def run(
         slots=max(1, calibration.images // len(labels)),
         key=lambda label, slot, number: (settings.seed, job.stage, classes[label], slot, number),
     )
-    if calibration.aim == "accuracy":
+    if settings.student_recipe is not None:
         pixels, true_labels, *_ = load_pixels(data)
-        recipe = (settings.student_protocol, (settings.seed, job.stage), job.device)
+        recipe = (settings.student_recipe, (settings.seed, job.stage), job.device)
         pilot.teach = teacher(pupil.name, seed_images, (pixels, true_labels), *recipe)
     strength, weight = settings.learnability.strength, settings.learnability.reference_weight
     resume = job.resume(curve)

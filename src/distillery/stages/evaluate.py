@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from distillery.job import Input, Job, Output
+from distillery.job import BadInput, Input, Job, Output
 from distillery.settings import Block
-from distillery.students.settings import Protocol
+from distillery.students.settings import Recipe, Speed
 
 if TYPE_CHECKING:
     from distillery.experiment import Experiment
@@ -17,59 +18,114 @@ class Settings(Block):
 
     seed: int
     method: str
-    ipc: int
+    ipc: int | None
     network: str
-    protocol: Protocol
+    protocol: str
+    recipe: Recipe
     students: int
+    speed: Speed
 
     @classmethod
-    def of(cls, experiment: Experiment, run: str, method: str, ipc: str, network: str) -> Settings:
-        """The part of an experiment that this stage reads."""
+    def of(cls, experiment: Experiment, run: str, method: str, ipc: str, network: str, protocol: str) -> Settings:
+        """The part of an experiment that this stage reads; `ipc` is None for all training images."""
         return cls(
             seed=experiment.seed(run),
             method=method,
-            ipc=int(ipc),
+            ipc=None if ipc == "full" else int(ipc),
             network=network,
-            protocol=experiment.evaluation.protocol,
+            protocol=protocol,
+            recipe=experiment.recipe(experiment.evaluation.labelled(protocol), network, ipc),
             students=experiment.evaluation.students,
+            speed=experiment.evaluation.speed,
         )
 
 
-def run(settings: Settings, *, images: Input, test: Input, history: Output, job: Job) -> None:
-    """A distilled set to the test accuracy of each network at every look, the last epoch included.
+def run(
+    settings: Settings,
+    *,
+    images: Input,
+    test: Input,
+    teacher: Input | None = None,
+    soft_labels: Input | None = None,
+    history: Output,
+    job: Job,
+) -> None:
+    """A distilled set to the test accuracy of each network at every look, and what the last one answers to each image.
 
     Network number i starts from the same weights and sees the same random numbers whatever set it is trained on.
     """
+    import numpy as np
     import pyarrow as pa
-    import torch
 
-    from distillery.artifacts import read_images, write_table
+    from distillery.artifacts import read_tensors, write_table
     from distillery.data.pixels import load_pixels
     from distillery.students.networks import Classifier, Domain
-    from distillery.students.training import accuracy, train_network
+    from distillery.students.soft_labels import Teacher, stored
+    from distillery.students.training import Trained, in_teams, teams_of, train_networks
 
-    distilled = read_images(images, "collect")
-    pixels, labels = torch.from_numpy(distilled.pixels()), torch.from_numpy(distilled.labels)
-    test_pixels, test_labels, *_ = load_pixels(test)
-    rows, resumes = [], []
-    for student in range(settings.students):
-        key = (settings.seed, job.stage, settings.network, student)
-        classifier = Classifier(settings.network, distilled.classes, Domain(pixels.shape[-1], pixels.shape[1]), key)
-        resumes.append(job.resume(history.with_name(f"{history.stem}.student-{student}")))
-        looks = train_network(
-            classifier,
+    recipe = settings.recipe
+    pixels, labels, classes, _ = load_pixels(images, "collect")
+    tested, test_labels, tested_classes, _ = load_pixels(test)
+    if tested_classes != classes:
+        raise BadInput(f"{test}: has classes {', '.join(tested_classes)}, and {images} has {', '.join(classes)}")
+    resumes = []
+
+    def key(student: int) -> tuple[int | str, ...]:
+        return (settings.seed, job.stage, settings.network, student)
+
+    def network(student: int) -> Classifier:
+        return Classifier(settings.network, classes, Domain.of(pixels, recipe), key(student))
+
+    first = network(0)
+    answers = None
+    if soft_labels is not None:
+        answers = stored(read_tensors(soft_labels, "store_soft_labels")[0]["logits"], job.device)
+    elif teacher is not None:
+        answers = Teacher(Classifier.load(teacher, "train_reference"), classes, first.domain, job.device).online()
+
+    def train(team: Sequence[int]) -> list[Trained]:
+        span = f"{team[0]}-{team[-1]}" if len(team) > 1 else f"{team[0]}"
+        resumes.append(job.resume(history.with_name(f"{history.stem}.student-{span}")))
+        stream = [(settings.seed, "soft_labels")] * len(team) if soft_labels is not None else [key(i) for i in team]
+        return train_networks(
+            [network(student) for student in team],
             pixels,
             labels,
-            settings.protocol,
-            key=key,
+            recipe,
+            keys=stream,
             device=job.device,
+            test=(tested, test_labels),
+            soft_labels=answers,
+            speed=settings.speed,
             resume=resumes[-1],
-            validate=lambda network: accuracy(network, test_pixels, test_labels),
-            what=f"{settings.method} ipc {settings.ipc} {settings.network} {student + 1}/{settings.students}",
+            what=f"{settings.method} ipc {settings.ipc or 'full'} {settings.network} {span} of {settings.students}",
         )
-        rows += [{"student": student, "epoch": epoch, "accuracy": percent} for epoch, percent in looks]
-    common = {name: getattr(settings, name) for name in ("method", "ipc", "network", "seed")}
-    protocol = {"protocol": settings.protocol.name}
-    write_table(history, pa.Table.from_pylist([{**common, **protocol, **row} for row in rows]), job.provenance)
+
+    together = teams_of(settings.speed, settings.students, job.device, first)
+    trained = in_teams(range(settings.students), together, train)
+    facts = {
+        "method": settings.method,
+        "ipc": settings.ipc or round(len(labels) / len(classes)),
+        "network": settings.network,
+        "seed": settings.seed,
+        "protocol": settings.protocol,
+        "images": len(labels),
+        "test_images": len(test_labels),
+        "parameters": sum(parameter.numel() for parameter in first.parameters()),
+        "label_bytes": soft_labels.stat().st_size if soft_labels is not None else 0,
+    }
+    rows = [
+        {
+            **facts,
+            "student": student,
+            "epoch": epoch,
+            "accuracy": percent,
+            # one bit per test image, for paired comparisons; of the last epoch alone
+            "right": np.packbits(one.right.numpy()).tobytes() if epoch == recipe.epochs else None,
+        }
+        for student, one in enumerate(trained)
+        for epoch, percent in one.looks
+    ]
+    write_table(history, pa.Table.from_pylist(rows), job.provenance)
     for resume in resumes:
         resume.finish()

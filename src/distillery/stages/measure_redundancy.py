@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from distillery.job import Input, Job, Output
 from distillery.settings import Block
-from distillery.students.settings import Protocol
+from distillery.students.settings import Recipe
 
 if TYPE_CHECKING:
     from distillery.experiment import Experiment
@@ -19,19 +19,20 @@ class Settings(Block):
     method: str
     increment_size: int
     network: str
-    protocol: Protocol
+    recipe: Recipe
     students: int
 
     @classmethod
     def of(cls, experiment: Experiment, run: str, method: str) -> Settings:
         """The part of an experiment that this stage reads."""
         redundancy = experiment.analysis.redundancy
+        network = redundancy.network or experiment.evaluation.networks[0]
         return cls(
             seed=experiment.seed(run),
             method=method,
             increment_size=redundancy.increment_size,
-            network=redundancy.network or experiment.evaluation.networks[0],
-            protocol=experiment.evaluation.protocol,
+            network=network,
+            recipe=experiment.recipe(experiment.evaluation.protocols[0], network, redundancy.increment_size),
             students=redundancy.students,
         )
 
@@ -58,7 +59,7 @@ def run(settings: Settings, *, images: Input, matrix: Output, job: Job) -> None:
         torch.from_numpy(distilled.columns["slot"] // settings.increment_size),
         classes=distilled.classes,
         network=settings.network,
-        protocol=settings.protocol,
+        recipe=settings.recipe,
         students=settings.students,
         seed=settings.seed,
         device=job.device,

@@ -1,4 +1,4 @@
-"""Train a reference network on all training images."""
+"""Train a reference network on all training images, or open pretrained weights as one."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from distillery.job import Input, Job, Output
 from distillery.settings import Block
-from distillery.students.settings import Reference
+from distillery.students.settings import Network, Recipe
 
 if TYPE_CHECKING:
     from distillery.experiment import Experiment
@@ -17,28 +17,51 @@ class Settings(Block):
 
     seed: int
     name: str
-    reference: Reference
+    network: Network
+    recipe: Recipe
+    pretrained: bool
+    rows: list[int] | None
 
     @classmethod
     def of(cls, experiment: Experiment, run: str, reference: str) -> Settings:
         """The part of an experiment that this stage reads."""
-        return cls(seed=experiment.seed(run), name=reference, reference=experiment.references[reference])
+        block = experiment.references[reference]
+        return cls(
+            seed=experiment.seed(run),
+            name=reference,
+            network=block.network,
+            recipe=experiment.recipe(block.training, block.network, "full"),
+            pretrained=block.weights is not None,
+            rows=block.rows,
+        )
 
 
-def run(settings: Settings, *, images: Input, model: Output, job: Job) -> None:
-    """Images to a network with its domain and its accuracy on them; the test images are not looked at."""
+def run(
+    settings: Settings, *, images: Input, test: Input, weights: Input | None = None, model: Output, job: Job
+) -> None:
+    """Images to a network with its domain and its accuracy; the test images choose nothing."""
     from distillery.data.pixels import load_pixels
     from distillery.students.networks import Classifier, Domain
+    from distillery.students.pretrained import open_pretrained
     from distillery.students.training import accuracy, train_network
 
     pixels, labels, classes, _ = load_pixels(images)
+    tested, test_labels, *_ = load_pixels(test)
     key = (settings.seed, job.stage, settings.name)
-    recipe = settings.reference
-    domain = Domain(pixels.shape[-1], pixels.shape[1])
-    classifier = Classifier(recipe.network, classes, domain, key)
+    domain = Domain.of(pixels, settings.recipe)
     resume = job.resume(model)
-    train_network(
-        classifier, pixels, labels, recipe.training, key=key, device=job.device, resume=resume, what=job.stage
+    if settings.pretrained:
+        classifier = open_pretrained(weights, settings.network, classes, domain, settings.rows)
+    else:
+        classifier = Classifier(settings.network, classes, domain, key)
+        train_network(
+            classifier, pixels, labels, settings.recipe, key=key, device=job.device, resume=resume, what=job.stage
+        )
+    classifier.to(job.device)
+    classifier.save(
+        model,
+        job.provenance,
+        accuracy_on_training_images=accuracy(classifier, pixels, labels),
+        accuracy_on_test_images=accuracy(classifier, tested, test_labels),
     )
-    classifier.save(model, job.provenance, accuracy_on_training_images=accuracy(classifier, pixels, labels))
     resume.finish()

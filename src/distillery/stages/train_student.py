@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 from distillery.job import Input, Job, Output
 from distillery.settings import Block
-from distillery.students.settings import Protocol
+from distillery.students.settings import Recipe
 
 if TYPE_CHECKING:
     from distillery.experiment import Experiment
@@ -19,18 +19,20 @@ class Settings(Block):
     increment: int
     network: str
     start: Literal["fresh", "continued"]
-    protocol: Protocol
+    recipe: Recipe
 
     @classmethod
     def of(cls, experiment: Experiment, run: str, method: str, k: str) -> Settings:
         """The part of an experiment that this stage reads."""
         lgd = experiment.lgd(method)
+        network = lgd.student.network or experiment.references[lgd.reference].network
+        protocol = lgd.student.protocol or experiment.evaluation.protocols[0]
         return cls(
             seed=experiment.seed(run),
             increment=int(k),
-            network=lgd.student.network or experiment.references[lgd.reference].network,
+            network=network,
             start=lgd.student.start,
-            protocol=lgd.student.protocol or experiment.evaluation.protocol,
+            recipe=experiment.recipe(protocol, network, int(k) * lgd.increment_size),
         )
 
 
@@ -48,11 +50,10 @@ def run(settings: Settings, *, images: list[Input], previous: Input | None = Non
     if previous is not None:
         classifier = Classifier.load(previous, job.stage)
     else:
-        domain = Domain(pixels.shape[-1], pixels.shape[1])
-        classifier = Classifier(settings.network, distilled.classes, domain, key)
+        classifier = Classifier(settings.network, distilled.classes, Domain.of(pixels, settings.recipe), key)
     resume = job.resume(model)
     train_network(
-        classifier, pixels, labels, settings.protocol, key=key, device=job.device, resume=resume, what=job.stage
+        classifier, pixels, labels, settings.recipe, key=key, device=job.device, resume=resume, what=job.stage
     )
     classifier.save(model, job.provenance)
     resume.finish()

@@ -1,4 +1,4 @@
-"""Which network names exist, answered without importing torch."""
+"""Which network names exist and which images they take, answered without importing torch."""
 
 from __future__ import annotations
 
@@ -8,7 +8,20 @@ from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
-OURS = re.compile(r"(convnet(?P<depth>[1-9])|resnet_ap10)(_w(?P<width>\d+))?")
+LEAST_SIDES = {
+    "resnet_ap10": 16,  # below, the last maps are single pixels, and instance norm makes the same of every image
+    "resnet10_in": 9,
+    "resnet18_in": 9,
+    "resnet18_cifar_in": 9,
+    "alexnet_small": 8,
+    "vgg11_in": 32,
+    "vit_ld3m": 16,
+}
+"""Our networks besides the ConvNets, and the least side of their images in pixels."""
+
+ONE_WIDTH = ("alexnet_small", "vgg11_in", "vit_ld3m")
+
+OURS = re.compile(rf"(?P<family>convnet(?P<depth>[1-9])|{'|'.join(LEAST_SIDES)})(_w(?P<width>[1-9]\d*))?")
 """`convnet3`, `resnet_ap10`; `_w32` sets the width of the first stage (128 and 64 unless said)."""
 
 
@@ -30,17 +43,50 @@ def known_network(name: str) -> str:
     Raises:
         ValueError: no such network; the message names what comes close.
     """
-    if OURS.fullmatch(name) or name in timm_networks():
+    ours = OURS.fullmatch(name)
+    if ours and ours["width"] and ours["family"] in ONE_WIDTH:
+        raise ValueError(f"{ours['family']} has one width: write {ours['family']} without _w{ours['width']}")
+    if ours or name in timm_networks():
         return name
-    close = difflib.get_close_matches(name, ["convnet3", "convnet6", "resnet_ap10", *timm_networks()], n=3)
+    close = difflib.get_close_matches(name, ["convnet3", "convnet5", "convnet6", *LEAST_SIDES, *timm_networks()], n=3)
     hint = f"; close: {', '.join(close)}" if close else ""
+    wide = ", ".join(family for family in LEAST_SIDES if family not in ONE_WIDTH)
     raise ValueError(
-        f"unknown network {name!r}; allowed: convnet1 to convnet9, resnet_ap10 (each with _w<width>), "
-        f"or the name of a timm model{hint}"
+        f"unknown network {name!r}; allowed: convnet1 to convnet9, {wide} (each with _w<width>), "
+        f"{', '.join(ONE_WIDTH)}, or the name of a timm model{hint}"
     )
 
 
 def least_side(name: str) -> int:
-    """The side in pixels below which a network cannot be built; 1 where that is not known."""
-    ours = OURS.fullmatch(name)
-    return 2 ** int(ours["depth"]) if ours and ours["depth"] else 1
+    """The side in pixels of the smallest images that a network takes; 1 where that is not known."""
+    if (ours := OURS.fullmatch(name)) is None:
+        return _patch(name) or 1
+    return 2 ** int(ours["depth"]) if ours["depth"] else LEAST_SIDES[ours["family"]]
+
+
+def refused_side(name: str, size: int) -> str | None:
+    """Why a network cannot take images of this side in pixels, as a clause that names it; None if it can.
+
+    Of timm's networks it knows those that cut patches and say so in their names (`patch16`): at other sides timm
+    would leave out the pixels of the last rows and columns. The others of timm are not refused.
+    """
+    ours, least, patch = OURS.fullmatch(name), least_side(name), _patch(name)
+    if ours and ours["depth"] and size < least:
+        return (
+            f"{ours['family']} halves the image {ours['depth']} times: {size} pixels are too few, "
+            f"it takes {least} or more"
+        )
+    if patch and (size < patch or size % patch):
+        near = [side for side in (size - size % patch, size - size % patch + patch) if side >= patch]
+        return (
+            f"{name} cuts the image into patches of {patch} pixels: {size} is no multiple of it, "
+            f"take {' or '.join(map(str, near))}"
+        )
+    return f"{name} takes images of {least} or more pixels: {size} are too few" if size < least else None
+
+
+def _patch(name: str) -> int | None:
+    if name == "vit_ld3m":
+        return 16
+    found = None if OURS.fullmatch(name) else re.search(r"patch(\d+)", name)
+    return int(found[1]) if found else None

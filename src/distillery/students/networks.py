@@ -1,12 +1,9 @@
-"""The networks that are trained on distilled sets: the field's own small ones, and any of timm.
-
-Instance norm is GroupNorm with as many groups as channels, affine.
-"""
+"""The networks that are trained on distilled sets, by name: the field's own small ones, and any of timm."""
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Sequence
+import inspect
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,75 +14,21 @@ from torch.nn import functional as F
 
 from distillery.artifacts import Provenance, damaged, read_tensors, write_tensors
 from distillery.streams import Key, stream
-from distillery.students.names import OURS, known_network
+from distillery.students.architectures import (
+    alexnet_small,
+    convnet,
+    resnet10_in,
+    resnet18_cifar_in,
+    resnet18_in,
+    resnet_ap10,
+    vgg11_in,
+    vit_ld3m,
+)
+from distillery.students.names import OURS, known_network, refused_side
+from distillery.students.settings import Recipe
 
-
-def _instance_norm(channels: int) -> nn.Module:
-    return nn.GroupNorm(channels, channels)
-
-
-def convnet(depth: int, width: int, channels: int, classes: int, size: int) -> nn.Module:
-    """ConvNet-`depth`: conv 3x3, instance norm, ReLU and average pooling by two, `depth` times, then one linear layer.
-
-    Raises:
-        ValueError: the images are too small to be halved that often.
-    """
-    if size >> depth < 1:
-        raise ValueError(f"convnet{depth} halves the image {depth} times: {size} pixels are too few")
-    layers: list[nn.Module] = []
-    for index in range(depth):
-        layers += [
-            nn.Conv2d(channels if index == 0 else width, width, 3, padding=1),
-            _instance_norm(width),
-            nn.ReLU(inplace=True),
-            nn.AvgPool2d(2),
-        ]
-    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(width * (size >> depth) ** 2, classes))
-
-
-class _PooledBlock(nn.Module):
-    """The basic block of a ResNet whose strides are average pooling."""
-
-    def __init__(self, inner: int, outer: int, pool: bool) -> None:
-        super().__init__()
-        self.pool = nn.AvgPool2d(2) if pool else nn.Identity()
-        self.conv1, self.norm1 = nn.Conv2d(inner, outer, 3, padding=1, bias=False), _instance_norm(outer)
-        self.conv2, self.norm2 = nn.Conv2d(outer, outer, 3, padding=1, bias=False), _instance_norm(outer)
-        self.shortcut = (
-            nn.Sequential(nn.Conv2d(inner, outer, 1, bias=False), nn.AvgPool2d(2), _instance_norm(outer))
-            if pool
-            else nn.Identity()
-        )
-
-    def forward(self, images: Tensor) -> Tensor:
-        hidden = self.pool(F.relu(self.norm1(self.conv1(images))))
-        return F.relu(self.norm2(self.conv2(hidden)) + self.shortcut(images))
-
-
-def resnet_ap10(width: int, channels: int, classes: int, size: int) -> nn.Module:
-    """ResNetAP-10: one basic block per stage, instance norm, average pooling in place of strides.
-
-    The stem follows the size of the images as in the public code of Minimax diffusion (arXiv 2311.15529): 7x7 and
-    pooling by four above 128 px, 3x3 and pooling by two above 64 px, 3x3 alone below.
-    """
-    kernel = 7 if size > 128 else 3
-    pool = 4 if size > 128 else 2 if size > 64 else 1
-    widths = [width, 2 * width, 4 * width, 8 * width]
-    network = nn.Sequential(
-        nn.Conv2d(channels, width, kernel, padding=kernel // 2, bias=False),
-        _instance_norm(width),
-        nn.ReLU(inplace=True),
-        nn.AvgPool2d(pool) if pool > 1 else nn.Identity(),
-        _PooledBlock(width, width, pool=False),
-        *(_PooledBlock(inner, outer, pool=True) for inner, outer in itertools.pairwise(widths)),
-        nn.AdaptiveAvgPool2d(1),
-        nn.Flatten(),
-        nn.Linear(widths[-1], classes),
-    )
-    for module in network.modules():
-        if isinstance(module, nn.Conv2d):
-            nn.init.normal_(module.weight, std=(2 / (module.kernel_size[0] ** 2 * module.out_channels)) ** 0.5)
-    return network
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True)
@@ -94,14 +37,32 @@ class Domain:
 
     size: int
     channels: int
-    mean: float = 0.5
-    std: float = 0.5
+    mean: float | tuple[float, ...] = 0.5
+    std: float | tuple[float, ...] = 0.5
+
+    @classmethod
+    def of(cls, pixels: Tensor, recipe: Recipe) -> Domain:
+        """The domain of networks that a recipe trains on stored images (N, C, H, W) uint8."""
+        channels, size = pixels.shape[1], recipe.size or pixels.shape[-1]
+        if recipe.normalize == "half":
+            return cls(size, channels)
+        if channels == 3:
+            return cls(size, channels, IMAGENET_MEAN, IMAGENET_STD)
+        return cls(size, channels, sum(IMAGENET_MEAN) / 3, sum(IMAGENET_STD) / 3)
+
+    def statistics(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of the channels of images in [0, 1], each (C, 1, 1)."""
+        return (
+            torch.as_tensor(self.mean, device=device).expand(self.channels)[:, None, None],
+            torch.as_tensor(self.std, device=device).expand(self.channels)[:, None, None],
+        )
 
     def from_unit(self, images: Tensor) -> Tensor:
         """Images in [-1, 1], as a decoder gives them, to what the network takes. Differentiable, no clamp."""
         if images.shape[-1] != self.size:
             images = F.interpolate(images, size=(self.size, self.size), mode="bilinear", antialias=True)
-        return ((images + 1) / 2 - self.mean) / self.std
+        mean, std = self.statistics(images.device)
+        return ((images + 1) / 2 - mean) / std
 
 
 class Classifier(nn.Module):
@@ -113,6 +74,9 @@ class Classifier(nn.Module):
             classes: names, in the order of the labels.
             name: `convnet3`, `convnet3_w32`, `resnet_ap10`, …, or a timm model.
             key: of the stream that the initial weights are drawn from.
+
+        Raises:
+            ValueError: no such network, or it cannot take images of this side.
         """
         super().__init__()
         self.name, self.classes, self.domain = name, list(classes), domain
@@ -138,19 +102,75 @@ class Classifier(nn.Module):
         """
         tensors, about = read_tensors(path, made_by)
         try:
-            classifier = cls(about["network"], about["classes"], Domain(**about["domain"]))
+            classifier = cls(about["network"], about["classes"], _domain(about["domain"]))
             classifier.network.load_state_dict(tensors)
         except (KeyError, RuntimeError, TypeError, ValueError) as error:
             raise damaged(path, made_by, error) from error
         return classifier.eval().requires_grad_(False)
 
 
+def _domain(about: dict[str, Any]) -> Domain:
+    """A domain as JSON brings it back, where a tuple is a list."""
+    values: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in about.items()}
+    return Domain(**values)
+
+
+def parameter_count(name: str, size: int, channels: int, classes: int) -> int:
+    """How many parameters a network has for images of this side in pixels; no memory is taken, nothing is drawn.
+
+    Raises:
+        ValueError: no such network, or it cannot take images of this side.
+    """
+    with torch.device("meta"):
+        network = _build(known_network(name), Domain(size, channels), classes)
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+_OURS: dict[str, Callable[[int, int, int, int], nn.Module]] = {
+    "resnet_ap10": resnet_ap10,
+    "resnet10_in": resnet10_in,
+    "resnet18_in": resnet18_in,
+    "resnet18_cifar_in": lambda width, channels, classes, _: resnet18_cifar_in(width, channels, classes),
+    "alexnet_small": lambda _, channels, classes, size: alexnet_small(channels, classes, size),
+    "vgg11_in": lambda _, channels, classes, __: vgg11_in(channels, classes),
+    "vit_ld3m": lambda _, channels, classes, size: vit_ld3m(channels, classes, size),
+}
+"""Our networks besides the ConvNets, from width, channels, classes and size."""
+
+
 def _build(name: str, domain: Domain, classes: int) -> nn.Module:
-    if ours := OURS.fullmatch(name):
-        width = ours["width"]
-        if ours["depth"]:
-            return convnet(int(ours["depth"]), int(width or 128), domain.channels, classes, domain.size)
-        return resnet_ap10(int(width or 64), domain.channels, classes, domain.size)
+    if refused := refused_side(name, domain.size):
+        raise ValueError(refused)
+    ours = OURS.fullmatch(name)
+    if ours is None:
+        return _build_timm(name, domain, classes)
+    if depth := ours["depth"]:
+        return convnet(int(depth), int(ours["width"] or 128), domain.channels, classes, domain.size)
+    return _OURS[ours["family"]](int(ours["width"] or 64), domain.channels, classes, domain.size)
+
+
+def _build_timm(name: str, domain: Domain, classes: int) -> nn.Module:
     import timm
 
-    return timm.create_model(name, pretrained=False, num_classes=classes, in_chans=domain.channels)
+    options: dict[str, Any] = {"num_classes": classes, "in_chans": domain.channels}
+    if (published := timm.models.get_pretrained_cfg(name)) and published.fixed_input_size:
+        options["img_size"] = domain.size
+    # timm drops paths in some networks unless told not to. What a network can be told, its class says.
+    with torch.random.fork_rng(devices=[]), torch.device("meta"):
+        accepted = _arguments(type(timm.create_model(name)))
+    options |= {rate: 0.0 for rate in ("drop_rate", "drop_path_rate") if rate in accepted}
+    return timm.create_model(name, pretrained=False, **options)
+
+
+def _arguments(network: type[nn.Module]) -> set[str]:
+    """The names of all arguments that the constructor of a network takes, or hands on to the class that it extends."""
+    found: set[str] = set()
+    for base in network.__mro__:
+        if base is nn.Module:
+            break
+        if constructor := vars(base).get("__init__"):
+            parameters = inspect.signature(constructor).parameters
+            found |= parameters.keys()
+            if all(parameter.kind is not parameter.VAR_KEYWORD for parameter in parameters.values()):
+                break
+    return found

@@ -2,41 +2,220 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Discriminator,
+    Field,
+    GetJsonSchemaHandler,
+    Tag,
+    create_model,
+    model_validator,
+)
 
-from distillery.settings import Block, Count, Fraction, Name, NonNegative, Positive
+from distillery.settings import Block, Count, Exponent, Fraction, Name, NonNegative, Positive
 from distillery.students.names import known_network
+from distillery.students.presets import DSA, FULL, PRESETS, preset_constants
 
+Size = Annotated[
+    Count | Literal["full"],
+    BeforeValidator(lambda key: int(key) if isinstance(key, str) and key.isdigit() else key),  # JSON has no other keys
+]
 Network = Annotated[str, AfterValidator(known_network)]
+Interval = Annotated[list[Annotated[float, Field(gt=0), Exponent]], Field(min_length=2, max_length=2)]
 
 
-class Protocol(Block):
-    """How a network is trained on a set of images, to the last constant."""
+class Recipe(Block):
+    """How networks are trained on a set of images and tested, to the last constant.
 
-    name: Name = Field("small", description="Stands in the tables; results of different protocols never mix.")
-    epochs: Count = 300
-    batch_size: Count = 64
+    Fields without a default are those that a preset may give by IPC or by network.
+    """
+
+    epochs: Count
+    batch_size: Count
+    learning_rate: Positive
     optimizer: Literal["adamw", "sgd"] = "adamw"
-    learning_rate: Positive = 2e-3
-    momentum: Fraction = Field(0.9, description="Of `sgd` only.")
+    momentum: Fraction = Field(0.9, description="Of `sgd`; without Nesterov.")
+    betas: Interval = Field([0.9, 0.999], description="Of `adamw`.")
     weight_decay: NonNegative = 0.01
-    schedule: Literal["cosine", "step", "constant"] = Field(
-        "cosine", description="`step` multiplies by 0.2 after 2/3 and 5/6 of the epochs."
+    decay_vectors: bool = Field(True, description="Whether weight decay acts on biases and norms too.")
+    schedule: Literal["cosine", "half_cosine", "step", "warmup_cosine", "constant"] = Field(
+        "cosine",
+        description="Per epoch. `half_cosine`: to one half, 0.5 (1 + cos(pi e / 2E)); `step`: times 0.2 after 2/3 and "
+        "5/6 of the epochs; `warmup_cosine`: up over the first half of the epochs, down over the second.",
     )
-    shift: int = Field(2, ge=0, description="Random translation of at most this many pixels, zero-padded.")
+    ema_decay: Fraction = Field(0.0, description="Average of the weights, once per epoch, which is tested; 0: none.")
+
+    size: Count | None = Field(None, description="Side of the images that networks see; none: as they are stored.")
+    normalize: Literal["half", "imagenet"] = Field("half", description="Mean and standard deviation of the channels.")
+    resize_first: bool = Field(True, description="Resize the whole image to `size` before any random crop.")
+    test_scale: Positive = Field(1.0, description="Test images are resized to so many times `size`, then cropped.")
+
+    shift: int = Field(0, ge=0, description="Random translation of at most this many pixels, black comes in.")
+    crop_scale: Interval | None = Field(None, description="Share of the area that RandomResizedCrop keeps.")
+    crop_ratio: Interval = Field([3 / 4, 4 / 3], description="Width by height of RandomResizedCrop.")
+    strip_shuffle: Count = Field(1, description="RDED: cut into so many strips and shuffle them, each way; 1: off.")
     flip: bool = Field(False, description="Horizontal mirror with probability 1/2.")
-    cutmix: Fraction = Field(1.0, description="Share of the batches that CutMix acts on.")
-    validate_every: Count = Field(30, description="Epochs between two looks at the test set; the last one always.")
+    color_jitter: NonNegative = Field(0.0, description="Brightness, contrast, saturation: U(-this, this), no clamp.")
+    lighting: NonNegative = Field(0.0, description="Standard deviation of PCA lighting (AlexNet).")
+    dsa: str = Field("", description="Operations of DSA, of which one is drawn per batch: color_crop_cutout_flip_…")
+    cutmix: Fraction = Field(0.0, description="Share of the batches that CutMix acts on.")
+
+    labels: Literal["hard", "soft"] = "hard"
+    teacher: Name | None = Field(None, description="Network of `references` that gives soft labels.")
+    temperature: Positive = Field(20.0, description="Of both softmaxes with soft labels.")
+    soft_labels: Literal["online", "stored"] = Field(
+        "online", description="`stored`: the teacher's answers to every augmented image, once, in fp16."
+    )
+
+    looks: Count = Field(10, description="How often the test set is looked at, evenly spread; the last epoch always.")
+    looks_from: Fraction | None = Field(None, description="Share of the epochs before the first look; none: 1/looks.")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        for key in ("crop_scale", "crop_ratio"):
+            interval = getattr(self, key)
+            if interval is not None and interval[0] > interval[1]:
+                raise ValueError(f"{key}: {interval[0]} lies above {interval[1]}; allowed: the smaller one first")
+        return self
+
+
+def _known_preset(name: str) -> str:
+    if name not in PRESETS:
+        raise ValueError(f"unknown preset {name!r}; allowed: {', '.join(PRESETS)}")
+    return name
+
+
+def _known_operations(name: str) -> str:
+    if unknown := [part for part in filter(None, name.split("_")) if part not in DSA]:
+        raise ValueError(f"dsa: no operation {unknown[0]!r}; allowed: {', '.join(DSA)}")
+    return name
+
+
+def _constants() -> dict[str, Any]:
+    """Every constant of a recipe as a key that may be left to the preset; three may depend on IPC or network."""
+    tables: dict[str, Any] = {
+        "epochs": Count | Annotated[dict[Size, Count], Field(min_length=1)],
+        "batch_size": Count | Annotated[dict[Size, Count], Field(min_length=1)],
+        "learning_rate": Positive | Annotated[dict[str, Positive], Field(min_length=1)],
+        "dsa": Annotated[str, AfterValidator(_known_operations)],
+    }
+    words = {
+        "epochs": "A number, or {from this IPC on: epochs, full: epochs on the whole data set}.",
+        "batch_size": "A number, or {from this IPC on: images, full: images}.",
+        "learning_rate": "A number, or {default: rate, beginning of a network's name: rate}.",
+    }
+    found = {}
+    for name, field in Recipe.model_fields.items():
+        kind: Any = Annotated[field.annotation, *field.metadata] if field.metadata else field.annotation
+        said = [words.get(name, field.description), "None: the preset's."]
+        found[name] = (tables.get(name, kind) | None, Field(None, description=" ".join(filter(None, said))))
+    return found
+
+
+_Constants: Any = create_model("_Constants", __base__=Block, **_constants())
+
+
+class Protocol(_Constants):
+    """A named preset of the field, and what an experiment sets otherwise; a name alone stands for `{preset: name}`."""
+
+    preset: Annotated[str, AfterValidator(_known_preset)] = Field(
+        "small", description=f"One of: {', '.join(PRESETS)}. Its constants hold unless set here."
+    )
+    epochs_fraction: Annotated[float, Field(gt=0, le=1), Exponent] = Field(
+        1.0, description="Share of the epochs that is trained, for a quick look; the label says so."
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _named(cls, given: object) -> object:
+        return {"preset": given} if isinstance(given, str) else given
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core_schema: Any, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        return {"anyOf": [{"enum": list(PRESETS), "type": "string"}, handler(core_schema)]}
+
+    @property
+    def label(self) -> str:
+        """Name in tables and paths: the preset, and every constant that differs from it."""
+        set_here = {
+            name: getattr(self, name)
+            for name in sorted(type(self).model_fields)
+            if name != "preset" and getattr(self, name) != type(self).model_fields[name].default
+        }
+        return "+".join([self.preset, *(f"{name}={_text(value)}" for name, value in set_here.items())])
+
+    def side(self, classes: int) -> int | None:
+        """The side of the images that networks see, where the protocol sets one."""
+        own: Any = self
+        side: int | None = own.size or preset_constants(self.preset, classes).get("size")
+        return side
+
+    def recipe(self, *, network: str, ipc: int | Literal["full"], classes: int) -> Recipe:
+        """The constants for one network, one size and one number of classes.
+
+        Args:
+            ipc: images per class, or `full`, all training images.
+        """
+        set_here = {name: getattr(self, name) for name in Recipe.model_fields if getattr(self, name) is not None}
+        constants = {**preset_constants(self.preset, classes), **set_here}
+        constants["epochs"] = max(1, round(_by_size(constants["epochs"], ipc) * self.epochs_fraction))
+        constants["batch_size"] = _by_size(constants["batch_size"], ipc)
+        constants["learning_rate"] = _by_name(constants["learning_rate"], network)
+        if ipc == "full" and "looks" not in set_here and "full_looks" in constants:
+            constants["looks"] = constants["full_looks"]
+        constants.pop("full_looks", None)
+        return Recipe(**constants)
+
+
+def _text(value: object) -> str:
+    if isinstance(value, dict):
+        return "_".join(f"{_text(item)}@{key}" for key, item in value.items())
+    if isinstance(value, list):
+        return "_".join(_text(item) for item in value)
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _by_size(table: Any, ipc: int | Literal["full"]) -> int:
+    """The entry of the largest key that is not above the size; the smallest one below all keys."""
+    if not isinstance(table, dict):
+        return int(table)
+    numbers = sorted(key for key in table if key != FULL)
+    if ipc == FULL or not numbers:
+        return int(table[FULL] if FULL in table else table[numbers[-1]])
+    below = [key for key in numbers if key <= ipc]
+    return int(table[below[-1] if below else numbers[0]])
+
+
+def _by_name(table: Any, network: str) -> float:
+    """The entry of the longest key that the name begins with, or `default`."""
+    if not isinstance(table, dict):
+        return float(table)
+    fits = sorted((key for key in table if network.startswith(key)), key=len)
+    if not fits and "default" not in table:
+        raise ValueError(f"learning_rate: no entry fits {network!r}, and there is no default")
+    return float(table[fits[-1] if fits else "default"])
+
+
+def _of_reference(given: object) -> object:
+    """Constants without a preset lie on top of the preset `reference`."""
+    return {"preset": "reference", **given} if isinstance(given, dict) else given
 
 
 class Reference(Block):
-    """A network trained on all real training images."""
+    """A network that knows the real images: trained here on all of them, or opened from a file."""
 
     network: Network
-    training: Protocol = Protocol(
-        name="reference", epochs=50, optimizer="sgd", learning_rate=0.01, weight_decay=5e-4, cutmix=0.0, shift=0
+    training: Annotated[Protocol, BeforeValidator(_of_reference)] = Protocol(preset="reference")
+    weights: str | None = Field(
+        None,
+        description="None: trained here. `timm`: the pretrained weights of timm's hub. A path: a safetensors file of "
+        "this project, or a state dict of the network.",
+    )
+    rows: list[Annotated[int, Field(ge=0)]] | None = Field(
+        None, description="Which outputs of pretrained weights are the classes, in their order; none: all of them."
     )
 
 
@@ -45,12 +224,40 @@ class Student(Block):
 
     network: Network | None = Field(None, description="None: the network of the reference.")
     start: Literal["fresh", "continued"] = "fresh"
-    protocol: Protocol | None = Field(None, description="None: the protocol of the evaluation.")
+    protocol: Protocol | None = Field(None, description="None: the first protocol of the evaluation.")
+
+
+class Speed(Block):
+    """How the same training is done faster; the result depends on it by rounding alone."""
+
+    together: Count | Literal["auto"] = Field(
+        "auto", description="Networks trained at once, with stacked weights; auto: all on a GPU, one on a CPU."
+    )
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto", description="Of forward and backward passes; auto: bfloat16 on a GPU, float32 on a CPU."
+    )
+    channels_last: bool = False
+    compile: bool = Field(False, description="torch.compile; on a CPU it needs a C++ compiler.")
 
 
 class Evaluation(Block):
     """What a distilled set is worth: networks trained on it from nothing, tested on real images."""
 
-    protocol: Protocol = Protocol()
+    protocol: Annotated[
+        Annotated[Protocol, Tag("one")] | Annotated[list[Protocol], Field(min_length=1), Tag("several")],
+        Discriminator(lambda given: "several" if isinstance(given, list) else "one"),
+    ] = Field(Protocol(), description="A preset, {preset: …, constant: …}, or a list of them.")
     networks: list[Network] = Field(min_length=1)
     students: Count = Field(3, description="Networks trained per method, size and architecture.")
+    full_data: bool = Field(True, description="Whether all training images are a row of the tables too.")
+    baseline: Name | None = Field(None, description="Method that the others are compared with, pair by pair.")
+    speed: Speed = Speed()
+
+    @property
+    def protocols(self) -> list[Protocol]:
+        """One or several, as a list."""
+        return self.protocol if isinstance(self.protocol, list) else [self.protocol]
+
+    def labelled(self, label: str) -> Protocol:
+        """The protocol of a label."""
+        return next(protocol for protocol in self.protocols if protocol.label == label)

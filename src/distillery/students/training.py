@@ -1,131 +1,452 @@
-"""Training and testing of one network on one set of images, by a protocol."""
+"""Training and testing of networks on one set of images, one at a time or several at once, by a recipe.
+
+The images live on the device as uint8. Random numbers come as tables, drawn for each network from its own stream, so
+what a network becomes depends neither on the networks beside it nor on where a run was stopped.
+"""
 
 from __future__ import annotations
 
+import copy
+import itertools
 import math
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.func import functional_call, stack_module_state, vmap
 from torch.nn import functional as F
 
 from distillery.data.pixels import to_unit
 from distillery.progress import Progress
-from distillery.resume import Resume, pack, unpack
+from distillery.resume import Resume
 from distillery.streams import Key, stream
 from distillery.students import augment
 from distillery.students.networks import Classifier
-from distillery.students.settings import Protocol
+from distillery.students.settings import Recipe, Speed
+
+Look = tuple[int, float]
+"""(epoch, percent of the test images that were answered rightly; not a number once a network has diverged)."""
+
+SoftLabels = Callable[[int, slice, Tensor], Tensor]
+"""(epoch, places of the batch in it, images (S, N, C, H, W) as the networks see them) -> the teacher's logits
+(S, N, classes)."""
+
+
+@dataclass
+class Trained:
+    """What training and testing one network gave.
+
+    Attributes:
+        looks: in the order of the epochs.
+        right: (images,) bool, which test images the network of the last epoch answers rightly.
+    """
+
+    looks: list[Look]
+    right: Tensor
 
 
 def train_network(
     classifier: Classifier,
     pixels: Tensor,
     labels: Tensor,
-    protocol: Protocol,
+    recipe: Recipe,
     *,
     key: Key,
     device: torch.device,
     resume: Resume | None = None,
-    validate: Callable[[Classifier], float] | None = None,
     what: str = "train_network",
-) -> list[tuple[int, float]]:
-    """Train in place to the last epoch.
+) -> None:
+    """Train one network in place to the last epoch; no look at test images chooses one.
 
     Args:
         pixels: (N, C, H, W) uint8.
         labels: (N,) int64.
         key: of the stream that order and augmentation are drawn from.
-        validate: looks at the network every `validate_every` epochs and after the last one.
+        resume: left in place at the end with the finished state; its owner calls `finish` when the outputs stand.
+    """
+    train_networks([classifier], pixels, labels, recipe, keys=[key], device=device, resume=resume, what=what)
+
+
+def train_networks(
+    classifiers: Sequence[Classifier],
+    pixels: Tensor,
+    labels: Tensor,
+    recipe: Recipe,
+    *,
+    keys: Sequence[Key],
+    device: torch.device,
+    test: tuple[Tensor, Tensor] | None = None,
+    soft_labels: SoftLabels | None = None,
+    speed: Speed | None = None,
+    resume: Resume | None = None,
+    what: str = "train_networks",
+) -> list[Trained]:
+    """Train networks of one architecture in place, at once: stacked weights, one optimizer, element by element.
+
+    Args:
+        pixels: (N, C, H, W) uint8.
+        labels: (N,) int64.
+        keys: of each network's stream for order and augmentation.
+        test: stored images (M, C, H, W) uint8 and labels (M,), looked at when the recipe says so.
+        soft_labels: the teacher; without it, labels are hard.
         resume: left in place at the end with the finished state; its owner calls `finish` when the outputs stand.
 
     Returns:
-        (epoch, what `validate` gave) for each look.
+        One `Trained` per network; without `test`, empty ones.
     """
-    classifier.to(device).requires_grad_(True)
-    pixels, labels = pixels.to(device), labels.to(device)
-    optimizer = _optimizer(classifier, protocol)
-    history: list[tuple[int, float]] = []
-    start = 0
+    speed = speed or Speed()
+    side = recipe.size or pixels.shape[-1]
+    team = _Team(classifiers, recipe, device, speed)
+    stored = augment.resize(pixels, side) if recipe.size and recipe.resize_first else pixels
+    stored, labels = stored.to(device), labels.to(device)
+    looked = None
+    if test is not None:
+        looked = (augment.test_images(test[0], recipe).to(device), test[1].to(device))
+    looks: list[list[Look]] = [[] for _ in classifiers]
+    right = torch.zeros(len(classifiers), len(looked[1]) if looked else 0, dtype=torch.bool)
+    start, when = 0, set(look_epochs(recipe)) if looked else set()
     if resume and (found := resume.restore()):
-        unpack(found[0], {"network": classifier}, {"optimizer": optimizer})
-        start, history = found[1]["epoch"], [(epoch, value) for epoch, value in found[1]["history"]]
-    with Progress(what, protocol.epochs, "epoch", start) as progress:
-        for epoch in range(start, protocol.epochs):
-            for group in optimizer.param_groups:
-                group["lr"] = protocol.learning_rate * schedule_factor(protocol, epoch)
-            _train_epoch(classifier, optimizer, pixels, labels, protocol, stream(*key, "epoch", epoch))
+        tensors, facts = found
+        right = tensors.pop("right").bool()
+        team.restore(tensors)
+        start, looks = facts["epoch"], [[(epoch, _number(value)) for epoch, value in one] for one in facts["looks"]]
+    with Progress(what, recipe.epochs, "epoch", start) as progress:
+        for epoch in range(start, recipe.epochs):
+            team.set_rate(recipe.learning_rate * schedule_factor(recipe, epoch))
+            for step in _steps(stored, labels, recipe, keys, epoch, team.mean, team.std):
+                teacher = soft_labels(epoch, step.places, step.images) if soft_labels else None
+                team.step(step, teacher, (*keys[0], "dropout", epoch, step.places.start))
             done = epoch + 1
-            if validate and (done % protocol.validate_every == 0 or done == protocol.epochs):
-                history.append((done, validate(classifier)))
+            team.average(done)
+            if looked and done in when:
+                right, finite = team.answers(*looked)
+                for network, one in enumerate(looks):
+                    percent = 100 * right[network].double().mean().item()
+                    one.append((done, percent if finite[network] else math.nan))
             progress.advance()
             if resume:
                 resume.checkpoint(
-                    lambda at=done: (  # type: ignore[misc]
-                        pack({"network": classifier}, {"optimizer": optimizer}),
-                        {"epoch": at, "history": history},
+                    lambda at=done, right=right: (  # type: ignore[misc]
+                        {**team.state(), "right": right.to(torch.uint8)},
+                        {"epoch": at, "looks": [[(e, _storable(v)) for e, v in one] for one in looks]},
                     ),
-                    force=done == protocol.epochs,
+                    force=done == recipe.epochs,
                 )
-    classifier.eval().requires_grad_(False)
-    return history
+    team.write_back()
+    return [Trained(one, right[network]) for network, one in enumerate(looks)]
 
 
-def _train_epoch(
-    classifier: Classifier,
-    optimizer: torch.optim.Optimizer,
-    pixels: Tensor,
+@dataclass
+class _Step:
+    """One batch of each network: images (S, N, C, H, W), labels (S, N), CutMix partners' labels and own shares."""
+
+    places: slice
+    images: Tensor
+    labels: Tensor
+    partner_labels: Tensor
+    share: Tensor
+
+
+def _steps(
+    stored: Tensor, labels: Tensor, recipe: Recipe, keys: Sequence[Key], epoch: int, mean: Tensor, std: Tensor
+) -> Iterator[_Step]:
+    """The batches of an epoch, augmented for all networks in one flat batch."""
+    device, count, (height, width) = stored.device, len(stored), stored.shape[-2:]
+    side = recipe.size or width
+    streams = [stream(*key, "epoch", epoch) for key in keys]
+    tables = [augment.draw_epoch(recipe, count, height, width, draws) for draws in streams]
+    together = {name: torch.stack([table[name] for table in tables]).to(device) for name in tables[0]}
+    order = together.pop("order")
+    size = min(recipe.batch_size, count)
+    edges = [*range(0, count, size), count]
+    if len(edges) > 2 and edges[-1] - edges[-2] == 1:  # batch norm has no variance of a single image
+        del edges[-2]
+    for first, last in itertools.pairwise(edges):
+        chosen = order[:, first:last]
+        batches = [augment.draw_batch(recipe, last - first, side, draws) for draws in streams]
+        rows = {name: table[:, first:last] for name, table in together.items()}
+        yield _batch(slice(first, last), stored, labels[chosen], chosen, rows, batches, recipe, mean, std)
+
+
+def _batch(
+    places: slice,
+    stored: Tensor,
     labels: Tensor,
-    protocol: Protocol,
-    draws: torch.Generator,
-) -> None:
-    classifier.train()
-    order = torch.randperm(len(pixels), generator=draws).to(pixels.device)
-    batches = list(order.split(protocol.batch_size))
-    if len(batches) > 1 and len(batches[-1]) == 1:  # batch norm has no variance of a single image
-        batches[-2:] = [torch.cat(batches[-2:])]
-    for batch in batches:
-        images, targets = to_unit(pixels[batch]), labels[batch]
-        if protocol.shift:
-            images = augment.shift(images, protocol.shift, draws)
-        if protocol.flip:
-            images = augment.flip(images, draws)
-        mixed = torch.rand((), generator=draws).item() < protocol.cutmix
-        partner, share = None, 1.0
-        if mixed:
-            images, partner, share = augment.cutmix(images, draws)
-        with torch.autocast("cuda", torch.bfloat16, enabled=images.is_cuda):
-            logits = classifier(images)
-        loss = F.cross_entropy(logits.float(), targets)
-        if partner is not None:
-            loss = share * loss + (1 - share) * F.cross_entropy(logits.float(), targets[partner])
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
+    chosen: Tensor,
+    rows: augment.Tables,
+    batches: Sequence[augment.Tables],
+    recipe: Recipe,
+    mean: Tensor,
+    std: Tensor,
+) -> _Step:
+    networks, count = chosen.shape
+    if recipe.dsa:  # its operation is drawn per batch: networks differ in it
+        seen = torch.cat(
+            [
+                augment.augment(
+                    stored[chosen[i]], {name: row[i] for name, row in rows.items()}, batches[i], recipe, mean, std
+                )
+                for i in range(networks)
+            ]
+        )
+    else:
+        flat = {name: row.flatten(0, 1) for name, row in rows.items()}
+        seen = augment.augment(stored[chosen.flatten()], flat, {}, recipe, mean, std)
+    partner_labels, share = labels, torch.ones(networks, device=stored.device)
+    if recipe.cutmix:
+        mixed = torch.stack([batch["mixed"] for batch in batches]).to(stored.device)
+        partner = torch.stack([batch["partner"] for batch in batches]).to(stored.device)
+        box = torch.stack([batch["box"] for batch in batches]).to(stored.device) * mixed[:, None]
+        offsets = count * torch.arange(networks, device=stored.device)[:, None]
+        seen, own = augment.cutmix(seen, (partner + offsets).flatten(), box.repeat_interleave(count, 0))
+        partner_labels, share = labels.gather(1, partner), own.view(networks, count)[:, 0]
+    return _Step(places, seen.unflatten(0, (networks, count)), labels, partner_labels, share)
 
 
-def schedule_factor(protocol: Protocol, epoch: int) -> float:
+def augmented(pixels: Tensor, recipe: Recipe, key: Key, epoch: int, mean: Tensor, std: Tensor) -> Iterator[Tensor]:
+    """The batches (N, C, H, W) that a network of this key sees in an epoch, of stored images (N, C, H, W) uint8."""
+    stored = augment.resize(pixels, recipe.size) if recipe.size and recipe.resize_first else pixels
+    nothing = torch.zeros(len(stored), dtype=torch.long, device=stored.device)
+    for step in _steps(stored, nothing, recipe, [key], epoch, mean, std):
+        yield step.images[0]
+
+
+class _Team:
+    """Networks that are trained at once: one as it is, several as stacked weights under `vmap`."""
+
+    def __init__(self, classifiers: Sequence[Classifier], recipe: Recipe, device: torch.device, speed: Speed) -> None:
+        self.classifiers, self.recipe, self.device = classifiers, recipe, device
+        first = classifiers[0]
+        for classifier in classifiers:
+            classifier.to(device).requires_grad_(True).train()
+            if speed.channels_last:
+                classifier.to(memory_format=torch.channels_last)
+        self.layout = torch.channels_last if speed.channels_last else torch.contiguous_format
+        self.mean, self.std = first.domain.statistics(device)
+        half = speed.precision == "bfloat16" or (speed.precision == "auto" and device.type == "cuda")
+        self.autocast = lambda: torch.autocast(device.type, torch.bfloat16, enabled=half)
+        self.stacked = len(classifiers) > 1
+        if self.stacked:
+            if drops_out(first):
+                raise ValueError(f"{first.name} has dropout, whose draws are each network's own: one at a time")
+            networks = [classifier.network for classifier in classifiers]
+            parameters, self.buffers = stack_module_state(networks)
+            self.parameters = {name: value.detach().requires_grad_() for name, value in parameters.items()}
+            self.base = copy.deepcopy(first.network).to("meta")
+            self.forward: Callable[[Tensor], Tensor] = self._stacked_forward
+            self._mapped: Any = vmap(self._one, in_dims=(0, 0, 0), randomness="error")
+            if speed.compile:
+                self._mapped = torch.compile(self._mapped, dynamic=False)
+        else:
+            self.parameters = dict(first.network.named_parameters())
+            self.buffers = dict(first.network.named_buffers())
+            self._network: Any = torch.compile(first.network, dynamic=False) if speed.compile else first.network
+            self.forward = self._single_forward
+        self.optimizer = _optimizer(self.parameters, recipe, self.stacked)
+        self.ema = {name: value.detach().clone() for name, value in self.parameters.items()} if recipe.ema_decay else {}
+
+    def _one(self, parameters: dict[str, Tensor], buffers: dict[str, Tensor], images: Tensor) -> Tensor:
+        return functional_call(self.base, (parameters, buffers), (images,))
+
+    def _stacked_forward(self, images: Tensor) -> Tensor:
+        return self._mapped(self.parameters, self.buffers, images)
+
+    def _single_forward(self, images: Tensor) -> Tensor:
+        return self._network(images[0].contiguous(memory_format=self.layout))[None]
+
+    def set_rate(self, rate: float) -> None:
+        """Learning rate of the next steps."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+
+    def step(self, step: _Step, teacher: Tensor | None, dropout: Key) -> None:
+        """One step of every network on its own batch."""
+        with _dropout_from(dropout, self.device, drops_out(self.classifiers[0])), self.autocast():
+            logits = self.forward(step.images).float()
+        if teacher is None:
+            own = F.cross_entropy(logits.flatten(0, 1), step.labels.flatten(), reduction="none")
+            other = F.cross_entropy(logits.flatten(0, 1), step.partner_labels.flatten(), reduction="none")
+            share = step.share[:, None]
+            loss = share * own.view_as(step.labels) + (1 - share) * other.view_as(step.labels)
+        else:
+            loss = soft_loss(logits, teacher, self.recipe.temperature)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.mean(1).sum().backward()
+        self.optimizer.step()
+
+    @torch.no_grad()
+    def average(self, epochs: int) -> None:
+        """Take the weights after so many epochs into their average: a copy at first, then 1 - 1/k up to the decay."""
+        if not self.ema:
+            return
+        decay = 0.0 if epochs <= 2 else min(self.recipe.ema_decay, 1 - 1 / epochs)
+        torch._foreach_lerp_(list(self.ema.values()), list(self.parameters.values()), 1 - decay)
+
+    @torch.no_grad()
+    def answers(self, images: Tensor, labels: Tensor, batch_size: int = 512) -> tuple[Tensor, Tensor]:
+        """(S, M) bool on the CPU, which test images each network answers rightly; and (S,) whether it is finite."""
+        tested = self.ema or self.parameters
+        base = self.base if self.stacked else self.classifiers[0].network
+        base.eval()
+        right, finite = [], torch.ones(len(self.classifiers), dtype=torch.bool, device=self.device)
+        for at in range(0, len(images), batch_size):
+            seen = (images[at : at + batch_size].to(torch.float32) / 255 - self.mean) / self.std
+            for network in range(len(self.classifiers)):
+                weights = {name: value[network] if self.stacked else value for name, value in tested.items()}
+                buffers = {name: value[network] if self.stacked else value for name, value in self.buffers.items()}
+                with self.autocast():
+                    logits = functional_call(base, (weights, buffers), (seen.contiguous(memory_format=self.layout),))
+                right.append(logits.argmax(1) == labels[at : at + batch_size])
+                finite[network] &= logits.isfinite().all()
+        base.train()
+        several = len(self.classifiers)
+        return torch.stack([torch.cat(right[i::several]) for i in range(several)]).cpu(), finite.cpu()
+
+    def state(self) -> dict[str, Tensor]:
+        """Everything that the next step depends on, as flat tensors."""
+        tensors = {f"parameter/{name}": value.detach().clone() for name, value in self.parameters.items()}
+        tensors |= {f"buffer/{name}": value.clone() for name, value in self.buffers.items()}
+        tensors |= {f"ema/{name}": value.clone() for name, value in self.ema.items()}
+        for index, fields in self.optimizer.state_dict()["state"].items():
+            for name, value in fields.items():
+                if value is not None:
+                    tensors[f"optimizer/{index}/{name}"] = torch.as_tensor(value).clone()
+        return tensors
+
+    @torch.no_grad()
+    def restore(self, tensors: dict[str, Tensor]) -> None:
+        """Put back what `state` gave."""
+        state: dict[int, dict[str, Tensor]] = {}
+        for name, value in tensors.items():
+            kind, _, rest = name.partition("/")
+            if kind == "optimizer":
+                index, _, field = rest.partition("/")
+                state.setdefault(int(index), {})[field] = value
+            else:
+                {"parameter": self.parameters, "buffer": self.buffers, "ema": self.ema}[kind][rest].copy_(value)
+        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
+
+    @torch.no_grad()
+    def write_back(self) -> None:
+        """Put the trained weights, or their average, into the classifiers; they come out in eval mode, frozen."""
+        tested = self.ema or self.parameters
+        for network, classifier in enumerate(self.classifiers):
+            own = dict(classifier.network.named_parameters()) | dict(classifier.network.named_buffers())
+            for name, value in (tested | self.buffers).items():
+                own[name].copy_(value[network] if self.stacked else value)
+            classifier.eval().requires_grad_(False)
+
+
+def drops_out(classifier: Classifier) -> bool:
+    """Whether a network has dropout that acts."""
+    return any(isinstance(module, torch.nn.Dropout) and module.p > 0 for module in classifier.modules())
+
+
+@contextmanager
+def _dropout_from(key: Key, device: torch.device, needed: bool) -> Iterator[None]:
+    """Dropout draws from torch's global stream: seed it from a key, and leave it as it was."""
+    if not needed:
+        yield
+        return
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(stream(*key).initial_seed())
+        yield
+
+
+def soft_loss(logits: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+    """KL(teacher || student) of both softmaxes at a temperature, per image; no factor of its square, as RDED has it.
+
+    Args:
+        logits, teacher: (..., classes).
+    """
+    log_student = F.log_softmax(logits / temperature, -1)
+    log_teacher = F.log_softmax(teacher / temperature, -1)
+    return (log_teacher.exp() * (log_teacher - log_student)).sum(-1)
+
+
+def schedule_factor(recipe: Recipe, epoch: int) -> float:
     """What the learning rate is multiplied by during an epoch, counted from 0."""
-    if protocol.schedule == "cosine":
-        return 0.5 * (1 + math.cos(math.pi * epoch / protocol.epochs))
-    if protocol.schedule == "step":
-        drops = (epoch >= 2 * protocol.epochs // 3) + (epoch >= 5 * protocol.epochs // 6)
+    epochs = recipe.epochs
+    if recipe.schedule == "cosine":
+        return 0.5 * (1 + math.cos(math.pi * epoch / epochs))
+    if recipe.schedule == "half_cosine":
+        return 0.5 * (1 + math.cos(math.pi * epoch / (2 * epochs)))
+    if recipe.schedule == "step":
+        drops = (epoch >= 2 * epochs // 3) + (epoch >= 5 * epochs // 6)
         return float(0.2**drops)
+    if recipe.schedule == "warmup_cosine":
+        half = epochs / 2
+        if epoch <= half:
+            return 1e-7 + (1 - 1e-7) * epoch / half
+        return 0.5 * (1 + math.cos(math.pi * (epoch - half - 1) / half))
     return 1.0
 
 
-def _optimizer(classifier: Classifier, protocol: Protocol) -> torch.optim.Optimizer:
-    if protocol.optimizer == "adamw":
+def look_epochs(recipe: Recipe) -> list[int]:
+    """After how many epochs the test set is looked at, in order; the last is `epochs`."""
+    first = 1 / recipe.looks if recipe.looks_from is None else recipe.looks_from
+    steps = max(recipe.looks - 1, 1)
+    shares = [first + (1 - first) * look / steps for look in range(recipe.looks - 1)] + [1.0]
+    return sorted({max(1, round(recipe.epochs * share)) for share in shares})
+
+
+def _optimizer(parameters: dict[str, Tensor], recipe: Recipe, stacked: bool) -> torch.optim.Optimizer:
+    """One optimizer for all networks: what it does to a weight depends on that weight alone."""
+    groups: list[dict[str, Any]] = []
+    vectors = [value for value in parameters.values() if value.ndim - stacked <= 1]
+    others = [value for value in parameters.values() if value.ndim - stacked > 1]
+    if recipe.decay_vectors:
+        groups.append({"params": list(parameters.values())})
+    else:
+        groups += [{"params": others}, {"params": vectors, "weight_decay": 0.0}]
+    if recipe.optimizer == "adamw":
+        betas = (recipe.betas[0], recipe.betas[1])
         return torch.optim.AdamW(
-            classifier.parameters(), protocol.learning_rate, weight_decay=protocol.weight_decay, fused=True
+            groups, recipe.learning_rate, betas=betas, weight_decay=recipe.weight_decay, fused=True
         )
     return torch.optim.SGD(
-        classifier.parameters(),
-        protocol.learning_rate,
-        momentum=protocol.momentum,
-        weight_decay=protocol.weight_decay,
-        fused=True,
+        groups, recipe.learning_rate, momentum=recipe.momentum, weight_decay=recipe.weight_decay, fused=True
     )
+
+
+def _storable(value: float) -> float | None:
+    return None if math.isnan(value) else value
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else value
+
+
+def in_teams(networks: Sequence[int], together: int, train: Callable[[Sequence[int]], list[Trained]]) -> list[Trained]:
+    """Train networks in teams of at most `together`; a team that does not fit the memory is halved, and says so."""
+    results: list[Trained] = []
+    at = 0
+    while at < len(networks):
+        team = networks[at : at + together]
+        try:
+            results += train(team)
+        except torch.cuda.OutOfMemoryError:
+            if len(team) == 1:
+                raise
+            together = (len(team) + 1) // 2
+            torch.cuda.empty_cache()
+            print(f"out of memory with {len(team)} networks at once: going on with {together}", file=sys.stderr)
+            continue
+        at += len(team)
+    return results
+
+
+def teams_of(speed: Speed, students: int, device: torch.device, classifier: Classifier) -> int:
+    """How many networks are trained at once."""
+    if drops_out(classifier):
+        return 1
+    if speed.together == "auto":
+        return students if device.type == "cuda" else 1
+    return min(speed.together, students)
 
 
 @torch.no_grad()

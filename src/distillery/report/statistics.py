@@ -1,0 +1,200 @@
+"""The table of statistics: what stands behind each mean, and which differences it bears."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from distillery.analysis.statistics import (
+    binomial_error,
+    hard_label_recovery,
+    holm,
+    improvement_over_random,
+    label_robust_score,
+    paired_difference,
+    std_components,
+)
+from distillery.report.tables import ABSENT, MEAN, last_epochs, markdown_table, number
+
+COLUMNS = [
+    "method",
+    "ipc",
+    "network",
+    "protocol",
+    "n",
+    "accuracy_mean",
+    "std_between_sets",
+    "std_within_set",
+    "binomial_error",
+    "baseline",
+    "difference",
+    "difference_low",
+    "difference_high",
+    "p",
+    "p_holm",
+    "hlr",
+    "ior",
+    "lrs",
+    "images",
+    "test_images",
+    "parameters",
+    "label_bytes",
+    "diverged",
+]
+"""Accuracies, errors, differences, HLR and IOR are points; `diverged` lists networks as `seed/student`."""
+
+_REPLICATE = ["seed", "student"]
+
+
+def statistics_table(
+    rows: pd.DataFrame,
+    *,
+    baseline: str | None,
+    random: str | None,
+    full: str | None,
+    soft: Sequence[str],
+    order: Sequence[tuple[str, int, str, str]],
+) -> pd.DataFrame:
+    """One row per method, IPC, network and protocol, after the last epoch; `mean` joins the networks of a replicate.
+
+    A difference to the baseline is paired: the same student seed, the same test image. Its interval holds 95 % over
+    both; p values are adjusted for the number of comparisons by Holm's rule, protocol by protocol.
+
+    Args:
+        rows: of `read_rows`, the columns `EVALUATION`.
+        baseline, random, full: names of methods; None where there is none.
+        soft: protocols with soft labels, for which HLR is not defined.
+        order: cells (method, ipc, network, protocol) in the order in which they shall stand.
+    """
+    trained = last_epochs(rows)
+    cells = dict(_cells(trained))
+    found = []
+    for cell in [*(key for key in order if key in cells), *(key for key in cells if key not in set(order))]:
+        method, ipc, network, protocol = cell
+        part = cells[cell]
+        sound = part[part["accuracy"].notna()]
+        mean = float(sound["accuracy"].mean())
+        versus = cells.get((baseline or "", ipc, network, protocol)) if method != baseline else None
+        chance = cells.get((random or "", ipc, network, protocol))
+        everything = next(
+            (other for key, other in cells.items() if key[0] == full and key[2:] == (network, protocol)), None
+        )
+        hlr = hard_label_recovery(_mean(everything), mean) if protocol not in soft and method != full else math.nan
+        ior = improvement_over_random(mean, _mean(chance)) if method not in (full, random) else math.nan
+        bad = part[part["accuracy"].isna()]
+        found.append(
+            {
+                **dict(zip(("method", "ipc", "network", "protocol"), cell, strict=True)),
+                "n": len(sound) if network != MEAN else len(sound.groupby(_REPLICATE)),
+                "accuracy_mean": mean,
+                **_components(sound),
+                "binomial_error": binomial_error(mean, int(part["test_images"].iloc[0])) if len(sound) else math.nan,
+                **_difference(sound, versus, baseline if versus is not None else None),
+                "hlr": hlr,
+                "ior": ior,
+                "lrs": label_robust_score(hlr, ior) if not math.isnan(hlr + ior) else math.nan,
+                **{name: int(part[name].max()) for name in ("images", "test_images", "parameters", "label_bytes")},
+                "diverged": " ".join(f"{row.seed}/{row.student}" for row in bad.itertuples()),
+            }
+        )
+    table = pd.DataFrame(found).reindex(columns=COLUMNS)
+    table["p_holm"] = math.nan
+    for _, part in table.groupby("protocol"):
+        compared = part[part["p"].notna()]
+        table.loc[compared.index, "p_holm"] = holm(compared["p"].tolist())
+    return table
+
+
+def _cells(trained: pd.DataFrame) -> list[tuple[tuple[str, int, str, str], pd.DataFrame]]:
+    """The trained networks of each cell, and those of all networks together where there are several."""
+    keys: Any  # pandas does not say what the columns hold
+    found: list[tuple[tuple[str, int, str, str], pd.DataFrame]] = []
+    for keys, part in trained.groupby(["method", "ipc", "network", "protocol"]):
+        found.append(((keys[0], int(keys[1]), keys[2], keys[3]), part))
+    for keys, part in trained.groupby(["method", "ipc", "protocol"]):
+        if part["network"].nunique() > 1:
+            found.append(((keys[0], int(keys[1]), MEAN, keys[2]), part))
+    return found
+
+
+def _mean(part: pd.DataFrame | None) -> float:
+    return math.nan if part is None else float(part["accuracy"].mean())
+
+
+def _components(part: pd.DataFrame) -> dict[str, float]:
+    """Spread between the sets of several experiment seeds, and between the students of one."""
+    replicates = part.groupby(_REPLICATE, as_index=False)["accuracy"].mean()
+    sets = [one["accuracy"].tolist() for _, one in replicates.groupby("seed")]
+    between, within = std_components(sets) if sets else (math.nan, math.nan)
+    return {"std_between_sets": between, "std_within_set": within}
+
+
+def _difference(ours: pd.DataFrame, theirs: pd.DataFrame | None, baseline: str | None) -> dict[str, Any]:
+    absent = {"baseline": baseline, **dict.fromkeys(("difference", "difference_low", "difference_high", "p"), math.nan)}
+    if theirs is None:
+        return absent
+    keys = ["network", *_REPLICATE]
+    pairs = ours.merge(theirs[theirs["accuracy"].notna()], on=keys, suffixes=("", "_theirs")).sort_values(keys)
+    if pairs.empty:
+        return absent
+    found = paired_difference(
+        *(
+            np.stack([bits(right, images) for right, images in zip(pairs[name], pairs["test_images"], strict=True)])
+            for name in ("right", "right_theirs")
+        )
+    )
+    return {
+        "baseline": baseline,
+        "difference": found.difference,
+        "difference_low": found.low,
+        "difference_high": found.high,
+        "p": found.p,
+    }
+
+
+def bits(packed: bytes, images: int) -> np.ndarray:
+    """(images,) bool: which test images a network answered rightly."""
+    return np.unpackbits(np.frombuffer(packed, np.uint8), count=images).astype(bool)
+
+
+def statistics_markdown(table: pd.DataFrame) -> str:
+    """The statistics as a paper would print them in its appendix, one part per protocol."""
+    header = ["method", "IPC", "network", "n", "accuracy", "± sets", "± students", "± test set"]
+    header += ["paired difference", "95 %", "p (Holm)", "HLR", "IOR", "LRS", "labels (MB)"]
+    parts = []
+    for protocol, part in table.groupby("protocol"):
+        baseline = next((name for name in part["baseline"] if isinstance(name, str)), None)
+        body = [
+            [
+                row["method"],
+                str(row["ipc"]),
+                row["network"],
+                str(row["n"]),
+                number(row["accuracy_mean"], 1, ABSENT),
+                *(number(row[name], 1, ABSENT) for name in ("std_between_sets", "std_within_set", "binomial_error")),
+                number(row["difference"], 1, ABSENT),
+                _interval(row["difference_low"], row["difference_high"]),
+                number(row["p_holm"], 3, ABSENT),
+                *(number(row[name], 1, ABSENT) for name in ("hlr", "ior", "lrs")),
+                number(row["label_bytes"] / 1e6, 1) if row["label_bytes"] else ABSENT,
+            ]
+            for row in part.to_dict("records")
+        ]
+        against = f" Differences are paired with `{baseline}`." if baseline else ""
+        parts.append(
+            f"Last epoch, protocol `{protocol}`, in points: standard deviation between sets (experiment seeds) and"
+            f" between students of one set, binomial error of the test set.{against}\n\n" + markdown_table(header, body)
+        )
+    lost = table[(table["diverged"] != "") & (table["network"] != MEAN)]
+    if len(lost):
+        lines = [f"- {r.method}, IPC {r.ipc}, {r.network}: {r.diverged}" for r in lost.itertuples()]
+        parts.append("Diverged and in no mean (seed/student):\n\n" + "\n".join(lines) + "\n")
+    return "\n".join(parts)
+
+
+def _interval(low: float, high: float) -> str:
+    return ABSENT if math.isnan(low) else f"{number(low, 1)} to {number(high, 1)}"

@@ -1,0 +1,49 @@
+"""Set our accuracies beside published ones of the same method, data set, size, network and protocol."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from distillery.job import Input, Job, Output
+from distillery.settings import Block
+
+if TYPE_CHECKING:
+    from distillery.experiment import Experiment
+
+COMPUTES = False
+
+
+class Settings(Block):
+    """What our data set and methods are published as."""
+
+    dataset: str
+    methods: dict[str, str]
+    full: str | None
+    resolution: int
+
+    @classmethod
+    def of(cls, experiment: Experiment, **wildcards: str) -> Settings:
+        """What this stage reads of an experiment."""
+        published = experiment.analysis.published
+        assert published is not None
+        return cls(
+            dataset=published.dataset,
+            methods=published.methods,
+            full=experiment.first_of("full"),
+            resolution=experiment.dataset.resolution,
+        )
+
+
+def run(settings: Settings, *, accuracy: Input, csv: Output, parquet: Output, markdown: Output, job: Job) -> None:
+    """Write the comparison as CSV, Parquet and Markdown."""
+    from distillery.artifacts import read_table, write_bytes, write_table
+    from distillery.report import tables
+    from distillery.report.published import beside_published, published_markdown
+
+    ours = read_table(accuracy, "tabulate_accuracy").to_pandas()
+    ours["ipc_label"] = ours["ipc"].astype(str).where(ours["method"] != settings.full, "full")
+    ours["resolution"] = settings.resolution
+    table = beside_published(ours, dataset=settings.dataset, names=settings.methods)
+    write_bytes(csv, tables.csv_bytes(table))
+    write_bytes(markdown, published_markdown(table).encode())
+    write_table(parquet, tables.arrow_table(table), job.provenance)

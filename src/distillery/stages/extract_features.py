@@ -1,0 +1,40 @@
+"""Describe every training image by what the last hidden layer of a reference network sees in it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from distillery.job import Input, Job, Output
+from distillery.settings import Block
+
+if TYPE_CHECKING:
+    from distillery.experiment import Experiment
+
+
+class Settings(Block):
+    """Nothing but the network, which comes as a file."""
+
+    reference: str
+
+    @classmethod
+    def of(cls, experiment: Experiment, run: str, reference: str) -> Settings:
+        """The part of an experiment that this stage reads."""
+        return cls(reference=reference)
+
+
+def run(settings: Settings, *, images: Input, reference: Input, features: Output, job: Job) -> None:
+    """Images to one row each: `path`, `label` and `features`, the input of the last linear layer."""
+    import numpy as np
+    import pyarrow as pa
+
+    from distillery.artifacts import write_table
+    from distillery.data.pixels import load_pixels
+    from distillery.students.features import features_of
+    from distillery.students.networks import Classifier
+
+    pixels, labels, _, paths = load_pixels(images)
+    network = Classifier.load(reference, "train_reference").to(job.device)
+    found = features_of(network, pixels).numpy().astype(np.float32)
+    rows = pa.FixedSizeListArray.from_arrays(pa.array(found.reshape(-1)), found.shape[1])
+    table = pa.table({"path": pa.array(paths), "label": pa.array(labels.numpy()), "features": rows})
+    write_table(features, table, job.provenance)

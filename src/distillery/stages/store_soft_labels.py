@@ -1,0 +1,41 @@
+"""Store what a teacher answers to every augmented image of every epoch of a protocol."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from distillery.job import Input, Job, Output
+from distillery.settings import Block
+from distillery.students.settings import Recipe
+
+if TYPE_CHECKING:
+    from distillery.experiment import Experiment
+
+
+class Settings(Block):
+    """What the stage depends on: the recipe without what is the student's alone."""
+
+    seed: int
+    recipe: Recipe
+
+    @classmethod
+    def of(cls, experiment: Experiment, run: str, method: str, ipc: str, protocol: str) -> Settings:
+        """The part of an experiment that this stage reads."""
+        named = experiment.evaluation.labelled(protocol)
+        recipe = experiment.recipe(named, experiment.evaluation.networks[0], ipc)
+        students = {"learning_rate": 1.0, "weight_decay": 0.0, "ema_decay": 0.0, "looks": 1, "looks_from": None}
+        return cls(seed=experiment.seed(run), recipe=recipe.model_copy(update=students))
+
+
+def run(settings: Settings, *, images: Input, teacher: Input, soft_labels: Output, job: Job) -> None:
+    """A distilled set to logits (epochs, images, classes) fp16, by place in the epoch."""
+    from distillery.artifacts import write_tensors
+    from distillery.data.pixels import load_pixels
+    from distillery.students.networks import Classifier, Domain
+    from distillery.students.soft_labels import Teacher, store
+
+    pixels, _, classes, _ = load_pixels(images, "collect")
+    domain = Domain.of(pixels, settings.recipe)
+    known = Teacher(Classifier.load(teacher, "train_reference"), classes, domain, job.device)
+    logits = store(known, pixels, settings.recipe, (settings.seed, "soft_labels"), job.stage)
+    write_tensors(soft_labels, {"logits": logits}, job.provenance, classes=classes)

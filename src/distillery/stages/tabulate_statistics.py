@@ -1,0 +1,56 @@
+"""Tabulate what stands behind each accuracy: spread, paired differences, recovery scores, sizes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from distillery.job import Input, Job, Output
+from distillery.settings import Block
+
+if TYPE_CHECKING:
+    from distillery.experiment import Experiment
+
+COMPUTES = False
+
+
+class Settings(Block):
+    """Which methods are the yardsticks, which protocols have soft labels, and the order of the rows."""
+
+    baseline: str | None
+    random: str | None
+    full: str | None
+    soft: list[str]
+    methods: list[str]
+    networks: list[str]
+
+    @classmethod
+    def of(cls, experiment: Experiment, **wildcards: str) -> Settings:
+        """What this stage reads of an experiment."""
+        evaluation = experiment.evaluation
+        first = {kind: experiment.first_of(kind) for kind in ("random", "full")}
+        network, ipc = evaluation.networks[0], experiment.ipc[0]
+        return cls(
+            baseline=evaluation.baseline or first["random"],
+            **first,
+            soft=sorted(p.label for p in evaluation.protocols if experiment.recipe(p, network, ipc).labels == "soft"),
+            methods=sorted(experiment.methods),
+            networks=sorted(evaluation.networks),
+        )
+
+
+def run(
+    settings: Settings, *, evaluations: list[Input], csv: Output, parquet: Output, markdown: Output, job: Job
+) -> None:
+    """Write the table of statistics as CSV, Parquet and Markdown."""
+    from distillery.artifacts import write_bytes, write_table
+    from distillery.report import tables
+    from distillery.report.statistics import statistics_markdown, statistics_table
+
+    rows = tables.read_rows(evaluations, tables.EVALUATION, made_by="evaluate")
+    cells = tables.accuracy_table(rows, settings.methods, settings.networks)
+    order = list(cells[["method", "ipc", "network", "protocol"]].itertuples(index=False, name=None))
+    yardsticks = settings.model_dump(include={"baseline", "random", "full", "soft"})
+    table = statistics_table(rows, order=order, **yardsticks)
+    write_bytes(csv, tables.csv_bytes(table))
+    write_bytes(markdown, statistics_markdown(table).encode())
+    write_table(parquet, tables.arrow_table(table), job.provenance)

@@ -1,0 +1,75 @@
+"""Soft labels: what a teacher answers to the augmented images that a network sees, online or stored."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from distillery.job import BadInput
+from distillery.progress import Progress
+from distillery.streams import Key
+from distillery.students.networks import Classifier, Domain
+from distillery.students.settings import Recipe
+from distillery.students.training import SoftLabels, augmented
+
+
+class Teacher:
+    """A network that labels what another one sees."""
+
+    def __init__(self, classifier: Classifier, classes: Sequence[str], domain: Domain, device: torch.device) -> None:
+        """
+        Args:
+            classes: names, in the order of the labels; the teacher's answers are put into that order.
+            domain: of the networks that learn: what images are standardised by.
+
+        Raises:
+            BadInput: the teacher does not know a class.
+        """
+        for name in classes:
+            if name not in classifier.classes:
+                raise BadInput(
+                    f"teacher {classifier.name}: knows no class {name!r}; it knows {', '.join(classifier.classes[:10])}"
+                )
+        self.classifier = classifier.to(device).eval()
+        self.columns = torch.tensor([classifier.classes.index(name) for name in classes], device=device)
+        self.mean, self.std = domain.statistics(device)
+        self.device = device
+
+    @torch.no_grad()
+    def __call__(self, images: Tensor) -> Tensor:
+        """Standardised images (N, C, H, W) to logits (N, classes), fp32."""
+        unit = 2 * (images * self.std + self.mean) - 1
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
+            logits = self.classifier(unit)
+        return logits.float()[:, self.columns]
+
+    def online(self) -> SoftLabels:
+        """Labels as `train_networks` asks for them, computed when they are needed."""
+        return lambda epoch, places, images: self(images.flatten(0, 1)).unflatten(0, images.shape[:2])
+
+
+def store(teacher: Teacher, pixels: Tensor, recipe: Recipe, key: Key, what: str) -> Tensor:
+    """The teacher's logits for every image of every epoch: (epochs, N, classes) fp16, by place in the epoch.
+
+    Their augmentation follows from the key: whoever trains with this key and recipe sees the same images.
+    """
+    pixels = pixels.to(teacher.device)
+    epochs = []
+    with Progress(what, recipe.epochs, "epoch") as progress:
+        for epoch in range(recipe.epochs):
+            batches = augmented(pixels, recipe, key, epoch, teacher.mean, teacher.std)
+            epochs.append(torch.cat([teacher(images) for images in batches]).half().cpu())
+            progress.advance()
+    return torch.stack(epochs)
+
+
+def stored(logits: Tensor, device: torch.device) -> SoftLabels:
+    """What `store` gave, as `train_networks` asks for it; all networks see the same images."""
+
+    def labels(epoch: int, places: slice, images: Tensor) -> Tensor:
+        one = logits[epoch, places].to(device, torch.float32)
+        return one.expand(images.shape[0], *one.shape)
+
+    return labels
