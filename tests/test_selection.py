@@ -8,15 +8,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny import CLASSES, MADE_BY, digits, image_set_of, job
+from tiny import CLASSES, MADE_BY, NETWORK, SIDE, digits, image_set_of, job
 
-from distillery.artifacts import ImageSet, read_images, write_images
+from distillery.artifacts import DamagedArtifact, ImageSet, read_images, write_images
 from distillery.job import BadInput
 from distillery.selection.by_class import order_of_class
+from distillery.selection.features import read_features
 from distillery.selection.herding import herding_order
 from distillery.selection.k_center import covering_radius, k_center_order
 from distillery.selection.random import ordered_by_slot, random_order
-from distillery.stages import select
+from distillery.selection.settings import Herding, KCenter, Random
+from distillery.stages import extract_features, select
+from distillery.students.networks import Classifier, Domain
 
 C = len(CLASSES)
 
@@ -91,7 +94,7 @@ def test_the_stage_keeps_the_bytes_of_the_images(real: ImageSet, tmp_path: Path)
     write_images(tmp_path / "train.parquet", real, MADE_BY)
     sets = {}
     for ipc in (2, 5):
-        settings = select.Settings(seed=0, kind="random", ipc=ipc)
+        settings = select.Settings(seed=0, choice=Random(kind="random"), ipc=ipc)
         out = tmp_path / f"{ipc}.parquet"
         select.run(settings, data=tmp_path / "train.parquet", images=out, job=job("select", settings))
         sets[ipc] = read_images(out, "select")
@@ -300,3 +303,37 @@ def test_k_center_covers_better_than_chance() -> None:
     features, draws = normal(200, 8), np.random.default_rng(1)
     by_chance = np.mean([covering_radius(features, draws.permutation(200)[:10].tolist()) for _ in range(20)])
     assert covering_radius(features, k_center_order(features, 10)) < by_chance
+
+
+# ---- features and the stage ------------------------------------------------------------------------------------------
+
+
+def test_a_selection_by_features_goes_from_images_to_a_set(tmp_path: Path) -> None:
+    """Images of a class, what a network sees in them, and the set that each kind of choice makes of it."""
+    pixels, labels = digits()
+    write_images(tmp_path / "train.parquet", image_set_of(pixels, labels), MADE_BY)
+    Classifier(NETWORK, CLASSES, Domain(SIDE, 1), ("features",)).save(tmp_path / "network.safetensors", MADE_BY)
+    told = extract_features.Settings(reference="real")
+    inputs = [tmp_path / "train.parquet", tmp_path / "network.safetensors"]
+    made = tmp_path / "features.parquet"
+    extract_features.run(
+        told, images=inputs[0], reference=inputs[1], features=made, job=job("extract_features", told, inputs)
+    )
+    real = read_images(inputs[0], "ingest")
+    features = read_features(made, real)
+    assert features.shape[0] == len(real)
+    chosen = {}
+    for choice in (Herding(kind="herding", features="real"), KCenter(kind="k_center", features="real", first="random")):
+        settings = select.Settings(seed=0, choice=choice, ipc=3)
+        out = tmp_path / f"{choice.kind}.parquet"
+        select.run(settings, data=inputs[0], features=made, images=out, job=job("select", settings, [inputs[0], made]))
+        found = read_images(out, "select")
+        assert found.labels.tolist() == [*range(len(CLASSES))] * 3
+        assert found.columns["slot"].tolist() == [slot for slot in range(3) for _ in CLASSES]
+        chosen[choice.kind] = found.paths
+    rows = sorted(np.flatnonzero(real.labels == 0), key=lambda row: real.paths[row])
+    first = herding_order(features[rows], 1)[0]
+    assert chosen["herding"][0] == real.paths[rows[first]]
+    assert chosen["k_center"][0] == real.paths[random_order(real, 0, 1, 0)[0]]
+    with pytest.raises(DamagedArtifact, match="it describes other images"):
+        read_features(made, real.take(range(5)))

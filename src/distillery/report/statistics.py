@@ -62,7 +62,8 @@ def statistics_table(
     """One row per method, IPC, network and protocol, after the last epoch; `mean` joins the networks of a replicate.
 
     A difference to the baseline is paired: the same student seed, the same test image. Its interval holds 95 % over
-    both; p values are adjusted for the number of comparisons by Holm's rule, protocol by protocol.
+    both; p values are adjusted for the number of comparisons by Holm's rule, protocol by protocol. In the rows `mean`
+    every network of a replicate counts as one more pair, so that the interval holds the spread between architectures.
 
     Args:
         rows: of `read_rows`, the columns `EVALUATION`.
