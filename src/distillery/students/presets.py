@@ -48,15 +48,15 @@ PRESETS: dict[str, dict[int, Constants]] = {
     # The default experiment: tiny grey images, seconds per network.
     "small": {
         1: {
-            "epochs": {1: 300, FULL: 40},
+            "epochs": {1: 150, FULL: 15},
             "batch_size": 64,
             "optimizer": "adamw",
-            "learning_rate": 2e-3,
+            "learning_rate": 4e-3,
             "weight_decay": 0.01,
             "schedule": "cosine",
             "shift": 2,
             "cutmix": 1.0,
-            "looks": 10,
+            "looks": 5,
         }
     },
     # A network that knows the real images: theta* of LGD, a teacher, features for a selection.
