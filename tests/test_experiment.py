@@ -247,6 +247,61 @@ TOGETHER = {
         at("methods.lgd.increment_size", 2),
         "ipc: 1 is no multiple of the 2 images of methods.lgd.increment_size",
     ),
+    "more images per class than there are": (
+        at("ipc", [1, 2, 100]),
+        "ipc: 100 images per class, but class '0' has 89 training images after those that are held out, and"
+        " methods.random chooses among them; allowed: 1 to 89",
+    ),
+    "soft labels without a teacher": (
+        at("evaluation.protocol", {"preset": "small", "labels": "soft"}),
+        "evaluation.protocol.teacher: soft labels need a teacher; allowed: one of references (real)",
+    ),
+    "a teacher that is not there": (
+        at("evaluation.protocol", {"preset": "small", "labels": "soft", "teacher": "ral"}),
+        "evaluation.protocol.teacher: no reference 'ral'; references: real",
+    ),
+    "a teacher without anything to teach": (
+        at("evaluation.protocol", {"preset": "small", "teacher": "real"}),
+        "evaluation.protocol.teacher: labels are hard, so there is nothing to teach; leave it out, or set labels: soft",
+    ),
+    "one of several protocols without a teacher": (
+        at("evaluation.protocol", ["small", {"preset": "rded", "size": 16}]),
+        "evaluation.protocol[1].teacher: soft labels need a teacher; allowed: one of references (real)",
+    ),
+    "a protocol twice": (
+        at("evaluation.protocol", ["small", {"preset": "small"}]),
+        "evaluation.protocol: 'small' stands there more than once",
+    ),
+    "a student of LGD with soft labels": (
+        at("methods.lgd.student.protocol", {"preset": "small", "labels": "soft", "teacher": "real"}),
+        "methods.lgd.student.protocol: the student learns from hard labels, and"
+        " small+labels=soft+teacher=real has soft ones; give another protocol here",
+    ),
+    "a reference with soft labels": (
+        at("references.real.training", {"labels": "soft"}),
+        "references.real.training.labels: soft ones need a teacher, and this has none; allowed: hard",
+    ),
+    "no learning rate for a network": (
+        at("evaluation.protocol", {"preset": "small", "learning_rate": {"resnet": 0.1}}),
+        "evaluation.protocol: learning_rate: no entry fits 'convnet2_w8', and there is no default",
+    ),
+    "a network that cannot take the size of the protocol": (
+        lambda e: e["evaluation"].update(networks=["vit_ld3m"], protocol={"preset": "minimax", "size": 40}),
+        "evaluation.networks[0]: vit_ld3m cuts the image into patches of 16 pixels: 40 is no multiple of it, take 32 or"
+        " 48, but the size of protocol minimax+size=40 is 40",
+    ),
+    "features of a network that is not there": (
+        at("methods.herding", {"kind": "herding", "features": "reel"}),
+        "methods.herding.features: no reference 'reel'; references: real",
+    ),
+    "a baseline that is not there": (
+        at("evaluation.baseline", "rndom"),
+        "evaluation.baseline: no method 'rndom'; methods: lgd, dit, random, full",
+    ),
+    "a published name for a method that is not there": (
+        at("analysis.published", {"dataset": "imagenette", "methods": {"minimax": "Minimax"}}),
+        "analysis.published.methods: no method 'minimax'; methods: lgd, dit, random, full",
+    ),
     "a size twice": (at("ipc", [1, 2, 2]), "ipc: 2 stands there more than once"),
     "a seed twice": (at("seeds", [0, 1, 0]), "seeds: 0 stands there more than once"),
     "a network twice": (
@@ -523,3 +578,37 @@ def test_the_schema_refuses_what_an_editor_can_see(edit: Edit) -> None:
     edit(config)
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate(config, json.loads(SCHEMA.read_text("utf-8")))
+
+
+# ---- the rows that every table has -----------------------------------------------------------------------------------
+
+
+def test_random_and_full_data_are_rows_of_every_table() -> None:
+    experiment = load(changed(lambda e: e["methods"].pop("random")))
+    assert {name: method.kind for name, method in experiment.methods.items()}.items() >= {
+        ("random", "random"),
+        ("full", "full"),
+    }
+    assert experiment.sizes("full") == ["full"]
+
+
+def test_an_own_random_method_stands_in_and_full_data_may_be_left_out() -> None:
+    experiment = load(
+        changed(
+            lambda e: (e["methods"].update(chance=e["methods"].pop("random")), at("evaluation.full_data", False)(e))
+        )
+    )
+    assert sorted(method.kind for method in experiment.methods.values()) == ["lgd", "plain", "random"]
+
+
+def test_a_name_that_is_taken_gets_an_addition() -> None:
+    experiment = load(changed(lambda e: e["methods"].update(random={"kind": "plain", "generator": "dit"})))
+    assert experiment.methods["random-real"].kind == "random"
+
+
+def test_one_protocol_or_several_are_asked_for_by_their_label() -> None:
+    several = load(changed(at("evaluation.protocol", ["small", {"preset": "small", "epochs": 5}])))
+    assert [protocol.label for protocol in several.evaluation.protocols] == ["small", "small+epochs=5"]
+    assert several.recipe(several.evaluation.labelled("small+epochs=5"), "convnet2", 10).epochs == 5
+    one = load(changed(at("evaluation.protocol", "small")))
+    assert [protocol.label for protocol in one.evaluation.protocols] == ["small"]

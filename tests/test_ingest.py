@@ -26,7 +26,15 @@ from distillery.data.fit import Unusable, fit_image
 from distillery.data.ingest import hold_out
 from distillery.data.pixels import load_pixels, to_bytes, to_unit
 from distillery.data.settings import Dataset, Digits, Folder, Holdout, Parquet
-from distillery.data.sources import class_list, class_names, has_test_split, input_files, listing_digest, records
+from distillery.data.sources import (
+    DIGITS,
+    class_list,
+    class_names,
+    has_test_split,
+    input_files,
+    listing_digest,
+    records,
+)
 from distillery.job import BadInput, Job
 from distillery.settings import canonical
 from distillery.stages import ingest
@@ -660,3 +668,9 @@ def test_every_byte_survives_the_way_to_the_unit_range_and_back() -> None:
 
 def test_images_beyond_the_unit_range_are_clamped_and_halves_are_rounded_up() -> None:
     assert to_bytes(torch.tensor([-3.0, 3.0, 0.0])).tolist() == [0, 255, 128]
+
+
+def test_the_digits_have_as_many_images_of_each_class_as_is_written_down() -> None:
+    from sklearn.datasets import load_digits
+
+    assert tuple(np.bincount(load_digits().target).tolist()) == DIGITS

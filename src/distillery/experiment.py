@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError
 
 from distillery.data.settings import Dataset
-from distillery.data.sources import class_names
+from distillery.data.sources import class_names, class_sizes
 from distillery.diffusion.settings import Autoencoder, Generator
 from distillery.guidance.settings import Calibration, Deviation, Learnability
 from distillery.selection.settings import Full, Herding, KCenter, Random
@@ -171,7 +171,7 @@ def load(config: Mapping[str, Any]) -> Experiment:
         experiment = Experiment.model_validate(_with_yardsticks(config))
     except ValidationError as error:
         raise ExperimentError("\n".join(_describe(error.errors(), config))) from None
-    if faults := list(_contradictions(experiment)):
+    if faults := list(_contradictions(experiment)) or list(_contradictions_of_sizes(experiment)):
         raise ExperimentError("\n".join(faults))
     return experiment
 
@@ -437,6 +437,26 @@ def _contradictions_of_labels(experiment: Experiment, key: str, recipe: Recipe) 
         yield f"{key}.teacher: labels are hard, so there is nothing to teach; leave it out, or set labels: soft"
     elif recipe.teacher is not None and recipe.teacher not in experiment.references:
         yield f"{key}.teacher: no reference {recipe.teacher!r}; references: {there}"
+
+
+def _contradictions_of_sizes(experiment: Experiment) -> Iterator[str]:
+    """Whether every class has as many real images as are to be chosen from it."""
+    chosen = sorted(name for name, method in experiment.methods.items() if method.kind in REAL)
+    if not chosen:
+        return
+    sizes = class_sizes(experiment.dataset.source)
+    holdout = experiment.dataset.holdout
+    for name in experiment.dataset.classes or sizes:
+        size = sizes.get(name, 0)
+        if holdout is not None:
+            size -= min(max(int(size * holdout.fraction + 0.5), 1), max(size - 1, 0))
+        if too_many := [ipc for ipc in experiment.ipc if ipc > size]:
+            held = " after those that are held out" if holdout is not None else ""
+            yield (
+                f"ipc: {max(too_many)} images per class, but class {name!r} has {size} training images{held}, and "
+                f"methods.{chosen[0]} chooses among them; allowed: 1 to {size}"
+            )
+            return
 
 
 def _contradictions_of_lgd(experiment: Experiment, name: str, method: LGD) -> Iterator[str]:

@@ -28,6 +28,10 @@ BATCH_ROWS = 64
 SHOWN_NAMES = 10
 
 
+DIGITS = (178, 182, 177, 183, 181, 182, 181, 179, 174, 180)
+"""How many images of each digit scikit-learn ships; counted here, because importing it takes seconds."""
+
+
 class SourceError(ValueError):
     """A source is not there or not what its settings say: the message names the key and the way out."""
 
@@ -84,6 +88,23 @@ def class_names(source: Source) -> list[str]:
     for path in source.train:
         found.update(name for name in _label_counts(source, "train", path) if name is not None)
     return sorted(found)
+
+
+def class_sizes(source: Source) -> dict[str, int]:
+    """Class -> number of training images, readable or not, before any is held out. No image is read.
+
+    Raises:
+        SourceError: as `class_names`.
+    """
+    if isinstance(source, Digits):
+        return {str(digit): size for digit, size in enumerate(DIGITS)}
+    if isinstance(source, Folder):
+        return {_text(name): len(_image_files(path)) for name, path in _class_folders(source.train, "train")}
+    _check_files(source)
+    found: Counter[str] = Counter()
+    for path in source.train:
+        found.update({name: size for name, size in _label_counts(source, "train", path).items() if name is not None})
+    return dict(found)
 
 
 def class_list(dataset: Dataset) -> list[str]:
