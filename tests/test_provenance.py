@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import shutil
 import subprocess
 import sys
@@ -178,3 +180,20 @@ def test_versions_of_packages_are_told() -> None:
     versions = package_versions()
     assert versions["python"] == ".".join(map(str, sys.version_info[:3]))
     assert all(versions[name] != "absent" for name in ("torch", "diffusers", "numpy", "pyarrow"))
+
+
+def test_a_broken_or_foreign_cache_changes_no_digest(tmp_path: Path) -> None:
+    """Digests of a process of its own, with a cache that is absent, damaged or foreign, or cannot be."""
+    code = f"from distillery.provenance import code_digest; print(code_digest({STAGE!r}))"
+    file = tmp_path / "distillery" / f"digests-{sys.version_info.major}.{sys.version_info.minor}.json"
+    file.parent.mkdir()
+    for content in (None, "", "[1]", '{"a": 1}', '{"a": ["b", ["distillery.experiment"]]}'):
+        if content is not None:
+            file.write_text(content, "utf-8")
+        environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path)}
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+        assert done.stdout.strip() == code_digest(STAGE)
+    assert len(json.loads(file.read_text("utf-8"))) > 10
+    nowhere = {**os.environ, "XDG_CACHE_HOME": "/proc/nowhere"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=nowhere)
+    assert done.stdout.strip() == code_digest(STAGE)

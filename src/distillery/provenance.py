@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import json
+import os
 import sys
+import uuid
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import ClassVar
 
 ROOT = Path(__file__).parent
 PACKAGE = __package__ or "distillery"
@@ -35,7 +39,9 @@ def code_digests(stage: str) -> list[str]:
 
     They cover the syntax tree without docstrings and comments, so that only an edit of what is computed changes one.
     """
-    return [f"{name}:{_digest(name)[0]}" for name in sorted(_closure(f"{PACKAGE}.stages.{stage}"))]
+    found = [f"{name}:{_digest(name)[0]}" for name in sorted(_closure(f"{PACKAGE}.stages.{stage}"))]
+    _Parsed.save()
+    return found
 
 
 def code_digest(stage: str) -> str:
@@ -57,10 +63,69 @@ def _closure(module: str) -> set[str]:
 @cache
 def _digest(module: str) -> tuple[str, tuple[str, ...]]:
     """The digest of one module, and the modules of this package that it imports."""
-    tree = ast.parse(_file(module).read_text("utf-8"))
-    imported = {name for found in _imports(tree) for name in found if name.rpartition(".")[2] not in DECLARATIONS}
-    text = ast.unparse(_Bare().visit(tree))
-    return hashlib.sha256(text.encode()).hexdigest()[:12], tuple(sorted(imported))
+    digest, names = _Parsed.of(_file(module).read_bytes())
+    imported = {name for name in names if _is_module(name) and name.rpartition(".")[2] not in DECLARATIONS}
+    return digest, tuple(sorted(imported))
+
+
+class _Parsed:
+    """What parsing a file gave, kept between processes by its content: every job asks for dozens of files.
+
+    The file of a user's cache holds nothing that cannot be computed again; where it cannot be written, it is.
+    """
+
+    MOST = 4000
+    known: ClassVar[dict[str, tuple[str, list[str]]]] = {}
+    fresh: ClassVar[bool] = False
+    loaded: ClassVar[bool] = False
+
+    @classmethod
+    def of(cls, content: bytes) -> tuple[str, list[str]]:
+        """The digest of a file's code, and the modules that it may import."""
+        if not cls.loaded:
+            cls.known, cls.loaded = cls._read(), True
+        key = hashlib.sha256(_this_file() + b"\0" + content).hexdigest()
+        if key not in cls.known:
+            tree = ast.parse(content)
+            names = sorted(set(_imports(tree)))
+            text = ast.unparse(_Bare().visit(tree))
+            cls.known[key] = (hashlib.sha256(text.encode()).hexdigest()[:12], names)
+            cls.fresh = True
+        return cls.known[key]
+
+    @staticmethod
+    def _path() -> Path:
+        folder = Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser())
+        return Path(folder, PACKAGE, f"digests-{sys.version_info.major}.{sys.version_info.minor}.json")
+
+    @classmethod
+    def _read(cls) -> dict[str, tuple[str, list[str]]]:
+        try:
+            found = json.loads(cls._path().read_text("utf-8"))
+            return {key: (str(digest), [str(name) for name in names]) for key, (digest, names) in found.items()}
+        except (OSError, ValueError, AttributeError, TypeError):
+            return {}
+
+    @classmethod
+    def save(cls) -> None:
+        """Write what is new, beside what other processes wrote meanwhile."""
+        if not cls.fresh:
+            return
+        cls.fresh = False
+        path = cls._path()
+        temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+        merged = {**cls._read(), **cls.known}
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            temporary.write_text(json.dumps(dict(list(merged.items())[-cls.MOST :])), "utf-8")
+            temporary.replace(path)
+        except OSError:
+            temporary.unlink(missing_ok=True)
+
+
+@cache
+def _this_file() -> bytes:
+    return Path(__file__).read_bytes()
 
 
 def _file(module: str) -> Path:
@@ -72,16 +137,15 @@ def _is_module(name: str) -> bool:
     return name.split(".", maxsplit=1)[0] == PACKAGE and name != PACKAGE and _file(name).exists()
 
 
-def _imports(tree: ast.AST) -> list[list[str]]:
-    """Modules of this package that a tree imports, at its head or inside its functions."""
-    found = []
+def _imports(tree: ast.AST) -> list[str]:
+    """What a tree imports of this package, at its head or inside its functions: modules, and names in them."""
+    found: list[str] = []
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            found.append([alias.name for alias in node.names if _is_module(alias.name)])
+            found += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            inner = [f"{node.module}.{alias.name}" for alias in node.names]
-            found.append([name for name in [node.module, *inner] if _is_module(name)])
-    return found
+            found += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+    return [name for name in found if name.split(".", maxsplit=1)[0] == PACKAGE]
 
 
 class _Bare(ast.NodeTransformer):
