@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 
 import numpy as np
 import pytest
@@ -89,3 +90,19 @@ def test_a_recipe_with_another_augmentation_does_not_pass_for_it(plain: np.ndarr
         train_networks([classifier], sets[0], sets[1], other, keys=[("equivalence", "other", seed)], device=CPU)
         found.append(accuracy(classifier, sets[2], sets[3]))
     assert abs(np.mean(found) - plain.mean()) > MOST
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on a CPU")
+def test_compiled_training_does_what_eager_training_does(sets: tuple[Tensor, ...]) -> None:
+    """Two networks at once, which goes through `vmap` as well; compiling takes most of the time."""
+    together = 2
+    short = recipe().model_copy(update={"epochs": 2})
+    found = []
+    for compiled in (False, True):
+        team = networks(sets)[:together]
+        keys = [("equivalence", "compiled", seed) for seed in range(together)]
+        speed = Speed(precision="float32", compile=compiled)
+        train_networks(team, sets[0], sets[1], short, keys=keys, device=CPU, speed=speed)
+        found.append([value for classifier in team for value in classifier.network.state_dict().values()])
+    for eager, fast in zip(*found, strict=True):
+        torch.testing.assert_close(fast, eager, rtol=2e-3, atol=2e-3)

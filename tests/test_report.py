@@ -16,6 +16,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -343,7 +344,7 @@ def draw_all(tmp_path: Path, into: Path) -> dict[str, bytes]:
         tmp_path / "m.parquet", matrix("dit", [[100, 80], [70, 100]]) + matrix("lgd", [[100, 9], [8, 100]])
     )
     drawn: list[tuple[str, dict[str, Any], dict[str, Path | list[Path]]]] = [
-        ("plot_accuracy", ORDER, {"table": tmp_path / "accuracy/t.parquet"}),
+        ("plot_accuracy", {**ORDER, "full": None}, {"table": tmp_path / "accuracy/t.parquet"}),
         ("plot_redundancy", AGAINST_DIT, {"matrices": matrices}),
         ("plot_calibration", {"method": "lgd"}, {"table": calibration(tmp_path / "c.parquet")}),
         ("plot_increments", {"method": "lgd"}, {"increments": increments(tmp_path)}),
@@ -366,6 +367,17 @@ def test_equal_data_give_figures_of_equal_bytes_without_a_date(tmp_path: Path) -
         else:
             with Image.open(io.BytesIO(content)) as image:
                 assert "Software" not in image.info
+
+
+def test_full_data_is_a_level_and_not_a_far_point() -> None:
+    from distillery.report.figures import accuracy_figure
+    from distillery.report.tables import accuracy_table
+
+    rows = evaluation("dit", [[70], [72]]) + evaluation("full", [[98], [99]], ipc=5000)
+    table = accuracy_table(pd.DataFrame(rows), ["dit", "full"], ["convnet"])
+    axes = accuracy_figure(table, ["dit", "full"], ["convnet"], "full").axes[0]
+    assert axes.get_xlim()[1] < 50
+    assert [list(line.get_ydata()) for line in axes.lines if line.get_label() == "full"] == [[98.5, 98.5]]
 
 
 def test_small_images_stay_crisp_on_the_contact_sheet(tmp_path: Path) -> None:

@@ -104,14 +104,18 @@ def save(figure: Figure, png: Path, svg: Path) -> None:
 
 
 @styled
-def accuracy_figure(table: pd.DataFrame, methods: Sequence[str], networks: Sequence[str]) -> Figure:
+def accuracy_figure(
+    table: pd.DataFrame, methods: Sequence[str], networks: Sequence[str], full: str | None = None
+) -> Figure:
     """Accuracy against IPC: a panel per network, a line per method, bars of one standard deviation.
 
     Args:
         table: what `tables.accuracy_table` returned.
         methods: all methods, in their order.
         networks: all networks, in their order; their mean follows if there are several.
+        full: the method that takes all real images; it has one size, far off, and is drawn as a level.
     """
+    levels, table = table[table["method"] == full], table[table["method"] != full]
     here = set(table["network"])
     names = [name for name in networks if name in here] + sorted(here - {*networks, MEAN})
     if len(names) > 1 and MEAN in here:
@@ -143,6 +147,9 @@ def accuracy_figure(table: pd.DataFrame, methods: Sequence[str], networks: Seque
                 capsize=2,
                 label=method,
             )
+        level = levels[(levels["network"] == network) & (levels["protocol"] == protocol)]
+        for mean in level["accuracy_mean"]:
+            axes.axhline(mean, color="#777777", linestyle=(0, (1, 1.5)), linewidth=1.2, label=full)
         name = "mean over networks" if network == MEAN else network
         axes.set_title(name if len(protocols) == 1 else f"{name}, {protocol}")
         axes.set_xlabel("images per class")

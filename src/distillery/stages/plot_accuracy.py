@@ -18,11 +18,16 @@ class Settings(Block):
 
     methods: list[str]
     networks: list[str]
+    full: str | None
 
     @classmethod
     def of(cls, experiment: Experiment, **wildcards: str) -> Settings:
         """What this stage reads of an experiment."""
-        return cls(methods=sorted(experiment.methods), networks=sorted(experiment.evaluation.networks))
+        return cls(
+            methods=sorted(experiment.methods),
+            networks=sorted(experiment.evaluation.networks),
+            full=experiment.first_of("full"),
+        )
 
 
 def run(settings: Settings, *, table: Input, png: Output, svg: Output, job: Job) -> None:
@@ -31,4 +36,4 @@ def run(settings: Settings, *, table: Input, png: Output, svg: Output, job: Job)
     from distillery.report import figures
 
     accuracies = read_table(table, made_by="tabulate_accuracy").to_pandas()
-    figures.save(figures.accuracy_figure(accuracies, settings.methods, settings.networks), png, svg)
+    figures.save(figures.accuracy_figure(accuracies, settings.methods, settings.networks, settings.full), png, svg)
