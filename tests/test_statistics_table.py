@@ -12,8 +12,8 @@ import pytest
 from tiny import MADE_BY, job
 
 from distillery.artifacts import read_table, write_table
-from distillery.report.statistics import bits, statistics_markdown, statistics_table
-from distillery.report.tables import EVALUATION, accuracy_table, read_rows
+from distillery.report.statistics import bits, statistics_table
+from distillery.report.tables import EVALUATION, accuracy_table, diverged_markdown, read_rows
 from distillery.stages import compare_published, tabulate_accuracy, tabulate_statistics
 
 IMAGES = 200
@@ -115,7 +115,8 @@ def test_a_diverged_network_is_named_and_enters_no_mean() -> None:
     found = table(*parts)
     row = found.loc[("lgd", 10, "convnet3")]
     assert (row["n"], row["accuracy_mean"], row["diverged"]) == (3, 92, "0/1")
-    assert "- lgd, IPC 10, convnet3: 0/1" in statistics_markdown(found.reset_index())
+    assert "- lgd, IPC 10, convnet3, `small`: 0/1\n" in diverged_markdown(pd.DataFrame(parts[0]))
+    assert diverged_markdown(pd.DataFrame(parts[1])) == ""
     (accuracy,) = accuracy_table(pd.DataFrame(parts[0]), ["lgd"], ["convnet3", "other"]).to_dict("records")
     assert (accuracy["n"], accuracy["accuracy_mean"]) == (3, 92)
 

@@ -190,10 +190,6 @@ def statistics_markdown(table: pd.DataFrame) -> str:
             f"Last epoch, protocol `{protocol}`, in points: standard deviation between sets (experiment seeds) and"
             f" between students of one set, binomial error of the test set.{against}\n\n" + markdown_table(header, body)
         )
-    lost = table[(table["diverged"] != "") & (table["network"] != MEAN)]
-    if len(lost):
-        lines = [f"- {r.method}, IPC {r.ipc}, {r.network}: {r.diverged}" for r in lost.itertuples()]
-        parts.append("Diverged and in no mean (seed/student):\n\n" + "\n".join(lines) + "\n")
     return "\n".join(parts)
 
 

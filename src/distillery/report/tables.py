@@ -319,6 +319,22 @@ def accuracy_markdown(table: pd.DataFrame) -> str:
     return "\n".join(parts)
 
 
+def diverged_markdown(rows: pd.DataFrame) -> str:
+    """The networks that diverged and are in no mean, one line per cell; empty where none did.
+
+    Args:
+        rows: the columns `ACCURACY`.
+    """
+    last = last_epochs(rows)
+    lost = last[last["accuracy"].isna()]
+    lines = [
+        f"- {keys[0]}, IPC {keys[1]}, {keys[2]}, `{keys[3]}`: "
+        + " ".join(f"{row.seed}/{row.student}" for row in part.itertuples())
+        for keys, part in lost.groupby(_CELL)
+    ]
+    return "" if not lines else "\nDiverged and in no mean (seed/student):\n\n" + "\n".join(lines) + "\n"
+
+
 def redundancy_markdown(table: pd.DataFrame, baseline: str | None) -> str:
     """The redundancy table as a paper prints it."""
     body = [

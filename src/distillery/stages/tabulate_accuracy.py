@@ -35,5 +35,5 @@ def run(
     rows = tables.read_rows(evaluations, tables.ACCURACY, made_by="evaluate")
     table = tables.accuracy_table(rows, settings.methods, settings.networks)
     write_bytes(csv, tables.csv_bytes(table))
-    write_bytes(markdown, tables.accuracy_markdown(table).encode())
+    write_bytes(markdown, (tables.accuracy_markdown(table) + tables.diverged_markdown(rows)).encode())
     write_table(parquet, tables.arrow_table(table), job.provenance)
