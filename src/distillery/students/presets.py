@@ -48,10 +48,10 @@ PRESETS: dict[str, dict[int, Constants]] = {
     # The default experiment: tiny grey images, seconds per network.
     "small": {
         1: {
-            "epochs": {1: 150, FULL: 15},
+            "epochs": {1: 200, FULL: 15},
             "batch_size": 64,
             "optimizer": "adamw",
-            "learning_rate": 4e-3,
+            "learning_rate": 6e-3,
             "weight_decay": 0.01,
             "schedule": "cosine",
             "shift": 2,
