@@ -131,7 +131,7 @@ def test_a_damaged_input_ends_in_one_line(call: list[str], tmp_path: Path, capsy
 
 
 def test_what_a_user_can_put_right_ends_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    settings = '{"seed":0,"kind":"random","ipc":9}'
+    settings = '{"seed":0,"choice":{"kind":"random"},"ipc":9}'
     data = part(tmp_path / "data.parquet", [0, 1])
     arguments = ["--data", str(data), "--images", str(tmp_path / "out.parquet")]
     assert door.main(["select", "--settings", settings, *arguments]) == 1
@@ -199,6 +199,8 @@ def test_the_arguments_of_a_stage_come_from_its_signature() -> None:
     assert door._files(evaluate.run) == {
         "images": ("input", False, False),
         "test": ("input", False, False),
+        "teacher": ("input", False, True),
+        "soft_labels": ("input", False, True),
         "history": ("output", False, False),
     }
     files = door._files(generate_increment.run)
