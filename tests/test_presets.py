@@ -126,6 +126,11 @@ def test_a_label_says_every_constant_that_was_changed() -> None:
     assert (made.epochs, made.size, made.optimizer) == (1, 128, "sgd")  # 7 x 0.05 is less than one epoch
 
 
+def test_a_label_does_not_depend_on_the_order_of_its_keys() -> None:
+    one, other = ({"epochs": {1: 7, 20: 8, "full": 9}}, {"epochs": {"full": 9, 20: 8, 1: 7}})
+    assert Protocol.model_validate(one).label == Protocol.model_validate(other).label == "small+epochs=7@1_8@20_9@full"
+
+
 def test_a_constant_set_by_the_experiment_holds_whatever_the_number_of_classes() -> None:
     assert recipe("minimax", classes=1000, learning_rate=0.01).learning_rate == 0.01
 

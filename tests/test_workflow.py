@@ -368,11 +368,10 @@ OWN = {
 }
 
 
-def settings_of(plan: Plan, stage: str) -> dict[str, Any]:
-    """The settings that the first job of a rule would be given (`-p` prints commands)."""
-    command = next(line for line in plan.text.splitlines() if f"python -m distillery {stage} " in line)
-    settings: dict[str, Any] = json.loads(command.partition("--settings '")[2].partition("' --")[0])
-    return settings
+def settings_of(plan: Plan, stage: str) -> list[dict[str, Any]]:
+    """The settings that the jobs of a rule would be given (`-p` prints commands)."""
+    commands = [line for line in plan.text.splitlines() if f"python -m distillery {stage} " in line]
+    return [json.loads(command.partition("--settings '")[2].partition("' --")[0]) for command in commands]
 
 
 @pytest.mark.parametrize("name", ["own", "other"])
@@ -385,8 +384,8 @@ def test_an_experiment_file_replaces_the_default_whole(tmp_path: Path, name: str
         ingest=1, select=1, collect=1, evaluate=2, tabulate_accuracy=1, tabulate_statistics=1, plot_accuracy=1
     )
     assert {output.split("/")[1] for output in plan.outputs} == {name}
-    evaluated = settings_of(plan, "evaluate")
-    assert (evaluated["method"], evaluated["ipc"], evaluated["network"]) == ("chance", 3, "convnet1_w8")
+    evaluated = {(job["method"], job["ipc"], job["network"]) for job in settings_of(plan, "evaluate")}
+    assert evaluated == {("chance", 3, "convnet1_w8"), ("full", None, "convnet1_w8")}
     default = yaml.safe_load((clone.folder / "config.yaml").read_text("utf-8"))
     assert default["analysis"]["redundancy"]["methods"]  # what a leak would bring along, beside the methods
 

@@ -172,7 +172,8 @@ class Protocol(_Constants):
 
 def _text(value: object) -> str:
     if isinstance(value, dict):
-        return "_".join(f"{_text(item)}@{key}" for key, item in value.items())
+        ordered = sorted(value.items(), key=lambda pair: (isinstance(pair[0], str), pair[0]))
+        return "_".join(f"{_text(item)}@{key}" for key, item in ordered)
     if isinstance(value, list):
         return "_".join(_text(item) for item in value)
     return f"{value:g}" if isinstance(value, float) else str(value)
