@@ -20,6 +20,9 @@ import yaml
 
 PROJECT = Path(__file__).resolve().parents[1]
 PARTS = ("Snakefile", "config.yaml", "pyproject.toml", "envs", "experiments", "profiles", "slurm", "src", "workflow")
+NO_CLUSTER = PROJECT / "tests" / "no_cluster"
+"""Holds a `scontrol` that fails at once: Snakemake's plugin for Slurm asks it whenever it is imported."""
+
 SMOKE = "experiments/smoke.yaml"
 SMOKE_RUN = ("--cores", "2", "--configfile", SMOKE)
 NOTHING = "Nothing to be done"
@@ -94,7 +97,7 @@ class Clone:
     def environment(self) -> dict[str, str]:
         """An environment in which this copy's sources are what runs, and nothing of the caller's cluster shows."""
         kept = {name: value for name, value in os.environ.items() if not name.startswith(_FOREIGN)}
-        path = f"{Path(sys.executable).parent}{os.pathsep}{kept.get('PATH', '')}"
+        path = os.pathsep.join([str(NO_CLUSTER), str(Path(sys.executable).parent), kept.get("PATH", "")])
         return {**kept, "PYTHONPATH": str(self.folder / "src"), "PATH": path}
 
     def run(self, *command: str, timeout: float = 900) -> subprocess.CompletedProcess[str]:

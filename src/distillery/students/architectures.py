@@ -18,6 +18,21 @@ def _instance_norm(channels: int) -> nn.Module:
     return nn.GroupNorm(channels, channels)
 
 
+class _HalvingPool(nn.AvgPool2d):
+    """`nn.AvgPool2d(2)` by adding rows and columns: on a CPU its own kernel, which is not vectorized, takes twice as long."""
+
+    def __init__(self) -> None:
+        super().__init__(2)
+
+    def forward(self, images: Tensor) -> Tensor:
+        height, width = images.shape[-2:]
+        if images.is_cuda or height % 2 or width % 2:
+            return super().forward(images)
+        upper, lower = images.unflatten(-2, (-1, 2)).unbind(-2)
+        left, right = (upper + lower).unflatten(-1, (-1, 2)).unbind(-1)
+        return (left + right) * 0.25
+
+
 # ---- ConvNet ---------------------------------------------------------------------------------------------------------
 
 
@@ -33,7 +48,7 @@ def convnet(depth: int, width: int, channels: int, classes: int, size: int) -> n
             nn.Conv2d(channels if index == 0 else width, width, 3, padding=1),
             _instance_norm(width),
             nn.ReLU(inplace=True),
-            nn.AvgPool2d(2),
+            _HalvingPool(),
         ]
     return nn.Sequential(*layers, nn.Flatten(), nn.Linear(width * (size >> depth) ** 2, classes))
 
@@ -46,11 +61,11 @@ class _PooledBlock(nn.Module):
 
     def __init__(self, inner: int, outer: int, pool: bool) -> None:
         super().__init__()
-        self.pool = nn.AvgPool2d(2) if pool else nn.Identity()
+        self.pool = _HalvingPool() if pool else nn.Identity()
         self.conv1, self.norm1 = nn.Conv2d(inner, outer, 3, padding=1, bias=False), _instance_norm(outer)
         self.conv2, self.norm2 = nn.Conv2d(outer, outer, 3, padding=1, bias=False), _instance_norm(outer)
         self.shortcut = (
-            nn.Sequential(nn.Conv2d(inner, outer, 1, bias=False), nn.AvgPool2d(2), _instance_norm(outer))
+            nn.Sequential(nn.Conv2d(inner, outer, 1, bias=False), _HalvingPool(), _instance_norm(outer))
             if pool
             else nn.Identity()
         )
