@@ -52,6 +52,7 @@ rule distilled:
 
 onstart:
     note_holder()
+    attend_slurm()
 
 
 onsuccess:
