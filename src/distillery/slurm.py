@@ -80,8 +80,8 @@ def need_client() -> None:
     absent = [name for name in ("sbatch", "squeue", "scancel") if which(name) is None]
     if absent:
         raise SlurmProblem(
-            f"--profile slurm: no {', '.join(absent)} on this machine. Start it on a login node, where jobs are submitted"
-            " from; without the profile everything runs here"
+            f"--profile slurm: no {', '.join(absent)} on this machine. Start it on a login node, where jobs are"
+            " submitted from; without the profile everything runs here"
         )
     done = _run("squeue", "--noheader", "--name", PREFIX)
     if done.returncode:

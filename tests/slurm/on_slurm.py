@@ -58,8 +58,8 @@ class Run:
         self._printed = clone.folder / f"printed-{time.monotonic_ns()}.txt"
         with self._printed.open("w") as file:
             self.process = subprocess.Popen(
-                [sys.executable, str(HERE / "snakemake"), "--cores", "all", "--profile", "slurm",
-                 "--configfile", SMALL, *arguments],
+                [sys.executable, str(HERE / "snakemake"), "--configfile", SMALL,
+                 "--cores", "all", "--profile", "slurm", *arguments],
                 cwd=clone.folder,
                 env={**clone.environment, "DISTILLERY_CHECKPOINT_SECONDS": str(checkpoint_seconds)},
                 stdout=file,

@@ -1,0 +1,158 @@
+"""Whatever ends a job, a node, the controller or Snakemake: it goes on, or the same command again does, to the same bytes.
+
+Each test lets the training of the generator save once and stops it there, so that what happens then happens in its middle.
+"""
+
+from __future__ import annotations
+
+import signal
+import time
+
+import pytest
+from clone import Clone, wait_until
+from on_slurm import LOG, RESUME, SMALL, TARGET, Cluster, Run, end, job_of, node_of, pending_signals, slurm, stages
+
+
+def log_of(clone: Clone) -> str:
+    """What the last attempt of the training said."""
+    return (clone.folder / LOG).read_text("utf-8")
+
+
+def assert_resumed(clone: Clone, undisturbed: Clone) -> None:
+    """The last attempt went on where the one before had saved, and nothing shows that there were two."""
+    assert "resuming at" in log_of(clone)
+    assert clone.artifacts() == undisturbed.artifacts()
+    assert clone.plan(experiment=SMALL).nothing
+
+
+def test_a_cancelled_job_is_started_again(cluster: Cluster, untrained: Clone, undisturbed: Clone) -> None:
+    run = Run(untrained, TARGET)
+    stage = run.stage_saved()
+    slurm("scancel", job_of(stage))
+    stage.resume()
+    assert "'CANCELLED'" in run.succeeds()
+    assert_resumed(untrained, undisturbed)
+
+
+def test_before_its_time_limit_a_stage_is_told_and_saves(
+    cluster: Cluster, untrained: Clone, undisturbed: Clone
+) -> None:
+    run = Run(untrained, TARGET, checkpoint_seconds=0)
+    stage = run.stage_saved()
+    job = job_of(stage)
+    before = (untrained.folder / RESUME).stat().st_mtime_ns
+    slurm("scontrol", "update", f"JobId={job}", "TimeLimit=2")  # within the two minutes before which the signal comes
+    run.until(lambda: signal.SIGTERM in pending_signals(stage), "a signal came")
+    assert cluster.jobs("RUNNING") == [job]
+    stage.resume()
+    wait_until(lambda: not stage.is_running(), 60, "the stage does not end")
+    assert (untrained.folder / RESUME).stat().st_mtime_ns > before
+    assert "'FAILED'" in run.succeeds()  # not TIMEOUT: it was over before
+    assert f"stopped by signal {signal.SIGTERM.value}; saved" in run.printed
+    assert_resumed(untrained, undisturbed)
+
+
+def test_a_killed_stage_is_started_again(cluster: Cluster, untrained: Clone, undisturbed: Clone) -> None:
+    run = Run(untrained, TARGET)
+    run.stage_saved().kill()
+    assert "'FAILED'" in run.succeeds()
+    assert_resumed(untrained, undisturbed)
+
+
+def test_a_lost_node_costs_one_attempt(cluster: Cluster, untrained: Clone, undisturbed: Clone) -> None:
+    run = Run(untrained, TARGET)
+    stage = run.stage_saved()
+    node = node_of(job_of(stage))
+    cluster("lose", node)
+    try:
+        assert not stage.is_running() or stage.status() == "zombie"
+        assert "'NODE_FAIL'" in run.succeeds()
+    finally:
+        cluster("return", node)
+    assert_resumed(untrained, undisturbed)
+
+
+def test_a_preempted_job_is_started_again(cluster: Cluster, untrained: Clone, undisturbed: Clone) -> None:
+    run = Run(untrained, TARGET)
+    stage = run.stage_saved()
+    slurm("sbatch", "--partition=urgent", "--nodes=2", "--exclusive", "--output=/dev/null", "--wrap", "sleep 1")
+    stage.resume()
+    assert "'CANCELLED'" in run.succeeds()
+    assert_resumed(untrained, undisturbed)
+
+
+def test_a_job_without_memory_gets_more(cluster: Cluster, untrained: Clone, undisturbed: Clone) -> None:
+    run = Run(untrained, TARGET, "--set-resources", "train_generator:mem_mb=450 if attempt == 1 else 6000")
+    assert "'FAILED'" in run.succeeds()
+    logs = [path.read_text() for path in (untrained.folder / ".snakemake/slurm_logs").rglob("*.log")]
+    assert any("exceeded memory limit" in text for text in logs)
+    assert untrained.artifacts() == undisturbed.artifacts()
+
+
+def test_each_attempt_asks_for_more_memory(cluster: Cluster, untrained: Clone) -> None:
+    run = Run(untrained, TARGET)
+    asked = []
+    for _ in range(2):
+        stage = run.stage_saved()
+        asked.append(slurm("squeue", "-h", "-o", "%m", "-j", job_of(stage)))
+        stage.kill()
+    run.succeeds()
+    assert asked == ["16000M", "32000M"]
+
+
+def test_a_controller_may_be_away_for_a_while(cluster: Cluster, untrained: Clone, undisturbed: Clone) -> None:
+    run = Run(untrained, TARGET)
+    stage = run.stage_saved()
+    cluster("restart", "5")
+    stage.resume()
+    run.succeeds()
+    assert untrained.artifacts() == undisturbed.artifacts()
+    assert "resuming at" not in log_of(untrained)  # it has not even noticed
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGHUP, signal.SIGINT], ids=lambda number: number.name)
+def test_after_the_end_of_snakemake_the_same_command_goes_on(
+    number: signal.Signals, cluster: Cluster, untrained: Clone, undisturbed: Clone
+) -> None:
+    run = Run(untrained, TARGET)
+    stage = run.stage_saved()
+    end(run, number)
+    stage.resume()
+    if number == signal.SIGINT:
+        wait_until(lambda: not cluster.jobs(), 60, "an interrupted run leaves jobs")
+    else:
+        assert len(cluster.jobs("RUNNING")) == 1  # an orphan
+    again = Run(untrained, TARGET)
+    printed = again.succeeds()
+    if number != signal.SIGINT:
+        assert "cancelling 1 jobs whose Snakemake is dead" in printed
+    assert_resumed(untrained, undisturbed)
+
+
+def test_an_orphan_and_its_successor_do_no_harm_to_each_other(
+    cluster: Cluster, untrained: Clone, undisturbed: Clone
+) -> None:
+    run = Run(untrained, TARGET)
+    orphan = run.stage_saved()
+    end(run, signal.SIGKILL)
+    # As if Snakemake had been started on another login node, which cannot tell whether the first one lives.
+    for note in (untrained.folder / ".snakemake/slurm-runs").iterdir():
+        note.unlink()
+    again = Run(untrained, TARGET)
+    again.until_says("`make slurm-clean` cancels them")
+    successor = again.stage_saved(but=(orphan.pid,))
+    assert len(cluster.jobs("RUNNING")) == len(stages(untrained)) == 2
+    orphan.resume()
+    successor.resume()
+    written = set()
+    while len(stages(untrained)) == 2:  # both save into the same file, many times
+        try:
+            written.add((untrained.folder / RESUME).stat().st_ino)
+        except FileNotFoundError:
+            pass
+        time.sleep(0.02)
+    again.succeeds()
+    wait_until(lambda: not cluster.jobs(), 60, "the orphan does not end")
+    assert len(written) > 2
+    assert untrained.artifacts() == undisturbed.artifacts()
+    assert untrained.plan(experiment=SMALL).nothing
