@@ -13,6 +13,7 @@ include: "workflow/rules/common.smk"
 
 
 forget_dead_lock()
+limit_to_cards()
 
 
 pathvars:

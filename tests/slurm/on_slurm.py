@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -20,7 +21,7 @@ TARGET = f"{GENERATOR}/model_index.json"
 WEIGHTS = f"{GENERATOR}/transformer/diffusion_pytorch_model.safetensors"
 RESUME = f"{WEIGHTS}.resume.safetensors"
 LOG = "results/small/logs/train_generator-dit.log"
-PATIENCE = 240
+PATIENCE = 600
 """Seconds that a run on a busy machine may take before a test gives up on it."""
 
 
@@ -44,9 +45,9 @@ class Cluster:
 
     def clear(self) -> None:
         """Cancel everything, and wait until it is gone."""
-        if jobs := self.jobs():
-            slurm("scancel", "--signal=KILL", "--full", *jobs)
-            slurm("scancel", *jobs)
+        for how in (["--signal=KILL", "--full"], []):
+            if jobs := self.jobs():  # some may end by themselves meanwhile
+                subprocess.run(["scancel", *how, *jobs], capture_output=True, check=False, timeout=60)
         wait_until(lambda: not self.jobs(), 60, f"jobs do not end: {self.jobs()}")
 
 
@@ -132,11 +133,28 @@ def node_of(job: str) -> str:
     return slurm("squeue", "-h", "-o", "%N", "-j", job)
 
 
-def pending_signals(process: psutil.Process) -> set[int]:
-    """Signals that a stopped process will get when it goes on."""
-    status = Path(f"/proc/{process.pid}/status").read_text("ascii")
+def gone(process: psutil.Process) -> bool:
+    """Whether a process has ended."""
+    try:
+        return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+def told_to_end(process: psutil.Process) -> bool:
+    """Whether a stopped process has got a TERM; Slurm may have let it go on by itself, and then it is over."""
+    try:
+        status = Path(f"/proc/{process.pid}/status").read_text("ascii")
+    except FileNotFoundError:
+        return True
     mask = int(next(line.split()[1] for line in status.splitlines() if line.startswith("ShdPnd")), 16)
-    return {number for number in range(1, 65) if mask >> (number - 1) & 1}
+    return gone(process) or bool(mask >> (signal.SIGTERM - 1) & 1)
+
+
+def go_on(process: psutil.Process) -> None:
+    """Let a stopped process go on, if it is still there."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        process.resume()
 
 
 def end(run: Run, number: signal.Signals) -> None:

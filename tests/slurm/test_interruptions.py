@@ -1,16 +1,32 @@
-"""Whatever ends a job, a node, the controller or Snakemake: it goes on, or the same command again does, to the same bytes.
+"""Whatever ends a job, a node, the controller or Snakemake: it goes on, or the same command does, to the same bytes.
 
-Each test lets the training of the generator save once and stops it there, so that what happens then happens in its middle.
+Each test lets the training of the generator save once and stops it there: what happens then happens in its middle.
 """
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import time
 
 import pytest
 from clone import Clone, wait_until
-from on_slurm import LOG, RESUME, SMALL, TARGET, Cluster, Run, end, job_of, node_of, pending_signals, slurm, stages
+from on_slurm import (
+    LOG,
+    RESUME,
+    SMALL,
+    TARGET,
+    Cluster,
+    Run,
+    end,
+    go_on,
+    gone,
+    job_of,
+    node_of,
+    slurm,
+    stages,
+    told_to_end,
+)
 
 
 def log_of(clone: Clone) -> str:
@@ -29,7 +45,7 @@ def test_a_cancelled_job_is_started_again(cluster: Cluster, untrained: Clone, un
     run = Run(untrained, TARGET)
     stage = run.stage_saved()
     slurm("scancel", job_of(stage))
-    stage.resume()
+    go_on(stage)
     assert "'CANCELLED'" in run.succeeds()
     assert_resumed(untrained, undisturbed)
 
@@ -42,10 +58,9 @@ def test_before_its_time_limit_a_stage_is_told_and_saves(
     job = job_of(stage)
     before = (untrained.folder / RESUME).stat().st_mtime_ns
     slurm("scontrol", "update", f"JobId={job}", "TimeLimit=2")  # within the two minutes before which the signal comes
-    run.until(lambda: signal.SIGTERM in pending_signals(stage), "a signal came")
-    assert cluster.jobs("RUNNING") == [job]
-    stage.resume()
-    wait_until(lambda: not stage.is_running(), 60, "the stage does not end")
+    run.until(lambda: told_to_end(stage), "a signal came")
+    go_on(stage)
+    wait_until(lambda: gone(stage), 60, "the stage does not end")
     assert (untrained.folder / RESUME).stat().st_mtime_ns > before
     assert "'FAILED'" in run.succeeds()  # not TIMEOUT: it was over before
     assert f"stopped by signal {signal.SIGTERM.value}; saved" in run.printed
@@ -65,7 +80,7 @@ def test_a_lost_node_costs_one_attempt(cluster: Cluster, untrained: Clone, undis
     node = node_of(job_of(stage))
     cluster("lose", node)
     try:
-        assert not stage.is_running() or stage.status() == "zombie"
+        wait_until(lambda: gone(stage), 10, "the stage outlives its node")
         assert "'NODE_FAIL'" in run.succeeds()
     finally:
         cluster("return", node)
@@ -76,7 +91,7 @@ def test_a_preempted_job_is_started_again(cluster: Cluster, untrained: Clone, un
     run = Run(untrained, TARGET)
     stage = run.stage_saved()
     slurm("sbatch", "--partition=urgent", "--nodes=2", "--exclusive", "--output=/dev/null", "--wrap", "sleep 1")
-    stage.resume()
+    go_on(stage)
     assert "'CANCELLED'" in run.succeeds()
     assert_resumed(untrained, undisturbed)
 
@@ -91,10 +106,11 @@ def test_a_job_without_memory_gets_more(cluster: Cluster, untrained: Clone, undi
 
 def test_each_attempt_asks_for_more_memory(cluster: Cluster, untrained: Clone) -> None:
     run = Run(untrained, TARGET)
-    asked = []
+    asked, before = [], 0
     for _ in range(2):
-        stage = run.stage_saved()
+        stage = run.stage_saved(but=(before,))
         asked.append(slurm("squeue", "-h", "-o", "%m", "-j", job_of(stage)))
+        before = stage.pid
         stage.kill()
     run.succeeds()
     assert asked == ["16000M", "32000M"]
@@ -104,7 +120,7 @@ def test_a_controller_may_be_away_for_a_while(cluster: Cluster, untrained: Clone
     run = Run(untrained, TARGET)
     stage = run.stage_saved()
     cluster("restart", "5")
-    stage.resume()
+    go_on(stage)
     run.succeeds()
     assert untrained.artifacts() == undisturbed.artifacts()
     assert "resuming at" not in log_of(untrained)  # it has not even noticed
@@ -117,7 +133,7 @@ def test_after_the_end_of_snakemake_the_same_command_goes_on(
     run = Run(untrained, TARGET)
     stage = run.stage_saved()
     end(run, number)
-    stage.resume()
+    go_on(stage)
     if number == signal.SIGINT:
         wait_until(lambda: not cluster.jobs(), 60, "an interrupted run leaves jobs")
     else:
@@ -142,14 +158,12 @@ def test_an_orphan_and_its_successor_do_no_harm_to_each_other(
     again.until_says("`make slurm-clean` cancels them")
     successor = again.stage_saved(but=(orphan.pid,))
     assert len(cluster.jobs("RUNNING")) == len(stages(untrained)) == 2
-    orphan.resume()
-    successor.resume()
+    go_on(orphan)
+    go_on(successor)
     written = set()
     while len(stages(untrained)) == 2:  # both save into the same file, many times
-        try:
+        with contextlib.suppress(FileNotFoundError):
             written.add((untrained.folder / RESUME).stat().st_ino)
-        except FileNotFoundError:
-            pass
         time.sleep(0.02)
     again.succeeds()
     wait_until(lambda: not cluster.jobs(), 60, "the orphan does not end")

@@ -13,6 +13,7 @@ from snakemake.exceptions import WorkflowError
 from distillery import experiment as experiments
 from distillery import slurm
 from distillery.data.sources import input_files, listing_digest
+from distillery.devices import visible_cards
 from distillery.provenance import code_digests
 from distillery.settings import canonical
 
@@ -102,6 +103,13 @@ def attend_slurm():
         slurm.attend(workflow)
     except slurm.SlurmProblem as problem:
         raise WorkflowError(str(problem)) from None
+
+
+def limit_to_cards():
+    """On this machine no more jobs at once ask for a card than there are: two on one would share its memory."""
+    local = workflow.resource_settings.nodes is None and workflow.is_main_process
+    if local and visible_cards() and "gpu" not in workflow.global_resources:
+        workflow.register_resource("gpu", len(visible_cards()))
 
 
 def gigabytes(first):
