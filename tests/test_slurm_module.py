@@ -18,7 +18,7 @@ import yaml
 from clone import PROJECT, Clone
 
 from distillery import slurm
-from distillery.slurm import PREFIX, SlurmProblem, Watch, cancel_orphans, need_client, note_run, watched
+from distillery.slurm import PREFIX, SlurmProblem, Watch, cancel_orphans, need_client, note_run, steady, watched
 
 RUN = f"{PREFIX}_1234"
 
@@ -31,9 +31,10 @@ def settled(*answers: dict[str, str] | None, requeues: bool = False) -> list[dic
         return waiting.pop(0), 0.1
 
     watch = Watch(query, RUN, requeues)
+    watch.pause = 0.01
 
     async def ask() -> list[dict[str, str] | None]:
-        return [(await watch("squeue", None))[0] for _ in answers]
+        return [(await watch("squeue", None))[0] for answer in answers if answer is not None]
 
     return asyncio.run(ask())
 
@@ -50,8 +51,21 @@ def test_a_job_that_the_controller_forgot_is_judged_by_its_files() -> None:
     assert settled({"1": "RUNNING"}, {"2": "PENDING"})[1] == {"1": "UNKNOWN", "2": "PENDING"}
 
 
-def test_a_controller_without_an_answer_has_forgotten_nothing() -> None:
-    assert settled({"1": "RUNNING"}, None, {"1": "COMPLETED"}) == [{"1": "RUNNING"}, None, {"1": "COMPLETED"}]
+def test_a_controller_without_an_answer_is_asked_again() -> None:
+    """Of an empty answer the executor makes that it has no jobs."""
+    assert settled({"1": "RUNNING"}, None, None, {"1": "COMPLETED"}) == [{"1": "RUNNING"}, {"1": "COMPLETED"}]
+
+
+def test_a_silent_controller_is_not_waited_for_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(slurm, "SILENCE_SECONDS", 0.05)
+    with pytest.raises(SlurmProblem, match="no answer to `squeue`"):
+        settled({"1": "RUNNING"}, *[None] * 1000, {"1": "COMPLETED"})
+
+
+def test_how_long_jobs_are_remembered_is_not_forgotten() -> None:
+    said = iter([None, 40, None, 7])
+    age = steady(lambda: next(said))
+    assert [age() for _ in range(4)] == [slurm.MIN_JOB_AGE, 40, 40, 7]
 
 
 def test_a_job_that_is_not_listed_yet_is_not_forgotten() -> None:
@@ -63,7 +77,8 @@ def test_the_executor_knows_what_it_is_told() -> None:
     source = Path(sys.modules[plugin().__name__].__file__ or "").read_text("utf-8")
     for state in ("CANCELLED", "UNKNOWN"):
         assert f'"{state}"' in source
-    assert "await query_job_status(" in source  # by its name in the module, which `attend` replaces
+    for name in ("await query_job_status(", "min_job_age = get_min_job_age()"):
+        assert name in source  # by its name in the module, which `attend` replaces
 
 
 def plugin() -> Any:

@@ -38,6 +38,12 @@ GONE_SECONDS = 120.0
 EXPLAIN_SECONDS = 600.0
 """Between two words on jobs that wait."""
 
+SILENCE_SECONDS = 24 * 3600.0
+"""How long a controller may give no answer while jobs run."""
+
+MIN_JOB_AGE = 300
+"""Seconds that a controller remembers an ended job, where nobody changed it."""
+
 REFUSALS = re.compile(r"invalid|not available|not permitted|violates|unsupported|too many|exceeds", re.IGNORECASE)
 """What sbatch says of a request that waiting does not help."""
 
@@ -68,7 +74,9 @@ def attend(workflow: Any) -> None:
     note_run(run)
     try_requests(workflow.dag.needrun_jobs(), executor, workflow.executor_settings)
     module = importlib.import_module("snakemake_executor_plugin_slurm")
-    module.query_job_status = Watch(module.query_job_status, run, bool(workflow.executor_settings.requeue))  # type: ignore[attr-defined]
+    watch = Watch(module.query_job_status, run, bool(workflow.executor_settings.requeue))
+    module.query_job_status = watch  # type: ignore[attr-defined]
+    module.get_min_job_age = steady(module.get_min_job_age)  # type: ignore[attr-defined]
 
 
 def need_client() -> None:
@@ -89,7 +97,7 @@ def need_client() -> None:
 
 
 def try_requests(jobs: Iterable[Any], executor: Any, settings: Any) -> None:
-    """Ask sbatch about one job of each rule, without submitting it.
+    """Ask sbatch about one job of each rule.
 
     Raises:
         SlurmProblem: sbatch refuses for a reason that waiting does not cure.
@@ -111,12 +119,22 @@ def try_requests(jobs: Iterable[Any], executor: Any, settings: Any) -> None:
             "partition": executor.get_partition_arg(job),
             "workdir": None,
         }
-        command = get_submit_command(job, about, settings=settings) + set_gres_string(job) + " --test-only --wrap true"
+        command = get_submit_command(job, about, settings=settings) + set_gres_string(job) + " --wrap true"
         asked.setdefault(command, job.rule.name)
     refused = []
     for command, rule in asked.items():
-        done = _run(*shlex.split(command))
-        words = " ".join(done.stderr.replace("sbatch: error: ", "").replace("allocation failure: ", "").split())
+        done = _run(*shlex.split(command), "--test-only")
+        if done.returncode and "not available" in done.stderr:
+            # It says the same of nodes that are down for now; submitted, a job waits for those. Held, it is not looked at.
+            done = _run(*shlex.split(command), "--begin=now+1hour")
+            if not done.returncode:
+                _run("scancel", done.stdout.strip().partition(";")[0])
+        words = " ".join(
+            done.stderr.replace("sbatch: error: ", "")
+            .replace("allocation failure: ", "")
+            .replace("Batch job submission failed: ", "")
+            .split()
+        )
         if done.returncode and REFUSALS.search(words):
             request = re.sub(r" --(job-name|output|export|comment|parsable)\S*( (?!-)\S*)?", "", f" {command}")
             refused.append(f"  {rule}: {words}\n    {' '.join(request.split())}")
@@ -219,14 +237,33 @@ def cancel_orphans(surely: bool = True) -> int:
 # ---- while it runs ---------------------------------------------------------------------------------------------------
 
 
+def steady(ask: Callable[[], int | None]) -> Callable[[], int]:
+    """What the controller said last of its MinJobAge.
+
+    The executor asks before each check, and where a busy controller does not answer it turns to sacct; which without
+    accounting never answers either.
+    """
+    known = [MIN_JOB_AGE]
+
+    def answer() -> int:
+        if (age := ask()) is not None:
+            known[0] = age
+        return known[0]
+
+    return answer
+
+
 class Watch:
     """The executor's question for the states of its jobs, with answers that it would wait on for ever put right.
 
+    - No answer is asked for again: without one the executor forgets its jobs.
     - A preempted job that is not requeued has ended: it counts as cancelled, and Snakemake starts it again.
     - A job that the controller told of once, and has forgotten (a login node that slept longer than MinJobAge, a
       controller that lost its state), is judged by its files.
     - Jobs that wait are explained now and then by the reason that squeue gives.
     """
+
+    pause = 5.0
 
     def __init__(self, query: Query, run: str, requeues: bool = False) -> None:
         self._query, self._run, self._requeues = query, run, requeues
@@ -235,8 +272,16 @@ class Watch:
 
     async def __call__(self, command: str, logger: Any) -> tuple[dict[str, str] | None, float | None]:
         states, seconds = await self._query(command, logger)
-        if states is None:
-            return None, seconds
+        start = said = time.monotonic()
+        while states is None:
+            now = time.monotonic()
+            if now - start > SILENCE_SECONDS:
+                raise SlurmProblem(f"no answer to `{command}` for {now - start:.0f} s")
+            if now - said > 60:
+                said = now
+                logger.warning(f"No answer to `{command}` for {now - start:.0f} s; jobs run on, and it is asked again.")
+            await asyncio.sleep(self.pause)
+            states, seconds = await self._query(command, logger)
         states = self.settle(states)
         if "PENDING" in states.values() and time.monotonic() - self._explained >= EXPLAIN_SECONDS:
             self._explained = time.monotonic()
@@ -244,9 +289,9 @@ class Watch:
                 _run, "squeue", "--noheader", "--name", self._run, "--states", "PENDING", "--format", "%r"
             )
             reasons = Counter(done.stdout.split("\n")[:-1]).most_common()
-            said = ", ".join(f"{count} for {reason}" for reason, count in reasons)
-            if said:
-                logger.info(f"Jobs wait in the queue: {said}. `make slurm-queue` lists them.")
+            if reasons:
+                words = ", ".join(f"{count} for {reason}" for reason, count in reasons)
+                logger.info(f"Jobs wait in the queue: {words}. `make slurm-queue` lists them.")
         return states, seconds
 
     def settle(self, states: dict[str, str]) -> dict[str, str]:

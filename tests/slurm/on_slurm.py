@@ -92,7 +92,7 @@ class Run:
         while not condition():
             assert self.process.poll() is None, f"it ended before {what}:\n{self.printed}"
             assert time.monotonic() < end, f"not {what}:\n{self.printed}"
-            time.sleep(0.05)
+            time.sleep(0.2)
 
     def until_says(self, words: str) -> None:
         """Wait until it prints something."""

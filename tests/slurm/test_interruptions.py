@@ -9,7 +9,7 @@ import contextlib
 import signal
 import time
 
-import pytest
+import psutil
 from clone import Clone, wait_until
 from on_slurm import (
     LOG,
@@ -41,13 +41,46 @@ def assert_resumed(clone: Clone, undisturbed: Clone) -> None:
     assert clone.plan(experiment=SMALL).nothing
 
 
-def test_a_cancelled_job_is_started_again(cluster: Cluster, untrained: Clone, undisturbed: Clone) -> None:
-    run = Run(untrained, TARGET)
-    stage = run.stage_saved()
+def test_whatever_ends_its_job_a_stage_is_started_again_and_goes_on(
+    cluster: Cluster, untrained: Clone, undisturbed: Clone
+) -> None:
+    run = Run(untrained, TARGET, "--retries", "4")
+    before: list[int] = []
+    memory: list[str] = []
+
+    def saved() -> psutil.Process:
+        stage = run.stage_saved(but=tuple(before))
+        before.append(stage.pid)
+        memory.append(slurm("squeue", "-h", "-o", "%m", "-j", job_of(stage)))
+        return stage
+
+    stage = saved()
+    cluster("restart", "3")  # the controller is away for a while: nobody notices
+    assert not gone(stage)
     slurm("scancel", job_of(stage))
     go_on(stage)
-    assert "'CANCELLED'" in run.succeeds()
+    run.until_says("'CANCELLED'")
+    assert f"stopped by signal {signal.SIGTERM.value}; saved" in run.printed
+
+    saved().kill()
+    run.until_says("'FAILED'")
+
+    stage = saved()
+    slurm("sbatch", "--partition=urgent", "--nodes=2", "--exclusive", "--output=/dev/null", "--wrap", "sleep 1")
+    go_on(stage)
+    run.until(lambda: run.printed.count("'CANCELLED'") == 2, "the preempted job had ended")
+
+    stage = saved()
+    node = node_of(job_of(stage))
+    cluster("lose", node)
+    try:
+        wait_until(lambda: gone(stage), 30, "the stage outlives its node")
+        run.until_says("'NODE_FAIL'")
+        run.succeeds()
+    finally:
+        cluster("return", node)
     assert_resumed(untrained, undisturbed)
+    assert memory == ["16000M", "32000M", "48000M", "64000M"]  # each attempt asks for more
 
 
 def test_before_its_time_limit_a_stage_is_told_and_saves(
@@ -55,9 +88,9 @@ def test_before_its_time_limit_a_stage_is_told_and_saves(
 ) -> None:
     run = Run(untrained, TARGET, checkpoint_seconds=0)
     stage = run.stage_saved()
-    job = job_of(stage)
     before = (untrained.folder / RESUME).stat().st_mtime_ns
-    slurm("scontrol", "update", f"JobId={job}", "TimeLimit=2")  # within the two minutes before which the signal comes
+    # Within the two minutes before which the signal comes.
+    slurm("scontrol", "update", f"JobId={job_of(stage)}", "TimeLimit=2")
     run.until(lambda: told_to_end(stage), "a signal came")
     go_on(stage)
     wait_until(lambda: gone(stage), 60, "the stage does not end")
@@ -67,81 +100,30 @@ def test_before_its_time_limit_a_stage_is_told_and_saves(
     assert_resumed(untrained, undisturbed)
 
 
-def test_a_killed_stage_is_started_again(cluster: Cluster, untrained: Clone, undisturbed: Clone) -> None:
-    run = Run(untrained, TARGET)
-    run.stage_saved().kill()
-    assert "'FAILED'" in run.succeeds()
-    assert_resumed(untrained, undisturbed)
-
-
-def test_a_lost_node_costs_one_attempt(cluster: Cluster, untrained: Clone, undisturbed: Clone) -> None:
-    run = Run(untrained, TARGET)
-    stage = run.stage_saved()
-    node = node_of(job_of(stage))
-    cluster("lose", node)
-    try:
-        wait_until(lambda: gone(stage), 10, "the stage outlives its node")
-        assert "'NODE_FAIL'" in run.succeeds()
-    finally:
-        cluster("return", node)
-    assert_resumed(untrained, undisturbed)
-
-
-def test_a_preempted_job_is_started_again(cluster: Cluster, untrained: Clone, undisturbed: Clone) -> None:
-    run = Run(untrained, TARGET)
-    stage = run.stage_saved()
-    slurm("sbatch", "--partition=urgent", "--nodes=2", "--exclusive", "--output=/dev/null", "--wrap", "sleep 1")
-    go_on(stage)
-    assert "'CANCELLED'" in run.succeeds()
-    assert_resumed(untrained, undisturbed)
-
-
 def test_a_job_without_memory_gets_more(cluster: Cluster, untrained: Clone, undisturbed: Clone) -> None:
     run = Run(untrained, TARGET, "--set-resources", "train_generator:mem_mb=450 if attempt == 1 else 6000")
     assert "'FAILED'" in run.succeeds()
-    logs = [path.read_text() for path in (untrained.folder / ".snakemake/slurm_logs").rglob("*.log")]
+    logs = [path.read_text("utf-8") for path in (untrained.folder / ".snakemake/slurm_logs").rglob("*.log")]
     assert any("exceeded memory limit" in text for text in logs)
     assert untrained.artifacts() == undisturbed.artifacts()
 
 
-def test_each_attempt_asks_for_more_memory(cluster: Cluster, untrained: Clone) -> None:
-    run = Run(untrained, TARGET)
-    asked, before = [], 0
-    for _ in range(2):
-        stage = run.stage_saved(but=(before,))
-        asked.append(slurm("squeue", "-h", "-o", "%m", "-j", job_of(stage)))
-        before = stage.pid
-        stage.kill()
-    run.succeeds()
-    assert asked == ["16000M", "32000M"]
-
-
-def test_a_controller_may_be_away_for_a_while(cluster: Cluster, untrained: Clone, undisturbed: Clone) -> None:
-    run = Run(untrained, TARGET)
-    stage = run.stage_saved()
-    cluster("restart", "5")
-    go_on(stage)
-    run.succeeds()
-    assert untrained.artifacts() == undisturbed.artifacts()
-    assert "resuming at" not in log_of(untrained)  # it has not even noticed
-
-
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGHUP, signal.SIGINT], ids=lambda number: number.name)
-def test_after_the_end_of_snakemake_the_same_command_goes_on(
-    number: signal.Signals, cluster: Cluster, untrained: Clone, undisturbed: Clone
+def test_whatever_ends_snakemake_the_same_command_goes_on(
+    cluster: Cluster, untrained: Clone, undisturbed: Clone
 ) -> None:
-    run = Run(untrained, TARGET)
-    stage = run.stage_saved()
-    end(run, number)
-    go_on(stage)
-    if number == signal.SIGINT:
-        wait_until(lambda: not cluster.jobs(), 60, "an interrupted run leaves jobs")
-    else:
-        assert len(cluster.jobs("RUNNING")) == 1  # an orphan
-    again = Run(untrained, TARGET)
-    printed = again.succeeds()
-    if number != signal.SIGINT:
-        assert "cancelling 1 jobs whose Snakemake is dead" in printed
+    before = 0
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGKILL):
+        run = Run(untrained, TARGET)
+        stage = run.stage_saved(but=(before,))
+        before = stage.pid
+        end(run, number)
+        go_on(stage)
+        if number == signal.SIGINT:
+            wait_until(lambda: not cluster.jobs(), 60, "an interrupted run leaves jobs")
+        else:
+            assert len(cluster.jobs("RUNNING")) == 1  # an orphan
+    last = Run(untrained, TARGET)
+    assert "cancelling 1 jobs whose Snakemake is dead" in last.succeeds()
     assert_resumed(untrained, undisturbed)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from clone import PROJECT, Clone, wait_until
-from on_slurm import LOG, SMALL, TARGET, Cluster, Run, end, go_on, slurm
+from on_slurm import LOG, SMALL, TARGET, Cluster, Run, end, go_on, job_of, slurm
 
 from distillery.slurm import PREFIX, PROFILE, Watch
 
@@ -52,8 +52,9 @@ def test_a_gres_takes_the_place_of_the_gpus(cluster: Cluster, untrained: Clone) 
     run = Run(untrained, TARGET)
     stage = run.stage_saved()
     assert stage.environ()["CUDA_VISIBLE_DEVICES"] in ("0", "1", "2", "3")
+    assert "TresPerNode=gres:gpu:1" in slurm("scontrol", "show", "job", job_of(stage))
     go_on(stage)
-    run.succeeds()
+    end(run, signal.SIGINT)
 
 
 def test_what_a_stage_says_on_a_node_reaches_the_terminal(cluster: Cluster, untrained: Clone) -> None:
@@ -110,3 +111,16 @@ def test_the_smallest_experiment_needs_no_card(cluster: Cluster, fresh: Clone) -
     assert done.returncode == 0, done.stdout
     assert done.stdout.count(JOBS) == 1
     assert (fresh.folder / target).exists()
+
+
+def test_nodes_that_are_down_for_now_are_waited_for(cluster: Cluster, untrained: Clone) -> None:
+    slurm("scontrol", "update", "NodeName=cn1,cn2", "State=DRAIN", "Reason=test")
+    try:
+        run = Run(untrained, TARGET)
+        run.until_says(JOBS)
+        assert cluster.jobs("PENDING")
+    finally:
+        slurm("scontrol", "update", "NodeName=cn1,cn2", "State=RESUME")
+    stage = run.stage_saved()
+    end(run, signal.SIGINT)
+    go_on(stage)
