@@ -125,7 +125,7 @@ def try_requests(jobs: Iterable[Any], executor: Any, settings: Any) -> None:
     for command, rule in asked.items():
         done = _run(*shlex.split(command), "--test-only")
         if done.returncode and "not available" in done.stderr:
-            # It says the same of nodes that are down for now; submitted, a job waits for those. Held, it is not looked at.
+            # It says the same of nodes that are down for now; a job that is submitted waits for those (unless held).
             done = _run(*shlex.split(command), "--begin=now+1hour")
             if not done.returncode:
                 _run("scancel", done.stdout.strip().partition(";")[0])
