@@ -7,7 +7,7 @@ CORES ?= all
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo seeds front test lint format schema bench clean-demo
+.PHONY: help setup demo seeds front test lint format schema bench slurm-clean slurm-queue clean-demo
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -51,6 +51,12 @@ schema: setup  ## regenerate the JSON schema of an experiment file
 bench: setup  ## time of the doors, and time and memory of each stage of the last demo
 	python benchmarks/doors.py
 	python benchmarks/stages.py results/digits
+
+slurm-clean: setup  ## cancel the Slurm jobs of this folder whose Snakemake is dead
+	@python -m distillery.slurm clean
+
+slurm-queue: setup  ## list the Slurm jobs of this folder, and what they wait for
+	@python -m distillery.slurm queue
 
 clean-demo:  ## forget the results of the demo
 	rm -rf results/digits

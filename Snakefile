@@ -13,6 +13,7 @@ include: "workflow/rules/common.smk"
 
 
 forget_dead_lock()
+limit_to_cards()
 
 
 pathvars:
@@ -52,6 +53,7 @@ rule distilled:
 
 onstart:
     note_holder()
+    attend_slurm()
 
 
 onsuccess:

@@ -71,7 +71,12 @@ def _parser(name: str, stage: ModuleType) -> argparse.ArgumentParser:
     parser.add_argument("--settings", required=True, help="JSON: " + ", ".join(stage.Settings.model_fields))
     parser.add_argument("--threads", type=int, default=None, help="threads to compute with; none: all that are allowed")
     parser.add_argument("--cost", type=Path, help="file for seconds and peak memory")
-    parser.add_argument("--checkpoint-seconds", type=float, default=120.0, help="between two checkpoints")
+    parser.add_argument(
+        "--checkpoint-seconds",
+        type=float,
+        default=float(os.environ.get("DISTILLERY_CHECKPOINT_SECONDS", "120")),
+        help="between two checkpoints; DISTILLERY_CHECKPOINT_SECONDS sets it for the jobs of a workflow",
+    )
     for argument, (kind, many, optional) in _files(stage.run).items():
         parser.add_argument(
             f"--{argument.replace('_', '-')}",

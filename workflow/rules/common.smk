@@ -11,7 +11,9 @@ import psutil
 from snakemake.exceptions import WorkflowError
 
 from distillery import experiment as experiments
+from distillery import slurm
 from distillery.data.sources import input_files, listing_digest
+from distillery.devices import visible_cards
 from distillery.provenance import code_digests
 from distillery.settings import canonical
 
@@ -86,6 +88,37 @@ def forget_dead_lock():
     if host == socket.gethostname() and not alive:
         for lock in locks:
             lock.unlink(missing_ok=True)
+
+
+# ---- where jobs run ------------------------------------------------------------------------------------------------------
+
+
+# The stage takes the place of its shell: it gets itself the signal that ends a job, and saves. A shell would die of it alone.
+shell.prefix("set -euo pipefail; exec ")
+
+
+def attend_slurm():
+    """With `--profile slurm`: refuse what the cluster cannot meet before anything computes, and leave no orphans."""
+    try:
+        slurm.attend(workflow)
+    except slurm.SlurmProblem as problem:
+        raise WorkflowError(str(problem)) from None
+
+
+def limit_to_cards():
+    """On this machine no more jobs at once ask for a card than there are: two on one would share its memory."""
+    local = workflow.resource_settings.nodes is None and workflow.is_main_process
+    if local and visible_cards() and "gpu" not in workflow.global_resources:
+        workflow.register_resource("gpu", len(visible_cards()))
+
+
+def gigabytes(first):
+    """Memory of a first attempt; a job that was killed asks for as much again with each further one."""
+
+    def of(wildcards, attempt):
+        return f"{first * attempt}GB"
+
+    return of
 
 
 # ---- what a stage is told -------------------------------------------------------------------------------------------------

@@ -22,7 +22,7 @@ rule ingest:
         "../../envs/distillery.yaml"
     resources:
         cpus_per_task=1,
-        mem="4GB",
+        mem=gigabytes(4),
         runtime="12h",
     params:
         *code("ingest"),

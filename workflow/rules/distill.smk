@@ -30,7 +30,7 @@ rule generate_increment:
     resources:
         cpus_per_task=1,
         gpu=1,
-        mem="16GB",
+        mem=gigabytes(16),
         runtime="12h",
     params:
         *code("generate_increment"),
@@ -67,11 +67,13 @@ rule score_learnability:
     benchmark:
         "<results>/{run}benchmarks/score_learnability-{lgd}-{k}.tsv"
     priority: 10
+    group:
+        "increment-{run}{lgd}-{k}"
     conda:
         "../../envs/distillery.yaml"
     resources:
         cpus_per_task=1,
-        mem="8GB",
+        mem=gigabytes(8),
         runtime="1h",
     params:
         *code("score_learnability"),
@@ -102,11 +104,13 @@ rule select_increment:
     benchmark:
         "<results>/{run}benchmarks/select_increment-{lgd}-{k}.tsv"
     priority: 10
+    group:
+        "increment-{run}{lgd}-{k}"
     conda:
         "../../envs/distillery.yaml"
     resources:
         cpus_per_task=1,
-        mem="4GB",
+        mem=gigabytes(4),
         runtime="1h",
     params:
         *code("select_increment"),
@@ -147,7 +151,7 @@ rule calibrate_guidance:
     resources:
         cpus_per_task=1,
         gpu=1,
-        mem="16GB",
+        mem=gigabytes(16),
         runtime="12h",
     params:
         *code("calibrate_guidance"),
@@ -188,7 +192,7 @@ rule sample:
     resources:
         cpus_per_task=1,
         gpu=1,
-        mem="16GB",
+        mem=gigabytes(16),
         runtime="12h",
     params:
         *code("sample"),
@@ -221,7 +225,7 @@ rule select:
         "../../envs/distillery.yaml"
     resources:
         cpus_per_task=1,
-        mem="8GB",
+        mem=gigabytes(8),
         runtime="1h",
     params:
         *code("select"),
@@ -252,7 +256,7 @@ rule collect:
         "../../envs/distillery.yaml"
     resources:
         cpus_per_task=1,
-        mem="8GB",
+        mem=gigabytes(8),
         runtime="1h",
     params:
         *code("collect"),

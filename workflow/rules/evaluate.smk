@@ -23,7 +23,7 @@ rule store_soft_labels:
     resources:
         cpus_per_task=1,
         gpu=1,
-        mem="8GB",
+        mem=gigabytes(8),
         runtime="12h",
     params:
         *code("store_soft_labels"),
@@ -58,7 +58,7 @@ rule evaluate:
     resources:
         cpus_per_task=1,
         gpu=1,
-        mem="8GB",
+        mem=gigabytes(8),
         runtime="24h",
     params:
         *code("evaluate"),
@@ -92,7 +92,7 @@ rule measure_redundancy:
     resources:
         cpus_per_task=1,
         gpu=1,
-        mem="8GB",
+        mem=gigabytes(8),
         runtime="12h",
     params:
         *code("measure_redundancy"),

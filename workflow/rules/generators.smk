@@ -27,7 +27,7 @@ rule train_autoencoder:
     resources:
         cpus_per_task=1,
         gpu=1,
-        mem="16GB",
+        mem=gigabytes(16),
         runtime="12h",
     params:
         *code("train_autoencoder"),
@@ -61,7 +61,7 @@ rule encode_latents:
     resources:
         cpus_per_task=1,
         gpu=1,
-        mem="8GB",
+        mem=gigabytes(8),
         runtime="1h",
     params:
         *code("encode_latents"),
@@ -97,7 +97,7 @@ rule train_generator:
     resources:
         cpus_per_task=1,
         gpu=1,
-        mem="16GB",
+        mem=gigabytes(16),
         runtime="24h",
     params:
         *code("train_generator"),

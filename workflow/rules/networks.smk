@@ -25,7 +25,7 @@ rule train_reference:
     resources:
         cpus_per_task=1,
         gpu=1,
-        mem="8GB",
+        mem=gigabytes(8),
         runtime="4h",
     params:
         *code("train_reference"),
@@ -59,7 +59,7 @@ rule extract_features:
     resources:
         cpus_per_task=1,
         gpu=1,
-        mem="8GB",
+        mem=gigabytes(8),
         runtime="2h",
     params:
         *code("extract_features"),
@@ -88,12 +88,14 @@ rule train_student:
     benchmark:
         "<results>/{run}benchmarks/train_student-{lgd}-{k}.tsv"
     priority: 10
+    group:
+        "increment-{run}{lgd}-{k}"
     conda:
         "../../envs/distillery.yaml"
     resources:
         cpus_per_task=1,
         gpu=1,
-        mem="8GB",
+        mem=gigabytes(8),
         runtime="4h",
     params:
         *code("train_student"),

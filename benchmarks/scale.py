@@ -1,0 +1,235 @@
+"""A schedule of the shape of ImageNet-1K on the test cluster: how long it is planned, what a job costs beside its work.
+
+    python benchmarks/scale.py                 # plan, then run the whole schedule with stages that do nothing
+    python benchmarks/scale.py --plan          # plan only
+
+1,000 classes of stand-in images, sharded sampling and generation, IPC 50, five networks, three seeds. Every stage is
+replaced by one that writes its name into its outputs: what remains is Snakemake, its executor and Slurm.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import yaml
+
+PROJECT = Path(__file__).resolve().parents[1]
+PARTS = ("Snakefile", "config.yaml", "envs", "profiles", "slurm", "src", "workflow")
+EXPERIMENT = "experiment.yaml"
+PLAN_SECONDS = 10.0
+
+NO_OP = '''"""The door with no stage behind it: what is no file yet is an output, and gets a few bytes."""
+import sys
+from pathlib import Path
+
+known = {"--settings", "--threads", "--checkpoint-seconds"}
+option = ""
+for word in sys.argv[2:]:
+    if word.startswith("--"):
+        option = word
+    elif option not in known and not Path(word).exists():
+        Path(word).parent.mkdir(parents=True, exist_ok=True)
+        Path(word).write_text(f"{sys.argv[1]} {word}\\n", "utf-8")
+'''
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How large a schedule is.
+
+    Attributes:
+        classes: of the stand-in data.
+        shards: jobs that one sampling or one increment is spread over.
+    """
+
+    classes: int = 1000
+    shards: int = 20
+    seeds: int = 3
+    networks: int = 5
+    ipc: tuple[int, ...] = (10, 50)
+    increment: int = 10
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What one run of a schedule was.
+
+    Attributes:
+        jobs: of Snakemake; those of a group are one submission.
+        at_once: most jobs that Slurm ran at the same time.
+        seconds: from start to end.
+        overhead: seconds that one place of the cluster was taken per submission: all of them do nothing.
+        files: that the run left, per job of Snakemake, results and Snakemake's own notes.
+    """
+
+    jobs: int
+    submissions: int
+    at_once: int
+    seconds: float
+    overhead: float
+    files: float
+
+
+def build(folder: Path, scale: Scale, stages: bool = False) -> None:
+    """A copy of the project with stand-in data and an experiment; its stages do nothing unless they are to be kept."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for part in PARTS:
+        source = PROJECT / part
+        if source.is_symlink():
+            (folder / part).symlink_to(source.readlink())
+        elif source.is_dir():
+            shutil.copytree(source, folder / part, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy2(source, folder / part)
+    if not stages:
+        (folder / "src/distillery/__main__.py").write_text(NO_OP, "utf-8")
+    _write_data(folder / "data/train.parquet", scale)
+    (folder / EXPERIMENT).write_text(yaml.safe_dump(_experiment(scale), sort_keys=False), "utf-8")
+
+
+def _write_data(path: Path, scale: Scale) -> None:
+    names = [f"n{label:08d}" for label in range(scale.classes)]
+    labels = [label for label in range(scale.classes) for _ in range(max(scale.ipc) + 10)]
+    features = {"image": {"_type": "Image"}, "label": {"_type": "ClassLabel", "names": names}}
+    images = pa.array(
+        [{"bytes": b"", "path": None}] * len(labels), pa.struct({"bytes": pa.binary(), "path": pa.string()})
+    )
+    table = pa.table({"image": images, "label": pa.array(labels, pa.int64())})
+    path.parent.mkdir()
+    table = table.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})})
+    pq.write_table(table, path)
+    pq.write_table(table, path.with_name("test.parquet"))
+
+
+def _experiment(scale: Scale) -> dict[str, Any]:
+    return {
+        "name": "scale",
+        "seeds": list(range(scale.seeds)),
+        "dataset": {
+            "source": {"kind": "parquet", "train": ["data/train.parquet"], "test": ["data/test.parquet"]},
+            "resolution": 64,
+        },
+        "autoencoder": {"block_out_channels": [8, 16, 16]},
+        "generators": {"dit": {"num_layers": 1, "num_attention_heads": 1, "attention_head_dim": 16}},
+        "references": {"real": {"network": "convnet3_w32", "training": {"preset": "reference"}}},
+        "methods": {
+            "lgd": {
+                "kind": "lgd", "generator": "dit", "reference": "real", "increment_size": scale.increment,
+                "shards": scale.shards,
+            },
+            "dit": {"kind": "plain", "generator": "dit", "shards": scale.shards},
+            "random": {"kind": "random"},
+        },
+        "ipc": list(scale.ipc),
+        "evaluation": {
+            "protocol": "small",
+            "networks": [f"convnet3_w{8 * (width + 1)}" for width in range(scale.networks)],
+        },
+    }  # fmt: skip
+
+
+def _environment(folder: Path) -> dict[str, str]:
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+    return {**os.environ, "PYTHONPATH": str(folder / "src"), "PATH": path}
+
+
+def plan(folder: Path) -> tuple[float, int]:
+    """Seconds of a dry run, and the number of jobs that it names."""
+    start = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-m", "snakemake", "-n", "--quiet", "rules", "--configfile", EXPERIMENT],
+        cwd=folder, env=_environment(folder), text=True, capture_output=True, check=False,
+    )  # fmt: skip
+    if done.returncode:
+        raise SystemExit(done.stdout + done.stderr)
+    total = next(line for line in (done.stdout + done.stderr).splitlines() if line.startswith("total"))
+    return time.monotonic() - start, int(total.split()[1])
+
+
+def run(folder: Path, *targets: str, slots: int = 8) -> Finished:
+    """Run a schedule on the test cluster.
+
+    Raises:
+        SystemExit: it did not finish.
+    """
+    done, peak = threading.Event(), [0]
+
+    def look() -> None:
+        while not done.wait(0.5):
+            found = subprocess.run(["squeue", "-h", "-t", "R", "-o", "%A"], capture_output=True, text=True, check=False)
+            peak[0] = max(peak[0], len(found.stdout.split()))
+
+    before, start = _files(folder), time.monotonic()
+    watcher = threading.Thread(target=look)
+    watcher.start()
+    try:
+        finished = subprocess.run(
+            [sys.executable, str(PROJECT / "tests/slurm/snakemake"), "--configfile", EXPERIMENT,
+             "--cores", "all", "--profile", "slurm", *(targets or ["all"]), "--no-hooks"],
+            cwd=folder, env=_environment(folder), text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            check=False,
+        )  # fmt: skip
+    finally:
+        done.set()
+        watcher.join()
+    seconds = time.monotonic() - start
+    if finished.returncode:
+        raise SystemExit(finished.stdout)
+    submissions = finished.stdout.count("has been submitted with SLURM jobid")
+    jobs = finished.stdout.count("Finished jobid")
+    places = min(slots, peak[0])
+    return Finished(
+        jobs, submissions, peak[0], seconds, seconds * places / submissions, (_files(folder) - before) / jobs
+    )
+
+
+def _files(folder: Path) -> int:
+    return sum(len(files) + len(folders) for _, folders, files in os.walk(folder))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--plan", action="store_true", help="plan only")
+    parser.add_argument("--shards", type=int, default=Scale.shards)
+    parser.add_argument("--classes", type=int, default=Scale.classes)
+    arguments = parser.parse_args()
+    scale = Scale(classes=arguments.classes, shards=arguments.shards)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name, "scale")
+        build(folder, scale)
+        seconds, jobs = plan(folder)
+        print(
+            f"plan: {seconds:.1f} s for {jobs} jobs, {scale.classes} classes (at most {PLAN_SECONDS:.0f} s)", flush=True
+        )
+        if not arguments.plan:
+            subprocess.run(["bash", str(PROJECT / "tests/slurm/cluster.sh"), "start"], check=True)
+            finished = run(folder)
+            print(json.dumps(asdict(finished), indent=2))
+            left = subprocess.run(["squeue", "-h"], capture_output=True, text=True, check=True).stdout
+            print(f"left in the queue: {len(left.splitlines())}; to be done: {plan_left(folder)}")
+
+
+def plan_left(folder: Path) -> str:
+    """What a dry run after the run says."""
+    done = subprocess.run(
+        [sys.executable, "-m", "snakemake", "-n", "--quiet", "rules", "--configfile", EXPERIMENT],
+        cwd=folder, env=_environment(folder), text=True, capture_output=True, check=False,
+    )  # fmt: skip
+    return "nothing" if "Nothing to be done" in done.stdout + done.stderr else done.stdout + done.stderr
+
+
+if __name__ == "__main__":
+    main()

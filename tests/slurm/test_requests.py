@@ -1,0 +1,126 @@
+"""What the cluster cannot do is said before anything computes; what goes wrong on a node is said on the terminal."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+from typing import Any
+
+import pytest
+from clone import PROJECT, Clone, wait_until
+from on_slurm import LOG, SMALL, TARGET, Cluster, Run, end, go_on, job_of, slurm
+
+from distillery.slurm import PREFIX, PROFILE, Watch
+
+JOBS = "has been submitted with SLURM jobid"
+
+
+@pytest.mark.parametrize(
+    ("site", "words"),
+    [
+        pytest.param("  slurm_partition: nowhere", "invalid partition specified: nowhere", id="no such partition"),
+        pytest.param("  constraint: a100", "Invalid feature specification", id="no such constraint"),
+        pytest.param("  runtime: 99d", "Requested time limit is invalid", id="longer than the partition allows"),
+        pytest.param("  gres: 'gpu:h100:1'", "node configuration is not available", id="no such card"),
+    ],
+)
+def test_a_request_that_cannot_be_met_ends_before_anything_computes(
+    cluster: Cluster, fresh: Clone, site: str, words: str
+) -> None:
+    key = site.partition(":")[0].strip()
+    rule = f"set-resources:\n  ingest:\n  {site}\n" if key in ("runtime", "gres") else ""
+    if rule:
+        with (fresh.folder / PROFILE).open("a", encoding="utf-8") as file:
+            file.write(f"\n{rule}")
+    else:
+        fresh.edit(PROFILE, "default-resources:\n", f"default-resources:\n{site}\n")
+    run = Run(fresh)
+    assert run.wait() != 0
+    assert words.lower() in run.printed.lower(), run.printed
+    assert "the cluster refuses what these rules ask for" in run.printed
+    assert "ingest:" in run.printed
+    assert PROFILE in run.printed
+    assert "Traceback" not in run.printed
+    assert JOBS not in run.printed
+    assert not cluster.jobs()
+
+
+def test_a_gres_takes_the_place_of_the_gpus(cluster: Cluster, untrained: Clone) -> None:
+    with (untrained.folder / PROFILE).open("a", encoding="utf-8") as file:
+        file.write('\nset-resources:\n  train_generator:\n    gpu: 0\n    gres: "gpu:1"\n')
+    run = Run(untrained, TARGET)
+    stage = run.stage_saved()
+    assert stage.environ()["CUDA_VISIBLE_DEVICES"] in ("0", "1", "2", "3")
+    assert "TresPerNode=gres:gpu:1" in slurm("scontrol", "show", "job", job_of(stage))
+    go_on(stage)
+    end(run, signal.SIGINT)
+
+
+def test_what_a_stage_says_on_a_node_reaches_the_terminal(cluster: Cluster, untrained: Clone) -> None:
+    latents = untrained.folder / "results/small/latents/train.safetensors"
+    with latents.open("r+b") as file:
+        file.truncate(200)
+    run = Run(untrained, TARGET, "--retries", "0")
+    assert run.wait() != 0
+    assert "results/small/latents/train.safetensors: cannot be read" in run.printed
+    assert LOG in run.printed
+
+
+def test_one_command_cancels_orphans_and_nothing_else(cluster: Cluster, untrained: Clone) -> None:
+    stranger = slurm("sbatch", "--parsable", "--output=/dev/null", "--wrap", "sleep 300")
+    run = Run(untrained, TARGET)
+    stage = run.stage_saved()
+    clean = ("make", "--makefile", str(PROJECT / "Makefile"), "--old-file=setup", "slurm-clean")
+    kept = untrained.run(*clean)
+    assert kept.returncode == 0, kept.stdout
+    assert "no orphans" in kept.stdout  # its Snakemake lives
+    assert len(cluster.jobs("RUNNING")) == 2
+    end(run, signal.SIGKILL)
+    go_on(stage)
+    done = untrained.run(*clean)
+    assert done.returncode == 0, done.stdout
+    assert "1 jobs cancelled" in done.stdout
+    assert cluster.jobs("RUNNING") == [stranger]
+
+
+def test_jobs_that_wait_are_explained(cluster: Cluster, caplog: pytest.LogCaptureFixture) -> None:
+    slurm("sbatch", "--nodes=2", "--exclusive", "--output=/dev/null", "--wrap", "sleep 300")
+    wait_until(lambda: cluster.jobs("RUNNING"), 30, "the cluster does not fill")
+    run = f"{PREFIX}_test"
+    slurm("sbatch", f"--job-name={run}", "--output=/dev/null", "--wrap", "true")
+    wait_until(lambda: "Resources" in slurm("squeue", "-h", "-n", run, "-o", "%r"), 30, "it does not wait")
+
+    async def query(_command: str, _logger: Any) -> tuple[dict[str, str], float]:
+        return {"1": "PENDING"}, 0.1
+
+    watch = Watch(query, run)
+    watch._explained -= 60
+    with caplog.at_level(logging.INFO):
+        asyncio.run(watch("", logging.getLogger()))
+        asyncio.run(watch("", logging.getLogger()))
+    assert [record.message for record in caplog.records if "wait in the queue" in record.message] == [
+        "Jobs wait in the queue: 1 for Resources. `make slurm-queue` lists them."
+    ]
+
+
+def test_the_smallest_experiment_needs_no_card(cluster: Cluster, fresh: Clone) -> None:
+    """A target before the first training: one job, in the line that users type, at the pace that the profile sets."""
+    target = "results/small/data/train.parquet"
+    done = fresh.run("snakemake", "--cores", "all", "--profile", "slurm", "--configfile", SMALL, "--", target)
+    assert done.returncode == 0, done.stdout
+    assert done.stdout.count(JOBS) == 1
+    assert (fresh.folder / target).exists()
+
+
+def test_nodes_that_are_down_for_now_are_waited_for(cluster: Cluster, untrained: Clone) -> None:
+    slurm("scontrol", "update", "NodeName=cn1,cn2", "State=DRAIN", "Reason=test")
+    try:
+        run = Run(untrained, TARGET)
+        run.until_says(JOBS)
+        assert cluster.jobs("PENDING")
+    finally:
+        slurm("scontrol", "update", "NodeName=cn1,cn2", "State=RESUME")
+    stage = run.stage_saved()
+    end(run, signal.SIGINT)
+    go_on(stage)

@@ -1,0 +1,49 @@
+"""The shape of a large experiment: planned in seconds, spread over the whole cluster, in files as many as its jobs."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from clone import PROJECT
+from on_slurm import Cluster
+
+SHARDS = 12
+
+
+@pytest.fixture(scope="module")
+def scale() -> ModuleType:
+    """`benchmarks/scale.py`, which does the same with more."""
+    about = importlib.util.spec_from_file_location("scale", PROJECT / "benchmarks/scale.py")
+    assert about is not None and about.loader is not None
+    module = importlib.util.module_from_spec(about)
+    sys.modules["scale"] = module
+    about.loader.exec_module(module)
+    return module
+
+
+def test_a_thousand_classes_are_planned_in_seconds(scale: ModuleType, tmp_path: Path) -> None:
+    scale.build(tmp_path / "scale", scale.Scale())
+    seconds, jobs = scale.plan(tmp_path / "scale")
+    print(f"plan: {seconds:.1f} s for {jobs} jobs")
+    assert jobs > 500
+    assert seconds < 2 * scale.PLAN_SECONDS  # a noisy machine gets more
+
+
+def test_all_places_of_the_cluster_are_used_and_nothing_is_lost(
+    cluster: Cluster, scale: ModuleType, tmp_path: Path
+) -> None:
+    folder = tmp_path / "scale"
+    scale.build(folder, scale.Scale(classes=SHARDS, shards=SHARDS, seeds=1, networks=1, ipc=(1,), increment=1))
+    targets = [f"results/scale/distilled/dit/sampled-1-{shard}.parquet" for shard in range(SHARDS)]
+    finished = scale.run(folder, *targets)
+    print(finished)
+    assert finished.jobs == finished.submissions == SHARDS + 4  # after ingest, autoencoder, latents, generator
+    assert finished.at_once == 8  # each has a card, and there are eight
+    assert all((folder / target).exists() for target in targets)
+    assert not cluster.jobs()
+    # A result, a log, a cost, a benchmark and what Snakemake notes of each; no file per image.
+    assert finished.files < 20

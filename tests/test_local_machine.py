@@ -1,0 +1,83 @@
+"""Runs on one machine: no more jobs at once than cores, and no more jobs that want a card than cards."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+from clone import Clone
+
+SHARDS = 5
+STAGE = '''
+"""The door with no stage behind it: each output says which card the job had, and when."""
+import json, os, sys, time
+from pathlib import Path
+from distillery.devices import lease_card
+
+start, card = time.time(), lease_card() or os.environ.get("CUDA_VISIBLE_DEVICES")
+if sys.argv[1] == "sample":
+    time.sleep(1.5)
+option = ""
+for word in sys.argv[2:]:
+    if word.startswith("--"):
+        option = word
+    elif option not in ("--settings", "--threads") and not Path(word).exists():
+        Path(word).parent.mkdir(parents=True, exist_ok=True)
+        Path(word).write_text(json.dumps([card, start, time.time()]), "utf-8")
+'''
+EXPERIMENT = {
+    "name": "cards",
+    "dataset": {"source": {"kind": "digits"}, "resolution": 16, "channels": "grey", "holdout": {}},
+    "autoencoder": {"block_out_channels": [8, 16]},
+    "generators": {"dit": {"num_layers": 1, "num_attention_heads": 1, "attention_head_dim": 16}},
+    "methods": {"dit": {"kind": "plain", "generator": "dit", "shards": SHARDS}},
+    "ipc": [1],
+    "evaluation": {"networks": ["convnet1_w8"]},
+}
+
+
+@pytest.fixture
+def clone(tmp_path: Path) -> Clone:
+    """A project of which only the schedule is real."""
+    found = Clone.of_project(tmp_path / "clone")
+    (found.folder / "src/distillery/__main__.py").write_text(STAGE, "utf-8")
+    (found.folder / "experiments/cards.yaml").write_text(yaml.safe_dump(EXPERIMENT), "utf-8")
+    return found
+
+
+def sampled(clone: Clone, *arguments: str, cards: str) -> tuple[int, list[str]]:
+    """Most sampling jobs at the same time, and the cards that they had."""
+    environment = f"CUDA_VISIBLE_DEVICES={cards}"
+    targets = [f"results/cards/distilled/dit/sampled-1-{shard}.parquet" for shard in range(SHARDS)]
+    done = clone.run(
+        "env", environment, f"TMPDIR={clone.folder}", "snakemake", "--configfile", "experiments/cards.yaml", *arguments,
+        "--", *targets,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout
+    jobs = [json.loads((clone.folder / target).read_text("utf-8")) for target in targets]
+    for target in targets:
+        (clone.folder / target).unlink()
+    at_once = max(sum(one[1] <= other[1] < one[2] for one in jobs) for other in jobs)
+    return at_once, [card for card, _, _ in jobs]
+
+
+def test_jobs_take_turns_with_the_cards(clone: Clone) -> None:
+    at_once, cards = sampled(clone, "--cores", "64", cards="3,5")
+    assert at_once == 2
+    assert set(cards) == {"3", "5"}
+    at_once, cards = sampled(clone, "--cores", "64", "--resources", "gpu=1", cards="3,5")
+    assert at_once == 1  # the user's own limit stands
+    assert set(cards) <= {"3", "5"}
+    at_once, cards = sampled(clone, "--cores", "1", cards="3,5")
+    assert at_once == 1
+
+
+def test_one_visible_card_is_for_one_job_at_a_time(clone: Clone) -> None:
+    assert sampled(clone, "--cores", "64", cards="7") == (1, ["7"] * SHARDS)
+
+
+def test_without_cards_the_cores_are_the_limit(clone: Clone) -> None:
+    assert sampled(clone, "--cores", "3", cards="")[0] == 3
+    assert sampled(clone, "--cores", "64", cards="")[0] == SHARDS
