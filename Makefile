@@ -4,10 +4,11 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV ?= .venv
 CORES ?= all
+RESULTS ?= results/digits
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo seeds front test lint format schema bench slurm-clean slurm-queue clean-demo
+.PHONY: help setup demo seeds front test lint format schema bench cost slurm-clean slurm-queue clean-demo
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -50,7 +51,10 @@ schema: setup  ## regenerate the JSON schema of an experiment file
 
 bench: setup  ## time of the doors, and time and memory of each stage of the last demo
 	python benchmarks/doors.py
-	python benchmarks/stages.py results/digits
+	python -m distillery.cost results/digits
+
+cost: setup  ## GPU hours, images/s and memory of a run by stage and method: make cost RESULTS=results/digits
+	@python -m distillery.cost $(RESULTS)
 
 slurm-clean: setup  ## cancel the Slurm jobs of this folder whose Snakemake is dead
 	@python -m distillery.slurm clean

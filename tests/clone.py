@@ -157,7 +157,7 @@ class Clone:
 
     def jobs_done(self) -> int:
         """How many jobs have said what they cost."""
-        return len(list((self.folder / "results").rglob("cost/*.json")))
+        return len(list((self.folder / "results").rglob("cost/**/*.json")))
 
     def processes(self) -> list[psutil.Process]:
         """Processes that work in this folder, the dead ones that wait for their parent left out."""

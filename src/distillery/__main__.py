@@ -12,7 +12,6 @@ import inspect
 import json
 import os
 import sys
-import time
 import typing
 from pathlib import Path
 from types import ModuleType
@@ -114,7 +113,6 @@ def _run(name: str, stage: ModuleType, arguments: list[str]) -> int:
         if not path.exists():
             print(f"distillery {name}: {path}: no such file", file=sys.stderr)
             return 2
-    start = time.monotonic()
     threads = parsed.threads or len(os.sched_getaffinity(0))
     if getattr(stage, "COMPUTES", True):
         from distillery.resume import stop_on_signals
@@ -130,7 +128,7 @@ def _run(name: str, stage: ModuleType, arguments: list[str]) -> int:
     except (BadInput, DamagedArtifact) as error:
         print(f"distillery {name}: {error}", file=sys.stderr)
         return 1
-    _record_cost(parsed.cost, name, device.type, time.monotonic() - start)
+    _record_cost(parsed.cost, name, device.type, threads)
     return 0
 
 
@@ -140,15 +138,22 @@ class _Nothing:
     type = "none"
 
 
-def _record_cost(path: Path | None, stage: str, device: str, seconds: float) -> None:
+def _record_cost(path: Path | None, stage: str, device: str, threads: int) -> None:
     import resource
 
-    cost = {
+    from distillery.progress import images_counted, seconds_worked
+
+    seconds = seconds_worked()
+    cost: dict[str, Any] = {
         "stage": stage,
         "device": device,
+        "threads": max(threads, 1),
         "seconds": round(seconds, 3),
         "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
     }
+    if images := images_counted():
+        cost["images"] = images
+        cost["images_per_second"] = round(images / seconds, 1)
     if device == "cuda":
         import torch
 

@@ -1,4 +1,4 @@
-"""Progress of long loops: a bar on a terminal, a plain line every ten seconds in a log."""
+"""Progress of long loops: a bar on a terminal, a plain line every ten seconds in a log; and what a process has done."""
 
 from __future__ import annotations
 
@@ -6,9 +6,35 @@ import sys
 import time
 from types import TracebackType
 
+import psutil
 from tqdm import tqdm
 
 LINE_SECONDS = 10.0
+
+_images = 0
+_earlier = 0.0
+
+
+def count_images(number: int) -> None:
+    """Add images that went through a network, or were read, to those of this process: its cost names them."""
+    global _images
+    _images += number
+
+
+def images_counted() -> int:
+    """All images of this process so far."""
+    return _images
+
+
+def count_earlier(seconds: float) -> None:
+    """Note the work of killed processes that this one took over; of several such notes the largest holds all."""
+    global _earlier
+    _earlier = max(_earlier, seconds)
+
+
+def seconds_worked() -> float:
+    """Seconds since this process began, and those of the killed ones before it whose work it took over."""
+    return _earlier + time.time() - psutil.Process().create_time()
 
 
 class Progress:
@@ -36,6 +62,8 @@ class Progress:
     def advance(self, units: int = 1) -> None:
         """Count `units` more as done."""
         self.done += units
+        if self.unit == "image":
+            count_images(units)
         if self._bar is not None:
             self._bar.update(units)
         elif time.monotonic() - self._last_line >= LINE_SECONDS:

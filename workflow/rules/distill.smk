@@ -21,7 +21,7 @@ rule generate_increment:
         candidates="<results>/{run}distilled/{lgd}/increment-{k}/candidates-{shard}.parquet",
     log:
         text="<results>/{run}logs/generate_increment-{lgd}-{k}-{shard}.log",
-        cost="<results>/{run}cost/generate_increment-{lgd}-{k}-{shard}.json",
+        cost="<results>/{run}cost/{lgd}/generate_increment-{k}-{shard}.json",
     benchmark:
         "<results>/{run}benchmarks/generate_increment-{lgd}-{k}-{shard}.tsv"
     priority: 10
@@ -63,7 +63,7 @@ rule score_learnability:
         scores="<results>/{run}distilled/{lgd}/increment-{k}/scores.parquet",
     log:
         text="<results>/{run}logs/score_learnability-{lgd}-{k}.log",
-        cost="<results>/{run}cost/score_learnability-{lgd}-{k}.json",
+        cost="<results>/{run}cost/{lgd}/score_learnability-{k}.json",
     benchmark:
         "<results>/{run}benchmarks/score_learnability-{lgd}-{k}.tsv"
     priority: 10
@@ -100,7 +100,7 @@ rule select_increment:
         images="<results>/{run}distilled/{lgd}/increment-{k}/images.parquet",
     log:
         text="<results>/{run}logs/select_increment-{lgd}-{k}.log",
-        cost="<results>/{run}cost/select_increment-{lgd}-{k}.json",
+        cost="<results>/{run}cost/{lgd}/select_increment-{k}.json",
     benchmark:
         "<results>/{run}benchmarks/select_increment-{lgd}-{k}.tsv"
     priority: 10
@@ -142,7 +142,7 @@ rule calibrate_guidance:
         csv="<results>/{run}tables/calibration-{lgd}.csv",
     log:
         text="<results>/{run}logs/calibrate_guidance-{lgd}.log",
-        cost="<results>/{run}cost/calibrate_guidance-{lgd}.json",
+        cost="<results>/{run}cost/{lgd}/calibrate_guidance.json",
     benchmark:
         "<results>/{run}benchmarks/calibrate_guidance-{lgd}.tsv"
     priority: 10
@@ -184,7 +184,7 @@ rule sample:
         images="<results>/{run}distilled/{plain}/sampled-{ipc}-{shard}.parquet",
     log:
         text="<results>/{run}logs/sample-{plain}-{ipc}-{shard}.log",
-        cost="<results>/{run}cost/sample-{plain}-{ipc}-{shard}.json",
+        cost="<results>/{run}cost/{plain}/sample-{ipc}-{shard}.json",
     benchmark:
         "<results>/{run}benchmarks/sample-{plain}-{ipc}-{shard}.tsv"
     conda:
@@ -218,7 +218,7 @@ rule select:
         images="<results>/{run}distilled/{real}/selected-{ipc}.parquet",
     log:
         text="<results>/{run}logs/select-{real}-{ipc}.log",
-        cost="<results>/{run}cost/select-{real}-{ipc}.json",
+        cost="<results>/{run}cost/{real}/select-{ipc}.json",
     benchmark:
         "<results>/{run}benchmarks/select-{real}-{ipc}.tsv"
     conda:
@@ -249,7 +249,7 @@ rule collect:
         images="<results>/{run}distilled/{method}/ipc{ipc}.parquet",
     log:
         text="<results>/{run}logs/collect-{method}-{ipc}.log",
-        cost="<results>/{run}cost/collect-{method}-{ipc}.json",
+        cost="<results>/{run}cost/{method}/collect-{ipc}.json",
     benchmark:
         "<results>/{run}benchmarks/collect-{method}-{ipc}.tsv"
     conda:

@@ -15,7 +15,7 @@ rule store_soft_labels:
         soft_labels="<results>/{run}soft_labels/{method}/ipc{ipc}/{protocol}.safetensors",
     log:
         text="<results>/{run}logs/store_soft_labels-{method}-{ipc}-{protocol}.log",
-        cost="<results>/{run}cost/store_soft_labels-{method}-{ipc}-{protocol}.json",
+        cost="<results>/{run}cost/{method}/store_soft_labels-{ipc}-{protocol}.json",
     benchmark:
         "<results>/{run}benchmarks/store_soft_labels-{method}-{ipc}-{protocol}.tsv"
     conda:
@@ -50,7 +50,7 @@ rule evaluate:
         history="<results>/{run}evaluation/{method}/ipc{ipc}/{network}/{protocol}.parquet",
     log:
         text="<results>/{run}logs/evaluate-{method}-{ipc}-{network}-{protocol}.log",
-        cost="<results>/{run}cost/evaluate-{method}-{ipc}-{network}-{protocol}.json",
+        cost="<results>/{run}cost/{method}/evaluate-{ipc}-{network}-{protocol}.json",
     benchmark:
         "<results>/{run}benchmarks/evaluate-{method}-{ipc}-{network}-{protocol}.tsv"
     conda:
@@ -84,7 +84,7 @@ rule measure_redundancy:
         matrix="<results>/{run}analysis/redundancy/{method}.parquet",
     log:
         text="<results>/{run}logs/measure_redundancy-{method}.log",
-        cost="<results>/{run}cost/measure_redundancy-{method}.json",
+        cost="<results>/{run}cost/{method}/measure_redundancy.json",
     benchmark:
         "<results>/{run}benchmarks/measure_redundancy-{method}.tsv"
     conda:

@@ -84,7 +84,7 @@ rule train_student:
         model="<results>/{run}distilled/{lgd}/increment-{k}/student.safetensors",
     log:
         text="<results>/{run}logs/train_student-{lgd}-{k}.log",
-        cost="<results>/{run}cost/train_student-{lgd}-{k}.json",
+        cost="<results>/{run}cost/{lgd}/train_student-{k}.json",
     benchmark:
         "<results>/{run}benchmarks/train_student-{lgd}-{k}.tsv"
     priority: 10

@@ -226,7 +226,7 @@ rule plot_increments:
         svg="<results>/{run}figures/increments-{lgd}.svg",
     log:
         text="<results>/{run}logs/plot_increments-{lgd}.log",
-        cost="<results>/{run}cost/plot_increments-{lgd}.json",
+        cost="<results>/{run}cost/{lgd}/plot_increments.json",
     benchmark:
         "<results>/{run}benchmarks/plot_increments-{lgd}.tsv"
     localrule: True
@@ -255,7 +255,7 @@ rule plot_calibration:
         svg="<results>/{run}figures/calibration-{lgd}.svg",
     log:
         text="<results>/{run}logs/plot_calibration-{lgd}.log",
-        cost="<results>/{run}cost/plot_calibration-{lgd}.json",
+        cost="<results>/{run}cost/{lgd}/plot_calibration.json",
     benchmark:
         "<results>/{run}benchmarks/plot_calibration-{lgd}.tsv"
     localrule: True

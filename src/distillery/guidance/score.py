@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from distillery.data.pixels import to_unit
+from distillery.progress import count_images
 from distillery.students.networks import Classifier
 
 
@@ -53,6 +54,7 @@ class Scorer:
     def score_stored(self, pixels: Tensor, labels: Tensor, batch_size: int = 256) -> Score:
         """Score stored images (N, C, H, W) uint8; the result is on the CPU."""
         device = next(self.student.parameters()).device
+        count_images(len(pixels))
         parts = [
             self.score(to_unit(some.to(device)), its.to(device))
             for some, its in zip(pixels.split(batch_size), labels.split(batch_size), strict=True)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from distillery.data.pixels import to_unit
+from distillery.progress import count_images
 from distillery.students.networks import Classifier
 
 
@@ -28,6 +29,7 @@ def features_of(classifier: Classifier, pixels: Tensor, batch_size: int = 256) -
         ValueError: the network does not end in one linear layer that gives the logits.
     """
     features: list[Tensor] = []
+    count_images(len(pixels))
 
     def keep(_: nn.Module, inputs: tuple[Any, ...]) -> None:
         features.append(inputs[0].float().cpu())

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from distillery.job import BadInput
-from distillery.progress import Progress
+from distillery.progress import Progress, count_images
 from distillery.streams import Key
 from distillery.students.networks import Classifier, Domain
 from distillery.students.settings import Recipe
@@ -62,6 +62,7 @@ def store(teacher: Teacher, pixels: Tensor, recipe: Recipe, key: Key, what: str)
             batches = augmented(pixels, recipe, key, epoch, teacher.mean, teacher.std)
             epochs.append(torch.cat([teacher(images) for images in batches]).half().cpu())
             progress.advance()
+            count_images(len(pixels))
     return torch.stack(epochs)
 
 

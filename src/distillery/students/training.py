@@ -21,7 +21,7 @@ from torch.func import functional_call, stack_module_state, vmap
 from torch.nn import functional as F
 
 from distillery.data.pixels import to_unit
-from distillery.progress import Progress
+from distillery.progress import Progress, count_images
 from distillery.resume import Resume
 from distillery.streams import Key, stream
 from distillery.students import augment
@@ -128,6 +128,7 @@ def train_networks(
                     percent = 100 * right[network].double().mean().item()
                     one.append((done, percent if finite[network] else math.nan))
             progress.advance()
+            count_images(len(stored) * len(classifiers))
             if resume:
                 resume.checkpoint(
                     lambda at=done, right=right: (  # type: ignore[misc]

@@ -1,0 +1,130 @@
+"""What a run cost, from what each of its jobs recorded: `python -m distillery.cost results/digits`, or `make cost`.
+
+A job's record holds the time of the attempts before it whose work it took over; what a kill lost is in none.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+ALL = "all methods"
+"""Stands for a method where a job serves every one."""
+
+
+@dataclass
+class Cost:
+    """Sums over jobs.
+
+    Attributes:
+        seconds: of all jobs.
+        longest: seconds of one job.
+        gpu_hours: hours of jobs that had a card; each has one.
+        core_hours: hours times threads of jobs that computed without one.
+        images: that went through a network, or were read.
+        image_seconds: seconds of the jobs that counted images.
+        memory: most MB of one job.
+        gpu_memory: most MB on a card of one job.
+    """
+
+    jobs: int = 0
+    seconds: float = 0.0
+    longest: float = 0.0
+    gpu_hours: float = 0.0
+    core_hours: float = 0.0
+    images: int = 0
+    image_seconds: float = 0.0
+    memory: float = 0.0
+    gpu_memory: float = 0.0
+    cards: set[str] = field(default_factory=set)
+
+    def add(self, record: dict[str, Any]) -> None:
+        """Count one job."""
+        seconds = record["seconds"]
+        self.jobs += 1
+        self.seconds += seconds
+        self.longest = max(self.longest, seconds)
+        if record["device"] == "cuda":
+            self.gpu_hours += seconds / 3600
+            self.cards.add(record["gpu"])
+        else:
+            self.core_hours += seconds / 3600 * record.get("threads", 1)
+        if "images" in record:
+            self.images += record["images"]
+            self.image_seconds += seconds
+        self.memory = max(self.memory, record["peak_memory_mb"])
+        self.gpu_memory = max(self.gpu_memory, record.get("peak_gpu_memory_mb", 0.0))
+
+
+def records(results: Path) -> list[tuple[str, dict[str, Any]]]:
+    """The method and the record of every job below a folder of results, those of further seeds included."""
+    found = []
+    for path in sorted([*results.glob("cost/**/*.json"), *results.glob("seed-*/cost/**/*.json")]):
+        below = path.relative_to(results).parts
+        below = below[below.index("cost") + 1 :]
+        method = below[0] if len(below) == 2 else ALL
+        found.append((method, json.loads(path.read_text("utf-8"))))
+    return found
+
+
+def summed(jobs: Iterable[tuple[str, dict[str, Any]]]) -> dict[tuple[str, str], Cost]:
+    """Costs by stage and method, the dearest stage first."""
+    found: dict[tuple[str, str], Cost] = {}
+    stages: dict[str, float] = {}
+    for method, record in jobs:
+        found.setdefault((record["stage"], method), Cost()).add(record)
+        stages[record["stage"]] = stages.get(record["stage"], 0.0) + record["seconds"]
+    return dict(sorted(found.items(), key=lambda item: (-stages[item[0][0]], item[0][0], -item[1].seconds)))
+
+
+def table(jobs: list[tuple[str, dict[str, Any]]]) -> str:
+    """The sums as text."""
+    head = ("stage", "method", "jobs", "seconds", "longest", "GPU h", "core h", "images/s", "MB", "GPU MB")
+    rows = [head]
+    whole, methods = Cost(), dict[str, Cost]()
+    for method, record in jobs:
+        whole.add(record)
+        methods.setdefault(method, Cost()).add(record)
+    shown = [(key, cost) for key, cost in summed(jobs).items()]
+    shown += [(("all stages", method), cost) for method, cost in sorted(methods.items())]
+    shown.append((("all", ""), whole))
+    for (stage, method), cost in shown:
+        rate = f"{cost.images / cost.image_seconds:.1f}" if cost.image_seconds else ""
+        memory = f"{cost.gpu_memory:.0f}" if cost.gpu_memory else ""
+        rows.append(
+            (stage, method, str(cost.jobs), f"{cost.seconds:.1f}", f"{cost.longest:.1f}", f"{cost.gpu_hours:.3f}",
+             f"{cost.core_hours:.3f}", rate, f"{cost.memory:.0f}", memory)
+        )  # fmt: skip
+    widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
+    lines = [
+        "  ".join(
+            cell.ljust(width) if column < 2 else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
+    if whole.cards:
+        lines.append(f"cards: {', '.join(sorted(whole.cards))}")
+    return "\n".join(lines)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Print the table of one folder of results; the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m distillery.cost", description=__doc__)
+    parser.add_argument("results", type=Path, help="folder of a run: results/<name>")
+    folder = parser.parse_args(arguments).results
+    jobs = records(folder)
+    if not jobs:
+        print(f"distillery: {folder}: no recorded costs; run the experiment first", file=sys.stderr)
+        return 1
+    print(table(jobs))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
