@@ -177,12 +177,15 @@ def test_a_run_leaves_no_temporary_and_no_resume_files(finished: Finished) -> No
 
 def test_every_job_has_a_log_a_cost_and_a_benchmark(finished: Finished) -> None:
     results = finished.clone.folder / "results/smoke"
-    logs, costs, benchmarks = (
-        {path.stem for path in (results / folder).iterdir()} for folder in ("logs", "cost", "benchmarks")
-    )
+    logs, benchmarks = ({path.stem for path in (results / folder).iterdir()} for folder in ("logs", "benchmarks"))
+    costs = {path.stem for path in (results / "cost").glob("*.json")}
+    for path in (results / "cost").glob("*/*.json"):  # of one method
+        stage = json.loads(path.read_text("utf-8"))["stage"]
+        costs.add(f"{stage}-{path.parent.name}{path.stem.removeprefix(stage)}")
     assert logs == costs == benchmarks
     about = json.loads((results / "cost/train_generator-dit.json").read_text("utf-8"))
     assert about["stage"] == "train_generator"
+    assert about["images"] == 40 * 32  # steps of the generator times its batch
     assert about["seconds"] > 0
     assert about["peak_memory_mb"] > 0
 

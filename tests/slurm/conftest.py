@@ -34,15 +34,6 @@ def cluster(running_cluster: Cluster) -> Iterator[Cluster]:
 @pytest.fixture(scope="session")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Clone:
     """The small experiment, finished on this machine; nobody changes it."""
-    import os  # DEV
-
-    if "DEV_UNDIST" in os.environ:  # DEV
-        subprocess = __import__("subprocess")  # DEV
-        base = Clone(Path(os.environ["DEV_UNDIST"])).copy(tmp_path_factory.mktemp("slurm") / "undisturbed")  # DEV
-        for part in ("src", "workflow", "Snakefile", "profiles"):  # DEV
-            subprocess.run(["rm", "-rf", str(base.folder / part)], check=True)  # DEV
-            subprocess.run(["cp", "-a", part, str(base.folder / part)], check=True)  # DEV
-        return base  # DEV
     clone = Clone.of_project(tmp_path_factory.mktemp("slurm") / "undisturbed")
     shutil.copy(HERE / "small.yaml", clone.folder / SMALL)
     done = clone.run("snakemake", "--cores", "2", "--configfile", SMALL)
