@@ -2,6 +2,7 @@
 
     python benchmarks/scale.py                 # plan, then run the whole schedule with stages that do nothing
     python benchmarks/scale.py --plan          # plan only
+    python benchmarks/scale.py --latency       # one job that takes a second, at the pace that the profile sets
 
 1,000 classes of stand-in images, sharded sampling and generation, IPC 50, five networks, three seeds. Every stage is
 replaced by one that writes its name into its outputs: what remains is Snakemake, its executor and Slurm.
@@ -196,6 +197,32 @@ def run(folder: Path, *targets: str, slots: int = 8) -> Finished:
     )
 
 
+def latency(folder: Path) -> tuple[float, float]:
+    """Seconds of one job of a second, from its submission to its end as Slurm has it, and as Snakemake has seen it."""
+    door = folder / "src/distillery/__main__.py"
+    door.write_text(f"import time\n\ntime.sleep(1)\n{NO_OP}", "utf-8")
+    process = subprocess.Popen(
+        ["snakemake", "--configfile", EXPERIMENT, "--cores", "all", "--profile", "slurm", "--no-hooks", "--",
+         "results/scale/data/train.parquet"],
+        cwd=folder, env=_environment(folder), text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+    assert process.stdout is not None
+    submitted = ended = seen = 0.0
+    printed = []
+    for line in process.stdout:
+        printed.append(line)
+        if "has been submitted with SLURM jobid" in line:
+            submitted = time.monotonic()
+            while subprocess.run(["squeue", "-h"], capture_output=True, text=True, check=True).stdout:
+                time.sleep(0.05)
+            ended = time.monotonic()
+        elif "Finished jobid" in line and not seen:
+            seen = time.monotonic()
+    if process.wait() or not seen:
+        raise SystemExit("".join(printed))
+    return ended - submitted, seen - submitted
+
+
 def _files(folder: Path) -> int:
     return sum(len(files) + len(folders) for _, folders, files in os.walk(folder))
 
@@ -203,6 +230,7 @@ def _files(folder: Path) -> int:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--plan", action="store_true", help="plan only")
+    parser.add_argument("--latency", action="store_true", help="one job alone")
     parser.add_argument("--shards", type=int, default=Scale.shards)
     parser.add_argument("--classes", type=int, default=Scale.classes)
     arguments = parser.parse_args()
@@ -210,6 +238,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name, "scale")
         build(folder, scale)
+        if arguments.latency:
+            subprocess.run(["bash", str(PROJECT / "tests/slurm/cluster.sh"), "start"], check=True)
+            for _ in range(3):
+                ended, seen = latency(folder)
+                print(f"a job of 1 s: over in Slurm {ended:.1f} s after its submission, seen after {seen:.1f} s")
+                shutil.rmtree(folder / "results")
+            return
         seconds, jobs = plan(folder)
         print(
             f"plan: {seconds:.1f} s for {jobs} jobs, {scale.classes} classes (at most {PLAN_SECONDS:.0f} s)", flush=True
