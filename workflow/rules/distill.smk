@@ -22,8 +22,6 @@ rule generate_increment:
     log:
         text="<results>/{run}logs/generate_increment-{lgd}-{k}-{shard}.log",
         cost="<results>/{run}cost/generate_increment-{lgd}-{k}-{shard}.json",
-    benchmark:
-        "<results>/{run}benchmarks/generate_increment-{lgd}-{k}-{shard}.tsv"
     priority: 10
     conda:
         "../../envs/distillery.yaml"
@@ -64,8 +62,6 @@ rule score_learnability:
     log:
         text="<results>/{run}logs/score_learnability-{lgd}-{k}.log",
         cost="<results>/{run}cost/score_learnability-{lgd}-{k}.json",
-    benchmark:
-        "<results>/{run}benchmarks/score_learnability-{lgd}-{k}.tsv"
     priority: 10
     conda:
         "../../envs/distillery.yaml"
@@ -99,8 +95,6 @@ rule select_increment:
     log:
         text="<results>/{run}logs/select_increment-{lgd}-{k}.log",
         cost="<results>/{run}cost/select_increment-{lgd}-{k}.json",
-    benchmark:
-        "<results>/{run}benchmarks/select_increment-{lgd}-{k}.tsv"
     priority: 10
     conda:
         "../../envs/distillery.yaml"
@@ -139,8 +133,6 @@ rule calibrate_guidance:
     log:
         text="<results>/{run}logs/calibrate_guidance-{lgd}.log",
         cost="<results>/{run}cost/calibrate_guidance-{lgd}.json",
-    benchmark:
-        "<results>/{run}benchmarks/calibrate_guidance-{lgd}.tsv"
     priority: 10
     conda:
         "../../envs/distillery.yaml"
@@ -181,8 +173,6 @@ rule sample:
     log:
         text="<results>/{run}logs/sample-{plain}-{ipc}-{shard}.log",
         cost="<results>/{run}cost/sample-{plain}-{ipc}-{shard}.json",
-    benchmark:
-        "<results>/{run}benchmarks/sample-{plain}-{ipc}-{shard}.tsv"
     conda:
         "../../envs/distillery.yaml"
     resources:
@@ -215,8 +205,6 @@ rule select:
     log:
         text="<results>/{run}logs/select-{real}-{ipc}.log",
         cost="<results>/{run}cost/select-{real}-{ipc}.json",
-    benchmark:
-        "<results>/{run}benchmarks/select-{real}-{ipc}.tsv"
     conda:
         "../../envs/distillery.yaml"
     resources:
@@ -246,8 +234,6 @@ rule collect:
     log:
         text="<results>/{run}logs/collect-{method}-{ipc}.log",
         cost="<results>/{run}cost/collect-{method}-{ipc}.json",
-    benchmark:
-        "<results>/{run}benchmarks/collect-{method}-{ipc}.tsv"
     conda:
         "../../envs/distillery.yaml"
     resources:
