@@ -15,6 +15,7 @@ import pytest
 
 from distillery import __main__ as door
 from distillery.artifacts import ImageSet, encode_png, read_images, write_images
+from distillery.data import ingest as ingest_module
 from distillery.provenance import ROOT
 from distillery.stages import collect, evaluate, generate_increment
 
@@ -230,3 +231,17 @@ def test_a_wrong_call_loads_nothing_that_computes(tmp_path: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == ""
+
+
+def test_many_images_are_decoded_by_several_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ingest_module, "POOL_FROM", 1)
+    settings = {"dataset": {"source": {"kind": "digits"}, "resolution": 16, "holdout": {}, "classes": ["0", "1"]}}
+    files = {name: tmp_path / f"{name}.parquet" for name in ("train", "test", "rejected")}
+    call = ["ingest", "--settings", json.dumps(settings), "--threads", "1"]
+    for name, path in files.items():
+        call += [f"--{name}", str(path)]
+    assert door.main(call) == 0
+    pooled = {name: path.read_bytes() for name, path in files.items()}
+    monkeypatch.setattr(ingest_module, "POOL_FROM", 10_000)
+    assert door.main(call) == 0
+    assert {name: path.read_bytes() for name, path in files.items()} == pooled

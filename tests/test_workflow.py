@@ -175,14 +175,14 @@ def test_a_run_leaves_no_temporary_and_no_resume_files(finished: Finished) -> No
     assert left == []
 
 
-def test_every_job_has_a_log_a_cost_and_a_benchmark(finished: Finished) -> None:
+def test_every_job_has_a_log_and_a_cost(finished: Finished) -> None:
     results = finished.clone.folder / "results/smoke"
-    logs, benchmarks = ({path.stem for path in (results / folder).iterdir()} for folder in ("logs", "benchmarks"))
+    logs = {path.stem for path in (results / "logs").iterdir()}
     costs = {path.stem for path in (results / "cost").glob("*.json")}
     for path in (results / "cost").glob("*/*.json"):  # of one method
         stage = json.loads(path.read_text("utf-8"))["stage"]
         costs.add(f"{stage}-{path.parent.name}{path.stem.removeprefix(stage)}")
-    assert logs == costs == benchmarks
+    assert logs == costs
     about = json.loads((results / "cost/train_generator-dit.json").read_text("utf-8"))
     assert about["stage"] == "train_generator"
     assert about["images"] == 40 * 32  # steps of the generator times its batch

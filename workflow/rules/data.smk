@@ -16,8 +16,6 @@ rule ingest:
         # a log outlives a failed job, and a failure is when a user wants to read it
         rejected="<results>/data/rejected.parquet",
         cost="<results>/cost/ingest.json",
-    benchmark:
-        "<results>/benchmarks/ingest.tsv"
     conda:
         "../../envs/distillery.yaml"
     resources:

@@ -22,8 +22,6 @@ rule generate_increment:
     log:
         text="<results>/{run}logs/generate_increment-{lgd}-{k}-{shard}.log",
         cost="<results>/{run}cost/{lgd}/generate_increment-{k}-{shard}.json",
-    benchmark:
-        "<results>/{run}benchmarks/generate_increment-{lgd}-{k}-{shard}.tsv"
     priority: 10
     conda:
         "../../envs/distillery.yaml"
@@ -64,8 +62,6 @@ rule score_learnability:
     log:
         text="<results>/{run}logs/score_learnability-{lgd}-{k}.log",
         cost="<results>/{run}cost/{lgd}/score_learnability-{k}.json",
-    benchmark:
-        "<results>/{run}benchmarks/score_learnability-{lgd}-{k}.tsv"
     priority: 10
     group:
         "increment-{run}{lgd}-{k}"
@@ -101,8 +97,6 @@ rule select_increment:
     log:
         text="<results>/{run}logs/select_increment-{lgd}-{k}.log",
         cost="<results>/{run}cost/{lgd}/select_increment-{k}.json",
-    benchmark:
-        "<results>/{run}benchmarks/select_increment-{lgd}-{k}.tsv"
     priority: 10
     group:
         "increment-{run}{lgd}-{k}"
@@ -143,8 +137,6 @@ rule calibrate_guidance:
     log:
         text="<results>/{run}logs/calibrate_guidance-{lgd}.log",
         cost="<results>/{run}cost/{lgd}/calibrate_guidance.json",
-    benchmark:
-        "<results>/{run}benchmarks/calibrate_guidance-{lgd}.tsv"
     priority: 10
     conda:
         "../../envs/distillery.yaml"
@@ -185,8 +177,6 @@ rule sample:
     log:
         text="<results>/{run}logs/sample-{plain}-{ipc}-{shard}.log",
         cost="<results>/{run}cost/{plain}/sample-{ipc}-{shard}.json",
-    benchmark:
-        "<results>/{run}benchmarks/sample-{plain}-{ipc}-{shard}.tsv"
     conda:
         "../../envs/distillery.yaml"
     resources:
@@ -219,8 +209,6 @@ rule select:
     log:
         text="<results>/{run}logs/select-{real}-{ipc}.log",
         cost="<results>/{run}cost/{real}/select-{ipc}.json",
-    benchmark:
-        "<results>/{run}benchmarks/select-{real}-{ipc}.tsv"
     conda:
         "../../envs/distillery.yaml"
     resources:
@@ -250,8 +238,6 @@ rule collect:
     log:
         text="<results>/{run}logs/collect-{method}-{ipc}.log",
         cost="<results>/{run}cost/{method}/collect-{ipc}.json",
-    benchmark:
-        "<results>/{run}benchmarks/collect-{method}-{ipc}.tsv"
     conda:
         "../../envs/distillery.yaml"
     resources:

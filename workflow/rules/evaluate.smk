@@ -16,8 +16,6 @@ rule store_soft_labels:
     log:
         text="<results>/{run}logs/store_soft_labels-{method}-{ipc}-{protocol}.log",
         cost="<results>/{run}cost/{method}/store_soft_labels-{ipc}-{protocol}.json",
-    benchmark:
-        "<results>/{run}benchmarks/store_soft_labels-{method}-{ipc}-{protocol}.tsv"
     conda:
         "../../envs/distillery.yaml"
     resources:
@@ -51,8 +49,6 @@ rule evaluate:
     log:
         text="<results>/{run}logs/evaluate-{method}-{ipc}-{network}-{protocol}.log",
         cost="<results>/{run}cost/{method}/evaluate-{ipc}-{network}-{protocol}.json",
-    benchmark:
-        "<results>/{run}benchmarks/evaluate-{method}-{ipc}-{network}-{protocol}.tsv"
     conda:
         "../../envs/distillery.yaml"
     resources:
@@ -85,8 +81,6 @@ rule measure_redundancy:
     log:
         text="<results>/{run}logs/measure_redundancy-{method}.log",
         cost="<results>/{run}cost/{method}/measure_redundancy.json",
-    benchmark:
-        "<results>/{run}benchmarks/measure_redundancy-{method}.tsv"
     conda:
         "../../envs/distillery.yaml"
     resources:

@@ -19,8 +19,6 @@ rule train_autoencoder:
     log:
         text="<results>/{run}logs/train_autoencoder.log",
         cost="<results>/{run}cost/train_autoencoder.json",
-    benchmark:
-        "<results>/{run}benchmarks/train_autoencoder.tsv"
     priority: 100
     conda:
         "../../envs/distillery.yaml"
@@ -53,8 +51,6 @@ rule encode_latents:
     log:
         text="<results>/{run}logs/encode_latents.log",
         cost="<results>/{run}cost/encode_latents.json",
-    benchmark:
-        "<results>/{run}benchmarks/encode_latents.tsv"
     priority: 100
     conda:
         "../../envs/distillery.yaml"
@@ -89,8 +85,6 @@ rule train_generator:
     log:
         text="<results>/{run}logs/train_generator-{generator}.log",
         cost="<results>/{run}cost/train_generator-{generator}.json",
-    benchmark:
-        "<results>/{run}benchmarks/train_generator-{generator}.tsv"
     priority: 100
     conda:
         "../../envs/distillery.yaml"

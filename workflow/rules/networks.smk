@@ -17,8 +17,6 @@ rule train_reference:
     log:
         text="<results>/{run}logs/train_reference-{reference}.log",
         cost="<results>/{run}cost/train_reference-{reference}.json",
-    benchmark:
-        "<results>/{run}benchmarks/train_reference-{reference}.tsv"
     priority: 10
     conda:
         "../../envs/distillery.yaml"
@@ -52,8 +50,6 @@ rule extract_features:
     log:
         text="<results>/{run}logs/extract_features-{reference}.log",
         cost="<results>/{run}cost/extract_features-{reference}.json",
-    benchmark:
-        "<results>/{run}benchmarks/extract_features-{reference}.tsv"
     conda:
         "../../envs/distillery.yaml"
     resources:
@@ -85,8 +81,6 @@ rule train_student:
     log:
         text="<results>/{run}logs/train_student-{lgd}-{k}.log",
         cost="<results>/{run}cost/{lgd}/train_student-{k}.json",
-    benchmark:
-        "<results>/{run}benchmarks/train_student-{lgd}-{k}.tsv"
     priority: 10
     group:
         "increment-{run}{lgd}-{k}"

@@ -15,8 +15,6 @@ rule tabulate_accuracy:
     log:
         text="<results>/logs/tabulate_accuracy.log",
         cost="<results>/cost/tabulate_accuracy.json",
-    benchmark:
-        "<results>/benchmarks/tabulate_accuracy.tsv"
     localrule: True
     conda:
         "../../envs/distillery.yaml"
@@ -46,8 +44,6 @@ rule tabulate_statistics:
     log:
         text="<results>/logs/tabulate_statistics.log",
         cost="<results>/cost/tabulate_statistics.json",
-    benchmark:
-        "<results>/benchmarks/tabulate_statistics.tsv"
     localrule: True
     conda:
         "../../envs/distillery.yaml"
@@ -77,8 +73,6 @@ rule compare_published:
     log:
         text="<results>/logs/compare_published.log",
         cost="<results>/cost/compare_published.json",
-    benchmark:
-        "<results>/benchmarks/compare_published.tsv"
     localrule: True
     conda:
         "../../envs/distillery.yaml"
@@ -108,8 +102,6 @@ rule tabulate_redundancy:
     log:
         text="<results>/logs/tabulate_redundancy.log",
         cost="<results>/cost/tabulate_redundancy.json",
-    benchmark:
-        "<results>/benchmarks/tabulate_redundancy.tsv"
     localrule: True
     conda:
         "../../envs/distillery.yaml"
@@ -139,8 +131,6 @@ rule tabulate_increments:
     log:
         text="<results>/logs/tabulate_increments.log",
         cost="<results>/cost/tabulate_increments.json",
-    benchmark:
-        "<results>/benchmarks/tabulate_increments.tsv"
     localrule: True
     conda:
         "../../envs/distillery.yaml"
@@ -169,8 +159,6 @@ rule plot_accuracy:
     log:
         text="<results>/logs/plot_accuracy.log",
         cost="<results>/cost/plot_accuracy.json",
-    benchmark:
-        "<results>/benchmarks/plot_accuracy.tsv"
     localrule: True
     conda:
         "../../envs/distillery.yaml"
@@ -198,8 +186,6 @@ rule plot_redundancy:
     log:
         text="<results>/logs/plot_redundancy.log",
         cost="<results>/cost/plot_redundancy.json",
-    benchmark:
-        "<results>/benchmarks/plot_redundancy.tsv"
     localrule: True
     conda:
         "../../envs/distillery.yaml"
@@ -227,8 +213,6 @@ rule plot_increments:
     log:
         text="<results>/{run}logs/plot_increments-{lgd}.log",
         cost="<results>/{run}cost/{lgd}/plot_increments.json",
-    benchmark:
-        "<results>/{run}benchmarks/plot_increments-{lgd}.tsv"
     localrule: True
     conda:
         "../../envs/distillery.yaml"
@@ -256,8 +240,6 @@ rule plot_calibration:
     log:
         text="<results>/{run}logs/plot_calibration-{lgd}.log",
         cost="<results>/{run}cost/{lgd}/plot_calibration.json",
-    benchmark:
-        "<results>/{run}benchmarks/plot_calibration-{lgd}.tsv"
     localrule: True
     conda:
         "../../envs/distillery.yaml"
@@ -288,8 +270,6 @@ rule plot_front:
     log:
         text="<results>/logs/plot_front.log",
         cost="<results>/cost/plot_front.json",
-    benchmark:
-        "<results>/benchmarks/plot_front.tsv"
     localrule: True
     conda:
         "../../envs/distillery.yaml"
