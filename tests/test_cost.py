@@ -66,19 +66,18 @@ def test_a_folder_without_records_says_so(tmp_path: Path, capsys: pytest.Capture
     assert "no recorded costs" in capsys.readouterr().err
 
 
-def test_seconds_hold_those_of_killed_attempts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(progress, "_earlier", 0.0)
-    mine = time.time() - psutil.Process().create_time()
-    assert progress.seconds_worked() == pytest.approx(mine, abs=5)
-    progress.count_earlier(1000.0)
-    progress.count_earlier(400.0)  # of an earlier part of the same work
-    assert progress.seconds_worked() == pytest.approx(mine + 1000, abs=5)
+def test_seconds_hold_those_of_killed_attempts() -> None:
+    mine, work = time.time() - psutil.Process().create_time(), progress.Work()
+    assert work.seconds == pytest.approx(mine, abs=5)
+    work.take_over(1000.0)
+    work.take_over(400.0)  # of an earlier part of the same work
+    assert work.seconds == pytest.approx(mine + 1000, abs=5)
 
 
 def test_images_are_counted_where_they_are_the_unit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(progress, "_images", 0)
+    monkeypatch.setattr(progress, "WORK", progress.Work())
     with progress.Progress("work", 10, "image") as bar:
         bar.advance(10)
     with progress.Progress("work", 10, "epoch") as bar:
         bar.advance(10)
-    assert progress.images_counted() == 10
+    assert progress.WORK.images == 10

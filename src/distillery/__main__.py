@@ -141,9 +141,9 @@ class _Nothing:
 def _record_cost(path: Path | None, stage: str, device: str, threads: int) -> None:
     import resource
 
-    from distillery.progress import images_counted, seconds_worked
+    from distillery.progress import WORK
 
-    seconds = seconds_worked()
+    seconds = WORK.seconds
     cost: dict[str, Any] = {
         "stage": stage,
         "device": device,
@@ -151,9 +151,9 @@ def _record_cost(path: Path | None, stage: str, device: str, threads: int) -> No
         "seconds": round(seconds, 3),
         "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
     }
-    if images := images_counted():
-        cost["images"] = images
-        cost["images_per_second"] = round(images / seconds, 1)
+    if WORK.images:
+        cost["images"] = WORK.images
+        cost["images_per_second"] = round(WORK.images / seconds, 1)
     if device == "cuda":
         import torch
 

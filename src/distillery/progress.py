@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from dataclasses import dataclass
 from types import TracebackType
 
 import psutil
@@ -11,30 +12,35 @@ from tqdm import tqdm
 
 LINE_SECONDS = 10.0
 
-_images = 0
-_earlier = 0.0
+
+@dataclass
+class Work:
+    """What this process has done.
+
+    Attributes:
+        images: that went through a network, or were read.
+        earlier: seconds of killed processes whose work this one took over.
+    """
+
+    images: int = 0
+    earlier: float = 0.0
+
+    def take_over(self, seconds: float) -> None:
+        """Note the work of killed processes; of several such notes the largest holds all."""
+        self.earlier = max(self.earlier, seconds)
+
+    @property
+    def seconds(self) -> float:
+        """Since this process began, with those of the killed ones."""
+        return self.earlier + time.time() - psutil.Process().create_time()
+
+
+WORK = Work()
 
 
 def count_images(number: int) -> None:
     """Add images that went through a network, or were read, to those of this process: its cost names them."""
-    global _images
-    _images += number
-
-
-def images_counted() -> int:
-    """All images of this process so far."""
-    return _images
-
-
-def count_earlier(seconds: float) -> None:
-    """Note the work of killed processes that this one took over; of several such notes the largest holds all."""
-    global _earlier
-    _earlier = max(_earlier, seconds)
-
-
-def seconds_worked() -> float:
-    """Seconds since this process began, and those of the killed ones before it whose work it took over."""
-    return _earlier + time.time() - psutil.Process().create_time()
+    WORK.images += number
 
 
 class Progress:

@@ -21,11 +21,12 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from distillery.artifacts import replacing
-from distillery.progress import count_earlier, seconds_worked
+from distillery.progress import WORK
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 
 _requested: list[int] = []
+
 
 def stop_on_signals() -> None:
     """Turn the signals that end a job into a request, which the next checkpoint answers by saving first."""
@@ -63,7 +64,7 @@ class Resume:
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         except (FileNotFoundError, SafetensorError):
             return None
-        count_earlier(float(about.get("seconds", 0)))
+        WORK.take_over(float(about.get("seconds", 0)))
         facts = json.loads(about["facts"])
         print(f"{self.path}: resuming at {facts}", file=sys.stderr)
         return tensors, facts
@@ -76,7 +77,7 @@ class Resume:
         """
         if force or _requested or time.monotonic() - self._last >= self._every:
             tensors, facts = state()
-            about = {"digest": self._digest, "facts": json.dumps(facts), "seconds": f"{seconds_worked():.3f}"}
+            about = {"digest": self._digest, "facts": json.dumps(facts), "seconds": f"{WORK.seconds:.3f}"}
             content = save({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, about)
             with replacing(self.path) as temporary:
                 temporary.write_bytes(content)
