@@ -57,7 +57,8 @@ def prepare(threads: int) -> torch.device:
     _keep_memory()
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(True, warn_only=True)
-    torch.utils.deterministic.fill_uninitialized_memory = False  # a tenth of the time, against reads that nobody does
+    # Against reads that nobody does, for some percent of the time.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     if torch.cuda.is_available():
         torch.backends.cudnn.benchmark = False
         return torch.device("cuda")

@@ -19,7 +19,7 @@ def _instance_norm(channels: int) -> nn.Module:
 
 
 class _HalvingPool(nn.AvgPool2d):
-    """`nn.AvgPool2d(2)` by adding rows and columns: on a CPU its own kernel, which is not vectorized, takes twice as long."""
+    """`nn.AvgPool2d(2)` by adding rows and columns: its own kernel is not vectorized on a CPU, and twice as slow."""
 
     def __init__(self) -> None:
         super().__init__(2)
