@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from distillery import __main__ as door
+from distillery import progress
 from distillery.artifacts import ImageSet, encode_png, read_images, write_images
 from distillery.data import ingest as ingest_module
 from distillery.provenance import ROOT
@@ -140,12 +141,15 @@ def test_what_a_user_can_put_right_ends_in_one_line(tmp_path: Path, capsys: pyte
     assert line.startswith("distillery select: ipc: class 'a' has 2 training images, fewer than 9")
 
 
-def test_the_cost_is_a_file_of_its_own(call: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_cost_is_a_file_of_its_own(
+    call: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progress, "WORK", progress.Work())
     assert door.main([*call, "--cost", str(tmp_path / "cost" / "collect.json")]) == 0
     cost = json.loads((tmp_path / "cost" / "collect.json").read_text("utf-8"))
-    assert cost.keys() == {"stage", "device", "seconds", "peak_memory_mb"}
+    assert cost.keys() == {"stage", "device", "threads", "seconds", "peak_memory_mb"}
     assert (cost["stage"], cost["device"]) == ("collect", "none")
-    assert 0 <= cost["seconds"] < 60
+    assert cost["seconds"] > 0
     assert 10 < cost["peak_memory_mb"] <= resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 + 1
     assert json.loads(capsys.readouterr().err) == cost
 
@@ -167,6 +171,7 @@ def test_a_stage_that_computes_nothing_depends_on_no_threads(call: list[str], tm
 THREADS = """
 import sys
 from distillery import __main__ as door
+from distillery import progress
 from distillery.job import Input, Job, Output
 from distillery.stages import score_learnability
 from distillery.stages.score_learnability import Settings
