@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from distillery.data.pixels import to_unit
 from distillery.streams import stream
 from distillery.students import networks
-from distillery.students.architectures import vgg11_in
+from distillery.students.architectures import _HalvingPool, vgg11_in
 from distillery.students.features import features_of, last_linear
 from distillery.students.names import LEAST_SIDES, ONE_WIDTH, known_network, least_side, refused_side
 from distillery.students.networks import Classifier, Domain, parameter_count
@@ -262,7 +262,7 @@ def test_resnet_ap10_averages_where_others_stride() -> None:
     ids=["convnet3", "alexnet_small", "vgg11_in"],
 )
 def test_the_plain_networks_are_these_layers(name: str, layers: str) -> None:
-    letters = {nn.GroupNorm: "n", nn.ReLU: "r", nn.AvgPool2d: "a", nn.MaxPool2d: "m", nn.Linear: "l"}
+    letters = {nn.GroupNorm: "n", nn.ReLU: "r", _HalvingPool: "a", nn.MaxPool2d: "m", nn.Linear: "l"}
     found = []
     for part in drawn(name, 128).network:
         if isinstance(part, nn.Conv2d):
@@ -271,6 +271,15 @@ def test_the_plain_networks_are_these_layers(name: str, layers: str) -> None:
         elif not isinstance(part, nn.Flatten):
             found.append(letters.get(type(part)) or str(part.side))
     assert found == layers.split()
+
+
+@pytest.mark.parametrize("side", [2, 6, 7, 16])
+def test_halving_is_average_pooling_with_its_gradient(side: int) -> None:
+    maps = torch.randn(2, 3, side, side, generator=stream("maps"), requires_grad=True)
+    pooled, reference = _HalvingPool()(maps), F.avg_pool2d(maps, 2)
+    torch.testing.assert_close(pooled, reference)
+    direction = torch.randn(pooled.shape, generator=stream("direction"))
+    torch.testing.assert_close(*(torch.autograd.grad(out, maps, direction)[0] for out in (pooled, reference)))
 
 
 @pytest.mark.parametrize("side", [1, 4, 7, 8])
