@@ -34,6 +34,11 @@ def log_of(clone: Clone) -> str:
     return (clone.folder / LOG).read_text("utf-8")
 
 
+def megabytes(shown: str) -> float:
+    """Of an amount as Slurm shows it."""
+    return float(shown[:-1]) * {"M": 1, "G": 1024}[shown[-1]]
+
+
 def assert_resumed(clone: Clone, undisturbed: Clone) -> None:
     """The last attempt went on where the one before had saved, and nothing shows that there were two."""
     assert "resuming at" in log_of(clone)
@@ -46,12 +51,12 @@ def test_whatever_ends_its_job_a_stage_is_started_again_and_goes_on(
 ) -> None:
     run = Run(untrained, TARGET, "--retries", "4")
     before: list[int] = []
-    memory: list[str] = []
+    memory: list[float] = []
 
     def saved() -> psutil.Process:
         stage = run.stage_saved(but=tuple(before))
         before.append(stage.pid)
-        memory.append(slurm("squeue", "-h", "-o", "%m", "-j", job_of(stage)))
+        memory.append(megabytes(slurm("squeue", "-h", "-o", "%m", "-j", job_of(stage))))
         return stage
 
     stage = saved()
@@ -80,7 +85,7 @@ def test_whatever_ends_its_job_a_stage_is_started_again_and_goes_on(
     finally:
         cluster("return", node)
     assert_resumed(untrained, undisturbed)
-    assert memory == ["16000M", "32000M", "48000M", "64000M"]  # each attempt asks for more
+    assert memory == [16_000, 32_000, 48_000, 64_000]  # each attempt asks for more
 
 
 def test_before_its_time_limit_a_stage_is_told_and_saves(
