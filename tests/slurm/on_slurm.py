@@ -103,7 +103,7 @@ class Run:
         self.until(lambda: words in self.printed, f"it said {words!r}")
 
     def stage_saved(self, but: tuple[int, ...] = ()) -> psutil.Process:
-        """Wait until the training of the generator has itself saved; it is stopped then, for the test to do its worst."""
+        """Wait until the training of the generator has saved; it is stopped then, for the test to do its worst."""
         found: list[psutil.Process] = []
 
         def started() -> bool:
