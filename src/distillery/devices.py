@@ -52,7 +52,7 @@ def lease_card() -> str | None:
     folder.mkdir(exist_ok=True)
     start, said = time.monotonic(), -math.inf
     while (now := time.monotonic()) - start < LEASE_SECONDS:
-        if 1 < now - start and now - said > SAY_SECONDS:
+        if now - start > 1 and now - said > SAY_SECONDS:
             said = now
             print(f"waiting for a card: {', '.join(cards)} are leased (locks in {folder})", file=sys.stderr, flush=True)
         for card in cards:
