@@ -267,6 +267,13 @@ def candidates_of(wildcards):
     ]
 
 
+def increment_group(wildcards):
+    """Candidates that one job makes are one submission with what follows; many shards are one each."""
+    if EXPERIMENT.lgd(wildcards.lgd).shards > 1:
+        return None
+    return f"increment-{wildcards.run}{wildcards.lgd}-{wildcards.k}"
+
+
 def scores_of(wildcards):
     """The scores of the candidates; increment 1 has none."""
     return (
