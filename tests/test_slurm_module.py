@@ -12,7 +12,6 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import psutil
 import pytest
 import yaml
 from clone import PROJECT, Clone
@@ -102,13 +101,6 @@ def test_a_run_is_watched_while_its_process_lives(folder: Path) -> None:
     code = f"from distillery.slurm import note_run; note_run('{PREFIX}_other')"
     subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, "PYTHONPATH": str(PROJECT / "src")})
     assert watched(f"{PREFIX}_other") is False
-
-
-def test_a_number_that_another_process_got_is_not_the_run(folder: Path) -> None:
-    note_run(RUN)
-    note = folder / slurm.RUNS / f"{RUN}.json"
-    note.write_text(json.dumps([socket.gethostname(), os.getpid(), psutil.Process().create_time() - 5]), "utf-8")
-    assert watched(RUN) is False
 
 
 def test_a_run_of_another_machine_cannot_be_judged(folder: Path) -> None:

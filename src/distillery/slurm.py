@@ -9,11 +9,9 @@ from __future__ import annotations
 import asyncio
 import getpass
 import importlib
-import json
 import os
 import re
 import shlex
-import socket
 import subprocess
 import sys
 import time
@@ -24,7 +22,7 @@ from pathlib import Path
 from shutil import which
 from typing import Any
 
-import psutil
+from distillery import processes
 
 PREFIX = "distillery"
 """Of the names of jobs; `slurm-jobname-prefix` of the profile says the same."""
@@ -177,25 +175,12 @@ def queue(folder: Path | None = None) -> list[Queued]:
 
 def note_run(run: str) -> None:
     """Write down which process watches the jobs of a run."""
-    RUNS.mkdir(parents=True, exist_ok=True)
-    me = psutil.Process()
-    temporary = RUNS / f".{run}.tmp"
-    temporary.write_text(json.dumps([socket.gethostname(), me.pid, me.create_time()]), "utf-8")
-    temporary.replace(RUNS / f"{run}.json")
+    processes.sign(RUNS / f"{run}.json")
 
 
 def watched(run: str) -> bool | None:
     """Whether a living process watches the jobs of a run; None where that cannot be told from here."""
-    try:
-        host, pid, started = json.loads((RUNS / f"{run}.json").read_text("utf-8"))
-    except (OSError, ValueError):
-        return None
-    if host != socket.gethostname():
-        return None
-    try:
-        return bool(psutil.Process(pid).create_time() == started)
-    except psutil.NoSuchProcess:
-        return False
+    return processes.lives(RUNS / f"{run}.json")
 
 
 def cancel_orphans(surely: bool = True) -> int:
