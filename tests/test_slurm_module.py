@@ -8,6 +8,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -194,3 +195,13 @@ def test_the_profile_and_the_module_agree_on_the_names_of_jobs() -> None:
     assert profile["slurm-jobname-prefix"] == PREFIX
     assert profile["slurm-status-command"] == "squeue"
     assert "slurm-array-jobs" not in profile  # a failing task of one deletes what another has made
+
+
+def test_a_long_sleep_is_cut_and_a_short_one_is_not() -> None:
+    async def took(asked: float, limit: float) -> float:
+        start = time.monotonic()
+        await slurm.at_most(limit, lambda: asyncio.sleep(asked))()
+        return time.monotonic() - start
+
+    assert 0.2 <= asyncio.run(took(30, 0.2)) < 15
+    assert 0.2 <= asyncio.run(took(0.2, 30)) < 15

@@ -7,6 +7,7 @@ module. Orders go through sbatch, squeue and scancel, as the executor's own do.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import getpass
 import importlib
 import os
@@ -32,6 +33,10 @@ RUNS = Path(".snakemake/slurm-runs")
 COMMAND_SECONDS = 60.0
 GONE_SECONDS = 120.0
 """How long a cancelled job may take to save and end: more than the KillWait of clusters, which is 30 s."""
+
+LOOK_SECONDS = 30.0
+"""Between two questions for the states of jobs, at most. The executor's own waits grow to three minutes, at each link
+of a chain of increments."""
 
 EXPLAIN_SECONDS = 600.0
 """Between two words on jobs that wait."""
@@ -75,6 +80,7 @@ def attend(workflow: Any) -> None:
     watch = Watch(module.query_job_status, run, bool(workflow.executor_settings.requeue))
     module.query_job_status = watch  # type: ignore[attr-defined]
     module.get_min_job_age = steady(module.get_min_job_age)  # type: ignore[attr-defined]
+    executor.sleep = at_most(LOOK_SECONDS, executor.sleep)
 
 
 def need_client() -> None:
@@ -220,6 +226,16 @@ def cancel_orphans(surely: bool = True) -> int:
 
 
 # ---- while it runs ---------------------------------------------------------------------------------------------------
+
+
+def at_most(seconds: float, sleep: Callable[[], Awaitable[None]]) -> Callable[[], Awaitable[None]]:
+    """A sleep that ends after some seconds, if not before."""
+
+    async def shorter() -> None:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(sleep(), seconds)
+
+    return shorter
 
 
 def steady(ask: Callable[[], int | None]) -> Callable[[], int]:
