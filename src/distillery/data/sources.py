@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from distillery.data.identity import same_class
 from distillery.data.settings import Dataset, Digits, Folder, Parquet, Source
 
 if TYPE_CHECKING:
@@ -123,15 +124,17 @@ def class_list(dataset: Dataset) -> list[str]:
                 f"dataset.source.train: {len(there)} classes found ({_some(there)}), at least two are needed"
             )
         return there
-    twice = [name for name, count in Counter(dataset.classes).items() if count > 1]
-    if twice:
-        raise SourceError(f"dataset.classes: named more than once: {_some(twice)}")
-    missing = sorted(set(dataset.classes) - set(there))
+    found = {name: same_class(name, there) for name in dataset.classes}
+    missing = sorted(name for name, known in found.items() if known is None)
     if missing:
         raise SourceError(
             f"dataset.classes: not in dataset.source.train: {_some(missing)}; the classes there are: {_some(there)}"
         )
-    return list(dataset.classes)
+    named = [str(found[name]) for name in dataset.classes]
+    twice = [name for name, count in Counter(named).items() if count > 1]
+    if twice:
+        raise SourceError(f"dataset.classes: named more than once: {_some(twice)}")
+    return named
 
 
 def input_files(source: Source) -> list[str]:

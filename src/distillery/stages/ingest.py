@@ -40,7 +40,7 @@ def run(settings: Settings, *, train: Output, test: Output, rejected: Output, jo
         test=test,
         rejected=rejected,
         provenance=job.provenance,
-        workers=min(job.threads, len(os.sched_getaffinity(0))),
+        workers=len(os.sched_getaffinity(0)),
     )
     print(
         f"ingest: {tally.train} training images, {tally.test} test images, {tally.rejected} rejected", file=sys.stderr
