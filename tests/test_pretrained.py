@@ -173,7 +173,6 @@ def test_learned_variance_and_guidance_on_three_of_four_channels_are_those_of_th
             ).sample
         told, untold = output.chunk(2)
         noise = torch.cat([untold[:, :3] + scale * (told[:, :3] - untold[:, :3]), told[:, 3:4]], 1)
-        oracle._get_variance_noise = None
         index = steps - 1 - place
         fresh = image_noise(named, index, shape) if index else torch.zeros(2, *shape)
         state = _step(oracle, torch.cat([noise, told[:, 4:]], 1), int(timestep), state, fresh)

@@ -143,6 +143,8 @@ def header(path: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
             if len(start) < 8 or length > _LARGEST_HEADER:
                 raise WeightsError(f"{path}: not a safetensors file")
             text = file.read(length)
+            if text[:1] not in (b"{", b""):
+                raise WeightsError(f"{path}: not a safetensors file")
             size = file.seek(0, os.SEEK_END)
     except FileNotFoundError:
         raise WeightsError(f"{path}: no such file; the download is not complete") from None

@@ -23,7 +23,7 @@ class Perceptual(Block):
 
 
 class Autoencoder(Block):
-    """An `AutoencoderKL` of diffusers, trained on the images: reconstruction, KL, and a perceptual term if asked for."""
+    """An `AutoencoderKL` of diffusers, trained on the images: reconstruction, KL, perceptual if asked for."""
 
     kind: Literal["train"] = "train"
     block_out_channels: list[Count] = Field(
