@@ -210,7 +210,7 @@ def test_a_generator_and_an_autoencoder_that_do_not_fit_are_refused(tmp_path: Pa
         load_renderer(folder, tmp_path / "autoencoder", resolution=SIDE, **options)
     index = json.loads((folder / "model_index.json").read_text("utf-8"))
     (folder / "model_index.json").write_text(json.dumps(index | {"_autoencoder": "feed"}), "utf-8")
-    with pytest.raises(BadInput, match="not the autoencoder that .* was trained with"):
+    with pytest.raises(BadInput, match=r"not the autoencoder that .* was trained with"):
         load_renderer(folder, tmp_path / "autoencoder", resolution=8, **options)
 
 

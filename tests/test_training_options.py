@@ -199,9 +199,9 @@ def test_two_processes_share_a_batch_in_one_job(tmp_path: Path) -> None:
             *("--scheduler", str(folder / "scheduler" / "scheduler_config.json"), "--threads", "1"),
             *("--cost", str(folder / "cost.json")),
         ]
+        settings = canonical(stage.Settings(seed=0, generator=block))
         done = subprocess.run(
-            [sys.executable, "-m", "distillery", "train_generator"]
-            + ["--settings", canonical(stage.Settings(seed=0, generator=block)), *command],
+            [sys.executable, "-m", "distillery", "train_generator", "--settings", settings, *command],
             env={**os.environ, "PYTHONPATH": str(PROJECT / "src"), "CUDA_VISIBLE_DEVICES": ""},
             capture_output=True,
             text=True,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
@@ -49,19 +49,21 @@ class ImageTable:
     def encoded(self, start: int = 0, stop: int | None = None) -> Iterator[bytes]:
         """The files of the images from row `start` to before `stop`, a group of rows in memory."""
         stop = len(self) if stop is None else stop
+        for first, images in self._groups(lambda first, after: first < stop and after > start):
+            for position in range(max(start - first, 0), min(stop - first, len(images))):
+                yield images[position].as_py()
+
+    def _groups(self, wanted: Callable[[int, int], bool]) -> Iterator[tuple[int, pa.ChunkedArray]]:
+        """First row and files of each group of rows that is wanted, by its first row and the one behind its last."""
         try:
             with pq.ParquetFile(self.path, pre_buffer=False) as file:
                 first = 0
                 for group in range(file.num_row_groups):
-                    rows = file.metadata.row_group(group).num_rows
-                    if first < stop and first + rows > start:
-                        images = file.read_row_group(group, columns=["image"], use_threads=False)["image"]
-                        taken = images.slice(max(start - first, 0), min(stop, first + rows) - max(start, first))
-                        for chunk in taken.chunks:
-                            contents = chunk.field("bytes")
-                            for position in range(len(contents)):
-                                yield contents[position].as_py()
-                    first += rows
+                    after = first + file.metadata.row_group(group).num_rows
+                    if wanted(first, after):
+                        table = file.read_row_group(group, columns=["image.bytes"], use_threads=False)
+                        yield first, pc.struct_field(table["image"], "bytes")
+                    first = after
         except (OSError, pa.ArrowException) as error:
             raise damaged(self.path, self._made_by, str(error).splitlines()[0]) from error
 
@@ -99,8 +101,11 @@ class ImageTable:
 
     def take(self, rows: Sequence[int] | np.ndarray) -> ImageSet:
         """The images of these rows, in this order; the others are passed over."""
-        wanted = set(np.asarray(rows).tolist())
-        found = {row: content for row, content in enumerate(self.encoded()) if row in wanted}
+        wanted = np.unique(np.asarray(rows, dtype=np.int64))
+        found: dict[int, bytes] = {}
+        for first, images in self._groups(lambda first, after: bool(((wanted >= first) & (wanted < after)).any())):
+            inside = wanted[(wanted >= first) & (wanted < first + len(images))]
+            found |= {row: images[row - first].as_py() for row in inside.tolist()}
         paths = self.paths()
         order = np.asarray(rows, dtype=np.int64)
         return ImageSet(

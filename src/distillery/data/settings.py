@@ -22,6 +22,9 @@ class Folder(Block):
     kind: Literal["folder"]
     train: str = Field(description="Folder of class folders.")
     test: str | None = Field(None, description="The same for the test images; none: see `holdout`.")
+    origin: str | None = Field(
+        None, description="What to download and where to put it, for whoever has no such folder."
+    )
 
 
 class Parquet(Block):
@@ -30,6 +33,10 @@ class Parquet(Block):
     kind: Literal["parquet"]
     train: list[str] = Field(min_length=1, description="Files of training images.")
     test: list[str] = Field([], description="Files of test images; none: see `holdout`.")
+    origin: str | None = Field(None, description="What to download and where to put it, for whoever has no such file.")
+    sha256: dict[str, Annotated[str, Field(pattern="^[0-9a-f]{64}$")]] = Field(
+        {}, description="File, as named here -> the digest that it must have."
+    )
     image_column: str = "image"
     label_column: str = "label"
 

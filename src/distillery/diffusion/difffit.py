@@ -6,6 +6,7 @@ billion parameters in DiT-XL/2. What is trained is chosen by the type and the pa
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
@@ -137,7 +138,10 @@ def apply_changes(transformer: Any, tensors: dict[str, Tensor]) -> None:
 
 
 def fold(transformer: Any) -> Any:
-    """Make a plain DiT of it again, which any pipeline opens: scales go into weights and biases, in place."""
+    """Make a plain DiT of it again, which any pipeline opens: scales go into weights and biases, in place.
+
+    Each block gets a copy of the embedding that it shared.
+    """
     for block in transformer.transformer_blocks:
         attention, feed_forward = block.attn1, block.ff.net
         for name in ("to_q", "to_k", "to_v"):
@@ -148,6 +152,10 @@ def fold(transformer: Any) -> Any:
         with torch.no_grad():
             for embedder in _embedders(transformer):
                 embedder.embedding_table.weight[row] = embedder.embedding_table.weight[-1]
+    first = transformer.transformer_blocks[0].norm1
+    for block in transformer.transformer_blocks[1:]:
+        if block.norm1.emb is first.emb:  # as diffusers has it: a copy in each block
+            block.norm1.emb = copy.deepcopy(first.emb)
     return transformer
 
 
