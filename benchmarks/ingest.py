@@ -70,9 +70,10 @@ def ingest(source: dict[str, object], side: int, folder: Path, cores: int) -> tu
     for name in ("train", "test", "rejected"):
         command += [f"--{name}", str(folder / f"{name}.parquet")]
     allowed = sorted(os.sched_getaffinity(0))[:cores]
-    process = subprocess.Popen(
-        command, preexec_fn=lambda: os.sched_setaffinity(0, allowed), stderr=subprocess.PIPE, text=True
-    )
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, allowed)  # children inherit it
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    os.sched_setaffinity(0, before)
     peak, start, busy = 0, time.monotonic(), 0.0
     while process.poll() is None:
         total, used = 0, 0.0

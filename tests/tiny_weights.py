@@ -24,16 +24,16 @@ def _drawn(name: str, make: Any) -> Any:
     return model.eval().requires_grad_(False)
 
 
-def kl(image_channels: int = 3, **options: Any) -> Any:
-    """An `AutoencoderKL` of two blocks."""
+def kl(image_channels: int = 3, blocks: int = 2, **options: Any) -> Any:
+    """An `AutoencoderKL`; each block but the last halves the side."""
     return _drawn(
         "kl",
         lambda: AutoencoderKL(
             in_channels=image_channels,
             out_channels=image_channels,
-            down_block_types=("DownEncoderBlock2D",) * 2,
-            up_block_types=("UpDecoderBlock2D",) * 2,
-            block_out_channels=(8, 8),
+            down_block_types=("DownEncoderBlock2D",) * blocks,
+            up_block_types=("UpDecoderBlock2D",) * blocks,
+            block_out_channels=(8,) * blocks,
             latent_channels=CHANNELS,
             norm_num_groups=4,
             sample_size=SIDE,

@@ -392,6 +392,8 @@ def _contradictions_of_sides(experiment: Experiment) -> Iterator[str]:
                     f"{generator.attention_head_dim} make {width} channels; allowed: a multiple of 4, for sines and "
                     "cosines of rows and columns"
                 )
+        if isinstance(generator, PretrainedGenerator) and factor is not None:
+            yield from _contradictions_of_shape(key, generator, channels, side, factor)
         guided = generator.sampling.cfg_channels
         if channels is not None and guided != "all" and guided > channels:
             yield f"{key}.sampling.cfg_channels: {guided} of {channels} channels; allowed: 1 to {channels}, or all"
@@ -403,6 +405,23 @@ def _contradictions_of_sides(experiment: Experiment) -> Iterator[str]:
             yield f"{key}: {why}, but {where} is {seen}"
 
 
+def _contradictions_of_shape(
+    key: str, generator: PretrainedGenerator, channels: int | None, side: int, factor: int
+) -> Iterator[str]:
+    """Whether a pretrained generator, where it is on this machine, makes latents of the autoencoder's shape."""
+    try:
+        config = stated_config(generator, "transformer")
+        takes = (int(config["in_channels"]), int(config["sample_size"]))
+    except (WeightsError, KeyError, TypeError, ValueError):
+        return
+    if takes != (channels, side // factor):
+        yield (
+            f"{key}.weights: {generator.weights} takes latents of {takes[0]} x {takes[1]} x {takes[1]}, and the "
+            f"autoencoder gives {channels} x {side // factor} x {side // factor} at dataset.resolution {side}; "
+            f"allowed: dataset.resolution {takes[1] * factor} and an autoencoder of {takes[0]} latent channels"
+        )
+
+
 def _latents_of(experiment: Experiment) -> tuple[int | None, int | None, str]:
     """By how much latents are smaller than images, how many channels they have, and why; None: nobody knows yet."""
     block = experiment.autoencoder
@@ -411,7 +430,7 @@ def _latents_of(experiment: Experiment) -> tuple[int | None, int | None, str]:
         why = f"autoencoder.block_out_channels: {blocks} blocks halve the side {blocks - 1} times"
         return 2 ** (blocks - 1), block.latent_channels, why
     try:
-        config = stated_config(block, block.subfolder or "")
+        config = stated_config(block, "")
         halvings = len(config.get("encoder_block_out_channels") or config["block_out_channels"]) - 1
         channels = int(config.get("vq_embed_dim") or config["latent_channels"])
     except (WeightsError, KeyError, TypeError, ValueError):

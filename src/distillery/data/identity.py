@@ -11,8 +11,6 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
-import yaml
-
 TABLE = Path(__file__).with_name("imagenet1k.csv")
 LISTS = Path(__file__).with_name("class_lists.yaml")
 
@@ -53,6 +51,8 @@ def imagenet_index(name: str) -> int | None:
 @cache
 def class_lists() -> dict[str, tuple[str, ...]]:
     """Key in small letters -> the wnids of a published class list, in the order of its labels."""
+    import yaml
+
     lists = yaml.safe_load(LISTS.read_text("utf-8"))
     named = {key.lower(): tuple(one["wnids"]) for one in lists.values() for key in one["keys"]}
     whole = tuple(imagenet_names())

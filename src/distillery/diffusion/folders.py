@@ -17,8 +17,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from distillery.artifacts import replacing
-
 if TYPE_CHECKING:
     from distillery.diffusion.settings import Pretrained
 
@@ -33,48 +31,51 @@ class WeightsError(Exception):
 
 
 def is_hub_name(weights: str) -> bool:
-    """Whether `weights` is a name on the hub: `owner/name`, and no such path here."""
-    return bool(_HUB_NAME.fullmatch(weights)) and not Path(weights).exists()
+    """Whether `weights` is a name on the hub: `owner/name`, and nothing here is called so, nor like its owner."""
+    return bool(_HUB_NAME.fullmatch(weights)) and not Path(weights.partition("/")[0]).exists()
 
 
-def local_folder(weights: str, revision: str | None, parts: tuple[str, ...], *, download: bool) -> Path:
+def local_folder(
+    weights: str, revision: str | None, parts: tuple[str, ...], below: str | None = None, *, download: bool
+) -> Path:
     """The folder that holds these weights.
 
     Args:
         weights: a folder, or a name on the hub.
-        parts: the folders below it that are needed; an empty text stands for itself.
+        parts: the folders in it that are needed; an empty text stands for itself.
+        below: where in the folder, or in the repository, it lies.
         download: whether what is not in the hub's cache may be fetched; never with `HF_HUB_OFFLINE`.
 
     Raises:
         WeightsError: there is no such folder, or it cannot be had; the message says what to download and where to.
     """
     if Path(weights).is_dir():
-        return Path(weights)
+        return Path(weights, below or "")
     if Path(weights).exists():
         raise WeightsError(f"{weights}: a file; give the folder that it lies in")
-    if not _HUB_NAME.fullmatch(weights):
+    if not is_hub_name(weights):
         raise WeightsError(
             f"{weights}: no such folder (a relative one starts at {Path.cwd()}); give a folder in the layout of "
             "diffusers, or a name on the Hugging Face hub"
         )
     from huggingface_hub import snapshot_download
 
-    patterns = [f"{part}/*{end}".lstrip("/") for part in parts for end in (".json", ".safetensors")]
+    root = f"{below}/" if below else ""
+    inside = [f"{root}{part}/" if part else root for part in parts]
+    patterns = [f"{root}model_index.json", *(f"{place}*{end}" for place in inside for end in (".json", ".safetensors"))]
     offline = _offline()
     try:
         fetch = download and not offline
-        found = snapshot_download(
-            weights, revision=revision, allow_patterns=["model_index.json", *patterns], local_files_only=not fetch
-        )
+        found = snapshot_download(weights, revision=revision, allow_patterns=patterns, local_files_only=not fetch)
     except Exception as error:  # whatever the hub client raises: no connection, no such name, no permission
         why = (str(error).strip() or type(error).__name__).splitlines()[0]
         here = "HF_HUB_OFFLINE is set" if offline else why
         raise WeightsError(
             f"{weights}: no such folder, and not to be had from the Hugging Face hub ({here}). Where there is a "
-            f"connection: `hf download {weights} --local-dir weights/{weights.split('/', maxsplit=1)[1]}`; then give "
-            "that folder"
+            f"connection: `hf download {weights} --local-dir weights/{weights.split('/', maxsplit=1)[1]}`; then "
+            f"give ./weights/{weights.split('/', maxsplit=1)[1]}"
         ) from error
-    return Path(found)
+    return Path(found, below or "")
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -216,9 +217,9 @@ def check_stated(block: Pretrained, parts: tuple[str, ...]) -> None:
     """
     if is_hub_name(block.weights) and not _cached(block):
         if _offline():
-            local_folder(block.weights, block.revision, parts, download=False)
+            local_folder(block.weights, block.revision, parts, block.subfolder, download=False)
         return
-    folder = local_folder(block.weights, block.revision, parts, download=False) / (block.subfolder or "")
+    folder = local_folder(block.weights, block.revision, parts, block.subfolder, download=False)
     for part in parts:
         read_config(folder / part)
         weight_files(folder / part)
@@ -232,7 +233,7 @@ def stated_config(block: Pretrained, part: str) -> dict[str, Any]:
     """
     if is_hub_name(block.weights) and not _cached(block):
         raise WeightsError(f"{block.weights}: not on this machine")
-    return read_config(local_folder(block.weights, block.revision, (part,), download=False) / part)
+    return read_config(local_folder(block.weights, block.revision, (part,), block.subfolder, download=False) / part)
 
 
 def files_here(weights: str, subfolder: str | None) -> list[str]:
@@ -264,6 +265,8 @@ def convert(folder: Path) -> Iterator[tuple[Path, Path]]:
     """
     import torch
     from safetensors.torch import save_file
+
+    from distillery.artifacts import replacing
 
     for path in sorted(folder.rglob("diffusion_pytorch_model*.bin")):
         try:

@@ -45,9 +45,9 @@ def run(settings: Settings, *, config: Output, weights: Output, job: Job) -> Non
 
     block = settings.autoencoder
     try:
-        folder = local_folder(block.weights, block.revision, (block.subfolder or "",), download=True)
+        folder = local_folder(block.weights, block.revision, ("",), block.subfolder, download=True)
         check_digests(folder, block.sha256)
-        model = open_autoencoder(folder / (block.subfolder or ""))
+        model = open_autoencoder(folder)
     except WeightsError as error:
         raise BadInput(f"{settings.opened}.weights: {error}") from error
     takes = model.config.in_channels

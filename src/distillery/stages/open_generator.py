@@ -38,9 +38,10 @@ def run(settings: Settings, *, index: Output, config: Output, weights: Output, s
 
     block = settings.generator
     try:
-        folder = local_folder(block.weights, block.revision, ("transformer", "scheduler"), download=True)
+        folder = local_folder(
+            block.weights, block.revision, ("transformer", "scheduler"), block.subfolder, download=True
+        )
         check_digests(folder, block.sha256)
-        folder = folder / (block.subfolder or "")
         transformer = open_transformer(folder / "transformer")
         noise = open_scheduler(folder / "scheduler")
         names = class_table(folder, block.classes, transformer.config.num_embeds_ada_norm)
