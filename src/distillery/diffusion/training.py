@@ -13,7 +13,7 @@ from distillery import parallel
 from distillery.devices import lowered
 from distillery.diffusion.averages import follow
 from distillery.diffusion.denoiser import build_transformer
-from distillery.diffusion.losses import Denoised, Noised, PredictionType, VarianceSchedule, diffusion_loss
+from distillery.diffusion.losses import DiffusionLoss, Noised, Objective, PredictionType, TrainingStep
 from distillery.diffusion.settings import Training
 from distillery.job import BadInput
 from distillery.progress import Progress
@@ -44,25 +44,6 @@ class InMemory:
         """Mean and standard deviation of these rows."""
         assert mirror is None
         return self._mean[rows], self._std[rows]
-
-
-class Objective(Protocol):
-    """Terms that training adds to the diffusion loss. A `torch.nn.Module`: its buffers are kept with a checkpoint.
-
-    It is called once for every pass, on the device of the denoiser, in fp32.
-    """
-
-    def __call__(self, denoised: Denoised) -> Tensor:
-        """A scalar to be added to the loss."""
-        ...
-
-    def state_dict(self) -> dict[str, Tensor]:
-        """Its buffers."""
-        ...
-
-    def to(self, device: torch.device) -> Any:
-        """Move to a device."""
-        ...
 
 
 def options_of(training: Training) -> dict[str, Any]:
@@ -118,7 +99,7 @@ def train_generator(
         labels: (N,) positions in the class list.
         conditions: (number of classes,) class indices of the generator.
         accumulate: passes that a batch is cut into.
-        objective: further terms of the loss.
+        objective: the loss; none: `DiffusionLoss`, to which `min_snr_gamma` belongs. It sees each piece of a batch.
         what: names the random stream, and the line of progress.
 
     Returns:
@@ -132,14 +113,11 @@ def train_generator(
     trained = {name: value for name, value in transformer.named_parameters() if value.requires_grad}
     average = {name: value.detach().clone() for name, value in trained.items()}
     optimizer = torch.optim.AdamW(trained.values(), learning_rate, weight_decay=0.0, fused=True)
-    modules: dict[str, Any] = {}
-    if objective is not None:
-        modules["objective"] = objective.to(device)
+    objective = objective or DiffusionLoss(scheduler, device, min_snr_gamma)
     start = 0
     if found := resume.restore():
-        start = _restore(found, trained, average, modules, optimizer)
+        start = _restore(found, trained, average, objective, optimizer)
     abar, prediction = scheduler.alphas_cumprod, scheduler.config.prediction_type
-    variances = VarianceSchedule(scheduler)
     null_class = transformer.config.num_embeds_ada_norm
     quiet = parallel.rank() > 0
     with Progress(what, steps * batch_size, "image", start * batch_size, quiet=quiet) as progress:
@@ -149,10 +127,7 @@ def train_generator(
             )
             optimizer.zero_grad(set_to_none=True)
             for part in _parts(batch, batch_size, accumulate):
-                denoised = _denoise(transformer, part.to(device), prediction, step, device, precision)
-                loss = diffusion_loss(denoised, min_snr_gamma, variances)
-                if objective is not None:
-                    loss = loss + objective(denoised)
+                loss = objective.loss(_denoise(transformer, part.to(device), prediction, step, device, precision))
                 (loss / accumulate if accumulate > 1 else loss).backward()
             parallel.average([value.grad for value in trained.values() if value.grad is not None])
             for group in optimizer.param_groups:
@@ -160,7 +135,7 @@ def train_generator(
             optimizer.step()
             follow(average.values(), trained.values(), ema_decay, step, ema_warmup)
             progress.advance(batch_size)
-            _checkpoint(resume, step + 1, trained, average, modules, optimizer, device)
+            _checkpoint(resume, step + 1, trained, average, objective, optimizer, device)
     if weights == "ema":
         with torch.no_grad():
             for name, value in trained.items():
@@ -194,7 +169,7 @@ def _draw(
     level = abar[timesteps].view(-1, 1, 1, 1)
     noisy = level.sqrt() * clean + (1 - level).sqrt() * noise
     told = torch.where(dropped, null_class, conditions[labels[chosen]])
-    return Noised(clean, noise, noisy, timesteps, level, labels[chosen], told)
+    return Noised(clean, mean, noise, noisy, timesteps, level, labels[chosen], told)
 
 
 def _parts(batch: Noised, batch_size: int, accumulate: int) -> Iterator[Noised]:
@@ -213,13 +188,10 @@ def _denoise(
     step: int,
     device: torch.device,
     precision: Literal["auto", "float32", "bfloat16"],
-) -> Denoised:
+) -> TrainingStep:
     with lowered(device, precision):
         output = transformer(batch.noisy, timestep=batch.timesteps, class_labels=batch.conditions).sample
-    output, variance = output.float(), None
-    if output.shape[1] == 2 * batch.clean.shape[1]:
-        output, variance = output.chunk(2, 1)
-    return Denoised(batch, output, variance, prediction, step)
+    return batch.answered(output.float(), prediction, step)
 
 
 def _checkpoint(
@@ -227,14 +199,15 @@ def _checkpoint(
     step: int,
     trained: dict[str, nn.Parameter],
     average: dict[str, Tensor],
-    modules: dict[str, Any],
+    objective: Objective,
     optimizer: torch.optim.Optimizer,
     device: torch.device,
 ) -> None:
     """Save if it is time to; where processes share the training, the first one does it, and all stop together."""
 
     def state() -> tuple[dict[str, Tensor], dict[str, Any]]:
-        tensors = pack(modules, {"adam": optimizer})
+        tensors = pack({}, {"adam": optimizer})
+        tensors |= {f"objective/{name}": value for name, value in objective.state().items()}
         tensors |= {f"trained/{name}": value.detach().clone() for name, value in trained.items()}
         tensors |= {f"average/{name}": value.clone() for name, value in average.items()}
         return tensors, {"step": step}
@@ -253,12 +226,14 @@ def _restore(
     found: tuple[dict[str, Tensor], dict[str, Any]],
     trained: dict[str, nn.Parameter],
     average: dict[str, Tensor],
-    modules: dict[str, Any],
+    objective: Objective,
     optimizer: torch.optim.Optimizer,
 ) -> int:
     """Put a checkpoint back; the step that comes next."""
     tensors, facts = found
-    unpack(tensors, modules, {"adam": optimizer})
+    unpack(tensors, {}, {"adam": optimizer})
+    prefix = "objective/"
+    objective.restore({name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)})
     with torch.no_grad():
         for name, value in trained.items():
             value.copy_(tensors[f"trained/{name}"])
