@@ -96,7 +96,7 @@ def test_an_autoencoder_without_a_posterior_has_no_deviation(tmp_path: Path) -> 
 def test_latents_of_two_autoencoders_are_not_joined(tmp_path: Path) -> None:
     latents = torch.zeros(2, 4, 8, 8)
     for name in ("one", "two"):
-        tensors = {"mean": latents, "std": latents, "labels": torch.zeros(2, dtype=torch.int64)}
+        tensors = {"mean": latents, "std": latents.clone(), "labels": torch.zeros(2, dtype=torch.int64)}
         write_tensors(tmp_path / name, tensors, {}, classes=CLASSES, autoencoder=name)
     with pytest.raises(BadInput, match="two: latents of another autoencoder than those of"):
         LatentCache([tmp_path / "one", tmp_path / "two"])

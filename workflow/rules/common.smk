@@ -53,8 +53,12 @@ def one_of(names):
     return "|".join(map(re.escape, names)) or "(?!)"
 
 
+ANY_RUN = r"(seed-\d+/)?"
+TRAINED_RUN = one_of([]) if "autoencoder" in OPENED else ANY_RUN
+
+
 wildcard_constraints:
-    run=r"(seed-\d+/)?",
+    run=ANY_RUN,
     method=one_of(EXPERIMENT.methods),
     lgd=one_of(KINDS["lgd"]),
     plain=one_of(KINDS["plain"]),

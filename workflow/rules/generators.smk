@@ -25,7 +25,7 @@ rule train_autoencoder:
     benchmark:
         "<results>/{run}benchmarks/train_autoencoder.tsv"
     wildcard_constraints:
-        run=one_of([] if "autoencoder" in OPENED else RUNS),
+        run=TRAINED_RUN,
     priority: 100
     conda:
         "../../envs/distillery.yaml"
