@@ -43,7 +43,8 @@ class ImageTable:
 
     def paths(self) -> list[str]:
         """A stable id of each image."""
-        column = pq.read_table(self.path, columns=["image.path"])["image"]
+        with pq.ParquetFile(self.path, pre_buffer=False) as file:
+            column = file.read(columns=["image.path"], use_threads=False)["image"]
         return pc.struct_field(column, "path").to_pylist()
 
     def encoded(self, start: int = 0, stop: int | None = None) -> Iterator[bytes]:
