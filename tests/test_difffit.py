@@ -101,6 +101,8 @@ def test_new_classes_begin_as_no_class_and_leave_the_others_alone() -> None:
     assert torch.equal(answer(model, 3), known)
     for row in (1000, 1001, 1002, 1003):
         assert torch.equal(answer(model, row), none)
+    assert difffit.add_class_rows(model, 1) == [1003]
+    assert (model.config.num_embeds_ada_norm, model.config.row_of_no_class) == (1004, 1000)
 
 
 # ---- the stage -------------------------------------------------------------------------------------------------------

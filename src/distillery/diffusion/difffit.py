@@ -75,16 +75,20 @@ def add_class_rows(transformer: Any, count: int) -> list[int]:
         The indices of the new classes.
     """
     before = transformer.config.num_embeds_ada_norm
-    after = before + 1 + count
+    old_place = transformer.config.get("row_of_no_class")
+    first = before + 1 if old_place is None else before  # one copy is enough
+    after = first + count
     for embedder in _embedders(transformer):
         old = embedder.embedding_table.weight.detach()
         none = old[-1:]
         table = nn.Embedding(after + 1, old.shape[1], device=old.device, dtype=old.dtype)
         with torch.no_grad():
-            table.weight.copy_(torch.cat([old[:-1], none, none.expand(count, -1), none]))
+            table.weight.copy_(torch.cat([old[:-1], none.expand(after - before, -1), none]))
         embedder.embedding_table, embedder.num_classes = table, after
-    transformer.register_to_config(num_embeds_ada_norm=after, row_of_no_class=before)
-    return list(range(before + 1, after))
+    transformer.register_to_config(
+        num_embeds_ada_norm=after, row_of_no_class=before if old_place is None else old_place
+    )
+    return list(range(first, after))
 
 
 def prepare(transformer: Any, trainable: Trainable, gamma_blocks: int | None = None) -> None:

@@ -28,7 +28,7 @@ def open_autoencoder(folder: Path) -> Any:
 
 
 def open_transformer(folder: Path) -> Any:
-    """A class-conditional DiT, in float32. Its config's `timestep_shift` is applied, where there is one.
+    """A class-conditional DiT, in float32, with what this project notes in its config and diffusers passes over.
 
     Raises:
         WeightsError: it is absent, broken, or something else.
@@ -40,6 +40,8 @@ def open_transformer(folder: Path) -> Any:
     model = _open(diffusers.DiTTransformer2DModel, folder)
     if "timestep_shift" in config:
         set_timestep_shift(model, config["timestep_shift"])
+    if "row_of_no_class" in config:
+        model.register_to_config(row_of_no_class=config["row_of_no_class"])
     return model
 
 
