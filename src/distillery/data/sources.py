@@ -97,7 +97,9 @@ def check_digests(source: Source) -> None:
     Raises:
         SourceError: a file is another one, or none of the source.
     """
-    for path, wanted in source.sha256.items() if isinstance(source, Parquet) else ():
+    if not isinstance(source, Parquet):
+        return
+    for path, wanted in source.sha256.items():
         if path not in input_files(source):
             raise SourceError(f"dataset.source.sha256: {path} is neither in train nor in test")
         with Path(path).open("rb") as file:

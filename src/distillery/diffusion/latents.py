@@ -22,7 +22,7 @@ from distillery.job import BadInput
 from distillery.progress import Progress
 
 MADE_BY = "encode_latents"
-_TYPES = {"F16": np.dtype("<f2"), "F32": np.dtype("<f4"), "I64": np.dtype("<i8")}
+_TYPES: dict[str, np.dtype[Any]] = {"F16": np.dtype("<f2"), "F32": np.dtype("<f4"), "I64": np.dtype("<i8")}
 _FORGET_BYTES = 2**27
 """Pages of the map that a process keeps at most, about: what it has read, the system still holds."""
 
