@@ -19,6 +19,7 @@ import yaml
 from clone import PROJECT, SMOKE
 
 from distillery import experiment as experiments
+from distillery.data.identity import class_lists
 from distillery.experiment import ExperimentError, guided_range, load, resolved_guidance
 from distillery.settings import canonical
 
@@ -91,7 +92,7 @@ ONE_KEY = {
     "a misspelt key of the top": (
         at("method", {}),
         "method: no such key; did you mean 'methods'?; allowed: analysis, autoencoder, dataset, evaluation, generators,"
-        " ipc, methods, name, references, seeds",
+        " guidance_autoencoder, ipc, latents, methods, name, references, seeds",
     ),
     "a misspelt key in a block": (
         at("analysis.redundancy.student", 2),
@@ -393,6 +394,40 @@ TOGETHER = {
     "guidance of channels that are not there": (
         at("generators.dit.sampling.cfg_channels", 5),
         "generators.dit.sampling.cfg_channels: 5 of 4 channels; allowed: 1 to 4, or all",
+    ),
+    "a base that is not there": (
+        at("generators.tuned", {"kind": "finetune", "base": "dlt"}),
+        "generators.tuned.base: no generator 'dlt'; generators: dit",
+    ),
+    "a base that leads back": (
+        lambda e: e["generators"].update(
+            a={"kind": "finetune", "base": "b"},
+            b={"kind": "finetune", "base": "dit"},
+            c={"kind": "finetune", "base": "c"},
+        ),
+        "generators.c.base: c -> c ends nowhere",
+    ),
+    "mirrors that are not encoded": (
+        at("generators.dit.flip", True),
+        "generators.dit.flip: there are no mirrors; set latents.mirrored: true",
+    ),
+    "a batch that does not divide": (
+        lambda e: e["generators"]["dit"].update(accumulate=5, processes=2),
+        "generators.dit.batch_size: 32 images for 2 processes of 5 passes each; allowed: a multiple of 10",
+    ),
+    "a perceptual term without its network": (
+        at("autoencoder.perceptual", {"reference": "vgg"}),
+        "autoencoder.perceptual.reference: no reference 'vgg'; references: real",
+    ),
+    "weights in a folder that is not there": (
+        at("generators.big", {"kind": "pretrained", "weights": "./no/such/folder"}),
+        f"generators.big.weights: ./no/such/folder: no such folder (a relative one starts at {Path.cwd()}); give a"
+        " folder in the layout of diffusers, or a name on the Hugging Face hub",
+    ),
+    "a class list that is not known": (
+        at("dataset.classes", "imagenete"),
+        "dataset.classes: no class list 'imagenete'; did you mean 'imagenette'?; allowed: names of classes, or one of"
+        f" {', '.join(class_lists())}",
     ),
     "a network too deep for the images": (
         at("evaluation.networks", ["convnet5_w8"]),

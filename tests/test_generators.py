@@ -27,17 +27,16 @@ from torch import Tensor
 from torch.nn import functional as F
 
 import distillery.resume
-from distillery.artifacts import read_tensors, write_images, write_tensors
+from distillery.artifacts import write_images, write_tensors
 from distillery.data.pixels import to_unit
 from distillery.diffusion.autoencoder import Codec, train_autoencoder
 from distillery.diffusion.denoiser import load_generator
 from distillery.diffusion.renderer import class_conditions
 from distillery.diffusion.schedule import training_scheduler
 from distillery.diffusion.settings import Autoencoder, Generator
-from distillery.diffusion.training import new_transformer, train_generator
+from distillery.diffusion.training import InMemory, new_transformer, train_generator
 from distillery.job import BadInput
 from distillery.resume import Resume
-from distillery.stages import encode_latents
 from distillery.stages import train_autoencoder as autoencoder_stage
 from distillery.stages import train_generator as generator_stage
 from distillery.streams import image_noise, stream
@@ -75,11 +74,13 @@ def generator(resume: Resume, steps: int = 6, seed: int = 0, **options: Any) -> 
         "ema_decay": 0.9,
         "label_dropout": 0.25,
     }
-    made = new_transformer(seed, **SHAPE)
+    made, (mean, std, labels) = new_transformer(seed, **SHAPE), latents()
     return train_generator(
         made,
         training_scheduler(),
-        *latents(),
+        InMemory(mean, std),
+        labels,
+        torch.arange(4),
         steps=steps,
         seed=seed,
         device=CPU,
@@ -164,21 +165,6 @@ def test_a_trained_autoencoder_gives_back_what_it_gets(world: World) -> None:
     assert error < 0.1 * images.var()
 
 
-def test_encoded_latents_have_unit_variance_and_keep_their_labels(world: World, tmp_path: Path) -> None:
-    settings = encode_latents.Settings(batch_size=100)
-    out, models = tmp_path / "latents.safetensors", world.models["autoencoder"]
-    encode_latents.run(
-        settings, images=world.data, autoencoder=models, latents=out, job=job("encode_latents", settings)
-    )
-    tensors, about = read_tensors(out, "encode_latents")
-    assert tensors["mean"].std().item() == pytest.approx(1, abs=1e-4)
-    assert tensors["labels"].equal(digits()[1])
-    assert about["classes"] == CLASSES
-    with torch.no_grad():
-        expected = world.codec.encode(to_unit(digits()[0][:5]))
-    torch.testing.assert_close((tensors["mean"][:5], tensors["std"][:5]), expected)
-
-
 def test_the_autoencoder_stage_writes_what_diffusers_opens(
     tmp_path: Path, no_request: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -249,7 +235,7 @@ def test_the_generator_stage_writes_what_diffusers_opens(
 ) -> None:
     mean, std, labels = latents()
     source = tmp_path / "latents.safetensors"
-    write_tensors(source, {"mean": mean, "std": std, "labels": labels}, {}, classes=CLASSES)
+    write_tensors(source, {"mean": mean, "std": std, "labels": labels}, {}, classes=CLASSES, autoencoder="a")
     recipe = Generator(num_layers=1, num_attention_heads=2, attention_head_dim=8, steps=4, batch_size=4)
 
     def make(folder: Path, **options: Any) -> list[bytes]:
@@ -260,7 +246,7 @@ def test_the_generator_stage_writes_what_diffusers_opens(
             "weights": folder / "transformer" / "diffusion_pytorch_model.safetensors",
             "scheduler": folder / "scheduler" / "scheduler_config.json",
         }
-        generator_stage.run(settings, latents=source, **outputs, job=job("train_generator", settings, [source]))
+        generator_stage.run(settings, latents=[source], **outputs, job=job("train_generator", settings, [source]))
         return [path.read_bytes() for path in outputs.values()]
 
     whole = make(tmp_path / "whole")

@@ -489,7 +489,7 @@ def test_a_stage_that_is_killed_resumes_and_ends_with_the_same_bytes(tree: Clone
     command = [
         sys.executable, "-m", "distillery", "train_generator",
         "--settings", made["settings"], "--threads", made["threads"],
-        "--latents", "results/smoke/latents/train.safetensors", "--index", f"{folder}/model_index.json",
+        "--latents", "results/smoke/latents/train-0.safetensors", "--index", f"{folder}/model_index.json",
         "--config", f"{folder}/transformer/config.json", "--weights", weights,
         "--scheduler", f"{folder}/scheduler/scheduler_config.json", "--checkpoint-seconds", "0",
     ]  # fmt: skip

@@ -25,7 +25,7 @@ from distillery.diffusion.denoiser import Denoiser
 from distillery.diffusion.renderer import Renderer
 from distillery.diffusion.sampler import Step
 from distillery.diffusion.schedule import Schedule, training_scheduler
-from distillery.diffusion.training import new_transformer, train_generator
+from distillery.diffusion.training import InMemory, new_transformer, train_generator
 from distillery.guidance.score import Scorer
 from distillery.job import Job
 from distillery.resume import Resume
@@ -253,9 +253,9 @@ def build_world(folder: Path) -> World:
     dit = train_generator(
         new_transformer(0, classes=len(CLASSES), channels=4, size=8, layers=2, heads=2, head_dim=16, patch_size=2),
         training_scheduler(),
-        mean,
-        std,
+        InMemory(mean, std),
         of,
+        torch.arange(len(CLASSES)),
         steps=500,
         batch_size=64,
         learning_rate=4e-3,

@@ -15,9 +15,21 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
 
+from distillery.data.identity import same_class
 from distillery.data.settings import Dataset
 from distillery.data.sources import class_names, class_sizes
-from distillery.diffusion.settings import Autoencoder, Generator
+from distillery.diffusion.folders import WeightsError, check_stated, stated_config
+from distillery.diffusion.settings import (
+    AnyAutoencoder,
+    AnyGenerator,
+    Autoencoder,
+    FinetunedGenerator,
+    Generator,
+    Latents,
+    Pretrained,
+    PretrainedAutoencoder,
+    PretrainedGenerator,
+)
 from distillery.guidance.settings import Calibration, Deviation, Learnability
 from distillery.selection.settings import Full, Herding, KCenter, Random
 from distillery.settings import Block, Count, Fraction, Name
@@ -101,8 +113,12 @@ class Experiment(Block):
         [0], min_length=1, description="The whole experiment but the data is repeated for each; tables join them."
     )
     dataset: Dataset
-    autoencoder: Autoencoder = Autoencoder()
-    generators: dict[Name, Generator]
+    autoencoder: AnyAutoencoder = Autoencoder()
+    guidance_autoencoder: PretrainedAutoencoder | None = Field(
+        None, description="A small one for the same latents, which guidances decode with; none: the one that renders."
+    )
+    latents: Latents = Latents()
+    generators: dict[Name, AnyGenerator]
     references: dict[Name, Reference] = Field({})
     methods: dict[Name, Method] = Field(min_length=1)
     ipc: list[Count] = Field(min_length=1, description="Images per class.")
@@ -150,6 +166,11 @@ class Experiment(Block):
     def run(self, seed: int) -> str:
         """The place of a seed's run in the results."""
         return "" if seed == self.seeds[0] else f"seed-{seed}/"
+
+    def base_of(self, generator: str) -> AnyGenerator:
+        """The generator that a fine-tuned one starts from in the end; any other one is its own."""
+        found = self.generators[generator]
+        return self.base_of(found.base) if isinstance(found, FinetunedGenerator) else found
 
     def stream(self, method: str) -> str:
         """The name of the stream that a generating method draws from."""
@@ -303,6 +324,7 @@ def _contradictions(experiment: Experiment) -> Iterator[str]:
     yield from _twice("seeds", experiment.seeds)
     yield from _twice("ipc", experiment.ipc)
     yield from _twice("evaluation.networks", experiment.evaluation.networks)
+    yield from _contradictions_of_generators(experiment)
     if known:
         yield from _contradictions_of_sides(experiment)
         yield from _contradictions_of_protocols(experiment)
@@ -341,7 +363,7 @@ def _contradictions_of_data(dataset: Dataset, known: list[str]) -> Iterator[str]
     elif dataset.holdout is not None:
         yield "dataset.holdout: the source has test images of its own; leave out one of the two"
     for wanted in dataset.classes or []:
-        if known and wanted not in known:
+        if known and same_class(wanted, known) is None:
             close = difflib.get_close_matches(wanted, known, n=3)
             shown = f"close: {', '.join(close)}" if close else f"there are: {', '.join(known[:20])}"
             yield f"dataset.classes: no class {wanted!r} in the data; {shown}"
@@ -352,27 +374,28 @@ def _contradictions_of_data(dataset: Dataset, known: list[str]) -> Iterator[str]
 
 def _contradictions_of_sides(experiment: Experiment) -> Iterator[str]:
     """Whether images halve as often as autoencoder and networks want, and latents fall into patches."""
-    side, autoencoder = experiment.dataset.resolution, experiment.autoencoder
-    factor = 2 ** (len(autoencoder.block_out_channels) - 1)
-    if experiment.generators and side % factor:
-        yield (
-            f"autoencoder.block_out_channels: {len(autoencoder.block_out_channels)} blocks halve the side "
-            f"{len(autoencoder.block_out_channels) - 1} times, but dataset.resolution is {side}; "
-            f"allowed: a multiple of {factor}"
-        )
+    side = experiment.dataset.resolution
+    factor, channels, halving = _latents_of(experiment)
+    if experiment.generators and factor is not None and side % factor:
+        yield f"{halving}, but dataset.resolution is {side}; allowed: a multiple of {factor}"
         return
     for name, generator in experiment.generators.items():
-        key, latent = f"generators.{name}", side // factor
-        if latent % generator.patch_size:
-            yield f"{key}.patch_size: {generator.patch_size} does not divide the {latent} x {latent} latents"
-        width = generator.num_attention_heads * generator.attention_head_dim
-        if width % 4:
-            yield (
-                f"{key}.attention_head_dim: {generator.num_attention_heads} heads of {generator.attention_head_dim} "
-                f"make {width} channels; allowed: a multiple of 4, for sines and cosines of rows and columns"
-            )
-        guided, channels = generator.sampling.cfg_channels, autoencoder.latent_channels
-        if guided != "all" and guided > channels:
+        key = f"generators.{name}"
+        if isinstance(generator, Generator):
+            width = generator.num_attention_heads * generator.attention_head_dim
+            if factor is not None and (side // factor) % generator.patch_size:
+                latent = side // factor
+                yield f"{key}.patch_size: {generator.patch_size} does not divide the {latent} x {latent} latents"
+            if width % 4:
+                yield (
+                    f"{key}.attention_head_dim: {generator.num_attention_heads} heads of "
+                    f"{generator.attention_head_dim} make {width} channels; allowed: a multiple of 4, for sines and "
+                    "cosines of rows and columns"
+                )
+        if isinstance(generator, PretrainedGenerator) and factor is not None:
+            yield from _contradictions_of_shape(key, generator, channels, side, factor)
+        guided = generator.sampling.cfg_channels
+        if channels is not None and guided != "all" and guided > channels:
             yield f"{key}.sampling.cfg_channels: {guided} of {channels} channels; allowed: 1 to {channels}, or all"
     for key, network, protocol in _networks(experiment):
         size = protocol.side(experiment.classes)
@@ -380,6 +403,89 @@ def _contradictions_of_sides(experiment: Experiment) -> Iterator[str]:
             where = f"the size of protocol {protocol.label}" if size else "dataset.resolution"
             seen = size or side
             yield f"{key}: {why}, but {where} is {seen}"
+
+
+def _contradictions_of_shape(
+    key: str, generator: PretrainedGenerator, channels: int | None, side: int, factor: int
+) -> Iterator[str]:
+    """Whether a pretrained generator, where it is on this machine, makes latents of the autoencoder's shape."""
+    try:
+        config = stated_config(generator, "transformer")
+        takes = (int(config["in_channels"]), int(config["sample_size"]))
+    except (WeightsError, KeyError, TypeError, ValueError):
+        return
+    if takes != (channels, side // factor):
+        yield (
+            f"{key}.weights: {generator.weights} takes latents of {takes[0]} x {takes[1]} x {takes[1]}, and the "
+            f"autoencoder gives {channels} x {side // factor} x {side // factor} at dataset.resolution {side}; "
+            f"allowed: dataset.resolution {takes[1] * factor} and an autoencoder of {takes[0]} latent channels"
+        )
+
+
+def _latents_of(experiment: Experiment) -> tuple[int | None, int | None, str]:
+    """By how much latents are smaller than images, how many channels they have, and why; None: nobody knows yet."""
+    block = experiment.autoencoder
+    if isinstance(block, Autoencoder):
+        blocks = len(block.block_out_channels)
+        why = f"autoencoder.block_out_channels: {blocks} blocks halve the side {blocks - 1} times"
+        return 2 ** (blocks - 1), block.latent_channels, why
+    try:
+        config = stated_config(block, "")
+        halvings = len(config.get("encoder_block_out_channels") or config["block_out_channels"]) - 1
+        channels = int(config.get("vq_embed_dim") or config["latent_channels"])
+    except (WeightsError, KeyError, TypeError, ValueError):
+        return None, None, ""
+    return 2**halvings, channels, f"autoencoder.weights: {block.weights} halves the side {halvings} times"
+
+
+def _contradictions_of_generators(experiment: Experiment) -> Iterator[str]:
+    """Whether weights are there and whole, fine-tuning has a base, and training what it asks for."""
+    blocks: dict[str, Pretrained | None] = {"guidance_autoencoder": experiment.guidance_autoencoder}
+    if isinstance(experiment.autoencoder, PretrainedAutoencoder):
+        blocks["autoencoder"] = experiment.autoencoder
+    blocks |= {
+        f"generators.{name}": g for name, g in experiment.generators.items() if isinstance(g, PretrainedGenerator)
+    }
+    for key, block in blocks.items():
+        if block is not None:
+            parts = ("transformer",) if isinstance(block, PretrainedGenerator) else ("",)
+            try:
+                check_stated(block, parts)
+            except WeightsError as error:
+                yield f"{key}.weights: {error}"
+    term = experiment.autoencoder.perceptual if isinstance(experiment.autoencoder, Autoencoder) else None
+    if term is not None and term.reference not in experiment.references:
+        there = ", ".join(experiment.references) or "none"
+        yield f"autoencoder.perceptual.reference: no reference {term.reference!r}; references: {there}"
+    for name, generator in experiment.generators.items():
+        if isinstance(generator, PretrainedGenerator):
+            continue
+        key = f"generators.{name}"
+        if generator.flip and not experiment.latents.mirrored:
+            yield f"{key}.flip: there are no mirrors; set latents.mirrored: true"
+        pieces = generator.processes * generator.accumulate
+        if generator.batch_size % pieces:
+            yield (
+                f"{key}.batch_size: {generator.batch_size} images for {generator.processes} processes of "
+                f"{generator.accumulate} passes each; allowed: a multiple of {pieces}"
+            )
+        if isinstance(generator, FinetunedGenerator):
+            yield from _contradictions_of_finetuning(experiment, name, generator)
+
+
+def _contradictions_of_finetuning(experiment: Experiment, name: str, generator: FinetunedGenerator) -> Iterator[str]:
+    seen = [name]
+    at: AnyGenerator = generator
+    while isinstance(at, FinetunedGenerator):
+        if at.base not in experiment.generators:
+            others = ", ".join(other for other in experiment.generators if other != name) or "none"
+            yield f"generators.{seen[-1]}.base: no generator {at.base!r}; generators: {others}"
+            return
+        if at.base in seen:
+            yield f"generators.{name}.base: {' -> '.join([*seen, at.base])} ends nowhere"
+            return
+        seen.append(at.base)
+        at = experiment.generators[at.base]
 
 
 def _networks(experiment: Experiment) -> Iterator[tuple[str, str, Protocol]]:
@@ -446,7 +552,8 @@ def _contradictions_of_sizes(experiment: Experiment) -> Iterator[str]:
         return
     sizes = class_sizes(experiment.dataset.source)
     holdout = experiment.dataset.holdout
-    for name in experiment.dataset.classes or sizes:
+    there = list(sizes)
+    for name in [same_class(name, there) or name for name in experiment.dataset.classes or there]:
         size = sizes.get(name, 0)
         if holdout is not None:
             size -= min(max(int(size * holdout.fraction + 0.5), 1), max(size - 1, 0))

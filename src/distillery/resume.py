@@ -28,6 +28,11 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 _requested: list[int] = []
 
 
+def stop_requested() -> bool:
+    """Whether a signal has asked this process to stop."""
+    return bool(_requested)
+
+
 def stop_on_signals() -> None:
     """Turn the signals that end a job into a request, which the next checkpoint answers by saving first."""
 

@@ -14,6 +14,7 @@ from distillery import experiment as experiments
 from distillery import slurm
 from distillery.data.sources import input_files, listing_digest
 from distillery.devices import visible_cards
+from distillery.diffusion.folders import files_here
 from distillery.provenance import code_digests
 from distillery.settings import canonical
 
@@ -35,6 +36,15 @@ KINDS = {
     kind: [name for name, method in EXPERIMENT.methods.items() if method.kind == kind]
     for kind in ("lgd", "plain", *experiments.REAL, "full")
 }
+GENERATORS = {
+    kind: [name for name, block in EXPERIMENT.generators.items() if block.kind == kind]
+    for kind in ("train", "pretrained", "finetune")
+}
+OPENED = [
+    block
+    for block in ("autoencoder", "guidance_autoencoder")
+    if getattr(getattr(EXPERIMENT, block), "kind", None) == "pretrained"
+]
 PROTOCOLS = [protocol.label for protocol in EXPERIMENT.evaluation.protocols]
 
 
@@ -43,8 +53,12 @@ def one_of(names):
     return "|".join(map(re.escape, names)) or "(?!)"
 
 
+ANY_RUN = r"(seed-\d+/)?"
+TRAINED_RUN = one_of([]) if "autoencoder" in OPENED else ANY_RUN
+
+
 wildcard_constraints:
-    run=r"(seed-\d+/)?",
+    run=ANY_RUN,
     method=one_of(EXPERIMENT.methods),
     lgd=one_of(KINDS["lgd"]),
     plain=one_of(KINDS["plain"]),
@@ -55,6 +69,7 @@ wildcard_constraints:
     protocol=one_of(PROTOCOLS),
     k=r"[1-9]\d*",
     ipc=r"[1-9]\d*|full",
+    opened=one_of(OPENED),
     shard=r"\d+",
 
 
@@ -147,8 +162,8 @@ def code(stage):
 
 
 AUTOENCODER = [
-    "<results>/{run}autoencoder/config.json",
-    "<results>/{run}autoencoder/diffusion_pytorch_model.safetensors",
+    "<results>/{run}{block}/config.json",
+    "<results>/{run}{block}/diffusion_pytorch_model.safetensors",
 ]
 GENERATOR = [
     "<results>/{run}generators/{generator}/model_index.json",
@@ -177,12 +192,95 @@ def method_name(wildcards):
     )
 
 
+def autoencoder_run(wildcards):
+    """The place of the run that the autoencoder and its latents belong to: one that is opened is the same for all."""
+    return wildcards.run if EXPERIMENT.autoencoder.kind == "train" else ""
+
+
+def autoencoder_of(wildcards):
+    """The files of the autoencoder."""
+    return [
+        file.format(run=autoencoder_run(wildcards), block="autoencoder")
+        for file in AUTOENCODER
+    ]
+
+
+def guidance_autoencoder_of(wildcards):
+    """The files of the autoencoder that guidances decode with, where it is another one."""
+    opened = EXPERIMENT.guidance_autoencoder is not None
+    return [
+        file.format(run="", block="guidance_autoencoder")
+        for file in AUTOENCODER
+        if opened
+    ]
+
+
+def perceptual_reference(wildcards):
+    """The network that the autoencoder's perceptual term asks."""
+    term = EXPERIMENT.autoencoder.perceptual
+    return (
+        [f"<results>/{wildcards.run}reference/{term.reference}.safetensors"]
+        if term
+        else []
+    )
+
+
+def latents_of(wildcards):
+    """The files of the latents."""
+    return [
+        f"<results>/{autoencoder_run(wildcards)}latents/train-{shard}.safetensors"
+        for shard in range(EXPERIMENT.latents.shards)
+    ]
+
+
+def generator_files(wildcards, name):
+    """The files of a generator: one that is opened is the same for all runs."""
+    run = "" if EXPERIMENT.generators[name].kind == "pretrained" else wildcards.run
+    return [file.format(run=run, generator=name) for file in GENERATOR]
+
+
 def generator_of(wildcards):
     """The files of the generator of a method."""
-    method = EXPERIMENT.methods[method_name(wildcards)]
+    return generator_files(
+        wildcards, EXPERIMENT.methods[method_name(wildcards)].generator
+    )
+
+
+def base_of(wildcards):
+    """The files of the generator that a fine-tuned one starts from."""
+    return generator_files(wildcards, EXPERIMENT.generators[wildcards.generator].base)
+
+
+def cards_of(wildcards):
+    """The cards of a training: one for each process that shares it."""
+    return EXPERIMENT.generators[wildcards.generator].processes
+
+
+def weights_of(block):
+    """The files of weights in a folder that the experiment names; a name on the hub has none here."""
+
+    def of(wildcards):
+        named = (
+            EXPERIMENT.generators[wildcards.generator]
+            if block == "generators"
+            else getattr(EXPERIMENT, wildcards.opened)
+        )
+        return files_here(named.weights, named.subfolder)
+
+    return of
+
+
+def all_references(wildcards):
+    """Every reference of a run, by name."""
     return [
-        file.format(run=wildcards.run, generator=method.generator) for file in GENERATOR
+        f"<results>/{wildcards.run}reference/{name}.safetensors"
+        for name in sorted(EXPERIMENT.references)
     ]
+
+
+def all_reconstructions(wildcards):
+    """What the autoencoder of every run keeps of the test images."""
+    return [f"<results>/{run}analysis/autoencoder.parquet" for run in RUNS]
 
 
 def reference_of(wildcards):
@@ -417,6 +515,8 @@ def distilled_sets():
 def tables():
     """The tables that the experiment asks for."""
     names = ["accuracy", "statistics"]
+    if EXPERIMENT.generators:
+        names.append("autoencoder")
     if KINDS["lgd"]:
         names.append("increments")
     if EXPERIMENT.analysis.published:

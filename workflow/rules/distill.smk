@@ -11,7 +11,8 @@ rule generate_increment:
     input:
         data="<results>/data/train.parquet",
         generator=generator_of,
-        autoencoder=AUTOENCODER,
+        autoencoder=autoencoder_of,
+        guidance_autoencoder=guidance_autoencoder_of,
         previous=increments_before,
         student=student_before,
         reference=reference_after_first,
@@ -40,6 +41,7 @@ rule generate_increment:
         " --data {input.data:q}"
         " --generator {input.generator:q}"
         " --autoencoder {input.autoencoder:q}"
+        " --guidance-autoencoder {input.guidance_autoencoder:q}"
         " --previous {input.previous:q}"
         " --student {input.student:q}"
         " --reference {input.reference:q}"
@@ -125,7 +127,8 @@ rule calibrate_guidance:
     input:
         data="<results>/data/train.parquet",
         generator=generator_of,
-        autoencoder=AUTOENCODER,
+        autoencoder=autoencoder_of,
+        guidance_autoencoder=guidance_autoencoder_of,
         increment="<results>/{run}distilled/{lgd}/increment-1/images.parquet",
         student="<results>/{run}distilled/{lgd}/increment-1/student.safetensors",
         reference=reference_of,
@@ -155,6 +158,7 @@ rule calibrate_guidance:
         " --data {input.data:q}"
         " --generator {input.generator:q}"
         " --autoencoder {input.autoencoder:q}"
+        " --guidance-autoencoder {input.guidance_autoencoder:q}"
         " --increment {input.increment:q}"
         " --student {input.student:q}"
         " --reference {input.reference:q}"
@@ -171,7 +175,7 @@ rule sample:
     input:
         data="<results>/data/train.parquet",
         generator=generator_of,
-        autoencoder=AUTOENCODER,
+        autoencoder=autoencoder_of,
     output:
         images="<results>/{run}distilled/{plain}/sampled-{ipc}-{shard}.parquet",
     log:

@@ -25,7 +25,16 @@ import pyarrow.parquet as pq
 from distillery.artifacts import Provenance, image_schema, replacing, write_table
 from distillery.data.fit import Unusable, fit_image, in_words
 from distillery.data.settings import Dataset
-from distillery.data.sources import Record, SourceError, Split, class_list, count, has_test_split, records
+from distillery.data.sources import (
+    Record,
+    SourceError,
+    Split,
+    check_digests,
+    class_list,
+    count,
+    has_test_split,
+    records,
+)
 from distillery.job import BadInput
 from distillery.progress import Progress
 
@@ -208,6 +217,7 @@ def ingest_images(
     """
     try:
         classes = class_list(dataset)
+        check_digests(dataset.source)
         _check_split(dataset)
         splits: list[Split] = ["train", "test"] if has_test_split(dataset.source) else ["train"]
         found: dict[Split, list[_Entry]] = {}

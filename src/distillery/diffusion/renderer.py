@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from distillery.artifacts import read_json
+from distillery.data.identity import UnknownClass, conditions
 from distillery.data.pixels import to_bytes
 from distillery.diffusion.autoencoder import Codec
 from distillery.diffusion.denoiser import Denoiser, load_generator
@@ -27,6 +28,7 @@ class Renderer:
     Attributes:
         size: side of a latent.
         batch_size: most images in one pass; halved when the device runs out of memory.
+        guidance_codec: the autoencoder that guidances decode with; none: the one that renders.
     """
 
     denoiser: Denoiser
@@ -35,6 +37,7 @@ class Renderer:
     size: int
     batch_size: int
     device: torch.device
+    guidance_codec: Codec | None = None
 
     @property
     def latent_numbers(self) -> int:
@@ -83,18 +86,41 @@ def load_renderer(
     cfg_channels: int | Literal["all"],
     batch_size: int,
     device: torch.device,
+    guidance_autoencoder: Path | None = None,
 ) -> Renderer:
-    """Open a generator and the autoencoder that decodes for it, both in the layout of `save_pretrained`."""
+    """Open a generator and the autoencoders that decode for it, all in the layout of `save_pretrained`.
+
+    Raises:
+        BadInput: they do not belong together.
+    """
     codec = Codec.load(autoencoder).to(device)
     transformer, scheduler = load_generator(generator)
-    denoiser = Denoiser(transformer, guidance_scale, cfg_channels).to(device)
+    trained_on = read_json(generator / "model_index.json", "train_generator").get("_autoencoder")
+    if trained_on and trained_on != codec.digest:
+        raise BadInput(
+            f"{autoencoder}: not the autoencoder that {generator} was trained with ({codec.digest}, not {trained_on})"
+        )
+    if transformer.config.in_channels != codec.channels:
+        raise BadInput(
+            f"{generator}: makes latents of {transformer.config.in_channels} channels, and {autoencoder} has "
+            f"{codec.channels}; take the autoencoder that it was trained with"
+        )
+    denoiser = Denoiser(transformer, guidance_scale, cfg_channels, scheduler).to(device)
     size = codec.latent_size(resolution)
     if transformer.config.sample_size != size:
         raise BadInput(
             f"{generator}: makes latents of side {transformer.config.sample_size}, but images of {resolution} px "
             f"have latents of side {size}"
         )
-    return Renderer(denoiser, codec, Schedule(scheduler, steps), size, batch_size, device)
+    small = None
+    if guidance_autoencoder is not None:
+        small = Codec.load(guidance_autoencoder, "open_autoencoder").to(device)
+        if (small.channels, small.factor) != (codec.channels, codec.factor):
+            raise BadInput(
+                f"guidance_autoencoder: latents of {small.channels} channels and 1/{small.factor} of the side, but "
+                f"those of the autoencoder have {codec.channels} and 1/{codec.factor}; take one for the same latents"
+            )
+    return Renderer(denoiser, codec, Schedule(scheduler, steps), size, batch_size, device, small)
 
 
 def class_conditions(generator: Path, classes: Sequence[str]) -> dict[int, int]:
@@ -104,10 +130,10 @@ def class_conditions(generator: Path, classes: Sequence[str]) -> dict[int, int]:
         BadInput: the generator does not know a class.
     """
     known = read_json(generator / "model_index.json", "train_generator")["id2label"]
-    index = {name: int(number) for number, name in known.items()}
-    for name in classes:
-        if name not in index:
-            raise BadInput(
-                f"{generator}: the generator knows no class {name!r}; it knows {', '.join(list(index)[:20])}"
-            )
-    return {label: index[name] for label, name in enumerate(classes)}
+    try:
+        return conditions(known, classes)
+    except UnknownClass as missing:
+        raise BadInput(
+            f"{generator}: the generator knows no class {missing}; it knows {', '.join(list(known.values())[:20])}. "
+            "Name the classes as it does, or fine-tune it on them (kind: finetune, unknown_classes: new_row)"
+        ) from missing

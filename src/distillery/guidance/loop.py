@@ -97,7 +97,7 @@ class LoopGuidance:
             guidances.append(
                 LearnabilityGuidance(
                     scorer,
-                    self.renderer.codec,
+                    self.renderer.guidance_codec or self.renderer.codec,
                     strength=strength,
                     first=_range(steered)[0],
                     last=_range(steered)[1],

@@ -63,6 +63,7 @@ def run(
     data: Input,
     generator: list[Input],
     autoencoder: list[Input],
+    guidance_autoencoder: list[Input] | None = None,
     increment: Input,
     student: Input,
     reference: Input,
@@ -90,6 +91,7 @@ def run(
         resolution=settings.resolution,
         **settings.sampling.model_dump(),
         device=job.device,
+        guidance_autoencoder=guidance_autoencoder[0].parent if guidance_autoencoder else None,
     )
     seed_images = read_images(increment, "select_increment")
     classes = seed_images.classes

@@ -64,6 +64,7 @@ def run(
     data: Input,
     generator: list[Input],
     autoencoder: list[Input],
+    guidance_autoencoder: list[Input] | None = None,
     previous: list[Input] | None = None,
     student: Input | None = None,
     reference: Input | None = None,
@@ -93,6 +94,7 @@ def run(
         resolution=settings.resolution,
         **settings.sampling.model_dump(),
         device=job.device,
+        guidance_autoencoder=guidance_autoencoder[0].parent if guidance_autoencoder else None,
     )
     if seed_images is not None:
         encoded = encode_seed(read_images(seed_images, "collect"), labels, size, renderer.codec, job.device)

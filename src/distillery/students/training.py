@@ -21,6 +21,7 @@ from torch.func import functional_call, stack_module_state, vmap
 from torch.nn import functional as F
 
 from distillery.data.pixels import to_unit
+from distillery.data.reading import ImageTable
 from distillery.progress import Progress, count_images
 from distillery.resume import Resume
 from distillery.streams import Key, stream
@@ -459,6 +460,15 @@ def logits_of(classifier: Classifier, pixels: Tensor, batch_size: int = 512) -> 
     logits = torch.cat([classifier(to_unit(batch.to(device))).float() for batch in pixels.split(batch_size)])
     classifier.train(training)
     return logits
+
+
+def accuracy_of_table(classifier: Classifier, table: ImageTable, batch_size: int = 256) -> float:
+    """Top-1 accuracy in percent on an image table, which may be larger than the memory."""
+    right = sum(
+        int((logits_of(classifier, pixels).argmax(1).cpu() == labels).sum())
+        for pixels, labels in table.batches(batch_size)
+    )
+    return 100 * (right / len(table))
 
 
 def accuracy(classifier: Classifier, pixels: Tensor, labels: Tensor) -> float:
