@@ -27,6 +27,7 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 
 _requested: list[int] = []
 
+
 def stop_on_signals() -> None:
     """Turn the signals that end a job into a request, which the next checkpoint answers by saving first."""
 

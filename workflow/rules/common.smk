@@ -33,7 +33,7 @@ RUNS = [EXPERIMENT.run(seed) for seed in EXPERIMENT.seeds]
 
 KINDS = {
     kind: [name for name, method in EXPERIMENT.methods.items() if method.kind == kind]
-    for kind in ("lgd", "plain", *experiments.REAL, "full")
+    for kind in ("lgd", "plain", *experiments.GUIDED, *experiments.CHOOSING, "full")
 }
 PROTOCOLS = [protocol.label for protocol in EXPERIMENT.evaluation.protocols]
 
@@ -48,14 +48,19 @@ wildcard_constraints:
     method=one_of(EXPERIMENT.methods),
     lgd=one_of(KINDS["lgd"]),
     plain=one_of(KINDS["plain"]),
+    guided=one_of([name for kind in experiments.GUIDED for name in KINDS[kind]]),
+    loop=one_of([*KINDS["lgd"], *KINDS["real_by_learnability"]]),
+    learned=one_of(KINDS["real_by_learnability"]),
     real=one_of([name for kind in experiments.REAL for name in KINDS[kind]]),
     generator=one_of(EXPERIMENT.generators),
     reference=one_of(EXPERIMENT.references),
+    surrogate=one_of(EXPERIMENT.surrogates),
     network=one_of(EXPERIMENT.evaluation.networks),
     protocol=one_of(PROTOCOLS),
     k=r"[1-9]\d*",
     ipc=r"[1-9]\d*|full",
     shard=r"\d+",
+    count=r"[1-9]\d*",
 
 
 # ---- "to resume, run the same command again", after kill -9 too --------------------------------------------------------
@@ -121,6 +126,10 @@ def gigabytes(first):
     return of
 
 
+OF_METHODS = ("method", "lgd", "plain", "guided", "loop", "learned", "real")
+"""The wildcards that hold the name of a method; which one says what kinds a rule is for."""
+
+
 # ---- what a stage is told -------------------------------------------------------------------------------------------------
 
 
@@ -130,7 +139,7 @@ def settings(stage):
 
     def of(wildcards):
         named = {
-            "method" if key in ("lgd", "plain", "real") else key: value
+            "method" if key in OF_METHODS else key: value
             for key, value in wildcards.items()
         }
         return canonical(stage_module.Settings.of(EXPERIMENT, **named))
@@ -170,11 +179,7 @@ def source_listing(wildcards):
 
 def method_name(wildcards):
     """The name of the method of a job, whatever kind of method its rule is for."""
-    return next(
-        wildcards.get(key)
-        for key in ("method", "lgd", "plain", "real")
-        if wildcards.get(key)
-    )
+    return next(wildcards.get(key) for key in OF_METHODS if wildcards.get(key))
 
 
 def generator_of(wildcards):
@@ -186,8 +191,8 @@ def generator_of(wildcards):
 
 
 def reference_of(wildcards):
-    """The reference of an LGD method."""
-    return f"<results>/{wildcards.run}reference/{EXPERIMENT.lgd(method_name(wildcards)).reference}.safetensors"
+    """The reference of a method that works in increments."""
+    return f"<results>/{wildcards.run}reference/{EXPERIMENT.loop(method_name(wildcards)).reference}.safetensors"
 
 
 def judge_of(wildcards):
@@ -227,7 +232,7 @@ def continued_from(wildcards):
     """The student that a `continued` one starts from."""
     return (
         student_before(wildcards)
-        if EXPERIMENT.lgd(wildcards.lgd).student.start == "continued"
+        if EXPERIMENT.loop(method_name(wildcards)).student.start == "continued"
         else []
     )
 
@@ -258,6 +263,45 @@ def seed_images(wildcards):
     ]
 
 
+def modes_of(wildcards):
+    """The modes that a method is drawn to: of its size, or one set for all sizes."""
+    name = method_name(wildcards)
+    first = wildcards.get("k") == "1"
+    if EXPERIMENT.mode(name) is None or first:
+        return []
+    count = EXPERIMENT.modes(name, int(wildcards.get("ipc") or max(EXPERIMENT.ipc)))
+    return [f"<results>/{wildcards.run}distilled/{name}/modes-{count}.safetensors"]
+
+
+def gradients_of(wildcards):
+    """The gradients of the classes that influence compares with."""
+    influence = EXPERIMENT.influence(method_name(wildcards))
+    if influence is None or wildcards.get("k") == "1":
+        return []
+    return [
+        f"<results>/{wildcards.run}surrogates/{influence.surrogate}/gradients.safetensors"
+    ]
+
+
+def checkpoints_of(wildcards):
+    """The states of a surrogate: trained here, or those that the experiment names."""
+    given = EXPERIMENT.surrogates[wildcards.surrogate].checkpoints
+    place = f"<results>/{wildcards.run}surrogates/{wildcards.surrogate}"
+    return given or f"{place}/checkpoints.safetensors"
+
+
+def smaller_shards(wildcards):
+    """The images of the smaller sizes, where a guided method keeps away from what it has."""
+    name = method_name(wildcards)
+    if EXPERIMENT.guided(name).deviation is None or not EXPERIMENT.nested(name):
+        return []
+    return [
+        f"<results>/{wildcards.run}distilled/{name}/sampled-{size}-{wildcards.shard}.parquet"
+        for size in sorted(EXPERIMENT.ipc)
+        if size < int(wildcards.ipc)
+    ]
+
+
 def candidates_of(wildcards):
     """The candidates of all shards."""
     shards = range(EXPERIMENT.lgd(wildcards.lgd).shards)
@@ -280,10 +324,15 @@ def parts_of(wildcards):
     """What the distilled set of a size is collected from: increments, shards, or one selection."""
     method, name = EXPERIMENT.methods[wildcards.method], wildcards.method
     folder = f"<results>/{wildcards.run}distilled/{name}"
-    if method.kind == "lgd":
+    if method.kind in ("lgd", "real_by_learnability"):
         last = -(-int(wildcards.ipc) // method.increment_size)
         return [f"{folder}/increment-{k}/images.parquet" for k in range(1, last + 1)]
-    if method.kind == "plain":
+    if not EXPERIMENT.nested(name):
+        return [
+            f"{folder}/sampled-{wildcards.ipc}-{shard}.parquet"
+            for shard in range(method.shards)
+        ]
+    if method.kind in ("plain", *experiments.GUIDED):
         sizes = [
             size
             for size in sorted(EXPERIMENT.ipc)

@@ -16,6 +16,7 @@ from distillery.diffusion.autoencoder import Codec
 from distillery.diffusion.denoiser import Denoiser, load_generator
 from distillery.diffusion.sampler import Guidance, sample
 from distillery.diffusion.schedule import Schedule
+from distillery.diffusion.solvers import SolverName
 from distillery.job import BadInput
 from distillery.streams import Key
 
@@ -35,6 +36,7 @@ class Renderer:
     size: int
     batch_size: int
     device: torch.device
+    solver: SolverName = "ddpm"
 
     @property
     def latent_numbers(self) -> int:
@@ -42,9 +44,18 @@ class Renderer:
         return self.codec.channels * self.size**2
 
     def render(
-        self, keys: Sequence[Key], labels: Tensor, conditions: Tensor, guidances: Sequence[Guidance] = ()
+        self,
+        keys: Sequence[Key],
+        labels: Tensor,
+        conditions: Tensor,
+        guidances: Sequence[Guidance] = (),
+        slots: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Latents (N, C, h, w) fp32 and images (N, C, H, W) uint8, both on the CPU, one per key."""
+        """Latents (N, C, h, w) fp32 and images (N, C, H, W) uint8, both on the CPU, one per key.
+
+        Args:
+            labels, conditions, slots: (N,), as `sample` takes them.
+        """
         latents, pixels, at = [], [], 0
         while at < len(keys):
             rows = slice(at, at + self.batch_size)
@@ -58,6 +69,8 @@ class Renderer:
                     conditions[rows],
                     guidances,
                     device=self.device,
+                    slots=None if slots is None else slots[rows],
+                    solver=self.solver,
                 )
                 with torch.no_grad():
                     images = to_bytes(self.codec.decode(some))
@@ -83,6 +96,7 @@ def load_renderer(
     cfg_channels: int | Literal["all"],
     batch_size: int,
     device: torch.device,
+    solver: SolverName = "ddpm",
 ) -> Renderer:
     """Open a generator and the autoencoder that decodes for it, both in the layout of `save_pretrained`."""
     codec = Codec.load(autoencoder).to(device)
@@ -94,16 +108,21 @@ def load_renderer(
             f"{generator}: makes latents of side {transformer.config.sample_size}, but images of {resolution} px "
             f"have latents of side {size}"
         )
-    return Renderer(denoiser, codec, Schedule(scheduler, steps), size, batch_size, device)
+    return Renderer(denoiser, codec, Schedule(scheduler, steps), size, batch_size, device, solver)
 
 
 def class_conditions(generator: Path, classes: Sequence[str]) -> dict[int, int]:
     """Label -> class index of the generator, by the class names that the generator itself carries.
 
     Raises:
-        BadInput: the generator does not know a class.
+        BadInput: the generator does not know a class, or has no classes at all.
     """
-    known = read_json(generator / "model_index.json", "train_generator")["id2label"]
+    known = read_json(generator / "model_index.json", "train_generator").get("id2label")
+    if not known:
+        raise BadInput(
+            f"{generator}: the generator has no classes (no `id2label` in model_index.json), and every method here "
+            "asks for images of a class; give a class-conditional one"
+        )
     index = {name: int(number) for number, name in known.items()}
     for name in classes:
         if name not in index:

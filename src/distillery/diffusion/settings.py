@@ -25,8 +25,13 @@ class Autoencoder(Block):
 
 
 class Sampling(Block):
-    """Ancestral sampling (DDPM) on respaced steps with classifier-free guidance."""
+    """Sampling on respaced steps with classifier-free guidance."""
 
+    solver: Literal["ddpm", "ddim", "dpm"] = Field(
+        "ddpm",
+        description="`ddpm`: ancestral, as published; `ddim`: without fresh noise; `dpm`: DPM-Solver++ of second order, "
+        "for about 20 steps.",
+    )
     steps: int = Field(50, ge=2, le=1000)
     guidance_scale: Positive = Field(4.0, description="Classifier-free guidance; 1 means none.")
     cfg_channels: Count | Literal["all"] = Field(

@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from distillery.diffusion.denoiser import build_transformer
+from distillery.diffusion.objectives import DiffusionLoss, Objective, TrainingStep
 from distillery.progress import Progress
 from distillery.resume import Resume, pack, unpack
 from distillery.streams import stream
@@ -39,12 +39,14 @@ def train_generator(
     seed: int,
     device: torch.device,
     resume: Resume,
+    objective: Objective | None = None,
 ) -> Any:
     """Train a DiT to predict the noise, with label dropout, warm-up, a cosine schedule and an average of the weights.
 
     Args:
         mean, std: (N, C, H, W), of the scaled latents' posterior.
         labels: (N,) class indices of the generator.
+        objective: what it is trained for; None: the diffusion loss alone.
 
     Returns:
         The transformer with the exponential moving average of its weights.
@@ -53,11 +55,15 @@ def train_generator(
     transformer.eval().requires_grad_(True).to(device)
     average = copy.deepcopy(transformer).requires_grad_(False)
     optimizer = torch.optim.AdamW(transformer.parameters(), learning_rate, weight_decay=0.0, fused=True)
+    objective = objective or DiffusionLoss(scheduler, device)
     abar = scheduler.alphas_cumprod
     null_class = transformer.config.num_embeds_ada_norm
     start = 0
     if found := resume.restore():
         unpack(found[0], {"model": transformer, "average": average}, {"adam": optimizer})
+        objective.restore(
+            {key.removeprefix("objective/"): t for key, t in found[0].items() if key.startswith("objective/")}
+        )
         start = found[1]["step"]
     with Progress("train_generator", steps * batch_size, "image", start * batch_size) as progress:
         for step in range(start, steps):
@@ -73,7 +79,8 @@ def train_generator(
             predicted = transformer(
                 noisy.to(device), timestep=timesteps.to(device), class_labels=conditions.to(device)
             ).sample
-            loss = F.mse_loss(predicted, noise.to(device))
+            seen = (one.to(device) for one in (clean, mean[chosen], noisy, noise, timesteps, labels[chosen]))
+            loss = objective.loss(TrainingStep(*seen, output=predicted))
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate * _factor(step, steps, warmup_steps)
             optimizer.zero_grad(set_to_none=True)
@@ -85,7 +92,10 @@ def train_generator(
             progress.advance(batch_size)
             resume.checkpoint(
                 lambda at=step + 1: (  # type: ignore[misc]
-                    pack({"model": transformer, "average": average}, {"adam": optimizer}),
+                    {
+                        **pack({"model": transformer, "average": average}, {"adam": optimizer}),
+                        **{f"objective/{key}": value for key, value in objective.state().items()},
+                    },
                     {"step": at},
                 )
             )

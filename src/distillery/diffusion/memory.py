@@ -1,0 +1,169 @@
+"""Memories of latents by class, as tensors on the device: cosines with all of them, insertion and eviction in batches.
+
+Nothing here asks the device for a number: every shape is fixed and every choice is a mask, so a step never waits.
+
+Sources: Minimax diffusion (arXiv 2311.15529) keeps the newest latents of a class; self-adaptive memory
+(arXiv 2505.19469) lets the one leave that resembles the others most.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+Policy = Literal["fifo", "max", "min"]
+
+
+class LatentMemory:
+    """At most `size` latents of each class, as unit vectors.
+
+    A class has `size + batch` places, so that a whole batch fits in before anything leaves, and one more that is never
+    valid: what shall not be kept is written there.
+
+    Attributes:
+        units: (classes, places, numbers), fp32.
+        valid: (classes, places) bool.
+        stamps: (classes, places) int64: step * batch + row in the batch, so that no two are equal.
+        gram: (classes, places, places), cosines between the latents of a class, zero on the diagonal.
+        clock: () int64, how many batches came.
+    """
+
+    def __init__(
+        self,
+        classes: int,
+        size: int,
+        batch: int,
+        numbers: int,
+        *,
+        policy: Policy,
+        max_age: int | None = None,
+        device: torch.device,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        """
+        Args:
+            batch: samples of one step.
+            numbers: d, how many numbers one latent has.
+            policy: what leaves a full class: the oldest, or the latent whose summed cosine with the others of its class
+                is the largest or the smallest, one at a time. Ties: the oldest.
+            max_age: latents leave after so many steps; None: they do not.
+
+        Raises:
+            ValueError: no place for a latent.
+        """
+        if size < 1:
+            raise ValueError(f"memory_size: {size}; a memory holds at least one latent per class")
+        places = size + batch + 1
+        self.size, self.batch, self.policy, self.max_age = size, batch, policy, max_age
+        self.units = torch.zeros(classes, places, numbers, device=device, dtype=dtype)
+        self.valid = torch.zeros(classes, places, device=device, dtype=torch.bool)
+        self.stamps = torch.zeros(classes, places, device=device, dtype=torch.int64)
+        self.gram = torch.zeros(classes, places, places, device=device, dtype=dtype)
+        self.clock = torch.zeros((), device=device, dtype=torch.int64)
+        self._classes = torch.arange(classes, device=device)
+
+    def cosines(self, latents: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Cosines of latents with all of their class: (B, places), and which of them count; with gradient.
+
+        Args:
+            latents: (B, …), flattened here.
+            labels: (B,) int64.
+        """
+        found = torch.einsum("bd,bsd->bs", unit(latents).to(self.units.dtype), self.units[labels])
+        return found, self.valid[labels]
+
+    @torch.no_grad()
+    def add(self, latents: Tensor, labels: Tensor, where: Tensor | None = None) -> None:
+        """Append latents to their classes, then evict down to the size.
+
+        Args:
+            latents: (B, …), B at most `batch`.
+            labels: (B,) int64.
+            where: (B,) bool, which of them are kept at all; None: every one.
+
+        Raises:
+            ValueError: more latents than a batch has.
+        """
+        if len(latents) > self.batch:
+            raise ValueError(f"{len(latents)} latents, but the memory has room for {self.batch} in a step")
+        units = unit(latents).to(self.units.dtype)
+        kept = torch.ones_like(labels, dtype=torch.bool) if where is None else where
+        trash = self.valid.shape[1] - 1
+        # The k-th latent of its class goes to the k-th free place of that class.
+        of_class = (labels[:, None] == self._classes) & kept[:, None]
+        rank = (of_class.cumsum(0) - 1).gather(1, labels[:, None])
+        free = ~self.valid
+        free[:, trash] = False
+        place = (free[labels] & (free.cumsum(1)[labels] - 1 == rank)).to(torch.uint8).argmax(1)
+        place = torch.where(kept, place, trash)
+        self.units[labels, place] = units
+        self.valid[labels, place] = kept
+        rows = torch.arange(len(labels), device=labels.device)
+        self.stamps[labels, place] = self.clock * self.batch + rows
+        if self.policy != "fifo":
+            self._extend_gram(units, labels, place)
+        if self.max_age is not None:
+            self.valid &= self.clock - self.stamps // self.batch < self.max_age
+        self.clock += 1
+        for _ in range(len(labels)):
+            self._evict_one()
+
+    def _extend_gram(self, units: Tensor, labels: Tensor, place: Tensor) -> None:
+        """Cosines of new latents with their class, as rows and columns, O(N d) for each."""
+        row = torch.einsum("bd,bsd->bs", units, self.units[labels])
+        self.gram[labels, place] = row
+        self.gram[labels, :, place] = row
+        # Two new ones of a class write their cosine twice, and rounding may tell the two apart.
+        self.gram.copy_(torch.maximum(self.gram, self.gram.transpose(1, 2)))
+        self.gram.diagonal(dim1=1, dim2=2).zero_()
+
+    def _evict_one(self) -> None:
+        """From every class that holds too many, the one that the policy names."""
+        over = self.valid.sum(1) > self.size
+        candidates = self.valid
+        if self.policy != "fifo":
+            score = self.scores() if self.policy == "max" else -self.scores()
+            score = score.masked_fill(~self.valid, -torch.inf)
+            candidates = self.valid & (score == score.amax(1, keepdim=True))
+        oldest = self.stamps.masked_fill(~candidates, torch.iinfo(torch.int64).max).argmin(1)
+        self.valid[self._classes, oldest] &= ~over
+
+    def scores(self) -> Tensor:
+        """v, the summed cosine of each latent with the others of its class: (classes, places).
+
+        Summed anew each time: running sums drift.
+        """
+        return (self.gram * self.valid[:, None, :]).sum(2)
+
+    def statistics(self) -> dict[str, Tensor]:
+        """Means over all valid latents, each (): how many there are, their age in steps, and v per other latent."""
+        count = self.valid.sum()
+        ages = self.clock - 1 - self.stamps // self.batch
+        gram = torch.einsum("csd,ctd->cst", self.units, self.units) * self.valid[:, None, :] * self.valid[:, :, None]
+        pairs = (self.valid.sum(1) * (self.valid.sum(1) - 1)).sum().clamp_min(1)
+        own = gram.diagonal(dim1=1, dim2=2).sum()
+        return {
+            "count": count,
+            "age": (ages * self.valid).sum() / count.clamp_min(1),
+            "cosine": (gram.sum() - own) / pairs,
+        }
+
+    def state(self) -> dict[str, Tensor]:
+        """Everything that the next step depends on; the Gram matrix too, which rounding would not give back."""
+        return {name: getattr(self, name).clone() for name in ("units", "valid", "stamps", "clock", "gram")}
+
+    def restore(self, tensors: dict[str, Tensor]) -> None:
+        """Put back what `state` gave."""
+        for name, value in tensors.items():
+            getattr(self, name).copy_(value)
+
+
+def unit(latents: Tensor) -> Tensor:
+    """Latents (B, …) as unit vectors (B, d) in fp32 or more; a latent of zeros stays one, and has no gradient."""
+    flat = latents.flatten(1)
+    flat = flat if flat.dtype == torch.float64 else flat.float()
+    squares = flat.square().sum(1, keepdim=True)
+    present = squares > 0
+    return torch.where(present, flat / torch.where(present, squares, 1.0).sqrt(), 0.0)

@@ -1,0 +1,51 @@
+"""Discover the modes of each class: where the latents of its training images gather (MGD3)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from distillery.job import BadInput, Input, Job, Output
+from distillery.settings import Block
+
+if TYPE_CHECKING:
+    from distillery.experiment import Experiment
+
+
+class Settings(Block):
+    """What the stage depends on."""
+
+    count: int
+    discovery: Literal["centroid", "nearest", "random"]
+    pool: int | None
+    seed: int
+
+    @classmethod
+    def of(cls, experiment: Experiment, run: str, method: str, count: str) -> Settings:
+        """The part of an experiment that this stage reads."""
+        mode = experiment.mode(method)
+        assert mode is not None
+        return cls(count=int(count), discovery=mode.discovery, pool=mode.pool, seed=mode.seed)
+
+
+def run(settings: Settings, *, latents: Input, modes: Output, job: Job) -> None:
+    """Latents (their means) to one tensor (modes, C, h, w) per class, under the name of the class."""
+    from distillery.artifacts import read_tensors, write_tensors
+    from distillery.guidance.mode import discover_modes
+
+    tensors, about = read_tensors(latents, "encode_latents")
+    mean, labels, side = tensors["mean"], tensors["labels"], tensors["mean"].shape[-1]
+    if settings.pool is not None and settings.pool > side:
+        raise BadInput(f"mode.pool: {settings.pool} is more than the side of the latents, {side}")
+    found = {}
+    for label, name in enumerate(about["classes"]):
+        try:
+            found[name] = discover_modes(
+                mean[labels == label],
+                settings.count,
+                discovery=settings.discovery,
+                pool=settings.pool,
+                seed=settings.seed,
+            )
+        except BadInput as error:
+            raise BadInput(f"class {name!r}: {error}") from None
+    write_tensors(modes, found, job.provenance)
