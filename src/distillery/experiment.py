@@ -18,7 +18,7 @@ from pydantic import Field, ValidationError
 
 from distillery.data.settings import Dataset
 from distillery.data.sources import class_names, class_sizes
-from distillery.diffusion.settings import Autoencoder, Generator
+from distillery.diffusion.settings import SHAPE, Autoencoder, Generator
 from distillery.guidance.settings import (
     IGD,
     MGD3,
@@ -105,10 +105,18 @@ class Published(Block):
     methods: dict[Name, str] = Field(min_length=1, description="Our method -> its published name.")
 
 
+class Coverage(Block):
+    """How much of the real set a distilled one reaches (precision, recall, density, coverage: arXiv 2002.09797)."""
+
+    features: Name = Field(description="The network of `references` whose last hidden layer describes an image.")
+    k: Count = Field(5, description="A ball around an image reaches to its k-th neighbour.")
+
+
 class Analysis(Block):
     """What is measured beside accuracy."""
 
     redundancy: Redundancy = Redundancy()
+    coverage: Coverage | None = Field(None, description="None: not measured.")
     published: Published | None = None
     front: bool = Field(False, description="Accuracy against redundancy over all methods, as a table and a figure.")
 
@@ -161,6 +169,11 @@ class Experiment(Block):
         found = self.methods[method]
         assert isinstance(found, LGD)
         return found
+
+    def shape(self, generator: str) -> dict[str, int]:
+        """Layers and patches of a generator: its own, or those of the one that it goes on from."""
+        found = self.generators[generator]
+        return self.shape(found.from_) if found.from_ else found.shape
 
     def loop(self, method: str) -> LGD | RealByLearnability:
         """A method that works in increments, by its name."""
@@ -336,7 +349,9 @@ def _keys_beside(location: tuple[str | int, ...]) -> list[str]:
     kind: Any = Experiment
     for part in location[:-1]:
         kind = _below(kind, part)
-    return sorted(kind.model_fields) if isinstance(kind, type) and issubclass(kind, Block) else []
+    if not (isinstance(kind, type) and issubclass(kind, Block)):
+        return []
+    return sorted(field.alias or name for name, field in kind.model_fields.items())
 
 
 def _kinds_at(location: tuple[str | int, ...]) -> list[str]:
@@ -376,12 +391,19 @@ def _contradictions(experiment: Experiment) -> Iterator[str]:
     yield from _twice("seeds", experiment.seeds)
     yield from _twice("ipc", experiment.ipc)
     yield from _twice("evaluation.networks", experiment.evaluation.networks)
-    if known:
+    origins = list(_contradictions_of_origins(experiment))
+    yield from origins
+    if known and not origins:
         yield from _contradictions_of_sides(experiment)
-        yield from _contradictions_of_protocols(experiment)
-    classes = len(experiment.dataset.classes or known)
     if known:
+        yield from _contradictions_of_protocols(experiment)
         yield from _contradictions_of_surrogates(experiment, experiment.dataset.classes or known)
+    yield from _contradictions_of_methods(experiment, len(experiment.dataset.classes or known))
+    yield from _contradictions_of_analysis(experiment)
+
+
+def _contradictions_of_methods(experiment: Experiment, classes: int) -> Iterator[str]:
+    """Whether every method has its networks and its generator, and what its kind asks for."""
     for name, method in experiment.methods.items():
         key = f"methods.{name}"
         if isinstance(method, Herding | KCenter) and method.features not in experiment.references:
@@ -401,7 +423,6 @@ def _contradictions(experiment: Experiment) -> Iterator[str]:
                 yield from _contradictions_of_steering(experiment, key, method)
         if 1 < classes < method.shards:
             yield f"{key}.shards: {method.shards} jobs for {classes} classes; allowed: 1 to {classes}"
-    yield from _contradictions_of_analysis(experiment)
 
 
 def _twice(key: str, values: Sequence[object]) -> Iterator[str]:
@@ -430,6 +451,26 @@ def _contradictions_of_data(dataset: Dataset, known: list[str]) -> Iterator[str]
         yield f"dataset.source.train: holds one class, {known[0]!r}; at least two are needed"
 
 
+def _contradictions_of_origins(experiment: Experiment) -> Iterator[str]:
+    """Whether every generator that another one goes on from is there, in the end trained from scratch, and alike."""
+    for name, generator in experiment.generators.items():
+        key, seen, origin = f"generators.{name}", [name], generator.from_
+        while origin is not None and origin in experiment.generators and origin not in seen:
+            seen.append(origin)
+            origin = experiment.generators[origin].from_
+        if origin in seen:
+            yield f"{key}.from: {' goes on from '.join([*seen, str(origin)])}; one of them has to start from scratch"
+            return
+        if origin is not None:
+            others = ", ".join(other for other in experiment.generators if other != name) or "none"
+            yield f"{key}.from: no generator {origin!r}; others: {others}"
+            return
+        for field in SHAPE if generator.from_ else ():
+            own, theirs = getattr(generator, field), getattr(experiment.generators[seen[-1]], field)
+            if field in generator.model_fields_set and own != theirs:
+                yield f"{key}.{field}: {own}, but it goes on from {seen[-1]!r}, which has {theirs}; leave it out"
+
+
 def _contradictions_of_sides(experiment: Experiment) -> Iterator[str]:
     """Whether images halve as often as autoencoder and networks want, and latents fall into patches."""
     side, autoencoder = experiment.dataset.resolution, experiment.autoencoder
@@ -443,6 +484,11 @@ def _contradictions_of_sides(experiment: Experiment) -> Iterator[str]:
         return
     for name, generator in experiment.generators.items():
         key, latent = f"generators.{name}", side // factor
+        guided, channels = generator.sampling.cfg_channels, autoencoder.latent_channels
+        if guided != "all" and guided > channels:
+            yield f"{key}.sampling.cfg_channels: {guided} of {channels} channels; allowed: 1 to {channels}, or all"
+        if generator.from_:  # its layers are those of the other one
+            continue
         if latent % generator.patch_size:
             yield f"{key}.patch_size: {generator.patch_size} does not divide the {latent} x {latent} latents"
         width = generator.num_attention_heads * generator.attention_head_dim
@@ -451,9 +497,6 @@ def _contradictions_of_sides(experiment: Experiment) -> Iterator[str]:
                 f"{key}.attention_head_dim: {generator.num_attention_heads} heads of {generator.attention_head_dim} "
                 f"make {width} channels; allowed: a multiple of 4, for sines and cosines of rows and columns"
             )
-        guided, channels = generator.sampling.cfg_channels, autoencoder.latent_channels
-        if guided != "all" and guided > channels:
-            yield f"{key}.sampling.cfg_channels: {guided} of {channels} channels; allowed: 1 to {channels}, or all"
     for key, network, protocol in _networks(experiment):
         size = protocol.side(experiment.classes)
         if why := refused_side(network, size or side):
@@ -537,8 +580,8 @@ def _contradictions_of_sizes(experiment: Experiment) -> Iterator[str]:
         least = min(sizes, key=lambda one: sizes[one])
         if modes > sizes[least]:
             yield (
-                f"methods.{name}.mode.count: {modes} modes, but class {least!r} has {sizes[least]} training images, and "
-                f"a mode needs one of its own; allowed: 1 to {sizes[least]}"
+                f"methods.{name}.mode.count: {modes} modes, but class {least!r} has {sizes[least]} training images, "
+                f"and a mode needs one of its own; allowed: 1 to {sizes[least]}"
             )
     for name, size in sizes.items() if chosen else ():
         if too_many := [ipc for ipc in experiment.ipc if ipc > size]:
@@ -644,6 +687,10 @@ def _contradictions_of_analysis(experiment: Experiment) -> Iterator[str]:
     for method in dict.fromkeys([*redundancy.methods, *filter(None, [redundancy.baseline])]):
         if method not in experiment.methods:
             yield f"analysis.redundancy: no method {method!r}; methods: {', '.join(experiment.methods)}"
+    coverage = experiment.analysis.coverage
+    if coverage is not None and coverage.features not in experiment.references:
+        there = ", ".join(experiment.references) or "none"
+        yield f"analysis.coverage.features: no reference {coverage.features!r}; references: {there}"
     for method in experiment.analysis.published.methods if experiment.analysis.published else ():
         if method not in experiment.methods:
             yield f"analysis.published.methods: no method {method!r}; methods: {', '.join(experiment.methods)}"

@@ -190,6 +190,16 @@ def generator_of(wildcards):
     ]
 
 
+def origin_of(wildcards):
+    """The files of the generator that another one goes on from."""
+    origin = EXPERIMENT.generators[wildcards.generator].from_
+    return (
+        [file.format(run=wildcards.run, generator=origin) for file in GENERATOR]
+        if origin
+        else []
+    )
+
+
 def reference_of(wildcards):
     """The reference of a method that works in increments."""
     return f"<results>/{wildcards.run}reference/{EXPERIMENT.loop(method_name(wildcards)).reference}.safetensors"
@@ -428,6 +438,29 @@ def all_matrices(wildcards):
     ]
 
 
+def coverage_features(wildcards):
+    """What the network that coverage is measured with sees in the real images."""
+    name = EXPERIMENT.analysis.coverage.features
+    return f"<results>/{wildcards.run}features/{name}.parquet"
+
+
+def coverage_reference(wildcards):
+    """The network that coverage is measured with."""
+    name = EXPERIMENT.analysis.coverage.features
+    return f"<results>/{wildcards.run}reference/{name}.safetensors"
+
+
+def all_coverages(wildcards):
+    """The coverages of every distilled set."""
+    return [
+        f"<results>/{run}analysis/coverage/{method}-{ipc}.parquet"
+        for run in RUNS
+        for method in sorted(EXPERIMENT.methods)
+        for ipc in EXPERIMENT.sizes(method)
+        if ipc != "full"
+    ]
+
+
 def every_increment(wildcards):
     """Every increment of every run and LGD method."""
     return [
@@ -472,6 +505,8 @@ def tables():
         names.append("published")
     if EXPERIMENT.analysis.redundancy.methods:
         names.append("redundancy")
+    if EXPERIMENT.analysis.coverage:
+        names.append("coverage")
     if EXPERIMENT.analysis.front:
         names.append("front")
     return [f"{RESULTS}/tables/{name}.csv" for name in names]

@@ -78,9 +78,10 @@ rule encode_latents:
 
 
 rule train_generator:
-    """Train a class-conditional DiT on the latents."""
+    """Train a class-conditional DiT on the latents, from scratch or on from another one."""
     input:
         latents="<results>/{run}latents/train.safetensors",
+        initial=origin_of,
     output:
         index="<results>/{run}generators/{generator}/model_index.json",
         config="<results>/{run}generators/{generator}/transformer/config.json",
@@ -107,6 +108,7 @@ rule train_generator:
         " --settings {params.settings:q}"
         " --threads 1"
         " --latents {input.latents:q}"
+        " --initial {input.initial:q}"
         " --index {output.index:q}"
         " --config {output.config:q}"
         " --weights {output.weights:q}"

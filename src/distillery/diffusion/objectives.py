@@ -215,8 +215,8 @@ class MemoryObjective:
     representativeness: maximise the cosine with the least similar real latent of the class;
     diversity: minimise the cosine with the most similar earlier prediction of the class.
 
-    A step is compared with the memories as they were before it; then its latents and predictions come in, and each class
-    is brought down to its size. So no sample meets itself, and the first of a class adds nothing.
+    A step is compared with the memories as they were before it; then its latents and predictions come in, and each
+    class is brought down to its size. So no sample meets itself, and the first of a class adds nothing.
     """
 
     def __init__(
@@ -257,9 +257,7 @@ class MemoryObjective:
             found = self._schedule.clean(step.noisy.float(), step.predicted.float(), step.timesteps)
             limit = self._max_timestep
             near = torch.ones_like(step.labels, dtype=torch.bool) if limit is None else step.timesteps <= limit
-            for weight, memory, extreme in zip(
-                self._lambdas, (self.real, self.generated), ("min", "max"), strict=True
-            ):
+            for weight, memory, extreme in zip(self._lambdas, (self.real, self.generated), ("min", "max"), strict=True):
                 if weight:
                     loss = loss + weight * self._term(memory, found, step.labels, near, extreme)
             self.real.add(step.clean if self._real_latent == "sample" else step.mean, step.labels)

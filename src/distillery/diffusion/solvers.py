@@ -1,7 +1,7 @@
 """From one sampling index to the next: ancestral sampling (DDPM), DDIM, and a fast solver of diffusers.
 
 Guidances speak of shifts of the DDPM mean. A solver without a mean takes them as the change of the noise prediction
-that would have shifted the DDPM mean as far: an error of the noise by e moves that mean by -`Schedule.mean_per_noise` e.
+that would have shifted the DDPM mean as far: e more of noise moves that mean by -`Schedule.mean_per_noise` e.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, Protocol
 
-import torch
 from diffusers import DPMSolverMultistepScheduler
 from torch import Tensor
 

@@ -67,8 +67,8 @@ def read_modes(path: Path, classes: Sequence[str]) -> Tensor:
 class ModeGuidance:
     """Draws each image towards the mode of its class and slot: mean + strength * sigma * (m - x0).
 
-    Eq. 6 of arXiv 2505.18963 is printed for the noise; its "+" means towards the mode, and in the noise that is a minus.
-    It needs no gradient, so it costs what plain sampling costs. Slot j takes mode j, modulo their number.
+    Eq. 6 of arXiv 2505.18963 is printed for the noise; its "+" means towards the mode, a minus in the noise. It
+    needs no gradient, so it costs what plain sampling costs. Slot j takes mode j, modulo their number.
     """
 
     rank: ClassVar[int] = 2
