@@ -22,7 +22,6 @@ from typing import Any
 
 import torch
 from diffusers import AutoencoderKL
-from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from distillery.devices import prepare
@@ -61,15 +60,6 @@ GUIDED = {"learnability": 36, "influence": 16, "mode": 24, "deviation": 36}
 """Guided steps of 50 at the published ranges."""
 
 
-class Mixed(Denoiser):
-    """A denoiser that computes in bfloat16, and answers in fp32."""
-
-    def forward(self, noisy: Tensor, timestep: int, conditions: Tensor) -> tuple[Tensor, Tensor | None]:
-        with torch.autocast(noisy.device.type, torch.bfloat16):
-            noise, variance = super().forward(noisy, timestep, conditions)
-        return noise.float(), None if variance is None else variance.float()
-
-
 def world(model: str, device: torch.device, half: bool) -> dict[str, Any]:
     """Models of random weights, and a memory of a few latents per class."""
     about = MODELS[model]
@@ -94,7 +84,7 @@ def world(model: str, device: torch.device, half: bool) -> dict[str, Any]:
     memory = ClassMemory()
     memory.add(torch.randn(100, *shape).to(device), torch.arange(10).repeat(10))
     return {
-        "denoiser": (Mixed if half else Denoiser)(transformer, about["scale"]).to(device),
+        "denoiser": Denoiser(transformer, about["scale"], half=half).to(device),
         "codec": Codec(codec).to(device),
         "networks": [network.eval().requires_grad_(False) for network in networks],
         "memory": memory,

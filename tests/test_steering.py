@@ -30,6 +30,7 @@ from torch.nn import functional as F
 
 from distillery.artifacts import read_images, read_tensors, write_images, write_json, write_tensors
 from distillery.data.pixels import to_unit
+from distillery.diffusion.denoiser import Denoiser
 from distillery.diffusion.renderer import class_conditions
 from distillery.diffusion.sampler import Guidance, sample
 from distillery.diffusion.settings import Sampling
@@ -245,6 +246,15 @@ def test_an_image_comes_to_lie_nearer_to_its_mode_as_the_strength_grows(solver: 
         images = drawn(world, [guidance], solver, denoiser=Exact(abar_of(world)), steps=50)
         far.append(float((images - own).flatten(1).norm(dim=1).mean()))
     assert far == sorted(far, reverse=True) and far[-1] < 0.9 * far[0]
+
+
+def test_a_denoiser_of_half_precision_answers_in_full_and_nearly_the_same(world: World) -> None:
+    step = world.step(5, LABELS, True, steps=STEPS)
+    conditions = world.condition(LABELS)
+    exact, half = (Denoiser(world.transformer, 3.0, half=half)(step.noisy, 500, conditions)[0] for half in (False, True))
+    assert half.dtype == torch.float32
+    assert 0 < float((half - exact).detach().norm() / exact.detach().norm()) < 0.05
+    assert torch.autograd.grad(half.sum(), step.noisy)[0].dtype == torch.float32
 
 
 # ---- modes -----------------------------------------------------------------------------------------------------------

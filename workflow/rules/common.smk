@@ -60,7 +60,7 @@ wildcard_constraints:
     k=r"[1-9]\d*",
     ipc=r"[1-9]\d*|full",
     shard=r"\d+",
-    count=r"[1-9]\d*",
+    modes=r"[1-9]\d*",
 
 
 # ---- "to resume, run the same command again", after kill -9 too --------------------------------------------------------

@@ -222,12 +222,12 @@ rule discover_modes:
     input:
         latents="<results>/{run}latents/train.safetensors",
     output:
-        modes="<results>/{run}distilled/{method}/modes-{count}.safetensors",
+        modes="<results>/{run}distilled/{method}/modes-{modes}.safetensors",
     log:
-        text="<results>/{run}logs/discover_modes-{method}-{count}.log",
-        cost="<results>/{run}cost/{method}/discover_modes-{count}.json",
+        text="<results>/{run}logs/discover_modes-{method}-{modes}.log",
+        cost="<results>/{run}cost/{method}/discover_modes-{modes}.json",
     benchmark:
-        "<results>/{run}benchmarks/discover_modes-{method}-{count}.tsv"
+        "<results>/{run}benchmarks/discover_modes-{method}-{modes}.tsv"
     priority: 10
     conda:
         "../../envs/distillery.yaml"

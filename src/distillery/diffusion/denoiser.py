@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,9 +21,18 @@ class Denoiser(nn.Module):
     """
 
     def __init__(
-        self, transformer: Any, guidance_scale: float = 1.0, cfg_channels: int | Literal["all"] = "all"
+        self,
+        transformer: Any,
+        guidance_scale: float = 1.0,
+        cfg_channels: int | Literal["all"] = "all",
+        half: bool = False,
     ) -> None:
+        """
+        Args:
+            half: the transformer computes in bfloat16; everything around it stays in fp32.
+        """
         super().__init__()
+        self.half = half
         self.transformer = transformer.eval().requires_grad_(False)
         self.guidance_scale, self.cfg_channels = guidance_scale, cfg_channels
         self.channels: int = transformer.config.in_channels
@@ -45,7 +55,9 @@ class Denoiser(nn.Module):
             states = torch.cat([noisy, noisy])
             labels = torch.cat([conditions, torch.full_like(conditions, self.null_class)])
         steps = torch.full((len(states),), timestep, device=noisy.device, dtype=torch.long)
-        output = self.transformer(states, timestep=steps, class_labels=labels).sample
+        with torch.autocast(noisy.device.type, torch.bfloat16) if self.half else nullcontext():
+            output = self.transformer(states, timestep=steps, class_labels=labels).sample
+        output = output.to(noisy.dtype)
         noise, variance = output.split(self.channels, 1) if output.shape[1] > self.channels else (output, None)
         if scale != 1:
             conditional, unconditional = noise.chunk(2)

@@ -97,11 +97,13 @@ def load_renderer(
     batch_size: int,
     device: torch.device,
     solver: SolverName = "ddpm",
+    precision: Literal["auto", "float32", "bfloat16"] = "auto",
 ) -> Renderer:
     """Open a generator and the autoencoder that decodes for it, both in the layout of `save_pretrained`."""
     codec = Codec.load(autoencoder).to(device)
     transformer, scheduler = load_generator(generator)
-    denoiser = Denoiser(transformer, guidance_scale, cfg_channels).to(device)
+    half = precision == "bfloat16" or (precision == "auto" and device.type == "cuda")
+    denoiser = Denoiser(transformer, guidance_scale, cfg_channels, half).to(device)
     size = codec.latent_size(resolution)
     if transformer.config.sample_size != size:
         raise BadInput(

@@ -38,6 +38,9 @@ class Sampling(Block):
         "all", description="Noise channels that classifier-free guidance acts on; the published DiT-XL/2 uses 3."
     )
     batch_size: Count = Field(256, description="Most images in one pass.")
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto", description="Of the denoiser; auto: bfloat16 on a GPU, float32 on a CPU. Guidances are always float32."
+    )
 
 
 Policy = Literal["fifo", "max", "min"]

@@ -20,11 +20,11 @@ class Settings(Block):
     seed: int
 
     @classmethod
-    def of(cls, experiment: Experiment, run: str, method: str, count: str) -> Settings:
+    def of(cls, experiment: Experiment, run: str, method: str, modes: str) -> Settings:
         """The part of an experiment that this stage reads."""
         mode = experiment.mode(method)
         assert mode is not None
-        return cls(count=int(count), discovery=mode.discovery, pool=mode.pool, seed=mode.seed)
+        return cls(count=int(modes), discovery=mode.discovery, pool=mode.pool, seed=mode.seed)
 
 
 def run(settings: Settings, *, latents: Input, modes: Output, job: Job) -> None:
