@@ -15,7 +15,8 @@ import torch
 
 from distillery.devices import prepare
 from distillery.diffusion.denoiser import build_transformer
-from distillery.diffusion.objectives import DiffusionLoss, Objective, TrainingStep, memory_objective
+from distillery.diffusion.losses import DiffusionLoss, Noised, Objective
+from distillery.diffusion.objectives import memory_objective
 from distillery.diffusion.schedule import training_scheduler
 from distillery.streams import stream
 
@@ -55,20 +56,22 @@ def main() -> None:
     labels = torch.randint(CLASSES, (batch,), generator=draws).to(device)
     level = scheduler.alphas_cumprod.to(device)[timesteps].view(-1, 1, 1, 1)
     noisy = level.sqrt() * clean + (1 - level).sqrt() * noise
+    batch_of = Noised(clean, clean, noise, noisy, timesteps, level, labels, labels)
+    plain_loss = DiffusionLoss(scheduler, device)
 
     def step(objective: Objective) -> Callable[[], None]:
         def work() -> None:
             model.zero_grad(set_to_none=True)
             output = model(noisy, timestep=timesteps, class_labels=labels).sample
-            objective.loss(TrainingStep(clean, clean, noisy, noise, timesteps, labels, output)).backward()
+            objective.loss(batch_of.answered(output, "epsilon", 0)).backward()
 
         return work
 
-    plain = seconds_of(step(DiffusionLoss(scheduler, device)), device, arguments.seconds)
+    plain = seconds_of(step(plain_loss), device, arguments.seconds)
     print(f"{arguments.model}, batch {batch}, {device.type}: plain step {1000 * plain:.1f} ms")
     for name, policy in (("minimax", "fifo"), ("memory", "max")):
         objective = memory_objective(
-            scheduler,
+            plain_loss,
             classes=CLASSES,
             batch=batch,
             numbers=clean[0].numel(),

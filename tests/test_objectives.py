@@ -12,16 +12,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 import distillery.resume
+from distillery.diffusion.losses import DiffusionLoss, TrainingStep, VarianceSchedule
 from distillery.diffusion.memory import LatentMemory
-from distillery.diffusion.objectives import (
-    DiffusionLoss,
-    MemoryObjective,
-    TrainingSchedule,
-    TrainingStep,
-    log_likelihood,
-    memory_objective,
-    reduce_extremes,
-)
+from distillery.diffusion.objectives import MemoryObjective, memory_objective, reduce_extremes
 from distillery.diffusion.schedule import training_scheduler
 from distillery.diffusion.training import new_transformer, train_generator
 from distillery.streams import stream
@@ -32,9 +25,13 @@ SHAPE = {"classes": CLASSES, "channels": 4, "size": 8, "layers": 1, "heads": 2, 
 
 
 def step_of(
-    number: int = 0, timesteps: Tensor | None = None, labels: Tensor | None = None, variance: bool = False
+    number: int = 0,
+    timesteps: Tensor | None = None,
+    labels: Tensor | None = None,
+    variance: bool = False,
+    knows: bool = False,
 ) -> TrainingStep:
-    """A step of a model that guesses."""
+    """A step of a model that guesses, or that knows the noise and the least variance."""
     draws = stream("objective", number)
     clean, noise, guess, logits = (torch.randn(BATCH, *LATENT, generator=draws) for _ in range(4))
     drawn = torch.randint(1000, (BATCH,), generator=draws)
@@ -42,8 +39,21 @@ def step_of(
     labels = torch.randint(CLASSES, (BATCH,), generator=draws) if labels is None else labels
     level = SCHEDULER.alphas_cumprod[timesteps].view(-1, 1, 1, 1)
     noisy = level.sqrt() * clean + (1 - level).sqrt() * noise
-    output = (torch.cat([guess, logits], 1) if variance else guess).requires_grad_()
-    return TrainingStep(clean, clean - 0.1, noisy, noise, timesteps, labels, output)
+    if knows:
+        guess, logits = noise, torch.full_like(noise, -1.0)
+    return TrainingStep(
+        clean=clean,
+        mean=clean - 0.1,
+        noise=noise,
+        noisy=noisy,
+        timesteps=timesteps,
+        level=level,
+        labels=labels,
+        conditions=labels,
+        output=(torch.cat([guess, logits], 1) if variance else guess).clone().requires_grad_(),
+        prediction="epsilon",
+        number=number,
+    )
 
 
 def objective(**options: Any) -> MemoryObjective:
@@ -56,7 +66,7 @@ def objective(**options: Any) -> MemoryObjective:
         "lambda_generated": 0.008,
     }
     return memory_objective(
-        SCHEDULER, classes=CLASSES, batch=BATCH, numbers=NUMBERS, device=CPU, **{**defaults, **options}
+        DiffusionLoss(SCHEDULER, CPU), classes=CLASSES, batch=BATCH, numbers=NUMBERS, device=CPU, **{**defaults, **options}
     )
 
 
@@ -65,9 +75,8 @@ def objective(**options: Any) -> MemoryObjective:
 
 @pytest.mark.parametrize(("timestep", "tolerance"), [(0, 1e-5), (500, 1e-4), (999, 2e-2)])
 def test_the_clean_latent_is_that_of_the_noise(timestep: int, tolerance: float) -> None:
-    step = step_of(timesteps=torch.full((BATCH,), timestep))
-    found = TrainingSchedule(SCHEDULER, CPU).clean(step.noisy, step.noise, step.timesteps)
-    torch.testing.assert_close(found, step.clean, rtol=0, atol=tolerance)
+    step = step_of(timesteps=torch.full((BATCH,), timestep), knows=True)
+    torch.testing.assert_close(step.predicted_clean.detach(), step.clean, rtol=0, atol=tolerance)
 
 
 def test_without_a_learned_variance_the_loss_is_the_mean_squared_error_bit_for_bit() -> None:
@@ -84,9 +93,8 @@ def test_the_bound_has_no_gradient_in_the_noise_channels() -> None:
 
 
 def test_the_bound_is_zero_for_the_true_noise_and_the_true_variance() -> None:
-    step, schedule = step_of(timesteps=torch.tensor([1, 10, 200, 500, 900, 999])), TrainingSchedule(SCHEDULER, CPU)
-    logits = torch.full_like(step.noise, -1.0)
-    bound = schedule.variational_bound(step.noise, logits, step.clean, step.noisy, step.timesteps)
+    step = step_of(timesteps=torch.tensor([1, 10, 200, 500, 900, 999]), variance=True, knows=True)
+    bound = VarianceSchedule(SCHEDULER, CPU).bound(step).detach()
     torch.testing.assert_close(bound, torch.zeros(BATCH), rtol=0, atol=2e-5)
 
 
@@ -94,9 +102,7 @@ def test_the_bound_is_the_divergence_of_two_normal_densities() -> None:
     timesteps = torch.tensor([1, 10, 200, 500, 900, 999])
     step = step_of(timesteps=timesteps, variance=True)
     assert step.variance_logits is not None
-    bound = TrainingSchedule(SCHEDULER, CPU).variational_bound(
-        step.predicted.detach(), step.variance_logits, step.clean, step.noisy, timesteps
-    )
+    bound = VarianceSchedule(SCHEDULER, CPU).bound(step)
     betas = SCHEDULER.betas.double()
     abar = (1 - betas).cumprod(0)
     for row, t in enumerate(timesteps.tolist()):
@@ -119,13 +125,18 @@ def test_the_bound_is_the_divergence_of_two_normal_densities() -> None:
 
 
 def test_at_the_last_step_the_bound_is_the_likelihood_of_a_pixel() -> None:
-    values = torch.tensor([-1.0, -0.5, 0.0, 0.9, 1.0])
-    mean, deviation = torch.tensor([-0.9, -0.5, 0.3, 0.8, 0.9]), torch.tensor(0.2)
-    found = log_likelihood(values, mean, deviation.log())
-    normal = torch.distributions.Normal(mean, deviation)
+    step = step_of(timesteps=torch.zeros(BATCH, dtype=torch.long), variance=True)
+    assert step.variance_logits is not None
+    abar, values = SCHEDULER.alphas_cumprod.double(), step.clean.double()
+    betas = 1 - abar[:2] / torch.cat([torch.ones(1).double(), abar[:1]])
+    least = betas[1] * (1 - abar[0]) / (1 - abar[1])
+    share = (step.variance_logits.double() + 1) / 2
+    deviation = torch.exp(0.5 * (share * betas[0].log() + (1 - share) * least.log()))
+    normal = torch.distributions.Normal(step.predicted_clean.double(), deviation)
     above, below = normal.cdf(values + 1 / 255), normal.cdf(values - 1 / 255)
-    exact = torch.where(values < -0.999, above, torch.where(values > 0.999, 1 - below, above - below)).log()
-    torch.testing.assert_close(found, exact, rtol=0, atol=0.05)
+    inside = torch.where(values < -0.999, above, torch.where(values > 0.999, 1 - below, above - below))
+    bits = -inside.clamp_min(1e-12).log().flatten(1).mean(1) / torch.log(torch.tensor(2.0))
+    torch.testing.assert_close(VarianceSchedule(SCHEDULER, CPU).bound(step).double(), bits, rtol=5e-2, atol=0)
 
 
 # ---- the terms -------------------------------------------------------------------------------------------------------
@@ -145,7 +156,7 @@ def test_no_sample_meets_itself() -> None:
     made.loss(step)
     again = made.loss(step) - DiffusionLoss(SCHEDULER, CPU).loss(step)  # now they do, and all others of their class
     cosines = F.cosine_similarity(
-        TrainingSchedule(SCHEDULER, CPU).clean(step.noisy, step.output, step.timesteps).flatten(1)[:, None],
+        step.predicted_clean.flatten(1)[:, None],
         step.clean.flatten(1)[None],
         dim=2,
     )

@@ -608,7 +608,7 @@ def _contradictions_of_steering(experiment: Experiment, key: str, method: LGD | 
     """Whether what steers has its networks, its indices and its latents."""
     steps = experiment.generators[method.generator].sampling.steps
     where = f"the {steps} sampling steps of generators.{method.generator}.sampling.steps"
-    blocks = {"influence": method.influence, "deviation": method.deviation}
+    blocks: dict[str, Influence | Deviation | None] = {"influence": method.influence, "deviation": method.deviation}
     for name, block in blocks.items():
         if block is not None and block.range and block.range[1] >= steps:
             yield f"{key}.{name}.range: {block.range[1]} lies beyond {where}; allowed: 0 to {steps - 1}"

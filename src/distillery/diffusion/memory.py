@@ -107,8 +107,11 @@ class LatentMemory:
         if self.max_age is not None:
             self.valid &= self.clock - self.stamps // self.batch < self.max_age
         self.clock += 1
-        for _ in range(len(labels)):
-            self._evict_one()
+        if self.policy == "fifo":
+            self._keep_newest()
+        else:
+            for _ in range(len(labels)):
+                self._evict_one()
 
     def _extend_gram(self, units: Tensor, labels: Tensor, place: Tensor) -> None:
         """Cosines of new latents with their class, as rows and columns, O(N d) for each."""
@@ -119,14 +122,17 @@ class LatentMemory:
         self.gram.copy_(torch.maximum(self.gram, self.gram.transpose(1, 2)))
         self.gram.diagonal(dim1=1, dim2=2).zero_()
 
+    def _keep_newest(self) -> None:
+        """Of every class the newest latents, as many as it may hold."""
+        newest = self.stamps.masked_fill(~self.valid, -1).topk(self.size, 1).values
+        self.valid &= self.stamps >= newest[:, -1:]
+
     def _evict_one(self) -> None:
-        """From every class that holds too many, the one that the policy names."""
+        """From every class that holds too many, the one that the policy names; the number of calls is fixed."""
         over = self.valid.sum(1) > self.size
-        candidates = self.valid
-        if self.policy != "fifo":
-            score = self.scores() if self.policy == "max" else -self.scores()
-            score = score.masked_fill(~self.valid, -torch.inf)
-            candidates = self.valid & (score == score.amax(1, keepdim=True))
+        score = self.scores() if self.policy == "max" else -self.scores()
+        score = score.masked_fill(~self.valid, -torch.inf)
+        candidates = self.valid & (score == score.amax(1, keepdim=True))
         oldest = self.stamps.masked_fill(~candidates, torch.iinfo(torch.int64).max).argmin(1)
         self.valid[self._classes, oldest] &= ~over
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from distillery.diffusion.denoiser import build_transformer
-from distillery.diffusion.objectives import DiffusionLoss, Objective, TrainingStep
+from distillery.diffusion.losses import DiffusionLoss, Noised, Objective
 from distillery.progress import Progress
 from distillery.resume import Resume, pack, unpack
 from distillery.streams import stream
@@ -75,12 +75,11 @@ def train_generator(
             dropped = torch.rand(batch_size, generator=draws) < label_dropout
             level = abar[timesteps].view(-1, 1, 1, 1)
             noisy = level.sqrt() * clean + (1 - level).sqrt() * noise
-            conditions = torch.where(dropped, null_class, labels[chosen])
-            predicted = transformer(
-                noisy.to(device), timestep=timesteps.to(device), class_labels=conditions.to(device)
-            ).sample
-            seen = (one.to(device) for one in (clean, mean[chosen], noisy, noise, timesteps, labels[chosen]))
-            loss = objective.loss(TrainingStep(*seen, output=predicted))
+            own = labels[chosen]
+            conditions = torch.where(dropped, null_class, own)
+            batch = Noised(clean, mean[chosen], noise, noisy, timesteps, level, own, conditions).to(device)
+            output = transformer(batch.noisy, timestep=batch.timesteps, class_labels=batch.conditions).sample
+            loss = objective.loss(batch.answered(output, "epsilon", step))
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate * _factor(step, steps, warmup_steps)
             optimizer.zero_grad(set_to_none=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from distillery.job import Input, Job, Output
 from distillery.settings import Block
@@ -58,7 +58,7 @@ def run(
     real = read_images(data, "ingest")
     count, first = settings.increment_size, (settings.increment - 1) * settings.increment_size
     labels = range(len(real.classes))
-    columns = {}
+    columns: dict[str, Any] = {}
     if student is None or reference is None:
         orders = [random_order(real, label, count, settings.seed) for label in labels]
     else:

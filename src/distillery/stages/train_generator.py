@@ -44,6 +44,7 @@ def run(
 
     from distillery.artifacts import read_tensors, write_bytes, write_json, write_tensors
     from distillery.diffusion.denoiser import load_generator
+    from distillery.diffusion.losses import DiffusionLoss
     from distillery.diffusion.objectives import memory_objective
     from distillery.diffusion.renderer import class_conditions
     from distillery.diffusion.schedule import training_scheduler
@@ -76,7 +77,7 @@ def run(
     objective = None
     if not isinstance(recipe.objective, PlainLoss):
         objective = memory_objective(
-            noise,
+            DiffusionLoss(noise, job.device),
             classes=transformer.config.num_embeds_ada_norm,
             batch=recipe.batch_size,
             numbers=channels * size**2,
