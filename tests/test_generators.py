@@ -281,7 +281,7 @@ def test_the_generator_stage_writes_what_diffusers_opens(
 
 
 def test_a_generator_goes_on_from_another_and_resumes_with_its_memories(
-    tmp_path: Path, no_request: None, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, no_request: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     mean, std, labels = latents()
     source = tmp_path / "latents.safetensors"
@@ -303,6 +303,7 @@ def test_a_generator_goes_on_from_another_and_resumes_with_its_memories(
     first = list(make(tmp_path / "first").values())
     memory = {"kind": "memory", "memory_size": 2, "lambda_generated": 0.5}
     whole = make(tmp_path / "whole", first, objective=memory)
+    assert "memory of generated latents: " in capsys.readouterr().out
     with stopped_at(2, monkeypatch), pytest.raises(SystemExit):
         make(tmp_path / "halves", first, objective=memory)
     halves = make(tmp_path / "halves", first, objective=memory)

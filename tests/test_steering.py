@@ -241,7 +241,8 @@ def test_a_shift_of_the_mean_is_the_change_of_the_noise_that_makes_it(world: Wor
 def test_an_image_comes_to_lie_nearer_to_its_mode_as_the_strength_grows(solver: SolverName, world: World) -> None:
     modes = latents(8, "modes").view(4, 2, *LATENT)
     own, far = modes[LABELS, SLOTS], []
-    for strength in (0.0, 0.05, 0.1, 0.3):
+    # Without fresh noise nothing is forgotten: shifts add up, and the strongest would take an image past its mode.
+    for strength in (0.0, 0.05, 0.1, 0.3) if solver == "ddpm" else (0.0, 0.02, 0.05, 0.1):
         guidance = ModeGuidance(modes, strength=strength, stop=25)
         images = drawn(world, [guidance], solver, denoiser=Exact(abar_of(world)), steps=50)
         far.append(float((images - own).flatten(1).norm(dim=1).mean()))

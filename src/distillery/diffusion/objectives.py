@@ -123,6 +123,17 @@ class MemoryObjective:
         classes = len(memory.valid)
         return reduce_extremes(cosines, counts & near[:, None], labels, classes, extreme=extreme, **self._options)
 
+    def words(self) -> str:
+        """What the memories hold, for a log: how many latents, their mean age in steps, their mean cosine."""
+        lines = []
+        for name, memory in (("real", self.real), ("generated", self.generated)):
+            found = {key: float(value) for key, value in memory.statistics().items()}
+            lines.append(
+                f"memory of {name} latents: {found['count']:.0f}, {found['age']:.0f} steps old, "
+                f"cosine {found['cosine']:.3f}"
+            )
+        return "\n".join(lines)
+
     def state(self) -> dict[str, Tensor]:
         """Both memories."""
         return self._plain.state() | {

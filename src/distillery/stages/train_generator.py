@@ -101,6 +101,8 @@ def run(
         resume=resume,
         objective=objective,
     )
+    if objective is not None:
+        print(objective.words())
     write_tensors(weights, trained.state_dict(), job.provenance)
     write_bytes(config, trained.to_json_string().encode())
     write_bytes(scheduler, noise.to_json_string().encode())
