@@ -78,4 +78,4 @@ def test_the_table_has_mean_and_spread_over_seeds() -> None:
     assert table["coverage_mean"].tolist() == pytest.approx([10, 50])
     assert table["coverage_std"].tolist()[1] == pytest.approx(100 * np.std([0.4, 0.6], ddof=1))
     text = tables.coverage_markdown(table, 5)
-    assert "50.0 ± 14.1 |      – | 100.0 ± 0.0 | 1.25 ± 0.00 |" in text
+    assert f"50.0 ± 14.1 |      {tables.ABSENT} | 100.0 ± 0.0 | 1.25 ± 0.00 |" in text

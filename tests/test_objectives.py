@@ -66,7 +66,12 @@ def objective(**options: Any) -> MemoryObjective:
         "lambda_generated": 0.008,
     }
     return memory_objective(
-        DiffusionLoss(SCHEDULER, CPU), classes=CLASSES, batch=BATCH, numbers=NUMBERS, device=CPU, **{**defaults, **options}
+        DiffusionLoss(SCHEDULER, CPU),
+        classes=CLASSES,
+        batch=BATCH,
+        numbers=NUMBERS,
+        device=CPU,
+        **{**defaults, **options},
     )
 
 
@@ -102,7 +107,7 @@ def test_the_bound_is_the_divergence_of_two_normal_densities() -> None:
     timesteps = torch.tensor([1, 10, 200, 500, 900, 999])
     step = step_of(timesteps=timesteps, variance=True)
     assert step.variance_logits is not None
-    bound = VarianceSchedule(SCHEDULER, CPU).bound(step)
+    bound = VarianceSchedule(SCHEDULER, CPU).bound(step).detach()
     betas = SCHEDULER.betas.double()
     abar = (1 - betas).cumprod(0)
     for row, t in enumerate(timesteps.tolist()):

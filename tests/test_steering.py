@@ -252,7 +252,9 @@ def test_an_image_comes_to_lie_nearer_to_its_mode_as_the_strength_grows(solver: 
 def test_a_denoiser_of_half_precision_answers_in_full_and_nearly_the_same(world: World) -> None:
     step = world.step(5, LABELS, True, steps=STEPS)
     conditions = world.condition(LABELS)
-    exact, half = (Denoiser(world.transformer, 3.0, half=half)(step.noisy, 500, conditions)[0] for half in (False, True))
+    exact, half = (
+        Denoiser(world.transformer, 3.0, half=half)(step.noisy, 500, conditions)[0] for half in (False, True)
+    )
     assert half.dtype == torch.float32
     assert 0 < float((half - exact).detach().norm() / exact.detach().norm()) < 0.05
     assert torch.autograd.grad(half.sum(), step.noisy)[0].dtype == torch.float32

@@ -32,7 +32,7 @@ class Denoiser(nn.Module):
             half: the transformer computes in bfloat16; everything around it stays in fp32.
         """
         super().__init__()
-        self.half = half
+        self._half = half
         self.transformer = transformer.eval().requires_grad_(False)
         self.guidance_scale, self.cfg_channels = guidance_scale, cfg_channels
         self.channels: int = transformer.config.in_channels
@@ -55,7 +55,7 @@ class Denoiser(nn.Module):
             states = torch.cat([noisy, noisy])
             labels = torch.cat([conditions, torch.full_like(conditions, self.null_class)])
         steps = torch.full((len(states),), timestep, device=noisy.device, dtype=torch.long)
-        with torch.autocast(noisy.device.type, torch.bfloat16) if self.half else nullcontext():
+        with torch.autocast(noisy.device.type, torch.bfloat16) if self._half else nullcontext():
             output = self.transformer(states, timestep=steps, class_labels=labels).sample
         output = output.to(noisy.dtype)
         noise, variance = output.split(self.channels, 1) if output.shape[1] > self.channels else (output, None)
