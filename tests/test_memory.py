@@ -75,16 +75,16 @@ def test_over_400_steps_the_sets_losses_and_gradients_are_those_of_lists(policy:
         latents, labels = step_of(number)
         for extreme in ("min", "max"):
             ours, theirs = latents.clone().requires_grad_(), latents.clone().requires_grad_()
-            cosines, counts = memory.cosines(ours, labels)
-            loss = reduce_extremes(cosines, counts, labels, CLASSES, extreme=extreme)  # type: ignore[arg-type]
+            found, has = memory.extremes(ours, labels, extreme)  # type: ignore[arg-type]
+            loss = reduce_extremes(found, has, labels, CLASSES, extreme=extreme)  # type: ignore[arg-type]
             expected = lists.loss(theirs, labels, extreme)
             torch.testing.assert_close(loss, expected, rtol=0, atol=1e-9)
             if number:
-                (found,) = torch.autograd.grad(loss, ours)
+                (gradient,) = torch.autograd.grad(loss, ours)
                 (wanted,) = (
                     torch.autograd.grad(expected, theirs) if expected.requires_grad else (torch.zeros_like(ours),)
                 )
-                torch.testing.assert_close(found, wanted, rtol=0, atol=1e-9)
+                torch.testing.assert_close(gradient, wanted, rtol=0, atol=1e-9)
         where = None if number % 3 else labels != number % CLASSES
         memory.add(latents, labels, where)
         lists.add(latents, labels, where)
@@ -152,8 +152,8 @@ def test_a_latent_of_zeros_gives_no_nan() -> None:
     latents = torch.zeros(2, NUMBERS, dtype=torch.float64, requires_grad=True)
     labels = torch.tensor([0, 0])
     memory.add(torch.ones(2, NUMBERS, dtype=torch.float64), labels)
-    cosines, counts = memory.cosines(latents, labels)
-    loss = reduce_extremes(cosines, counts, labels, CLASSES, extreme="min")
+    found, has = memory.extremes(latents, labels, "min")
+    loss = reduce_extremes(found, has, labels, CLASSES, extreme="min")
     assert torch.autograd.grad(loss, latents)[0].isfinite().all()
     assert float(loss.detach()) == 1
 
@@ -178,6 +178,17 @@ def test_the_log_tells_count_age_and_likeness() -> None:
     memory.add(torch.ones(1, NUMBERS, dtype=torch.float64), torch.ones(1, dtype=torch.long))
     found = {name: float(value) for name, value in memory.statistics().items()}
     assert found == pytest.approx({"count": 3, "age": 2 / 3, "cosine": 1})
+
+
+def test_many_classes_and_few_give_the_same() -> None:
+    memory = memory_of("fifo")
+    for number in range(5):
+        memory.add(*step_of(number))
+    latents, labels = step_of(9)
+    whole, has = memory.extremes(latents, labels, "max")  # as many samples as classes, or more
+    alone = [memory.extremes(latents[row : row + 1], labels[row : row + 1], "max") for row in range(BATCH)]
+    torch.testing.assert_close(torch.cat([one for one, _ in alone]), whole)
+    assert torch.equal(torch.cat([one for _, one in alone]), has)
 
 
 @pytest.mark.parametrize("size", [0, -1])

@@ -172,8 +172,8 @@ def test_no_sample_meets_itself() -> None:
 
 def uniform(labels: Tensor, **options: Any) -> float:
     """The term of a memory in which every cosine is 0.25."""
-    cosines, counts = torch.full((len(labels), 3), 0.25), torch.ones(len(labels), 3, dtype=torch.bool)
-    return float(reduce_extremes(cosines, counts, labels, CLASSES, **options))
+    found, has = torch.full((len(labels),), 0.25), torch.ones(len(labels), dtype=torch.bool)
+    return float(reduce_extremes(found, has, labels, CLASSES, **options))
 
 
 def test_the_weights_of_classes_sum_to_one() -> None:
@@ -184,28 +184,26 @@ def test_the_weights_of_classes_sum_to_one() -> None:
 
 def test_cumulative_counts_the_first_of_n_classes_n_times_and_the_last_once() -> None:
     labels = torch.tensor([3, 0, 2])
-    cosines = torch.tensor([[0.1], [0.2], [0.4]])  # of classes 3, 0 and 2
-    counts = torch.ones(3, 1, dtype=torch.bool)
-    found = reduce_extremes(cosines, counts, labels, CLASSES, extreme="max", multiplicity="cumulative")
-    assert float(found) == pytest.approx((3 * 0.2 + 2 * 0.4 + 1 * 0.1) / 3)
+    cosines, has = torch.tensor([0.1, 0.2, 0.4]), torch.ones(3, dtype=torch.bool)  # of classes 3, 0 and 2
+    term = reduce_extremes(cosines, has, labels, CLASSES, extreme="max", multiplicity="cumulative")
+    assert float(term) == pytest.approx((3 * 0.2 + 2 * 0.4 + 1 * 0.1) / 3)
 
 
 def test_with_one_sample_per_class_both_reductions_agree() -> None:
     labels = torch.tensor([2, 0, 3])
-    cosines = torch.rand(3, 5, generator=stream("reduction"))
-    counts = torch.rand(3, 5, generator=stream("counts")) > 0.3
+    cosines, has = torch.rand(3, generator=stream("reduction")), torch.tensor([True, False, True])
     for extreme in ("min", "max"):
         one, other = (
-            reduce_extremes(cosines, counts, labels, CLASSES, extreme=extreme, reduction=reduction)  # type: ignore[arg-type]
+            reduce_extremes(cosines, has, labels, CLASSES, extreme=extreme, reduction=reduction)  # type: ignore[arg-type]
             for reduction in ("class_extreme", "sample_mean")
         )
         torch.testing.assert_close(one, other)
 
 
 def test_one_pair_of_a_class_carries_the_gradient() -> None:
-    cosines = torch.rand(4, 5, generator=stream("pairs")).requires_grad_()
-    labels, counts = torch.tensor([1, 1, 1, 2]), torch.ones(4, 5, dtype=torch.bool)
-    reduce_extremes(cosines, counts, labels, CLASSES, extreme="max").backward()
+    cosines = torch.rand(4, generator=stream("pairs")).requires_grad_()
+    labels, has = torch.tensor([1, 1, 1, 2]), torch.ones(4, dtype=torch.bool)
+    reduce_extremes(cosines, has, labels, CLASSES, extreme="max").backward()
     assert cosines.grad is not None
     assert (cosines.grad[:3] != 0).sum() == 1 and (cosines.grad[3:] != 0).sum() == 1
 
@@ -224,8 +222,9 @@ def test_the_real_memory_keeps_the_sample_or_its_mean(kept: str, name: str) -> N
     made = objective(real_latent=kept, memory_size=BATCH)
     step = step_of(labels=torch.zeros(BATCH, dtype=torch.long))
     made.loss(step)
-    cosines, counts = made.real.cosines(getattr(step, name), step.labels)
-    torch.testing.assert_close(cosines.masked_fill(~counts, 0).amax(1), torch.ones(BATCH), rtol=0, atol=1e-6)
+    cosines, has = made.real.extremes(getattr(step, name), step.labels, "max")
+    assert has.all()
+    torch.testing.assert_close(cosines, torch.ones(BATCH), rtol=0, atol=1e-6)
 
 
 def test_cumulative_with_sample_mean_is_refused() -> None:

@@ -64,15 +64,31 @@ class LatentMemory:
         self.clock = torch.zeros((), device=device, dtype=torch.int64)
         self._classes = torch.arange(classes, device=device)
 
-    def cosines(self, latents: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Cosines of latents with all of their class: (B, places), and which of them count; with gradient.
+    def extremes(self, latents: Tensor, labels: Tensor, extreme: Literal["min", "max"]) -> tuple[Tensor, Tensor]:
+        """Of each latent the smallest or the largest cosine with those of its class.
+
+        Which latent that is, is found without a graph; the gradient goes through the one pair that it makes.
 
         Args:
             latents: (B, …), flattened here.
             labels: (B,) int64.
+
+        Returns:
+            The cosines, (B,), of no meaning where the class is empty; and (B,) whether it is not.
         """
-        found = torch.einsum("bd,bsd->bs", unit(latents).to(self.units.dtype), self.units[labels])
-        return found, self.valid[labels]
+        units = unit(latents).to(self.units.dtype)
+        counts = self.valid[labels]
+        with torch.no_grad():
+            if len(self.valid) <= len(labels):  # few classes: one product with all of them spares the copies
+                every = units @ self.units.flatten(0, 1).T
+                rows = torch.arange(len(labels), device=labels.device)
+                found = every.view(len(labels), *self.valid.shape)[rows, labels]
+            else:
+                found = torch.einsum("bd,bsd->bs", units, self.units[labels])
+            void = torch.inf if extreme == "min" else -torch.inf
+            found = found.masked_fill(~counts, void)
+            place = found.argmin(1) if extreme == "min" else found.argmax(1)
+        return (units * self.units[labels, place]).sum(1), counts.any(1)
 
     @torch.no_grad()
     def add(self, latents: Tensor, labels: Tensor, where: Tensor | None = None) -> None:
@@ -110,8 +126,7 @@ class LatentMemory:
         if self.policy == "fifo":
             self._keep_newest()
         else:
-            for _ in range(len(labels)):
-                self._evict_one()
+            self._evict(len(labels))
 
     def _extend_gram(self, units: Tensor, labels: Tensor, place: Tensor) -> None:
         """Cosines of new latents with their class, as rows and columns, O(N d) for each."""
@@ -127,19 +142,29 @@ class LatentMemory:
         newest = self.stamps.masked_fill(~self.valid, -1).topk(self.size, 1).values
         self.valid &= self.stamps >= newest[:, -1:]
 
-    def _evict_one(self) -> None:
-        """From every class that holds too many, the one that the policy names; the number of calls is fixed."""
-        over = self.valid.sum(1) > self.size
-        score = self.scores() if self.policy == "max" else -self.scores()
-        score = score.masked_fill(~self.valid, -torch.inf)
-        candidates = self.valid & (score == score.amax(1, keepdim=True))
-        oldest = self.stamps.masked_fill(~candidates, torch.iinfo(torch.int64).max).argmin(1)
-        self.valid[self._classes, oldest] &= ~over
+    def _evict(self, rounds: int) -> None:
+        """Of every class that holds too many, one after another, the latent that the policy names.
+
+        Args:
+            rounds: more than any class needs; what a round finds in a class that is small enough stays. On a CPU, where
+                asking costs nothing, no more rounds are made than are needed.
+        """
+        if self.valid.device.type == "cpu":
+            rounds = min(rounds, int(self.valid.sum(1).max()) - self.size)
+        sign = 1.0 if self.policy == "max" else -1.0
+        scores = sign * self.scores()
+        for _ in range(rounds):
+            over = self.valid.sum(1) > self.size
+            ranked = scores.masked_fill(~self.valid, -torch.inf)
+            candidates = self.valid & (ranked == ranked.amax(1, keepdim=True))
+            leaves = self.stamps.masked_fill(~candidates, torch.iinfo(torch.int64).max).argmin(1)
+            self.valid[self._classes, leaves] &= ~over
+            scores = scores - sign * self.gram[self._classes, :, leaves] * over[:, None]
 
     def scores(self) -> Tensor:
         """v, the summed cosine of each latent with the others of its class: (classes, places).
 
-        Summed anew each time: running sums drift.
+        Summed anew in each step, for running sums drift; within a step, what leaves is taken off.
         """
         return (self.gram * self.valid[:, None, :]).sum(2)
 

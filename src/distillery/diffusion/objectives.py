@@ -19,8 +19,8 @@ Multiplicity = Literal["once", "cumulative"]
 
 
 def reduce_extremes(
-    cosines: Tensor,
-    counts: Tensor,
+    found: Tensor,
+    has: Tensor,
     labels: Tensor,
     classes: int,
     *,
@@ -34,23 +34,20 @@ def reduce_extremes(
     `sample_mean`: one pair of each sample; mean over the batch. What has nothing to be compared with counts 0 in both.
 
     Args:
-        cosines: (B, places).
-        counts: (B, places) bool, which of them count.
+        found: (B,), the extreme cosine of each sample.
+        has: (B,) bool, whether it had anything to be compared with.
         labels: (B,) int64.
         multiplicity: `cumulative`: the k-th of n classes, by label, counts n-k+1 times, as in the published code of
             self-adaptive memory, which adds its running sums to the loss inside the loop over classes.
     """
-    void = torch.inf if extreme == "min" else -torch.inf
-    of_sample = _extreme(cosines.masked_fill(~counts, void), 1, extreme)
-    if reduction == "sample_mean":
-        has, found = counts.any(1), of_sample
-        number: Tensor | int = len(labels)
-        weights = torch.ones_like(found)
-    else:
+    number: Tensor | int = len(labels)
+    weights = torch.ones_like(found)
+    if reduction == "class_extreme":
+        void = torch.inf if extreme == "min" else -torch.inf
         member = labels[:, None] == torch.arange(classes, device=labels.device)
-        found = _extreme(torch.where(member, of_sample[:, None], void), 0, extreme)
-        present = member.any(0)
-        has = (member & counts.any(1)[:, None]).any(0)
+        counted = member & has[:, None]
+        found = _extreme(torch.where(counted, found[:, None], void), 0, extreme)
+        has, present = counted.any(0), member.any(0)
         number = present.sum()
         weights = torch.ones_like(found) if multiplicity == "once" else number - present.cumsum(0) + 1
     # Infinities stay out of the graph: their gradient is not a number even where it is multiplied by zero.
@@ -119,9 +116,8 @@ class MemoryObjective:
         return loss
 
     def _term(self, memory: LatentMemory, found: Tensor, labels: Tensor, near: Tensor, extreme: Any) -> Tensor:
-        cosines, counts = memory.cosines(found, labels)
-        classes = len(memory.valid)
-        return reduce_extremes(cosines, counts & near[:, None], labels, classes, extreme=extreme, **self._options)
+        cosines, has = memory.extremes(found, labels, extreme)
+        return reduce_extremes(cosines, has & near, labels, len(memory.valid), extreme=extreme, **self._options)
 
     def words(self) -> str:
         """What the memories hold, for a log: how many latents, their mean age in steps, their mean cosine."""
