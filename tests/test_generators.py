@@ -264,3 +264,47 @@ def test_the_generator_stage_writes_what_diffusers_opens(
 
     with pytest.raises(BadInput, match="patch_size: 3 does not divide the 8 x 8 latents"):
         make(tmp_path / "odd", patch_size=3)
+
+
+def test_a_generator_goes_on_from_another_and_resumes_with_its_memories(
+    tmp_path: Path, no_request: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mean, std, labels = latents()
+    source = tmp_path / "latents.safetensors"
+    write_tensors(source, {"mean": mean, "std": std, "labels": labels}, {}, classes=CLASSES)
+    recipe = Generator(num_layers=1, num_attention_heads=2, attention_head_dim=8, steps=4, batch_size=4)
+
+    def make(folder: Path, initial: list[Path] | None = None, **options: Any) -> dict[str, Path]:
+        settings = generator_stage.Settings(seed=0, generator=Generator(**{**recipe.model_dump(), **options}))
+        outputs = {
+            "index": folder / "model_index.json",
+            "config": folder / "transformer" / "config.json",
+            "weights": folder / "transformer" / "diffusion_pytorch_model.safetensors",
+            "scheduler": folder / "scheduler" / "scheduler_config.json",
+        }
+        run = job("train_generator", settings, [source, *(initial or [])])
+        generator_stage.run(settings, latents=source, initial=initial, **outputs, job=run)
+        return outputs
+
+    first = list(make(tmp_path / "first").values())
+    memory = {"kind": "memory", "memory_size": 2, "lambda_generated": 0.5}
+    whole = make(tmp_path / "whole", first, objective=memory)
+    assert "memory of generated latents: " in capsys.readouterr().out
+    with stopped_at(2, monkeypatch), pytest.raises(SystemExit):
+        make(tmp_path / "halves", first, objective=memory)
+    halves = make(tmp_path / "halves", first, objective=memory)
+    assert [path.read_bytes() for path in halves.values()] == [path.read_bytes() for path in whole.values()]
+
+    weights = {
+        name: read_tensors(outputs["weights"], "x")[0]
+        for name, outputs in {
+            "memory": whole,
+            "plain": make(tmp_path / "plain", first, objective="plain"),
+            "still": make(tmp_path / "still", first, learning_rate=1e-12),
+            "scratch": make(tmp_path / "scratch", objective=memory),
+        }.items()
+    }
+    start = read_tensors(first[2], "x")[0]
+    assert all(torch.allclose(value, weights["still"][name], atol=1e-6) for name, value in start.items())
+    name = "transformer_blocks.0.attn1.to_q.weight"
+    assert len({one[name].numpy().tobytes() for one in [start, *weights.values()]}) >= 4

@@ -125,6 +125,8 @@ def stopped_at(step: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 class Watcher:
     """A guidance that moves nothing and keeps what it saw: index -> noisy latents, prediction and clean latents."""
 
+    rank = -1
+
     def __init__(self) -> None:
         self.noisy: dict[int, Tensor] = {}
         self.noise: dict[int, Tensor] = {}
@@ -221,7 +223,7 @@ class World:
         with torch.set_grad_enabled(graph):
             noise, _ = self.denoiser()(noisy, int(schedule.timesteps[index]), self.condition(labels))
             implied = schedule.clean(noisy, noise, index)
-        return Step(index, noisy, noise, implied, labels, schedule)
+        return Step(index, noisy, noise, implied, labels, schedule, schedule.deviation(None, index))
 
 
 def job(stage: str, settings: Block, inputs: Sequence[Path] = (), checkpoint_seconds: float = 1e9) -> Job:

@@ -104,6 +104,22 @@ def write_tensors(path: Path, tensors: dict[str, Tensor], provenance: Provenance
         file.write(content[start:])
 
 
+def described_tensors(path: Path) -> dict[str, Any]:
+    """What `write_tensors` was told about the tensors of a file; reads its header alone, and without torch.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: not a safetensors file.
+    """
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if not 0 < length < 2**27:
+            raise ValueError("no header of safetensors")
+        header = json.loads(file.read(length))
+    about = json.loads(header.get("__metadata__", {}).get("about", "{}"))
+    return about if isinstance(about, dict) else {}
+
+
 def read_tensors(path: Path, made_by: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Tensors and what `write_tensors` was told about them.
 

@@ -11,6 +11,7 @@ import typing
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
@@ -30,8 +31,17 @@ from distillery.diffusion.settings import (
     PretrainedAutoencoder,
     PretrainedGenerator,
 )
-from distillery.guidance.settings import Calibration, Deviation, Learnability
-from distillery.selection.settings import Full, Herding, KCenter, Random
+from distillery.guidance.settings import (
+    IGD,
+    MGD3,
+    Calibration,
+    Deviation,
+    Influence,
+    Learnability,
+    Mode,
+    Surrogate,
+)
+from distillery.selection.settings import Full, Herding, KCenter, Random, RealByLearnability
 from distillery.settings import Block, Count, Fraction, Name
 from distillery.students.names import refused_side
 from distillery.students.settings import Evaluation, Network, Protocol, Recipe, Reference, Student
@@ -62,6 +72,8 @@ class LGD(Block):
     student: Student = Student()
     learnability: Learnability = Learnability()
     deviation: Deviation = Deviation()
+    influence: Influence | None = Field(None, description="Influence (IGD) as a further guidance, after increment 1.")
+    mode: Mode | None = Field(None, description="Modes (MGD3) as a further guidance, after increment 1.")
     calibration: Calibration = Calibration()
     stream: str | None = Field(
         None, description="Methods of one stream share all their noise; none: the method's name."
@@ -74,10 +86,18 @@ class LGD(Block):
         return "auto" in (self.learnability.strength, self.learnability.reference_weight)
 
 
-Method = Annotated[Plain | LGD | Random | Herding | KCenter | Full, Field(discriminator="kind")]
+Method = Annotated[
+    Plain | LGD | IGD | MGD3 | Random | Herding | KCenter | RealByLearnability | Full, Field(discriminator="kind")
+]
 
 REAL = ("random", "herding", "k_center")
+"""The kinds of method that choose real images at once."""
+
+CHOOSING = (*REAL, "real_by_learnability")
 """The kinds of method that choose real images."""
+
+GUIDED = ("igd", "mgd3")
+"""The kinds of method whose sampler is guided, and that make no increments."""
 
 
 class Redundancy(Block):
@@ -97,10 +117,18 @@ class Published(Block):
     methods: dict[Name, str] = Field(min_length=1, description="Our method -> its published name.")
 
 
+class Coverage(Block):
+    """How much of the real set a distilled one reaches (precision, recall, density, coverage: arXiv 2002.09797)."""
+
+    features: Name = Field(description="The network of `references` whose last hidden layer describes an image.")
+    k: Count = Field(5, description="A ball around an image reaches to its k-th neighbour.")
+
+
 class Analysis(Block):
     """What is measured beside accuracy."""
 
     redundancy: Redundancy = Redundancy()
+    coverage: Coverage | None = Field(None, description="None: not measured.")
     published: Published | None = None
     front: bool = Field(False, description="Accuracy against redundancy over all methods, as a table and a figure.")
 
@@ -120,6 +148,7 @@ class Experiment(Block):
     latents: Latents = Latents()
     generators: dict[Name, AnyGenerator]
     references: dict[Name, Reference] = Field({})
+    surrogates: dict[Name, Surrogate] = Field({})
     methods: dict[Name, Method] = Field(min_length=1)
     ipc: list[Count] = Field(min_length=1, description="Images per class.")
     evaluation: Evaluation
@@ -145,9 +174,7 @@ class Experiment(Block):
 
     def increments(self, method: str) -> int:
         """How many increments the largest set of an LGD method has."""
-        found = self.methods[method]
-        assert isinstance(found, LGD)
-        return max(self.ipc) // found.increment_size
+        return max(self.ipc) // self.loop(method).increment_size
 
     def smaller(self, ipc: int) -> int:
         """The next smaller size, or 0: a set begins with the smaller ones, and a job makes only what it adds."""
@@ -158,6 +185,39 @@ class Experiment(Block):
         found = self.methods[method]
         assert isinstance(found, LGD)
         return found
+
+    def loop(self, method: str) -> LGD | RealByLearnability:
+        """A method that works in increments, by its name."""
+        found = self.methods[method]
+        assert isinstance(found, LGD | RealByLearnability)
+        return found
+
+    def guided(self, method: str) -> IGD | MGD3:
+        """A method of guided sampling by its name."""
+        found = self.methods[method]
+        assert isinstance(found, IGD | MGD3)
+        return found
+
+    def mode(self, method: str) -> Mode | None:
+        """The mode guidance of a method, if it has one."""
+        found = self.methods[method]
+        return found.mode if isinstance(found, LGD | IGD | MGD3) else None
+
+    def influence(self, method: str) -> Influence | None:
+        """The influence guidance of a method, if it has one."""
+        found = self.methods[method]
+        return found.influence if isinstance(found, LGD | IGD | MGD3) else None
+
+    def nested(self, method: str) -> bool:
+        """Whether the sets of a method begin with the smaller ones: not where every size has modes of its own."""
+        found = self.methods[method]
+        return not (isinstance(found, MGD3) and found.mode.count is None)
+
+    def modes(self, method: str, ipc: int) -> int:
+        """How many modes per class the images of a size are drawn to."""
+        mode = self.mode(method)
+        assert mode is not None
+        return mode.count or (max(self.ipc) if self.nested(method) else ipc)
 
     def seed(self, run: str) -> int:
         """The seed of a run by its place in the results: `seed-3/`, or nothing for the first one."""
@@ -175,7 +235,7 @@ class Experiment(Block):
     def stream(self, method: str) -> str:
         """The name of the stream that a generating method draws from."""
         found = self.methods[method]
-        return (found.stream if isinstance(found, Plain | LGD) else None) or method
+        return (found.stream if isinstance(found, Plain | LGD | IGD | MGD3) else None) or method
 
 
 class ExperimentError(Exception):
@@ -216,9 +276,9 @@ def schema() -> dict[str, Any]:
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **Experiment.model_json_schema()}
 
 
-def guided_range(given: list[int] | None, steps: int) -> list[int]:
-    """First and last guided index: as given, or 10 to 45 of 50 scaled to the number of steps."""
-    return given or [round(steps * 10 / 50), min(round(steps * 45 / 50), steps - 1)]
+def guided_range(given: list[int] | None, steps: int, first: int = 10) -> list[int]:
+    """First and last guided index: as given, or `first` to 45 of 50 scaled to the number of steps."""
+    return given or [round(steps * first / 50), min(round(steps * 45 / 50), steps - 1)]
 
 
 def resolved_guidance(experiment: Experiment, method: str) -> tuple[Learnability, Deviation]:
@@ -228,6 +288,27 @@ def resolved_guidance(experiment: Experiment, method: str) -> tuple[Learnability
     learnability = lgd.learnability.model_copy(update={"range": guided_range(lgd.learnability.range, steps)})
     deviation = lgd.deviation.model_copy(update={"range": lgd.deviation.range or learnability.range})
     return learnability, deviation
+
+
+def resolved_steering(experiment: Experiment, method: str) -> tuple[Influence | None, Mode | None, Deviation | None]:
+    """Influence, mode and deviation of a method as far as it has them, with their ranges as indices."""
+    found = experiment.methods[method]
+    assert isinstance(found, LGD | IGD | MGD3)
+    steps = experiment.generators[found.generator].sampling.steps
+    influence, mode, deviation = found.influence, found.mode, found.deviation
+    beside = None
+    if mode is not None:
+        stop = round(steps * 25 / 50) if mode.stop is None else mode.stop
+        mode = mode.model_copy(update={"stop": stop})
+        beside = [min(stop + 1, steps - 1), steps - 1]
+    if influence is not None:
+        influence = influence.model_copy(update={"range": guided_range(influence.range, steps, first=30)})
+        beside = influence.range
+    if isinstance(found, LGD):
+        deviation = resolved_guidance(experiment, method)[1]
+    elif deviation is not None:
+        deviation = deviation.model_copy(update={"range": deviation.range or beside})
+    return influence, mode, deviation
 
 
 def _describe(faults: Sequence[Any], config: Mapping[str, Any]) -> list[str]:
@@ -284,7 +365,9 @@ def _keys_beside(location: tuple[str | int, ...]) -> list[str]:
     kind: Any = Experiment
     for part in location[:-1]:
         kind = _below(kind, part)
-    return sorted(kind.model_fields) if isinstance(kind, type) and issubclass(kind, Block) else []
+    if not (isinstance(kind, type) and issubclass(kind, Block)):
+        return []
+    return sorted(field.alias or name for name, field in kind.model_fields.items())
 
 
 def _kinds_at(location: tuple[str | int, ...]) -> list[str]:
@@ -328,22 +411,32 @@ def _contradictions(experiment: Experiment) -> Iterator[str]:
     if known:
         yield from _contradictions_of_sides(experiment)
         yield from _contradictions_of_protocols(experiment)
-    classes = len(experiment.dataset.classes or known)
+        yield from _contradictions_of_surrogates(experiment, experiment.dataset.classes or known)
+    yield from _contradictions_of_methods(experiment, len(experiment.dataset.classes or known))
+    yield from _contradictions_of_analysis(experiment)
+
+
+def _contradictions_of_methods(experiment: Experiment, classes: int) -> Iterator[str]:
+    """Whether every method has its networks and its generator, and what its kind asks for."""
     for name, method in experiment.methods.items():
         key = f"methods.{name}"
         if isinstance(method, Herding | KCenter) and method.features not in experiment.references:
             there = ", ".join(experiment.references) or "none"
             yield f"{key}.features: no reference {method.features!r}; references: {there}"
-        if not isinstance(method, Plain | LGD):
+        if isinstance(method, RealByLearnability):
+            yield from _contradictions_of_increments(experiment, key, method)
+        if not isinstance(method, Plain | LGD | IGD | MGD3):
             continue
         if method.generator not in experiment.generators:
             there = ", ".join(experiment.generators) or "none"
             yield f"{key}.generator: no generator {method.generator!r}; generators: {there}"
-        elif isinstance(method, LGD):
-            yield from _contradictions_of_lgd(experiment, name, method)
+        else:
+            if isinstance(method, LGD):
+                yield from _contradictions_of_lgd(experiment, name, method)
+            if not isinstance(method, Plain):
+                yield from _contradictions_of_steering(experiment, key, method)
         if 1 < classes < method.shards:
             yield f"{key}.shards: {method.shards} jobs for {classes} classes; allowed: 1 to {classes}"
-    yield from _contradictions_of_analysis(experiment)
 
 
 def _twice(key: str, values: Sequence[object]) -> Iterator[str]:
@@ -496,8 +589,10 @@ def _networks(experiment: Experiment) -> Iterator[tuple[str, str, Protocol]]:
             yield f"evaluation.networks[{index}]", network, protocol
     for name, reference in experiment.references.items():
         yield f"references.{name}.network", reference.network, reference.training
+    for name, surrogate in experiment.surrogates.items():
+        yield f"surrogates.{name}.network", surrogate.network, surrogate.training
     for name, method in experiment.methods.items():
-        if isinstance(method, LGD) and method.student.network:
+        if isinstance(method, LGD | RealByLearnability) and method.student.network:
             yield f"methods.{name}.student.network", method.student.network, method.student.protocol or first
     if experiment.analysis.redundancy.network:
         yield "analysis.redundancy.network", experiment.analysis.redundancy.network, first
@@ -523,8 +618,11 @@ def _contradictions_of_protocols(experiment: Experiment) -> Iterator[str]:
     for name, reference in experiment.references.items():
         if experiment.recipe(reference.training, reference.network, "full").labels == "soft":
             yield f"references.{name}.training.labels: soft ones need a teacher, and this has none; allowed: hard"
+    for name, surrogate in experiment.surrogates.items():
+        if experiment.recipe(surrogate.training, surrogate.network, "full").labels == "soft":
+            yield f"surrogates.{name}.training.labels: soft ones need a teacher, and this has none; allowed: hard"
     for name, method in experiment.methods.items():
-        if isinstance(method, LGD):
+        if isinstance(method, LGD | RealByLearnability):
             protocol = method.student.protocol or evaluation.protocols[0]
             network = method.student.network or evaluation.networks[0]
             if experiment.recipe(protocol, network, method.increment_size).labels == "soft":
@@ -547,16 +645,21 @@ def _contradictions_of_labels(experiment: Experiment, key: str, recipe: Recipe) 
 
 def _contradictions_of_sizes(experiment: Experiment) -> Iterator[str]:
     """Whether every class has as many real images as are to be chosen from it."""
-    chosen = sorted(name for name, method in experiment.methods.items() if method.kind in REAL)
-    if not chosen:
+    chosen = sorted(name for name, method in experiment.methods.items() if method.kind in CHOOSING)
+    moded = [name for name in experiment.methods if experiment.mode(name) is not None]
+    if not chosen and not moded:
         return
-    sizes = class_sizes(experiment.dataset.source)
+    sizes = _training_sizes(experiment)
     holdout = experiment.dataset.holdout
-    there = list(sizes)
-    for name in [same_class(name, there) or name for name in experiment.dataset.classes or there]:
-        size = sizes.get(name, 0)
-        if holdout is not None:
-            size -= min(max(int(size * holdout.fraction + 0.5), 1), max(size - 1, 0))
+    for name in moded:
+        modes = max(experiment.modes(name, ipc) for ipc in experiment.ipc)
+        least = min(sizes, key=lambda one: sizes[one])
+        if modes > sizes[least]:
+            yield (
+                f"methods.{name}.mode.count: {modes} modes, but class {least!r} has {sizes[least]} training images, "
+                f"and a mode needs one of its own; allowed: 1 to {sizes[least]}"
+            )
+    for name, size in sizes.items() if chosen else ():
         if too_many := [ipc for ipc in experiment.ipc if ipc > size]:
             held = " after those that are held out" if holdout is not None else ""
             yield (
@@ -566,21 +669,83 @@ def _contradictions_of_sizes(experiment: Experiment) -> Iterator[str]:
             return
 
 
-def _contradictions_of_lgd(experiment: Experiment, name: str, method: LGD) -> Iterator[str]:
-    key, steps = f"methods.{name}", experiment.generators[method.generator].sampling.steps
-    for block in ("learnability", "deviation"):
-        given = getattr(method, block).range
-        if given and given[1] >= steps:
+def _training_sizes(experiment: Experiment) -> dict[str, int]:
+    """Images of each class that are left for training."""
+    sizes, holdout = class_sizes(experiment.dataset.source), experiment.dataset.holdout
+    found, there = {}, list(sizes)
+    for name in [same_class(name, there) or name for name in experiment.dataset.classes or there]:
+        found[name] = sizes.get(name, 0)
+        if holdout is not None:
+            found[name] -= min(max(int(found[name] * holdout.fraction + 0.5), 1), max(found[name] - 1, 0))
+    return found
+
+
+def _contradictions_of_steering(experiment: Experiment, key: str, method: LGD | IGD | MGD3) -> Iterator[str]:
+    """Whether what steers has its networks, its indices and its latents."""
+    steps = experiment.generators[method.generator].sampling.steps
+    where = f"the {steps} sampling steps of generators.{method.generator}.sampling.steps"
+    blocks: dict[str, Influence | Deviation | None] = {"influence": method.influence, "deviation": method.deviation}
+    for name, block in blocks.items():
+        if block is not None and block.range and block.range[1] >= steps:
+            yield f"{key}.{name}.range: {block.range[1]} lies beyond {where}; allowed: 0 to {steps - 1}"
+    if method.mode is not None and method.mode.stop is not None and method.mode.stop >= steps - 1:
+        yield (
+            f"{key}.mode.stop: {method.mode.stop} leaves no index above it in {where}; allowed: 0 to {steps - 2}, or "
+            "strength: 0"
+        )
+    blocks_of_latents = 2 ** (len(experiment.autoencoder.block_out_channels) - 1)
+    side = experiment.dataset.resolution // blocks_of_latents
+    if method.mode is not None and method.mode.pool is not None and method.mode.pool > side:
+        yield f"{key}.mode.pool: {method.mode.pool} is more than the side of the latents; allowed: 1 to {side}"
+    if method.influence is not None and method.influence.surrogate not in experiment.surrogates:
+        there = ", ".join(experiment.surrogates) or "none"
+        yield f"{key}.influence.surrogate: no surrogate {method.influence.surrogate!r}; surrogates: {there}"
+
+
+def _contradictions_of_surrogates(experiment: Experiment, classes: Sequence[str]) -> Iterator[str]:
+    """Whether checkpoints that a surrogate is opened from are of the classes of the data."""
+    from distillery.artifacts import described_tensors
+
+    for name, surrogate in experiment.surrogates.items():
+        if surrogate.checkpoints is None:
+            continue
+        key = f"surrogates.{name}.checkpoints"
+        try:
+            known = described_tensors(Path(surrogate.checkpoints)).get("classes")
+        except (OSError, ValueError) as error:
+            yield f"{key}: {surrogate.checkpoints!r} cannot be read ({error}); give a file of train_surrogate"
+            continue
+        if known is None:
+            yield f"{key}: {surrogate.checkpoints!r} names no classes; give a file of train_surrogate"
+        elif sorted(known) != sorted(classes):
             yield (
-                f"{key}.{block}.range: {given[1]} lies beyond the {steps} sampling steps of "
-                f"generators.{method.generator}.sampling.steps; allowed: 0 to {steps - 1}"
+                f"{key}: trained on the classes {', '.join(known[:20])}, but the data have "
+                f"{', '.join(classes[:20])}; give one of these classes, or none to train it here"
             )
-    for named, where in ((method.reference, "reference"), (method.calibration.judge, "calibration.judge")):
-        if named is not None and named not in experiment.references:
-            yield f"{key}.{where}: no reference {named!r}; references: {', '.join(experiment.references) or 'none'}"
+
+
+def _contradictions_of_increments(experiment: Experiment, key: str, method: LGD | RealByLearnability) -> Iterator[str]:
+    """Whether a method that works in increments has its reference, and sizes that increments add up to."""
+    if method.reference not in experiment.references:
+        there = ", ".join(experiment.references) or "none"
+        yield f"{key}.reference: no reference {method.reference!r}; references: {there}"
     for ipc in experiment.ipc:
         if ipc % method.increment_size:
             yield f"ipc: {ipc} is no multiple of the {method.increment_size} images of {key}.increment_size"
+
+
+def _contradictions_of_lgd(experiment: Experiment, name: str, method: LGD) -> Iterator[str]:
+    key, steps = f"methods.{name}", experiment.generators[method.generator].sampling.steps
+    if (given := method.learnability.range) and given[1] >= steps:
+        yield (
+            f"{key}.learnability.range: {given[1]} lies beyond the {steps} sampling steps of "
+            f"generators.{method.generator}.sampling.steps; allowed: 0 to {steps - 1}"
+        )
+    yield from _contradictions_of_increments(experiment, key, method)
+    judge = method.calibration.judge
+    if judge is not None and judge not in experiment.references:
+        there = ", ".join(experiment.references) or "none"
+        yield f"{key}.calibration.judge: no reference {judge!r}; references: {there}"
     if method.seed != "plain":
         seed = experiment.methods.get(method.seed)
         if seed is None:
@@ -598,6 +763,10 @@ def _contradictions_of_analysis(experiment: Experiment) -> Iterator[str]:
     for method in dict.fromkeys([*redundancy.methods, *filter(None, [redundancy.baseline])]):
         if method not in experiment.methods:
             yield f"analysis.redundancy: no method {method!r}; methods: {', '.join(experiment.methods)}"
+    coverage = experiment.analysis.coverage
+    if coverage is not None and coverage.features not in experiment.references:
+        there = ", ".join(experiment.references) or "none"
+        yield f"analysis.coverage.features: no reference {coverage.features!r}; references: {there}"
     for method in experiment.analysis.published.methods if experiment.analysis.published else ():
         if method not in experiment.methods:
             yield f"analysis.published.methods: no method {method!r}; methods: {', '.join(experiment.methods)}"

@@ -34,7 +34,7 @@ RUNS = [EXPERIMENT.run(seed) for seed in EXPERIMENT.seeds]
 
 KINDS = {
     kind: [name for name, method in EXPERIMENT.methods.items() if method.kind == kind]
-    for kind in ("lgd", "plain", *experiments.REAL, "full")
+    for kind in ("lgd", "plain", *experiments.GUIDED, *experiments.CHOOSING, "full")
 }
 GENERATORS = {
     kind: [name for name, block in EXPERIMENT.generators.items() if block.kind == kind]
@@ -62,15 +62,20 @@ wildcard_constraints:
     method=one_of(EXPERIMENT.methods),
     lgd=one_of(KINDS["lgd"]),
     plain=one_of(KINDS["plain"]),
+    guided=one_of([name for kind in experiments.GUIDED for name in KINDS[kind]]),
+    loop=one_of([*KINDS["lgd"], *KINDS["real_by_learnability"]]),
+    learned=one_of(KINDS["real_by_learnability"]),
     real=one_of([name for kind in experiments.REAL for name in KINDS[kind]]),
     generator=one_of(EXPERIMENT.generators),
     reference=one_of(EXPERIMENT.references),
+    surrogate=one_of(EXPERIMENT.surrogates),
     network=one_of(EXPERIMENT.evaluation.networks),
     protocol=one_of(PROTOCOLS),
     k=r"[1-9]\d*",
     ipc=r"[1-9]\d*|full",
     opened=one_of(OPENED),
     shard=r"\d+",
+    modes=r"[1-9]\d*",
 
 
 # ---- "to resume, run the same command again", after kill -9 too --------------------------------------------------------
@@ -136,6 +141,10 @@ def gigabytes(first):
     return of
 
 
+OF_METHODS = ("method", "lgd", "plain", "guided", "loop", "learned", "real")
+"""The wildcards that hold the name of a method; which one says what kinds a rule is for."""
+
+
 # ---- what a stage is told -------------------------------------------------------------------------------------------------
 
 
@@ -145,7 +154,7 @@ def settings(stage):
 
     def of(wildcards):
         named = {
-            "method" if key in ("lgd", "plain", "real") else key: value
+            "method" if key in OF_METHODS else key: value
             for key, value in wildcards.items()
         }
         return canonical(stage_module.Settings.of(EXPERIMENT, **named))
@@ -185,11 +194,7 @@ def source_listing(wildcards):
 
 def method_name(wildcards):
     """The name of the method of a job, whatever kind of method its rule is for."""
-    return next(
-        wildcards.get(key)
-        for key in ("method", "lgd", "plain", "real")
-        if wildcards.get(key)
-    )
+    return next(wildcards.get(key) for key in OF_METHODS if wildcards.get(key))
 
 
 def autoencoder_run(wildcards):
@@ -284,8 +289,8 @@ def all_reconstructions(wildcards):
 
 
 def reference_of(wildcards):
-    """The reference of an LGD method."""
-    return f"<results>/{wildcards.run}reference/{EXPERIMENT.lgd(method_name(wildcards)).reference}.safetensors"
+    """The reference of a method that works in increments."""
+    return f"<results>/{wildcards.run}reference/{EXPERIMENT.loop(method_name(wildcards)).reference}.safetensors"
 
 
 def judge_of(wildcards):
@@ -325,7 +330,7 @@ def continued_from(wildcards):
     """The student that a `continued` one starts from."""
     return (
         student_before(wildcards)
-        if EXPERIMENT.lgd(wildcards.lgd).student.start == "continued"
+        if EXPERIMENT.loop(method_name(wildcards)).student.start == "continued"
         else []
     )
 
@@ -356,6 +361,45 @@ def seed_images(wildcards):
     ]
 
 
+def modes_of(wildcards):
+    """The modes that a method is drawn to: of its size, or one set for all sizes."""
+    name = method_name(wildcards)
+    first = wildcards.get("k") == "1"
+    if EXPERIMENT.mode(name) is None or first:
+        return []
+    count = EXPERIMENT.modes(name, int(wildcards.get("ipc") or max(EXPERIMENT.ipc)))
+    return [f"<results>/{wildcards.run}distilled/{name}/modes-{count}.safetensors"]
+
+
+def gradients_of(wildcards):
+    """The gradients of the classes that influence compares with."""
+    influence = EXPERIMENT.influence(method_name(wildcards))
+    if influence is None or wildcards.get("k") == "1":
+        return []
+    return [
+        f"<results>/{wildcards.run}surrogates/{influence.surrogate}/gradients.safetensors"
+    ]
+
+
+def checkpoints_of(wildcards):
+    """The states of a surrogate: trained here, or those that the experiment names."""
+    given = EXPERIMENT.surrogates[wildcards.surrogate].checkpoints
+    place = f"<results>/{wildcards.run}surrogates/{wildcards.surrogate}"
+    return given or f"{place}/checkpoints.safetensors"
+
+
+def smaller_shards(wildcards):
+    """The images of the smaller sizes, where a guided method keeps away from what it has."""
+    name = method_name(wildcards)
+    if EXPERIMENT.guided(name).deviation is None or not EXPERIMENT.nested(name):
+        return []
+    return [
+        f"<results>/{wildcards.run}distilled/{name}/sampled-{size}-{wildcards.shard}.parquet"
+        for size in sorted(EXPERIMENT.ipc)
+        if size < int(wildcards.ipc)
+    ]
+
+
 def candidates_of(wildcards):
     """The candidates of all shards."""
     shards = range(EXPERIMENT.lgd(wildcards.lgd).shards)
@@ -378,10 +422,15 @@ def parts_of(wildcards):
     """What the distilled set of a size is collected from: increments, shards, or one selection."""
     method, name = EXPERIMENT.methods[wildcards.method], wildcards.method
     folder = f"<results>/{wildcards.run}distilled/{name}"
-    if method.kind == "lgd":
+    if method.kind in ("lgd", "real_by_learnability"):
         last = -(-int(wildcards.ipc) // method.increment_size)
         return [f"{folder}/increment-{k}/images.parquet" for k in range(1, last + 1)]
-    if method.kind == "plain":
+    if not EXPERIMENT.nested(name):
+        return [
+            f"{folder}/sampled-{wildcards.ipc}-{shard}.parquet"
+            for shard in range(method.shards)
+        ]
+    if method.kind in ("plain", *experiments.GUIDED):
         sizes = [
             size
             for size in sorted(EXPERIMENT.ipc)
@@ -477,6 +526,29 @@ def all_matrices(wildcards):
     ]
 
 
+def coverage_features(wildcards):
+    """What the network that coverage is measured with sees in the real images."""
+    name = EXPERIMENT.analysis.coverage.features
+    return f"<results>/{wildcards.run}features/{name}.parquet"
+
+
+def coverage_reference(wildcards):
+    """The network that coverage is measured with."""
+    name = EXPERIMENT.analysis.coverage.features
+    return f"<results>/{wildcards.run}reference/{name}.safetensors"
+
+
+def all_coverages(wildcards):
+    """The coverages of every distilled set."""
+    return [
+        f"<results>/{run}analysis/coverage/{method}-{ipc}.parquet"
+        for run in RUNS
+        for method in sorted(EXPERIMENT.methods)
+        for ipc in EXPERIMENT.sizes(method)
+        if ipc != "full"
+    ]
+
+
 def every_increment(wildcards):
     """Every increment of every run and LGD method."""
     return [
@@ -523,6 +595,8 @@ def tables():
         names.append("published")
     if EXPERIMENT.analysis.redundancy.methods:
         names.append("redundancy")
+    if EXPERIMENT.analysis.coverage:
+        names.append("coverage")
     if EXPERIMENT.analysis.front:
         names.append("front")
     return [f"{RESULTS}/tables/{name}.csv" for name in names]

@@ -149,6 +149,35 @@ rule tabulate_redundancy:
         " > {log.text:q} 2>&1"
 
 
+rule tabulate_coverage:
+    """Join the coverages into a table."""
+    input:
+        coverages=all_coverages,
+    output:
+        csv="<results>/tables/coverage.csv",
+        parquet="<results>/tables/coverage.parquet",
+        markdown="<results>/tables/coverage.md",
+    log:
+        text="<results>/logs/tabulate_coverage.log",
+        cost="<results>/cost/tabulate_coverage.json",
+    localrule: True
+    conda:
+        "../../envs/distillery.yaml"
+    params:
+        *code("tabulate_coverage"),
+        settings=settings("tabulate_coverage"),
+    shell:
+        "python -m distillery tabulate_coverage"
+        " --settings {params.settings:q}"
+        " --threads 1"
+        " --coverages {input.coverages:q}"
+        " --csv {output.csv:q}"
+        " --parquet {output.parquet:q}"
+        " --markdown {output.markdown:q}"
+        " --cost {log.cost:q}"
+        " > {log.text:q} 2>&1"
+
+
 rule tabulate_increments:
     """List what student and reference made of each increment."""
     input:

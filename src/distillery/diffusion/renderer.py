@@ -17,6 +17,7 @@ from distillery.diffusion.autoencoder import Codec
 from distillery.diffusion.denoiser import Denoiser, load_generator
 from distillery.diffusion.sampler import Guidance, sample
 from distillery.diffusion.schedule import Schedule
+from distillery.diffusion.solvers import SolverName
 from distillery.job import BadInput
 from distillery.streams import Key
 
@@ -38,6 +39,7 @@ class Renderer:
     batch_size: int
     device: torch.device
     guidance_codec: Codec | None = None
+    solver: SolverName = "ddpm"
 
     @property
     def latent_numbers(self) -> int:
@@ -45,9 +47,18 @@ class Renderer:
         return self.codec.channels * self.size**2
 
     def render(
-        self, keys: Sequence[Key], labels: Tensor, conditions: Tensor, guidances: Sequence[Guidance] = ()
+        self,
+        keys: Sequence[Key],
+        labels: Tensor,
+        conditions: Tensor,
+        guidances: Sequence[Guidance] = (),
+        slots: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Latents (N, C, h, w) fp32 and images (N, C, H, W) uint8, both on the CPU, one per key."""
+        """Latents (N, C, h, w) fp32 and images (N, C, H, W) uint8, both on the CPU, one per key.
+
+        Args:
+            labels, conditions, slots: (N,), as `sample` takes them.
+        """
         latents, pixels, at = [], [], 0
         while at < len(keys):
             rows = slice(at, at + self.batch_size)
@@ -61,6 +72,8 @@ class Renderer:
                     conditions[rows],
                     guidances,
                     device=self.device,
+                    slots=None if slots is None else slots[rows],
+                    solver=self.solver,
                 )
                 with torch.no_grad():
                     images = to_bytes(self.codec.decode(some))
@@ -87,6 +100,8 @@ def load_renderer(
     batch_size: int,
     device: torch.device,
     guidance_autoencoder: Path | None = None,
+    solver: SolverName = "ddpm",
+    precision: Literal["auto", "float32", "bfloat16"] = "auto",
 ) -> Renderer:
     """Open a generator and the autoencoders that decode for it, all in the layout of `save_pretrained`.
 
@@ -105,7 +120,8 @@ def load_renderer(
             f"{generator}: makes latents of {transformer.config.in_channels} channels, and {autoencoder} has "
             f"{codec.channels}; take the autoencoder that it was trained with"
         )
-    denoiser = Denoiser(transformer, guidance_scale, cfg_channels, scheduler).to(device)
+    half = precision == "bfloat16" or (precision == "auto" and device.type == "cuda")
+    denoiser = Denoiser(transformer, guidance_scale, cfg_channels, scheduler, half).to(device)
     size = codec.latent_size(resolution)
     if transformer.config.sample_size != size:
         raise BadInput(
@@ -120,16 +136,21 @@ def load_renderer(
                 f"guidance_autoencoder: latents of {small.channels} channels and 1/{small.factor} of the side, but "
                 f"those of the autoencoder have {codec.channels} and 1/{codec.factor}; take one for the same latents"
             )
-    return Renderer(denoiser, codec, Schedule(scheduler, steps), size, batch_size, device, small)
+    return Renderer(denoiser, codec, Schedule(scheduler, steps), size, batch_size, device, small, solver)
 
 
 def class_conditions(generator: Path, classes: Sequence[str]) -> dict[int, int]:
     """Label -> class index of the generator, by the class names that the generator itself carries.
 
     Raises:
-        BadInput: the generator does not know a class.
+        BadInput: the generator does not know a class, or has no classes at all.
     """
-    known = read_json(generator / "model_index.json", "train_generator")["id2label"]
+    known = read_json(generator / "model_index.json", "train_generator").get("id2label")
+    if not known:
+        raise BadInput(
+            f"{generator}: the generator has no classes (no `id2label` in model_index.json), and every method here "
+            "asks for images of a class; give a class-conditional one"
+        )
     try:
         return conditions(known, classes)
     except UnknownClass as missing:

@@ -31,9 +31,11 @@ class Schedule:
         betas: (steps,) float64, respaced: 1 - abar_i / abar_{i-1}, with abar_{-1} = 1.
         variances: (steps,) float64, lower bound of the posterior variance; index 0 takes the value of index 1, which
             the learned variance needs inside its logarithm.
+        config: of the scheduler that it was made from, for solvers of diffusers.
     """
 
     def __init__(self, scheduler: Any, steps: int) -> None:
+        self.config: Any = scheduler.config
         trained = scheduler.alphas_cumprod.double()
         self.timesteps = torch.linspace(0, len(trained) - 1, steps, dtype=torch.float64).round().long()
         self.alphas_cumprod = trained[self.timesteps]

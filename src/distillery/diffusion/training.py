@@ -48,7 +48,7 @@ class InMemory:
 
 def options_of(training: Training) -> dict[str, Any]:
     """The part of a block of settings that `train_generator` takes."""
-    options = training.model_dump(include=set(Training.model_fields))
+    options = training.model_dump(include=set(Training.model_fields) - {"objective"})
     processes, pieces = options.pop("processes"), training.accumulate
     if training.batch_size % (processes * pieces):
         raise BadInput(f"batch_size: {training.batch_size} images for {processes} processes of {pieces} passes each")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from distillery.diffusion.settings import Sampling
-from distillery.guidance.settings import Calibration, Deviation, Learnability
+from distillery.guidance.settings import Calibration, Deviation, Influence, Learnability, Mode
 from distillery.job import Input, Job, Output
 from distillery.settings import Block
 from distillery.students.settings import Recipe
@@ -26,6 +26,8 @@ class Settings(Block):
     sampling: Sampling
     learnability: Learnability
     deviation: Deviation
+    influence: Influence | None = None
+    mode: Mode | None = None
     candidates: int
     min_reference_probability: float
     calibration: Calibration
@@ -35,10 +37,11 @@ class Settings(Block):
     @classmethod
     def of(cls, experiment: Experiment, run: str, method: str) -> Settings:
         """The part of an experiment that this stage reads."""
-        from distillery.experiment import resolved_guidance
+        from distillery.experiment import resolved_guidance, resolved_steering
 
         lgd = experiment.lgd(method)
         learnability, deviation = resolved_guidance(experiment, method)
+        influence, mode, _ = resolved_steering(experiment, method)
         network = lgd.student.network or experiment.references[lgd.reference].network
         protocol = lgd.student.protocol or experiment.evaluation.protocols[0]
         taught = lgd.calibration.aim == "accuracy"
@@ -49,6 +52,8 @@ class Settings(Block):
             sampling=experiment.generators[lgd.generator].sampling,
             learnability=learnability,
             deviation=deviation,
+            influence=influence,
+            mode=mode,
             candidates=lgd.candidates,
             min_reference_probability=lgd.min_reference_probability,
             calibration=lgd.calibration,
@@ -68,6 +73,8 @@ def run(
     student: Input,
     reference: Input,
     judge: Input,
+    gradients: Input | None = None,
+    modes: Input | None = None,
     guidance: Output,
     curve: Output,
     csv: Output,
@@ -79,6 +86,7 @@ def run(
     from distillery.artifacts import read_images, replacing, write_json, write_table
     from distillery.data.pixels import load_pixels
     from distillery.diffusion.renderer import class_conditions, load_renderer
+    from distillery.guidance.further import Further
     from distillery.guidance.loop import LoopGuidance
     from distillery.guidance.pilot import Pilot, calibrate, curve_table, spread, teacher
     from distillery.students.networks import Classifier
@@ -96,12 +104,13 @@ def run(
     seed_images = read_images(increment, "select_increment")
     classes = seed_images.classes
     labels = spread(len(classes), MOST_CLASSES)
+    further = Further(settings.influence, settings.mode, gradients, modes).guidances(renderer, classes)
     pilot = Pilot(
         renderer,
         pupil,
         reference=Classifier.load(reference, "train_reference").to(job.device),
         judge=Classifier.load(judge, "train_reference").to(job.device),
-        loop=LoopGuidance(renderer, settings.learnability, settings.deviation, [seed_images]),
+        loop=LoopGuidance(renderer, settings.learnability, settings.deviation, [seed_images], further),
         labels=labels,
         conditions=class_conditions(folder, classes),
         slots=max(1, calibration.images // len(labels)),

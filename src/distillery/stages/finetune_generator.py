@@ -50,6 +50,8 @@ def run(
     job: Job,
 ) -> None:
     """Latents and a generator to a folder that `DiTPipeline` opens, and to what has changed in it alone."""
+    import math
+
     from distillery import parallel
     from distillery.artifacts import write_bytes, write_tensors
     from distillery.diffusion import difffit
@@ -57,6 +59,7 @@ def run(
     from distillery.diffusion.finetuning import check_latents, condition_classes
     from distillery.diffusion.folders import model_digest
     from distillery.diffusion.latents import LatentCache
+    from distillery.diffusion.objectives import MemoryObjective, objective_of
     from distillery.diffusion.pipelines import copy_autoencoder, write_pipeline_index
     from distillery.diffusion.training import options_of, train_generator
 
@@ -72,6 +75,9 @@ def run(
     difffit.prepare(transformer, recipe.trainable, recipe.gamma_blocks)
     resume = job.resume(weights)
     tuned = [name for name, value in transformer.named_parameters() if value.requires_grad]
+    objective = objective_of(
+        recipe, noise, classes=len(cache.classes), numbers=math.prod(cache.shape), device=job.device
+    )
     trained = train_generator(
         transformer,
         noise,
@@ -83,9 +89,12 @@ def run(
         device=job.device,
         resume=resume,
         what=job.stage,
+        objective=objective,
     )
     if parallel.rank() > 0:
         return
+    if isinstance(objective, MemoryObjective):
+        print(objective.words())
     write_tensors(
         changed,
         difffit.changed(trained, tuned, conditions.tolist()),

@@ -47,6 +47,7 @@ def run(
     from distillery import parallel
     from distillery.artifacts import write_bytes, write_json, write_tensors
     from distillery.diffusion.latents import LatentCache
+    from distillery.diffusion.objectives import MemoryObjective, objective_of
     from distillery.diffusion.schedule import training_scheduler
     from distillery.diffusion.training import new_transformer, options_of, train_generator
 
@@ -66,6 +67,7 @@ def run(
         head_dim=recipe.attention_head_dim,
         patch_size=recipe.patch_size,
     )
+    objective = objective_of(recipe, noise, classes=len(cache.classes), numbers=channels * size**2, device=job.device)
     trained = train_generator(
         transformer.requires_grad_(True),
         noise,
@@ -76,9 +78,12 @@ def run(
         seed=settings.seed,
         device=job.device,
         resume=resume,
+        objective=objective,
     )
     if parallel.rank() > 0:
         return
+    if isinstance(objective, MemoryObjective):
+        print(objective.words())
     write_tensors(weights, trained.state_dict(), job.provenance)
     write_bytes(config, trained.to_json_string().encode())
     write_bytes(scheduler, noise.to_json_string().encode())

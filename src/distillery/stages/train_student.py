@@ -24,15 +24,15 @@ class Settings(Block):
     @classmethod
     def of(cls, experiment: Experiment, run: str, method: str, k: str) -> Settings:
         """The part of an experiment that this stage reads."""
-        lgd = experiment.lgd(method)
-        network = lgd.student.network or experiment.references[lgd.reference].network
-        protocol = lgd.student.protocol or experiment.evaluation.protocols[0]
+        loop = experiment.loop(method)
+        network = loop.student.network or experiment.references[loop.reference].network
+        protocol = loop.student.protocol or experiment.evaluation.protocols[0]
         return cls(
             seed=experiment.seed(run),
             increment=int(k),
             network=network,
-            start=lgd.student.start,
-            recipe=experiment.recipe(protocol, network, int(k) * lgd.increment_size),
+            start=loop.student.start,
+            recipe=experiment.recipe(protocol, network, int(k) * loop.increment_size),
         )
 
 
