@@ -693,10 +693,9 @@ def _contradictions_of_steering(experiment: Experiment, key: str, method: LGD | 
             f"{key}.mode.stop: {method.mode.stop} leaves no index above it in {where}; allowed: 0 to {steps - 2}, or "
             "strength: 0"
         )
-    blocks_of_latents = 2 ** (len(experiment.autoencoder.block_out_channels) - 1)
-    side = experiment.dataset.resolution // blocks_of_latents
-    if method.mode is not None and method.mode.pool is not None and method.mode.pool > side:
-        yield f"{key}.mode.pool: {method.mode.pool} is more than the side of the latents; allowed: 1 to {side}"
+    factor, pool = _latents_of(experiment)[0], method.mode.pool if method.mode is not None else None
+    if factor is not None and pool is not None and pool > (side := experiment.dataset.resolution // factor):
+        yield f"{key}.mode.pool: {pool} is more than the side of the latents; allowed: 1 to {side}"
     if method.influence is not None and method.influence.surrogate not in experiment.surrogates:
         there = ", ".join(experiment.surrogates) or "none"
         yield f"{key}.influence.surrogate: no surrogate {method.influence.surrogate!r}; surrogates: {there}"
