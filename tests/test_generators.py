@@ -41,6 +41,7 @@ from distillery.resume import Resume
 from distillery.stages import train_autoencoder as autoencoder_stage
 from distillery.stages import train_generator as generator_stage
 from distillery.streams import image_noise, stream
+from distillery.students.networks import Classifier
 from distillery.students.perceptual import PerceptualDistance
 
 SHAPE = {"classes": 4, "channels": 4, "size": 8, "layers": 1, "heads": 2, "head_dim": 8, "patch_size": 2}
@@ -172,21 +173,21 @@ def test_the_average_of_an_autoencoder_lags_behind_its_weights(tmp_path: Path) -
 
 
 def test_a_perceptual_distance_is_that_of_features_at_several_depths(world: World) -> None:
-    images = to_unit(digits()[0][:4])
-    distance = PerceptualDistance(world.reference, 0.5)
+    images, network = to_unit(digits()[0][:4]), Classifier.load(world.networks["reference"], "train_reference")
+    distance = PerceptualDistance(network, 0.5)
     assert float(distance(images, images)) == 0
     other = (images + 0.1 * torch.randn(images.shape, generator=stream("perceptual"))).requires_grad_()
     found = distance(other, images)
     found.backward()
     assert other.grad is not None and bool(other.grad.any())
-    assert all(value.grad is None for value in world.reference.parameters())
-    assert float(PerceptualDistance(world.reference, 1.0)(other, images)) == pytest.approx(2 * float(found))
+    assert all(value.grad is None for value in network.parameters())
+    assert float(PerceptualDistance(network, 1.0)(other, images)) == pytest.approx(2 * float(found))
 
     seen: list[Tensor] = []
-    layers = [module for module in world.reference.network.modules() if isinstance(module, torch.nn.Conv2d)]
+    layers = [module for module in network.network.modules() if isinstance(module, torch.nn.Conv2d)]
     hooks = [layer.register_forward_hook(lambda _, __, output: seen.append(output)) for layer in layers]
     for given in (other.detach(), images):
-        world.reference(given)
+        network(given)
     for hook in hooks:
         hook.remove()
     pairs = zip(seen[: len(layers)], seen[len(layers) :], strict=True)

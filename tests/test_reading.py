@@ -73,7 +73,7 @@ def test_images_are_the_same_from_a_file(world: World, in_files: None) -> None:
 
 
 def test_a_network_learns_the_same_from_a_file(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    recipe, found = Recipe(epochs=1, batch_size=64, size=12), []
+    recipe, found = Recipe(epochs=1, batch_size=64, learning_rate=2e-3, size=12), []
     for most in (2**30, 1024):
         monkeypatch.setattr(store, "MOST_IN_MEMORY", most)
         pixels, labels, classes, _ = load_pixels(world.data)

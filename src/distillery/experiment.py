@@ -682,7 +682,8 @@ def _training_sizes(experiment: Experiment) -> dict[str, int]:
 
 def _contradictions_of_steering(experiment: Experiment, key: str, method: LGD | IGD | MGD3) -> Iterator[str]:
     """Whether what steers has its networks, its indices and its latents."""
-    steps = experiment.generators[method.generator].sampling.steps
+    sampling = experiment.generators[method.generator].sampling
+    steps = sampling.steps
     where = f"the {steps} sampling steps of generators.{method.generator}.sampling.steps"
     blocks: dict[str, Influence | Deviation | None] = {"influence": method.influence, "deviation": method.deviation}
     for name, block in blocks.items():
@@ -696,6 +697,11 @@ def _contradictions_of_steering(experiment: Experiment, key: str, method: LGD | 
     factor, pool = _latents_of(experiment)[0], method.mode.pool if method.mode is not None else None
     if factor is not None and pool is not None and pool > (side := experiment.dataset.resolution // factor):
         yield f"{key}.mode.pool: {pool} is more than the side of the latents; allowed: 1 to {side}"
+    if method.influence is not None and method.influence.repeats > 1 and sampling.solver == "dpm":
+        yield (
+            f"{key}.influence.repeats: {method.influence.repeats}, but generators.{method.generator}.sampling.solver: "
+            "dpm remembers its steps and cannot take one again; allowed: 1, or another solver"
+        )
     if method.influence is not None and method.influence.surrogate not in experiment.surrogates:
         there = ", ".join(experiment.surrogates) or "none"
         yield f"{key}.influence.surrogate: no surrogate {method.influence.surrogate!r}; surrogates: {there}"
