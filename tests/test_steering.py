@@ -307,12 +307,10 @@ def test_more_modes_than_images_are_refused() -> None:
 def encoded(folder: Path, order: list[int]) -> Path:
     """Latents of four classes, which the file lists in this order."""
     name = "".join(map(str, order))
+    mean = torch.cat([latents(6, "class", label) + label for label in order])
     write_tensors(
         folder / f"latents-{name}.safetensors",
-        {
-            "mean": torch.cat([latents(6, "class", label) + label for label in order]),
-            "labels": torch.arange(4).repeat_interleave(6),
-        },
+        {"mean": mean, "std": torch.zeros_like(mean), "labels": torch.arange(4).repeat_interleave(6)},
         MADE_BY,
         classes=[CLASSES[label] for label in order],
     )
