@@ -12,9 +12,9 @@ import torch
 from tiny import CPU, World, digits, image_set_of
 from torch.nn import functional as F
 
-from distillery.artifacts import DamagedArtifact, ImageSet, encode_png, write_images
+from distillery.artifacts import DamagedArtifact, ImageSet, encode_png, read_images, write_images
 from distillery.data import pixels as store
-from distillery.data.pixels import load_pixels, room_for
+from distillery.data.pixels import decoded, load_pixels, room_for
 from distillery.data.reading import ImageTable
 from distillery.students import augment
 from distillery.students.features import features_of
@@ -70,6 +70,7 @@ def test_images_are_the_same_from_a_file(world: World, in_files: None) -> None:
     assert pixels.equal(digits()[0])
     assert labels.equal(digits()[1])
     assert len(paths) == len(pixels) and len(classes) == 4
+    assert decoded(read_images(world.data, "test")).equal(pixels)
 
 
 def test_a_network_learns_the_same_from_a_file(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -106,6 +107,8 @@ def test_images_of_two_sizes_and_a_table_of_none_are_refused(tmp_path: Path) -> 
     write_images(path, ImageSet(images, np.zeros(301, np.int64), ["a"], [str(row) for row in range(301)]), {})
     with pytest.raises(DamagedArtifact, match=r"two.parquet.*(same shape|images of \(1, 4, 4\) and of)"):
         load_pixels(path)
+    with pytest.raises(ValueError, match=r"images of \(1, 4, 4\) and of \(1, 6, 6\)"):
+        decoded(ImageSet(images, np.zeros(301, np.int64), ["a"], [str(row) for row in range(301)]))
     write_images(tmp_path / "none.parquet", image_set_of(*(values[:0] for values in digits())), {})
     with pytest.raises(DamagedArtifact, match=r"none.parquet.*holds no images"):
         load_pixels(tmp_path / "none.parquet")

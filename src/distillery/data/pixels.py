@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from distillery.artifacts import damaged
+from distillery.artifacts import ImageSet, damaged, decode_image
 from distillery.data.reading import ImageTable
 
 MOST_IN_MEMORY = 2**30
@@ -59,6 +59,25 @@ def load_pixels(path: Path, made_by: str = "ingest") -> tuple[Tensor, Tensor, li
         pixels[at : at + len(batch)] = batch
         at += len(batch)
     return pixels, torch.from_numpy(table.labels), table.classes, table.paths()
+
+
+def decoded(images: ImageSet) -> Tensor:
+    """The images of a set: (N, C, H, W) uint8, in memory or, many of them, in a file (`room_for`).
+
+    Raises:
+        ValueError: the images differ in size or colour.
+    """
+    made: Tensor | None = None
+    for row, content in enumerate(images.images):
+        image = torch.from_numpy(decode_image(content))
+        if made is None:
+            made = room_for((len(images), *image.shape))
+        if image.shape != made.shape[1:]:
+            raise ValueError(f"images of {tuple(made.shape[1:])} and of {tuple(image.shape)}")
+        made[row] = image
+    if made is None:
+        raise ValueError("no images")
+    return made
 
 
 def to_unit(pixels: Tensor) -> Tensor:

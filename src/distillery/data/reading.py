@@ -45,7 +45,8 @@ class ImageTable:
     @cached_property
     def shape(self) -> tuple[int, int, int]:
         """Channels, height and width of the first image."""
-        return tuple(next(self.batches(1, 0, 1))[0].shape[1:])
+        channels, height, width = next(self.batches(1, 0, 1))[0].shape[1:]
+        return channels, height, width
 
     def paths(self) -> list[str]:
         """A stable id of each image."""
