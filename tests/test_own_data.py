@@ -77,11 +77,13 @@ def smaller(experiment: dict[str, Any]) -> None:
     experiment["generators"]["dit"] |= {"batch_size": 4, "sampling": {"steps": 4, "guidance_scale": 1.5}}
     experiment["references"]["real"] = {"network": "convnet2_w8", "training": {"preset": "reference", "epochs": 1}}
     experiment["methods"]["lgd"]["student"] = {"protocol": {"preset": "small", "epochs": 2}}
-    experiment["methods"]["lgd"]["calibration"] = {"images": 3, "relative_strengths": [0.0625]}
+    experiment["methods"]["lgd"]["learnability"]["strength"] = 1.0
+    del experiment["methods"]["dit"]
     experiment["evaluation"] |= {
         "protocol": {"preset": "small", "epochs": 2},
         "networks": ["convnet2_w8"],
         "students": 1,
+        "full_data": False,
     }
 
 
