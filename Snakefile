@@ -52,7 +52,7 @@ rule distilled:
 
 
 onstart:
-    note_holder()
+    processes.sign(HOLDER)
     attend_slurm()
 
 
