@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from distillery.diffusion.sampler import sample
 from distillery.guidance.deviation import ClassMemory, DeviationGuidance, cosine_gradient, cosines
-from distillery.guidance.loop import deviation_strength
+from distillery.guidance.further import deviation_strength
 from distillery.streams import stream
 
 LABELS = torch.tensor([0, 1, 2, 0])

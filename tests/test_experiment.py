@@ -19,7 +19,8 @@ import yaml
 from clone import PROJECT, SMOKE
 
 from distillery import experiment as experiments
-from distillery.experiment import ExperimentError, guided_range, load, resolved_guidance
+from distillery.data.identity import class_lists
+from distillery.experiment import ExperimentError, guided_range, load, resolved_guidance, resolved_steering
 from distillery.settings import canonical
 
 SCHEMA = PROJECT / "workflow/schemas/experiment.schema.json"
@@ -68,6 +69,20 @@ def without(path: str) -> Edit:
     return edit
 
 
+def test_a_surrogate_of_other_classes_is_refused(tmp_path: Path) -> None:
+    about = json.dumps({"classes": ["0", "1", "8"]})
+    header = json.dumps({"__metadata__": {"about": about}}).encode()
+    path = tmp_path / "checkpoints.safetensors"
+    path.write_bytes(len(header).to_bytes(8, "little") + header)
+    edit = at("surrogates.conv", {"network": "convnet2_w8", "checkpoints": str(path)})
+    assert faults(edit) == [
+        "surrogates.conv.checkpoints: trained on the classes 0, 1, 8, but the data have 0, 1, 7;"
+        " give one of these classes, or none to train it here"
+    ]
+    path.write_bytes(b"no tensors at all")
+    assert "cannot be read (no header of safetensors)" in faults(edit)[0]
+
+
 @pytest.mark.parametrize("file", SHIPPED, ids=lambda file: file.stem)
 def test_a_shipped_experiment_loads(file: Path) -> None:
     config = yaml.safe_load(file.read_text("utf-8"))
@@ -91,7 +106,7 @@ ONE_KEY = {
     "a misspelt key of the top": (
         at("method", {}),
         "method: no such key; did you mean 'methods'?; allowed: analysis, autoencoder, dataset, evaluation, generators,"
-        " ipc, methods, name, references, seeds",
+        " guidance_autoencoder, ipc, latents, methods, name, references, seeds, surrogates",
     ),
     "a misspelt key in a block": (
         at("analysis.redundancy.student", 2),
@@ -109,7 +124,7 @@ ONE_KEY = {
     "a misspelt key of a generator": (
         at("generators.dit.sampling.guidance", 4),
         "generators.dit.sampling.guidance: no such key; did you mean 'guidance_scale'?; allowed: batch_size,"
-        " cfg_channels, guidance_scale, steps",
+        " cfg_channels, guidance_scale, precision, solver, steps",
     ),
     "a key that resembles none": (at("dataset.source.q", 1), "dataset.source.q: no such key; allowed: kind"),
     "a missing block": (without("evaluation"), "evaluation: field required"),
@@ -117,12 +132,13 @@ ONE_KEY = {
     "a block that is empty": (at("methods.dit", None), "methods.dit: input should be a valid dictionary"),
     "a kind that does not exist": (
         at("methods.random.kind", "rndom"),
-        "methods.random.kind: no kind 'rndom'; did you mean 'random'?; allowed: plain, lgd, random, herding, k_center,"
-        " full",
+        "methods.random.kind: no kind 'rndom'; did you mean 'random'?; allowed: plain, lgd, igd, mgd3, random,"
+        " herding, k_center, real_by_learnability, full",
     ),
     "a method without its kind": (
         without("methods.random.kind"),
-        "methods.random.kind: missing; allowed: plain, lgd, random, herding, k_center, full",
+        "methods.random.kind: missing; allowed: plain, lgd, igd, mgd3, random, herding, k_center, real_by_learnability,"
+        " full",
     ),
     "a source without its kind": (
         without("dataset.source.kind"),
@@ -201,6 +217,26 @@ ONE_KEY = {
     "a network that nobody knows": (
         at("evaluation.networks", ["convnet2_w8", "resnet_18"]),
         "evaluation.networks[1]: unknown network 'resnet_18'; allowed: convnet1 to convnet9, resnet_ap10",
+    ),
+    "a memory smaller than one": (
+        at("generators.dit.objective", {"kind": "minimax", "memory_size": 0}),
+        "generators.dit.objective.memory_size: input should be greater than or equal to 1 (given: 0)",
+    ),
+    "a policy without a memory": (
+        at("generators.dit.objective", {"kind": "plain", "policy_real": "max"}),
+        "generators.dit.objective.policy_real: no such key; allowed: kind",
+    ),
+    "classes that are counted where there are none": (
+        at("generators.dit.objective", {"kind": "memory", "multiplicity": "cumulative", "reduction": "sample_mean"}),
+        "generators.dit.objective: multiplicity: cumulative counts classes, and sample_mean has none; allowed: once",
+    ),
+    "an objective that nobody knows": (
+        at("generators.dit.objective", "minmax"),
+        "generators.dit.objective.kind: no kind 'minmax'; did you mean 'minimax'?; allowed: plain, minimax, memory",
+    ),
+    "no mode at all": (
+        at("methods.lgd.mode", {"count": 0}),
+        "methods.lgd.mode.count: input should be greater than or equal to 1 (given: 0)",
     ),
     "the network of a reference that nobody knows": (
         at("references.real.network", "convnet"),
@@ -394,6 +430,40 @@ TOGETHER = {
         at("generators.dit.sampling.cfg_channels", 5),
         "generators.dit.sampling.cfg_channels: 5 of 4 channels; allowed: 1 to 4, or all",
     ),
+    "a base that is not there": (
+        at("generators.tuned", {"kind": "finetune", "base": "dlt"}),
+        "generators.tuned.base: no generator 'dlt'; generators: dit",
+    ),
+    "a base that leads back": (
+        lambda e: e["generators"].update(
+            a={"kind": "finetune", "base": "b"},
+            b={"kind": "finetune", "base": "dit"},
+            c={"kind": "finetune", "base": "c"},
+        ),
+        "generators.c.base: c -> c ends nowhere",
+    ),
+    "mirrors that are not encoded": (
+        at("generators.dit.flip", True),
+        "generators.dit.flip: there are no mirrors; set latents.mirrored: true",
+    ),
+    "a batch that does not divide": (
+        lambda e: e["generators"]["dit"].update(accumulate=5, processes=2),
+        "generators.dit.batch_size: 32 images for 2 processes of 5 passes each; allowed: a multiple of 10",
+    ),
+    "a perceptual term without its network": (
+        at("autoencoder.perceptual", {"reference": "vgg"}),
+        "autoencoder.perceptual.reference: no reference 'vgg'; references: real",
+    ),
+    "weights in a folder that is not there": (
+        at("generators.big", {"kind": "pretrained", "weights": "./no/such/folder"}),
+        f"generators.big.weights: ./no/such/folder: no such folder (a relative one starts at {Path.cwd()}); give a"
+        " folder in the layout of diffusers, or a name on the Hugging Face hub",
+    ),
+    "a class list that is not known": (
+        at("dataset.classes", "imagenete"),
+        "dataset.classes: no class list 'imagenete'; did you mean 'imagenette'?; allowed: names of classes, or one of"
+        f" {', '.join(class_lists())}",
+    ),
     "a network too deep for the images": (
         at("evaluation.networks", ["convnet5_w8"]),
         "evaluation.networks[0]: convnet5 halves the image 5 times: 16 pixels are too few,"
@@ -413,6 +483,58 @@ TOGETHER = {
         at("analysis.redundancy.network", "convnet9"),
         "analysis.redundancy.network: convnet9 halves the image 9 times: 16 pixels are too few,"
         " it takes 512 or more, but dataset.resolution is 16",
+    ),
+    "more modes than images": (
+        at("methods.modes", {"kind": "mgd3", "generator": "dit", "mode": {"count": 90}}),
+        "methods.modes.mode.count: 90 modes, but class '0' has 89 training images, and a mode needs one of its own;"
+        " allowed: 1 to 89",
+    ),
+    "modes that stop before they start": (
+        at("methods.modes", {"kind": "mgd3", "generator": "dit", "mode": {"stop": 7}}),
+        "methods.modes.mode.stop: 7 leaves no index above it in the 8 sampling steps of generators.dit.sampling.steps;"
+        " allowed: 0 to 6, or strength: 0",
+    ),
+    "modes of more than the latents": (
+        at("methods.lgd.mode", {"pool": 9}),
+        "methods.lgd.mode.pool: 9 is more than the side of the latents; allowed: 1 to 8",
+    ),
+    "a step again of a solver that remembers": (
+        lambda e: (
+            e["generators"]["dit"]["sampling"].update(solver="dpm"),
+            e.update(surrogates={"conv": {"network": "convnet2_w8"}}),
+            e["methods"]["lgd"].update(influence={"surrogate": "conv", "repeats": 2}),
+        ),
+        "methods.lgd.influence.repeats: 2, but generators.dit.sampling.solver: dpm remembers its steps and cannot take"
+        " one again; allowed: 1, or another solver",
+    ),
+    "a surrogate that is not there": (
+        at("methods.igd", {"kind": "igd", "generator": "dit", "influence": {"surrogate": "conv"}}),
+        "methods.igd.influence.surrogate: no surrogate 'conv'; surrogates: none",
+    ),
+    "a file of a surrogate that is not there": (
+        at("surrogates.conv", {"network": "convnet2_w8", "checkpoints": "nowhere.safetensors"}),
+        "surrogates.conv.checkpoints: 'nowhere.safetensors' cannot be read ([Errno 2] No such file or directory:"
+        " 'nowhere.safetensors'); give a file of train_surrogate",
+    ),
+    "a surrogate with soft labels": (
+        at("surrogates.conv", {"network": "convnet2_w8", "training": {"labels": "soft"}}),
+        "surrogates.conv.training.labels: soft ones need a teacher, and this has none; allowed: hard",
+    ),
+    "a guided method without its generator": (
+        at("methods.modes", {"kind": "mgd3", "generator": "dti"}),
+        "methods.modes.generator: no generator 'dti'; generators: dit",
+    ),
+    "real images by the learnability of nobody": (
+        at("methods.control", {"kind": "real_by_learnability", "reference": "reel", "increment_size": 1}),
+        "methods.control.reference: no reference 'reel'; references: real",
+    ),
+    "coverage by features of nobody": (
+        at("analysis.coverage", {"features": "reel"}),
+        "analysis.coverage.features: no reference 'reel'; references: real",
+    ),
+    "memories in several processes": (
+        at("generators.tuned", {"kind": "finetune", "base": "dit", "processes": 2, "objective": "memory"}),
+        "generators.tuned: processes: 2 would have memories of their own, and memory has one; allowed: 1",
     ),
 }
 
@@ -502,6 +624,44 @@ def test_a_deep_network_goes_with_large_images() -> None:
 def test_an_experiment_cannot_be_changed() -> None:
     with pytest.raises(ValueError, match="frozen"):
         load(STARTER).name = "other"  # type: ignore[misc]
+
+
+def guided(**methods: Any) -> Any:
+    """The smoke experiment at two sizes with a surrogate and these methods."""
+
+    def edit(config: Config) -> None:
+        config["surrogates"] = {"conv": {"network": "convnet2_w8"}}
+        config["generators"]["dit"]["sampling"]["steps"] = 50
+        config["methods"].update(methods)
+
+    return load(changed(edit))
+
+
+def test_guided_methods_have_the_published_indices() -> None:
+    igd = {"kind": "igd", "generator": "dit", "influence": {"surrogate": "conv"}}
+    experiment = guided(igd=igd, mgd3={"kind": "mgd3", "generator": "dit", "deviation": {}})
+    influence, _, deviation = resolved_steering(experiment, "igd")
+    assert influence is not None and deviation is not None
+    assert (influence.range, deviation.range, deviation.capacity) == ([30, 45], [30, 45], 64)
+    _, mode, deviation = resolved_steering(experiment, "mgd3")
+    assert mode is not None and deviation is not None
+    assert (mode.strength, mode.stop, deviation.range) == (0.1, 25, [26, 49])
+
+
+def test_every_size_has_modes_of_its_own_unless_their_number_is_said() -> None:
+    mgd3 = {"kind": "mgd3", "generator": "dit"}
+    experiment = guided(one=mgd3, fixed={**mgd3, "mode": {"count": 5}}, lgd={**STARTER["methods"]["lgd"], "mode": {}})
+    assert [experiment.nested(name) for name in ("one", "fixed", "lgd", "dit")] == [False, True, True, True]
+    assert [experiment.modes("one", ipc) for ipc in (1, 2)] == [1, 2]
+    assert [experiment.modes("fixed", ipc) for ipc in (1, 2)] == [5, 5]
+    assert [experiment.modes("lgd", ipc) for ipc in (1, 2)] == [2, 2]
+
+
+def test_an_objective_may_be_named_alone() -> None:
+    tuned = {"kind": "finetune", "base": "dit", "trainable": "full", "objective": "memory"}
+    experiment = load(changed(at("generators.tuned", tuned)))
+    objective = experiment.generators["tuned"].objective
+    assert objective.kind == "memory" and (objective.policy_real, objective.policy_generated) == ("max", "max")
 
 
 def test_the_range_follows_the_steps() -> None:

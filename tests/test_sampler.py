@@ -372,6 +372,8 @@ def test_two_guidances_add_their_shifts(world: World) -> None:
 class Nudge:
     """Moves everything by one half at the last step."""
 
+    rank = 9
+
     def active(self, index: int) -> bool:
         return index == 0
 

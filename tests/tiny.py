@@ -25,7 +25,7 @@ from distillery.diffusion.denoiser import Denoiser
 from distillery.diffusion.renderer import Renderer
 from distillery.diffusion.sampler import Step
 from distillery.diffusion.schedule import Schedule, training_scheduler
-from distillery.diffusion.training import new_transformer, train_generator
+from distillery.diffusion.training import InMemory, new_transformer, train_generator
 from distillery.guidance.score import Scorer
 from distillery.job import Job
 from distillery.resume import Resume
@@ -125,6 +125,8 @@ def stopped_at(step: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 class Watcher:
     """A guidance that moves nothing and keeps what it saw: index -> noisy latents, prediction and clean latents."""
 
+    rank = -1
+
     def __init__(self) -> None:
         self.noisy: dict[int, Tensor] = {}
         self.noise: dict[int, Tensor] = {}
@@ -221,7 +223,7 @@ class World:
         with torch.set_grad_enabled(graph):
             noise, _ = self.denoiser()(noisy, int(schedule.timesteps[index]), self.condition(labels))
             implied = schedule.clean(noisy, noise, index)
-        return Step(index, noisy, noise, implied, labels, schedule)
+        return Step(index, noisy, noise, implied, labels, schedule, schedule.deviation(None, index))
 
 
 def job(stage: str, settings: Block, inputs: Sequence[Path] = (), checkpoint_seconds: float = 1e9) -> Job:
@@ -253,9 +255,9 @@ def build_world(folder: Path) -> World:
     dit = train_generator(
         new_transformer(0, classes=len(CLASSES), channels=4, size=8, layers=2, heads=2, head_dim=16, patch_size=2),
         training_scheduler(),
-        mean,
-        std,
+        InMemory(mean, std),
         of,
+        torch.arange(len(CLASSES)),
         steps=500,
         batch_size=64,
         learning_rate=4e-3,

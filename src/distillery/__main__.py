@@ -91,8 +91,9 @@ def _parser(name: str, stage: ModuleType) -> argparse.ArgumentParser:
 def _run(name: str, stage: ModuleType, arguments: list[str]) -> int:
     from pydantic import ValidationError
 
+    from distillery import parallel
     from distillery.artifacts import DamagedArtifact
-    from distillery.devices import lease_card, prepare
+    from distillery.devices import lease_card, prepare, visible_cards
     from distillery.job import BadInput, Job
 
     parsed = _parser(name, stage).parse_args(arguments)
@@ -114,9 +115,13 @@ def _run(name: str, stage: ModuleType, arguments: list[str]) -> int:
             print(f"distillery {name}: {path}: no such file", file=sys.stderr)
             return 2
     threads = parsed.threads or len(os.sched_getaffinity(0))
+    processes = stage.processes(settings) if hasattr(stage, "processes") else 1
+    if processes > 1 and not parallel.inside():
+        parallel.launch(processes, [name, *arguments])
     if getattr(stage, "COMPUTES", True):
         from distillery.resume import stop_on_signals
 
+        parallel.choose_card(visible_cards())
         try:
             lease_card()
         except TimeoutError as error:
@@ -124,6 +129,7 @@ def _run(name: str, stage: ModuleType, arguments: list[str]) -> int:
             return 1
         device: Any = prepare(threads)
         stop_on_signals()
+        parallel.join(device)
     else:
         device, threads = _Nothing(), 0  # its bytes depend on neither
     job = Job(name, parsed.settings, device, threads, tuple(inputs), parsed.checkpoint_seconds)
@@ -132,7 +138,10 @@ def _run(name: str, stage: ModuleType, arguments: list[str]) -> int:
     except (BadInput, DamagedArtifact) as error:
         print(f"distillery {name}: {error}", file=sys.stderr)
         return 1
-    _record_cost(parsed.cost, name, device.type, threads)
+    finally:
+        parallel.leave()
+    if parallel.rank() == 0:
+        _record_cost(parsed.cost, name, device.type, threads)
     return 0
 
 

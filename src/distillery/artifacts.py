@@ -5,12 +5,13 @@ from __future__ import annotations
 import io
 import json
 import os
+import shutil
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 import pyarrow as pa
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Provenance = dict[str, str]
+
+ROW_GROUP = 512
+"""Images of a table that are written together, and held in memory together by whoever reads a few at a time."""
 
 
 class DamagedArtifact(Exception):
@@ -69,11 +73,16 @@ def read_json(path: Path, made_by: str) -> Any:
         raise damaged(path, made_by, error) from error
 
 
-def write_table(path: Path, table: pa.Table, provenance: Provenance) -> None:
-    """Write a table as Parquet, atomically; its metadata gains the provenance."""
+def write_table(path: Path, table: pa.Table, provenance: Provenance, row_group: int | None = None) -> None:
+    """Write a table as Parquet, atomically; its metadata gains the provenance.
+
+    Args:
+        row_group: rows that are written together; none: as many as Arrow likes.
+    """
     metadata = {**(table.schema.metadata or {}), b"distillery": json.dumps(provenance, sort_keys=True).encode()}
     with replacing(path) as temporary:
-        pq.write_table(table.replace_schema_metadata(metadata), temporary, compression="zstd")
+        described = table.replace_schema_metadata(metadata)
+        pq.write_table(described, temporary, compression="zstd", row_group_size=row_group)
 
 
 def read_table(path: Path, made_by: str) -> pa.Table:
@@ -103,6 +112,22 @@ def write_tensors(path: Path, tensors: dict[str, Tensor], provenance: Provenance
         file.write(content[start:])
 
 
+def described_tensors(path: Path) -> dict[str, Any]:
+    """What `write_tensors` was told about the tensors of a file; reads its header alone, and without torch.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: not a safetensors file.
+    """
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if not 0 < length < 2**27:
+            raise ValueError("no header of safetensors")
+        header = json.loads(file.read(length))
+    about = json.loads(header.get("__metadata__", {}).get("about", "{}"))
+    return about if isinstance(about, dict) else {}
+
+
 def read_tensors(path: Path, made_by: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Tensors and what `write_tensors` was told about them.
 
@@ -117,6 +142,56 @@ def read_tensors(path: Path, made_by: str) -> tuple[dict[str, Tensor], dict[str,
             return {name: file.get_tensor(name) for name in file.keys()}, about  # noqa: SIM118
     except (OSError, SafetensorError) as error:
         raise damaged(path, made_by, error) from error
+
+
+class TensorWriter:
+    """Fills the tensors of a safetensors file row by row, none of them in memory."""
+
+    def __init__(self, file: BinaryIO, tensors: Mapping[str, tuple[np.dtype, tuple[int, ...]]], metadata: Any) -> None:
+        header: dict[str, Any] = {"__metadata__": metadata}
+        self._offsets: dict[str, int] = {}
+        self._rows: dict[str, tuple[np.dtype, int]] = {}
+        end = 0
+        # The layout that safetensors itself writes: the widest types first, so that each tensor is aligned.
+        for name, (dtype, shape) in sorted(tensors.items(), key=lambda item: (-item[1][0].itemsize, item[0])):
+            row = dtype.itemsize * int(np.prod(shape[1:], dtype=np.int64))
+            header[name] = {
+                "dtype": _SAFETENSORS[dtype.name],
+                "shape": list(shape),
+                "data_offsets": [end, end + row * shape[0]],
+            }
+            self._offsets[name], self._rows[name] = end, (dtype, row)
+            end += row * shape[0]
+        text = json.dumps(header, sort_keys=True, separators=(",", ":")).encode()
+        text += b" " * (-len(text) % 8)
+        file.write(len(text).to_bytes(8, "little") + text)
+        self._file, self._start = file, 8 + len(text)
+        file.truncate(self._start + end)
+
+    def put(self, name: str, first: int, rows: np.ndarray) -> None:
+        """Write rows of a tensor from row `first` on; their type is the tensor's."""
+        dtype, row = self._rows[name]
+        self._file.seek(self._start + self._offsets[name] + first * row)
+        self._file.write(np.ascontiguousarray(rows, dtype=dtype).data)
+
+
+_SAFETENSORS = {"float16": "F16", "float32": "F32", "int64": "I64"}
+
+
+@contextmanager
+def writing_tensors(
+    path: Path, tensors: Mapping[str, tuple[np.dtype, tuple[int, ...]]], provenance: Provenance, **about: Any
+) -> Iterator[TensorWriter]:
+    """What `write_tensors` writes, for tensors larger than the memory: name -> type and shape, filled row by row."""
+    metadata = {"format": "pt", "distillery": json.dumps(provenance, sort_keys=True), "about": json.dumps(about)}
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        yield TensorWriter(file, tensors, metadata)
+
+
+def copy_file(source: Path, target: Path) -> None:
+    """Copy a file atomically, a piece at a time."""
+    with replacing(target) as temporary, source.open("rb") as old, temporary.open("wb") as new:
+        shutil.copyfileobj(old, new, 2**22)
 
 
 @dataclass
@@ -157,14 +232,16 @@ class ImageSet:
         Raises:
             ValueError: the images differ in size or colour.
         """
-        from PIL import Image
+        return np.stack([decode_image(content) for content in self.images])
 
-        def decode(content: bytes) -> np.ndarray:
-            with Image.open(io.BytesIO(content)) as image:
-                array = np.asarray(image if image.mode in ("L", "RGB") else image.convert("RGB"))
-            return array[None] if array.ndim == 2 else array.transpose(2, 0, 1)
 
-        return np.stack([decode(content) for content in self.images])
+def decode_image(content: bytes) -> np.ndarray:
+    """One encoded image as (C, H, W) uint8, C = 1 for grey and 3 for colour."""
+    from PIL import Image
+
+    with Image.open(io.BytesIO(content)) as image:
+        array = np.asarray(image if image.mode in ("L", "RGB") else image.convert("RGB"))
+    return array[None] if array.ndim == 2 else array.transpose(2, 0, 1)
 
 
 def encode_png(pixels: np.ndarray) -> bytes:
@@ -225,7 +302,7 @@ def image_table(images: ImageSet) -> pa.Table:
 
 def write_images(path: Path, images: ImageSet, provenance: Provenance) -> None:
     """Write an image set as one Parquet file."""
-    write_table(path, image_table(images), provenance)
+    write_table(path, image_table(images), provenance, ROW_GROUP)
 
 
 def read_images(path: Path, made_by: str) -> ImageSet:

@@ -12,7 +12,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from filelock import FileLock, Timeout
 
@@ -80,6 +80,14 @@ def prepare(threads: int) -> torch.device:
         torch.backends.cudnn.benchmark = False
         return torch.device("cuda")
     return torch.device("cpu")
+
+
+def lowered(device: torch.device, precision: Literal["auto", "float32", "bfloat16"]) -> torch.autocast:
+    """Where networks compute in bfloat16, if they are told to; auto: on a GPU."""
+    import torch
+
+    low = precision == "bfloat16" or (precision == "auto" and device.type == "cuda")
+    return torch.autocast(device.type, torch.bfloat16, enabled=low)
 
 
 def _keep_memory() -> None:

@@ -1,27 +1,41 @@
-"""The experiment file: its blocks, its defaults, and what cannot go together.
+"""The experiment file: its blocks and its defaults.
 
-Everything is refused before a job is planned, with the path of the key and what is allowed there.
+Everything that is wrong is refused before a job is planned, with the path of the key and what is allowed there:
+`mistakes` says it of a word, `contradictions` of what cannot go together.
 """
 
 from __future__ import annotations
 
-import difflib
 import json
-import typing
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from functools import cached_property
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
 
 from distillery.data.settings import Dataset
-from distillery.data.sources import class_names, class_sizes
-from distillery.diffusion.settings import Autoencoder, Generator
-from distillery.guidance.settings import Calibration, Deviation, Learnability
-from distillery.selection.settings import Full, Herding, KCenter, Random
+from distillery.data.sources import class_names
+from distillery.diffusion.settings import (
+    AnyAutoencoder,
+    AnyGenerator,
+    Autoencoder,
+    FinetunedGenerator,
+    Latents,
+    PretrainedAutoencoder,
+)
+from distillery.guidance.settings import (
+    IGD,
+    MGD3,
+    Calibration,
+    Deviation,
+    Influence,
+    Learnability,
+    Mode,
+    Surrogate,
+)
+from distillery.mistakes import described
+from distillery.selection.settings import Full, Herding, KCenter, Random, RealByLearnability
 from distillery.settings import Block, Count, Fraction, Name
-from distillery.students.names import refused_side
 from distillery.students.settings import Evaluation, Network, Protocol, Recipe, Reference, Student
 
 
@@ -50,6 +64,8 @@ class LGD(Block):
     student: Student = Student()
     learnability: Learnability = Learnability()
     deviation: Deviation = Deviation()
+    influence: Influence | None = Field(None, description="Influence (IGD) as a further guidance, after increment 1.")
+    mode: Mode | None = Field(None, description="Modes (MGD3) as a further guidance, after increment 1.")
     calibration: Calibration = Calibration()
     stream: str | None = Field(
         None, description="Methods of one stream share all their noise; none: the method's name."
@@ -62,10 +78,18 @@ class LGD(Block):
         return "auto" in (self.learnability.strength, self.learnability.reference_weight)
 
 
-Method = Annotated[Plain | LGD | Random | Herding | KCenter | Full, Field(discriminator="kind")]
+Method = Annotated[
+    Plain | LGD | IGD | MGD3 | Random | Herding | KCenter | RealByLearnability | Full, Field(discriminator="kind")
+]
 
 REAL = ("random", "herding", "k_center")
+"""The kinds of method that choose real images at once."""
+
+CHOOSING = (*REAL, "real_by_learnability")
 """The kinds of method that choose real images."""
+
+GUIDED = ("igd", "mgd3")
+"""The kinds of method whose sampler is guided, and that make no increments."""
 
 
 class Redundancy(Block):
@@ -85,10 +109,18 @@ class Published(Block):
     methods: dict[Name, str] = Field(min_length=1, description="Our method -> its published name.")
 
 
+class Coverage(Block):
+    """How much of the real set a distilled one reaches (precision, recall, density, coverage: arXiv 2002.09797)."""
+
+    features: Name = Field(description="The network of `references` whose last hidden layer describes an image.")
+    k: Count = Field(5, description="A ball around an image reaches to its k-th neighbour.")
+
+
 class Analysis(Block):
     """What is measured beside accuracy."""
 
     redundancy: Redundancy = Redundancy()
+    coverage: Coverage | None = Field(None, description="None: not measured.")
     published: Published | None = None
     front: bool = Field(False, description="Accuracy against redundancy over all methods, as a table and a figure.")
 
@@ -101,9 +133,14 @@ class Experiment(Block):
         [0], min_length=1, description="The whole experiment but the data is repeated for each; tables join them."
     )
     dataset: Dataset
-    autoencoder: Autoencoder = Autoencoder()
-    generators: dict[Name, Generator]
+    autoencoder: AnyAutoencoder = Autoencoder()
+    guidance_autoencoder: PretrainedAutoencoder | None = Field(
+        None, description="A small one for the same latents, which guidances decode with; none: the one that renders."
+    )
+    latents: Latents = Latents()
+    generators: dict[Name, AnyGenerator]
     references: dict[Name, Reference] = Field({})
+    surrogates: dict[Name, Surrogate] = Field({})
     methods: dict[Name, Method] = Field(min_length=1)
     ipc: list[Count] = Field(min_length=1, description="Images per class.")
     evaluation: Evaluation
@@ -129,9 +166,7 @@ class Experiment(Block):
 
     def increments(self, method: str) -> int:
         """How many increments the largest set of an LGD method has."""
-        found = self.methods[method]
-        assert isinstance(found, LGD)
-        return max(self.ipc) // found.increment_size
+        return max(self.ipc) // self.loop(method).increment_size
 
     def smaller(self, ipc: int) -> int:
         """The next smaller size, or 0: a set begins with the smaller ones, and a job makes only what it adds."""
@@ -143,6 +178,39 @@ class Experiment(Block):
         assert isinstance(found, LGD)
         return found
 
+    def loop(self, method: str) -> LGD | RealByLearnability:
+        """A method that works in increments, by its name."""
+        found = self.methods[method]
+        assert isinstance(found, LGD | RealByLearnability)
+        return found
+
+    def guided(self, method: str) -> IGD | MGD3:
+        """A method of guided sampling by its name."""
+        found = self.methods[method]
+        assert isinstance(found, IGD | MGD3)
+        return found
+
+    def mode(self, method: str) -> Mode | None:
+        """The mode guidance of a method, if it has one."""
+        found = self.methods[method]
+        return found.mode if isinstance(found, LGD | IGD | MGD3) else None
+
+    def influence(self, method: str) -> Influence | None:
+        """The influence guidance of a method, if it has one."""
+        found = self.methods[method]
+        return found.influence if isinstance(found, LGD | IGD | MGD3) else None
+
+    def nested(self, method: str) -> bool:
+        """Whether the sets of a method begin with the smaller ones: not where every size has modes of its own."""
+        found = self.methods[method]
+        return not (isinstance(found, MGD3) and found.mode.count is None)
+
+    def modes(self, method: str, ipc: int) -> int:
+        """How many modes per class the images of a size are drawn to."""
+        mode = self.mode(method)
+        assert mode is not None
+        return mode.count or (max(self.ipc) if self.nested(method) else ipc)
+
     def seed(self, run: str) -> int:
         """The seed of a run by its place in the results: `seed-3/`, or nothing for the first one."""
         return int(run.removeprefix("seed-").rstrip("/")) if run else self.seeds[0]
@@ -151,10 +219,15 @@ class Experiment(Block):
         """The place of a seed's run in the results."""
         return "" if seed == self.seeds[0] else f"seed-{seed}/"
 
+    def base_of(self, generator: str) -> AnyGenerator:
+        """The generator that a fine-tuned one starts from in the end; any other one is its own."""
+        found = self.generators[generator]
+        return self.base_of(found.base) if isinstance(found, FinetunedGenerator) else found
+
     def stream(self, method: str) -> str:
         """The name of the stream that a generating method draws from."""
         found = self.methods[method]
-        return (found.stream if isinstance(found, Plain | LGD) else None) or method
+        return (found.stream if isinstance(found, Plain | LGD | IGD | MGD3) else None) or method
 
 
 class ExperimentError(Exception):
@@ -167,11 +240,13 @@ def load(config: Mapping[str, Any]) -> Experiment:
     Raises:
         ExperimentError: one line per fault, each with the path of the key and what is allowed.
     """
+    from distillery.contradictions import contradictions  # which are about these very blocks
+
     try:
         experiment = Experiment.model_validate(_with_yardsticks(config))
     except ValidationError as error:
-        raise ExperimentError("\n".join(_describe(error.errors(), config))) from None
-    if faults := list(_contradictions(experiment)) or list(_contradictions_of_sizes(experiment)):
+        raise ExperimentError("\n".join(described(error.errors(), config, Experiment))) from None
+    if faults := list(contradictions(experiment)):
         raise ExperimentError("\n".join(faults))
     return experiment
 
@@ -195,9 +270,9 @@ def schema() -> dict[str, Any]:
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **Experiment.model_json_schema()}
 
 
-def guided_range(given: list[int] | None, steps: int) -> list[int]:
-    """First and last guided index: as given, or 10 to 45 of 50 scaled to the number of steps."""
-    return given or [round(steps * 10 / 50), min(round(steps * 45 / 50), steps - 1)]
+def guided_range(given: list[int] | None, steps: int, first: int = 10) -> list[int]:
+    """First and last guided index: as given, or `first` to 45 of 50 scaled to the number of steps."""
+    return given or [round(steps * first / 50), min(round(steps * 45 / 50), steps - 1)]
 
 
 def resolved_guidance(experiment: Experiment, method: str) -> tuple[Learnability, Deviation]:
@@ -209,300 +284,25 @@ def resolved_guidance(experiment: Experiment, method: str) -> tuple[Learnability
     return learnability, deviation
 
 
-def _describe(faults: Sequence[Any], config: Mapping[str, Any]) -> list[str]:
-    """Validation faults as `key.path: what is wrong; what is allowed`, one line per key."""
-    lines: dict[str, list[Any]] = {}
-    for fault in faults:  # a value that fits no member of a union has one fault per member
-        lines.setdefault(_key(fault, config), []).append(fault)
-    return [f"{key}: {_wrong(found)}" for key, found in lines.items()]
-
-
-def _key(fault: Any, config: Mapping[str, Any]) -> str:
-    """The path of a fault in the file."""
-    path: list[str] = []
-    node: Any = config
-    for index, part in enumerate(fault["loc"]):
-        last = index == len(fault["loc"]) - 1
-        inside = part in node if isinstance(node, Mapping) else isinstance(node, list) and isinstance(part, int)
-        # Members of a union, and the mark of a mapping's keys, stand in the location, but in no file.
-        if inside or (last and fault["type"] in ("missing", "extra_forbidden")):
-            path.append(f"[{part}]" if isinstance(node, list) else f".{part}")
-            node = node[part] if inside else None
-    kind = ".kind" if fault["type"].startswith("union_tag") else ""
-    return ("".join(path) + kind).lstrip(".")
-
-
-def _wrong(faults: Sequence[Any]) -> str:
-    """What is wrong with the value of one key, and what is allowed."""
-    fault, kind = faults[0], faults[0]["type"]
-    if kind == "extra_forbidden":
-        return f"no such key{_instead(fault['loc'][-1], _keys_beside(fault['loc']))}"
-    if kind.startswith("union_tag"):
-        allowed = _kinds_at(fault["loc"])
-        if kind == "union_tag_not_found":
-            return f"missing; allowed: {', '.join(allowed)}"
-        return f"no kind {fault['ctx']['tag']!r}{_instead(fault['ctx']['tag'], allowed)}"
-    if kind == "string_pattern_mismatch":
-        return f"{fault['input']!r} is no name; allowed: letters, digits and _ . + -, a letter or a digit first"
-    start = "Input should be "
-    messages = [str(fault["msg"]).removeprefix("Value error, ") for fault in faults]
-    message = " or ".join([messages[0], *(other.removeprefix(start) for other in messages[1:])])
-    plain = kind not in ("missing", "value_error") and not isinstance(fault["input"], Mapping)
-    given = f" (given: {fault['input']!r})" if plain else ""
-    return f"{message[0].lower()}{message[1:]}{given if len(given) < 120 else ''}"
-
-
-def _instead(given: object, allowed: Sequence[str]) -> str:
-    """What comes close to a word that is not allowed, and all that is."""
-    close = difflib.get_close_matches(str(given), allowed, n=1)
-    return f"{f'; did you mean {close[0]!r}?' if close else ''}; allowed: {', '.join(allowed)}"
-
-
-def _keys_beside(location: tuple[str | int, ...]) -> list[str]:
-    """The keys that the block allows in which a fault was found."""
-    kind: Any = Experiment
-    for part in location[:-1]:
-        kind = _below(kind, part)
-    return sorted(kind.model_fields) if isinstance(kind, type) and issubclass(kind, Block) else []
-
-
-def _kinds_at(location: tuple[str | int, ...]) -> list[str]:
-    """The kinds of block that may stand where a fault was found."""
-    kind: Any = Experiment
-    for part in location:
-        kind = _below(kind, part)
-    blocks = [member for member in typing.get_args(kind) if isinstance(member, type) and issubclass(member, Block)]
-    return [tag for block in blocks for tag in typing.get_args(typing.get_type_hints(block)["kind"])]
-
-
-def _below(kind: Any, part: str | int) -> Any:
-    """The type that stands at one part of a fault's location."""
-    if isinstance(kind, type) and issubclass(kind, Block):
-        return typing.get_type_hints(kind)[str(part)] if part in kind.model_fields else None
-    members = [kind, *typing.get_args(kind)]
-    for member in members:
-        if typing.get_origin(member) is dict:
-            return typing.get_args(member)[1]
-        if typing.get_origin(member) is list:
-            return typing.get_args(member)[0]
-    blocks = [member for member in members if isinstance(member, type) and issubclass(member, Block)]
-    for block in blocks:
-        if part in typing.get_args(typing.get_type_hints(block).get("kind")):
-            return block
-    return _below(blocks[0], part) if blocks else None
-
-
-def _contradictions(experiment: Experiment) -> Iterator[str]:
-    """What each block allows, and what together makes no sense."""
-    known: list[str] = []
-    try:
-        known = class_names(experiment.dataset.source)
-    except ValueError as error:
-        yield str(error)
-    yield from _contradictions_of_data(experiment.dataset, known)
-    yield from _twice("seeds", experiment.seeds)
-    yield from _twice("ipc", experiment.ipc)
-    yield from _twice("evaluation.networks", experiment.evaluation.networks)
-    if known:
-        yield from _contradictions_of_sides(experiment)
-        yield from _contradictions_of_protocols(experiment)
-    classes = len(experiment.dataset.classes or known)
-    for name, method in experiment.methods.items():
-        key = f"methods.{name}"
-        if isinstance(method, Herding | KCenter) and method.features not in experiment.references:
-            there = ", ".join(experiment.references) or "none"
-            yield f"{key}.features: no reference {method.features!r}; references: {there}"
-        if not isinstance(method, Plain | LGD):
-            continue
-        if method.generator not in experiment.generators:
-            there = ", ".join(experiment.generators) or "none"
-            yield f"{key}.generator: no generator {method.generator!r}; generators: {there}"
-        elif isinstance(method, LGD):
-            yield from _contradictions_of_lgd(experiment, name, method)
-        if 1 < classes < method.shards:
-            yield f"{key}.shards: {method.shards} jobs for {classes} classes; allowed: 1 to {classes}"
-    yield from _contradictions_of_analysis(experiment)
-
-
-def _twice(key: str, values: Sequence[object]) -> Iterator[str]:
-    """What a list of different things holds more than once."""
-    if twice := [repr(value) for value, times in Counter(values).items() if times > 1]:
-        yield f"{key}: {', '.join(twice)} stands there more than once"
-
-
-def _contradictions_of_data(dataset: Dataset, known: list[str]) -> Iterator[str]:
-    """Whether there are test images once, and the classes that are wanted; none are known where a fault says why."""
-    if dataset.source.kind == "digits" or not dataset.source.test:
-        if dataset.holdout is None:
-            yield "dataset.holdout: needed, because the source has no test images; for instance {fraction: 0.25}"
-        elif not 0 < dataset.holdout.fraction < 1:
-            fraction = dataset.holdout.fraction
-            yield f"dataset.holdout.fraction: {fraction} leaves no image on one side; allowed: between 0 and 1"
-    elif dataset.holdout is not None:
-        yield "dataset.holdout: the source has test images of its own; leave out one of the two"
-    for wanted in dataset.classes or []:
-        if known and wanted not in known:
-            close = difflib.get_close_matches(wanted, known, n=3)
-            shown = f"close: {', '.join(close)}" if close else f"there are: {', '.join(known[:20])}"
-            yield f"dataset.classes: no class {wanted!r} in the data; {shown}"
-    yield from _twice("dataset.classes", dataset.classes or [])
-    if dataset.classes is None and len(known) == 1:
-        yield f"dataset.source.train: holds one class, {known[0]!r}; at least two are needed"
-
-
-def _contradictions_of_sides(experiment: Experiment) -> Iterator[str]:
-    """Whether images halve as often as autoencoder and networks want, and latents fall into patches."""
-    side, autoencoder = experiment.dataset.resolution, experiment.autoencoder
-    factor = 2 ** (len(autoencoder.block_out_channels) - 1)
-    if experiment.generators and side % factor:
-        yield (
-            f"autoencoder.block_out_channels: {len(autoencoder.block_out_channels)} blocks halve the side "
-            f"{len(autoencoder.block_out_channels) - 1} times, but dataset.resolution is {side}; "
-            f"allowed: a multiple of {factor}"
-        )
-        return
-    for name, generator in experiment.generators.items():
-        key, latent = f"generators.{name}", side // factor
-        if latent % generator.patch_size:
-            yield f"{key}.patch_size: {generator.patch_size} does not divide the {latent} x {latent} latents"
-        width = generator.num_attention_heads * generator.attention_head_dim
-        if width % 4:
-            yield (
-                f"{key}.attention_head_dim: {generator.num_attention_heads} heads of {generator.attention_head_dim} "
-                f"make {width} channels; allowed: a multiple of 4, for sines and cosines of rows and columns"
-            )
-        guided, channels = generator.sampling.cfg_channels, autoencoder.latent_channels
-        if guided != "all" and guided > channels:
-            yield f"{key}.sampling.cfg_channels: {guided} of {channels} channels; allowed: 1 to {channels}, or all"
-    for key, network, protocol in _networks(experiment):
-        size = protocol.side(experiment.classes)
-        if why := refused_side(network, size or side):
-            where = f"the size of protocol {protocol.label}" if size else "dataset.resolution"
-            seen = size or side
-            yield f"{key}: {why}, but {where} is {seen}"
-
-
-def _networks(experiment: Experiment) -> Iterator[tuple[str, str, Protocol]]:
-    """Every network that the file names, with its key and the protocol that trains it."""
-    first = experiment.evaluation.protocols[0]
-    for protocol in experiment.evaluation.protocols:
-        for index, network in enumerate(experiment.evaluation.networks):
-            yield f"evaluation.networks[{index}]", network, protocol
-    for name, reference in experiment.references.items():
-        yield f"references.{name}.network", reference.network, reference.training
-    for name, method in experiment.methods.items():
-        if isinstance(method, LGD) and method.student.network:
-            yield f"methods.{name}.student.network", method.student.network, method.student.protocol or first
-    if experiment.analysis.redundancy.network:
-        yield "analysis.redundancy.network", experiment.analysis.redundancy.network, first
-
-
-def _contradictions_of_protocols(experiment: Experiment) -> Iterator[str]:
-    """Whether every protocol can be carried out: its labels have a teacher, its networks a learning rate."""
-    evaluation = experiment.evaluation
-    yield from _twice("evaluation.protocol", [protocol.label for protocol in evaluation.protocols])
-    if evaluation.baseline is not None and evaluation.baseline not in experiment.methods:
-        there = ", ".join(experiment.methods)
-        yield f"evaluation.baseline: no method {evaluation.baseline!r}; methods: {there}"
-    for index, protocol in enumerate(evaluation.protocols):
-        key = f"evaluation.protocol[{index}]" if isinstance(evaluation.protocol, list) else "evaluation.protocol"
-        for network in evaluation.networks:
-            try:
-                recipe = experiment.recipe(protocol, network, experiment.ipc[0])
-            except ValueError as error:
-                yield f"{key}: {error}"
-                continue
-            yield from _contradictions_of_labels(experiment, key, recipe)
-            break
-    for name, reference in experiment.references.items():
-        if experiment.recipe(reference.training, reference.network, "full").labels == "soft":
-            yield f"references.{name}.training.labels: soft ones need a teacher, and this has none; allowed: hard"
-    for name, method in experiment.methods.items():
-        if isinstance(method, LGD):
-            protocol = method.student.protocol or evaluation.protocols[0]
-            network = method.student.network or evaluation.networks[0]
-            if experiment.recipe(protocol, network, method.increment_size).labels == "soft":
-                yield (
-                    f"methods.{name}.student.protocol: the student learns from hard labels, and "
-                    f"{protocol.label} has soft ones; give another protocol here"
-                )
-
-
-def _contradictions_of_labels(experiment: Experiment, key: str, recipe: Recipe) -> Iterator[str]:
-    """Whether soft labels have a teacher, and hard ones none."""
-    there = ", ".join(experiment.references) or "none yet"
-    if recipe.labels == "soft" and recipe.teacher is None:
-        yield f"{key}.teacher: soft labels need a teacher; allowed: one of references ({there})"
-    elif recipe.labels == "hard" and recipe.teacher is not None:
-        yield f"{key}.teacher: labels are hard, so there is nothing to teach; leave it out, or set labels: soft"
-    elif recipe.teacher is not None and recipe.teacher not in experiment.references:
-        yield f"{key}.teacher: no reference {recipe.teacher!r}; references: {there}"
-
-
-def _contradictions_of_sizes(experiment: Experiment) -> Iterator[str]:
-    """Whether every class has as many real images as are to be chosen from it."""
-    chosen = sorted(name for name, method in experiment.methods.items() if method.kind in REAL)
-    if not chosen:
-        return
-    sizes = class_sizes(experiment.dataset.source)
-    holdout = experiment.dataset.holdout
-    for name in experiment.dataset.classes or sizes:
-        size = sizes.get(name, 0)
-        if holdout is not None:
-            size -= min(max(int(size * holdout.fraction + 0.5), 1), max(size - 1, 0))
-        if too_many := [ipc for ipc in experiment.ipc if ipc > size]:
-            held = " after those that are held out" if holdout is not None else ""
-            yield (
-                f"ipc: {max(too_many)} images per class, but class {name!r} has {size} training images{held}, and "
-                f"methods.{chosen[0]} chooses among them; allowed: 1 to {size}"
-            )
-            return
-
-
-def _contradictions_of_lgd(experiment: Experiment, name: str, method: LGD) -> Iterator[str]:
-    key, steps = f"methods.{name}", experiment.generators[method.generator].sampling.steps
-    for block in ("learnability", "deviation"):
-        given = getattr(method, block).range
-        if given and given[1] >= steps:
-            yield (
-                f"{key}.{block}.range: {given[1]} lies beyond the {steps} sampling steps of "
-                f"generators.{method.generator}.sampling.steps; allowed: 0 to {steps - 1}"
-            )
-    for named, where in ((method.reference, "reference"), (method.calibration.judge, "calibration.judge")):
-        if named is not None and named not in experiment.references:
-            yield f"{key}.{where}: no reference {named!r}; references: {', '.join(experiment.references) or 'none'}"
-    for ipc in experiment.ipc:
-        if ipc % method.increment_size:
-            yield f"ipc: {ipc} is no multiple of the {method.increment_size} images of {key}.increment_size"
-    if method.seed != "plain":
-        seed = experiment.methods.get(method.seed)
-        if seed is None:
-            others = ", ".join(other for other in experiment.methods if other != name)
-            yield f"{key}.seed: no method {method.seed!r}; allowed: plain, {others}"
-        elif isinstance(seed, LGD):
-            yield f"{key}.seed: {method.seed!r} is an LGD method itself; allowed: plain, or a method of another kind"
-    weight, strength = method.learnability.reference_weight, method.learnability.strength
-    if weight == "auto" and strength == 0:
-        yield f"{key}.learnability.reference_weight: nothing to calibrate at strength 0; give a number"
-
-
-def _contradictions_of_analysis(experiment: Experiment) -> Iterator[str]:
-    redundancy = experiment.analysis.redundancy
-    for method in dict.fromkeys([*redundancy.methods, *filter(None, [redundancy.baseline])]):
-        if method not in experiment.methods:
-            yield f"analysis.redundancy: no method {method!r}; methods: {', '.join(experiment.methods)}"
-    for method in experiment.analysis.published.methods if experiment.analysis.published else ():
-        if method not in experiment.methods:
-            yield f"analysis.published.methods: no method {method!r}; methods: {', '.join(experiment.methods)}"
-    if experiment.analysis.front and not (redundancy.methods and redundancy.baseline):
-        yield "analysis.front: needs analysis.redundancy.methods and analysis.redundancy.baseline"
-    if redundancy.methods and max(experiment.ipc) % redundancy.increment_size:
-        yield (
-            f"analysis.redundancy.increment_size: {redundancy.increment_size} does not divide the largest of ipc, "
-            f"{max(experiment.ipc)}"
-        )
-    elif redundancy.methods and max(experiment.ipc) < 2 * redundancy.increment_size:
-        yield f"analysis.redundancy.increment_size: ipc {max(experiment.ipc)} gives fewer than two increments"
+def resolved_steering(experiment: Experiment, method: str) -> tuple[Influence | None, Mode | None, Deviation | None]:
+    """Influence, mode and deviation of a method as far as it has them, with their ranges as indices."""
+    found = experiment.methods[method]
+    assert isinstance(found, LGD | IGD | MGD3)
+    steps = experiment.generators[found.generator].sampling.steps
+    influence, mode, deviation = found.influence, found.mode, found.deviation
+    beside = None
+    if mode is not None:
+        stop = round(steps * 25 / 50) if mode.stop is None else mode.stop
+        mode = mode.model_copy(update={"stop": stop})
+        beside = [min(stop + 1, steps - 1), steps - 1]
+    if influence is not None:
+        influence = influence.model_copy(update={"range": guided_range(influence.range, steps, first=30)})
+        beside = influence.range
+    if isinstance(found, LGD):
+        deviation = resolved_guidance(experiment, method)[1]
+    elif deviation is not None:
+        deviation = deviation.model_copy(update={"range": deviation.range or beside})
+    return influence, mode, deviation
 
 
 if __name__ == "__main__":

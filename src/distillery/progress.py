@@ -46,12 +46,16 @@ def count_images(number: int) -> None:
 class Progress:
     """Counts the units of work of one loop and shows throughput and the time that is left."""
 
-    def __init__(self, what: str, total: int, unit: str = "step", done: int = 0) -> None:
+    def __init__(self, what: str, total: int, unit: str = "step", done: int = 0, *, quiet: bool = False) -> None:
+        """Show nothing if `quiet`, but count."""
+        self._quiet = quiet
         self.what, self.total, self.unit, self.done = what, total, unit, done
         self._first, self._start = done, time.monotonic()
         self._last_line = self._start
         self._bar = (
-            tqdm(desc=what, total=total, initial=done, unit=unit, dynamic_ncols=True) if sys.stderr.isatty() else None
+            tqdm(desc=what, total=total, initial=done, unit=unit, dynamic_ncols=True)
+            if sys.stderr.isatty() and not quiet
+            else None
         )
 
     def __enter__(self) -> Progress:
@@ -78,6 +82,8 @@ class Progress:
     def _line(self) -> None:
         now = time.monotonic()
         self._last_line = now
+        if self._quiet:
+            return
         rate = (self.done - self._first) / max(now - self._start, 1e-9)
         left = (self.total - self.done) / rate if rate > 0 else float("inf")
         print(

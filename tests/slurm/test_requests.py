@@ -59,12 +59,12 @@ def test_a_gres_takes_the_place_of_the_gpus(cluster: Cluster, untrained: Clone) 
 
 
 def test_what_a_stage_says_on_a_node_reaches_the_terminal(cluster: Cluster, untrained: Clone) -> None:
-    latents = untrained.folder / "results/small/latents/train.safetensors"
+    latents = untrained.folder / "results/small/latents/train-0.safetensors"
     with latents.open("r+b") as file:
         file.truncate(200)
     run = Run(untrained, TARGET, "--retries", "0")
     assert run.wait() != 0
-    assert "results/small/latents/train.safetensors: cannot be read" in run.printed
+    assert "results/small/latents/train-0.safetensors: cannot be read" in run.printed
     assert LOG in run.printed
 
 

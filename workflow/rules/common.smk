@@ -11,6 +11,7 @@ from distillery import experiment as experiments
 from distillery import processes, slurm
 from distillery.data.sources import input_files, listing_digest
 from distillery.devices import visible_cards
+from distillery.diffusion.folders import files_here
 from distillery.provenance import code_digests
 from distillery.settings import canonical
 
@@ -30,8 +31,17 @@ RUNS = [EXPERIMENT.run(seed) for seed in EXPERIMENT.seeds]
 
 KINDS = {
     kind: [name for name, method in EXPERIMENT.methods.items() if method.kind == kind]
-    for kind in ("lgd", "plain", *experiments.REAL, "full")
+    for kind in ("lgd", "plain", *experiments.GUIDED, *experiments.CHOOSING, "full")
 }
+GENERATORS = {
+    kind: [name for name, block in EXPERIMENT.generators.items() if block.kind == kind]
+    for kind in ("train", "pretrained", "finetune")
+}
+OPENED = [
+    block
+    for block in ("autoencoder", "guidance_autoencoder")
+    if getattr(getattr(EXPERIMENT, block), "kind", None) == "pretrained"
+]
 PROTOCOLS = [protocol.label for protocol in EXPERIMENT.evaluation.protocols]
 
 
@@ -40,19 +50,29 @@ def one_of(names):
     return "|".join(map(re.escape, names)) or "(?!)"
 
 
+ANY_RUN = r"(seed-\d+/)?"
+TRAINED_RUN = one_of([]) if "autoencoder" in OPENED else ANY_RUN
+
+
 wildcard_constraints:
-    run=r"(seed-\d+/)?",
+    run=ANY_RUN,
     method=one_of(EXPERIMENT.methods),
     lgd=one_of(KINDS["lgd"]),
     plain=one_of(KINDS["plain"]),
+    guided=one_of([name for kind in experiments.GUIDED for name in KINDS[kind]]),
+    loop=one_of([*KINDS["lgd"], *KINDS["real_by_learnability"]]),
+    learned=one_of(KINDS["real_by_learnability"]),
     real=one_of([name for kind in experiments.REAL for name in KINDS[kind]]),
     generator=one_of(EXPERIMENT.generators),
     reference=one_of(EXPERIMENT.references),
+    surrogate=one_of(EXPERIMENT.surrogates),
     network=one_of(EXPERIMENT.evaluation.networks),
     protocol=one_of(PROTOCOLS),
     k=r"[1-9]\d*",
     ipc=r"[1-9]\d*|full",
+    opened=one_of(OPENED),
     shard=r"\d+",
+    modes=r"[1-9]\d*",
 
 
 # ---- "to resume, run the same command again", after kill -9 too --------------------------------------------------------
@@ -108,6 +128,10 @@ def gigabytes(first):
     return of
 
 
+OF_METHODS = ("method", "lgd", "plain", "guided", "loop", "learned", "real")
+"""The wildcards that hold the name of a method; which one says what kinds a rule is for."""
+
+
 # ---- what a stage is told -------------------------------------------------------------------------------------------------
 
 
@@ -117,7 +141,7 @@ def settings(stage):
 
     def of(wildcards):
         named = {
-            "method" if key in ("lgd", "plain", "real") else key: value
+            "method" if key in OF_METHODS else key: value
             for key, value in wildcards.items()
         }
         return canonical(stage_module.Settings.of(EXPERIMENT, **named))
@@ -134,8 +158,8 @@ def code(stage):
 
 
 AUTOENCODER = [
-    "<results>/{run}autoencoder/config.json",
-    "<results>/{run}autoencoder/diffusion_pytorch_model.safetensors",
+    "<results>/{run}{block}/config.json",
+    "<results>/{run}{block}/diffusion_pytorch_model.safetensors",
 ]
 GENERATOR = [
     "<results>/{run}generators/{generator}/model_index.json",
@@ -157,24 +181,103 @@ def source_listing(wildcards):
 
 def method_name(wildcards):
     """The name of the method of a job, whatever kind of method its rule is for."""
-    return next(
-        wildcards.get(key)
-        for key in ("method", "lgd", "plain", "real")
-        if wildcards.get(key)
+    return next(wildcards.get(key) for key in OF_METHODS if wildcards.get(key))
+
+
+def autoencoder_run(wildcards):
+    """The place of the run that the autoencoder and its latents belong to: one that is opened is the same for all."""
+    return wildcards.run if EXPERIMENT.autoencoder.kind == "train" else ""
+
+
+def autoencoder_of(wildcards):
+    """The files of the autoencoder."""
+    return [
+        file.format(run=autoencoder_run(wildcards), block="autoencoder")
+        for file in AUTOENCODER
+    ]
+
+
+def guidance_autoencoder_of(wildcards):
+    """The files of the autoencoder that guidances decode with, where it is another one."""
+    opened = EXPERIMENT.guidance_autoencoder is not None
+    return [
+        file.format(run="", block="guidance_autoencoder")
+        for file in AUTOENCODER
+        if opened
+    ]
+
+
+def perceptual_reference(wildcards):
+    """The network that the autoencoder's perceptual term asks."""
+    term = EXPERIMENT.autoencoder.perceptual
+    return (
+        [f"<results>/{wildcards.run}reference/{term.reference}.safetensors"]
+        if term
+        else []
     )
+
+
+def latents_of(wildcards):
+    """The files of the latents."""
+    return [
+        f"<results>/{autoencoder_run(wildcards)}latents/train-{shard}.safetensors"
+        for shard in range(EXPERIMENT.latents.shards)
+    ]
+
+
+def generator_files(wildcards, name):
+    """The files of a generator: one that is opened is the same for all runs."""
+    run = "" if EXPERIMENT.generators[name].kind == "pretrained" else wildcards.run
+    return [file.format(run=run, generator=name) for file in GENERATOR]
 
 
 def generator_of(wildcards):
     """The files of the generator of a method."""
-    method = EXPERIMENT.methods[method_name(wildcards)]
+    return generator_files(
+        wildcards, EXPERIMENT.methods[method_name(wildcards)].generator
+    )
+
+
+def base_of(wildcards):
+    """The files of the generator that a fine-tuned one starts from."""
+    return generator_files(wildcards, EXPERIMENT.generators[wildcards.generator].base)
+
+
+def cards_of(wildcards):
+    """The cards of a training: one for each process that shares it."""
+    return EXPERIMENT.generators[wildcards.generator].processes
+
+
+def weights_of(block):
+    """The files of weights in a folder that the experiment names; a name on the hub has none here."""
+
+    def of(wildcards):
+        named = (
+            EXPERIMENT.generators[wildcards.generator]
+            if block == "generators"
+            else getattr(EXPERIMENT, wildcards.opened)
+        )
+        return files_here(named.weights, named.subfolder)
+
+    return of
+
+
+def all_references(wildcards):
+    """Every reference of a run, by name."""
     return [
-        file.format(run=wildcards.run, generator=method.generator) for file in GENERATOR
+        f"<results>/{wildcards.run}reference/{name}.safetensors"
+        for name in sorted(EXPERIMENT.references)
     ]
 
 
+def all_reconstructions(wildcards):
+    """What the autoencoder of every run keeps of the test images."""
+    return [f"<results>/{run}analysis/autoencoder.parquet" for run in RUNS]
+
+
 def reference_of(wildcards):
-    """The reference of an LGD method."""
-    return f"<results>/{wildcards.run}reference/{EXPERIMENT.lgd(method_name(wildcards)).reference}.safetensors"
+    """The reference of a method that works in increments."""
+    return f"<results>/{wildcards.run}reference/{EXPERIMENT.loop(method_name(wildcards)).reference}.safetensors"
 
 
 def judge_of(wildcards):
@@ -214,7 +317,7 @@ def continued_from(wildcards):
     """The student that a `continued` one starts from."""
     return (
         student_before(wildcards)
-        if EXPERIMENT.lgd(wildcards.lgd).student.start == "continued"
+        if EXPERIMENT.loop(method_name(wildcards)).student.start == "continued"
         else []
     )
 
@@ -242,6 +345,45 @@ def seed_images(wildcards):
         return []
     return [
         f"<results>/{wildcards.run}distilled/{lgd.seed}/ipc{lgd.increment_size}.parquet"
+    ]
+
+
+def modes_of(wildcards):
+    """The modes that a method is drawn to: of its size, or one set for all sizes."""
+    name = method_name(wildcards)
+    first = wildcards.get("k") == "1"
+    if EXPERIMENT.mode(name) is None or first:
+        return []
+    count = EXPERIMENT.modes(name, int(wildcards.get("ipc") or max(EXPERIMENT.ipc)))
+    return [f"<results>/{wildcards.run}distilled/{name}/modes-{count}.safetensors"]
+
+
+def gradients_of(wildcards):
+    """The gradients of the classes that influence compares with."""
+    influence = EXPERIMENT.influence(method_name(wildcards))
+    if influence is None or wildcards.get("k") == "1":
+        return []
+    return [
+        f"<results>/{wildcards.run}surrogates/{influence.surrogate}/gradients.safetensors"
+    ]
+
+
+def checkpoints_of(wildcards):
+    """The states of a surrogate: trained here, or those that the experiment names."""
+    given = EXPERIMENT.surrogates[wildcards.surrogate].checkpoints
+    place = f"<results>/{wildcards.run}surrogates/{wildcards.surrogate}"
+    return given or f"{place}/checkpoints.safetensors"
+
+
+def smaller_shards(wildcards):
+    """The images of the smaller sizes, where a guided method keeps away from what it has."""
+    name = method_name(wildcards)
+    if EXPERIMENT.guided(name).deviation is None or not EXPERIMENT.nested(name):
+        return []
+    return [
+        f"<results>/{wildcards.run}distilled/{name}/sampled-{size}-{wildcards.shard}.parquet"
+        for size in sorted(EXPERIMENT.ipc)
+        if size < int(wildcards.ipc)
     ]
 
 
@@ -274,10 +416,15 @@ def parts_of(wildcards):
     """What the distilled set of a size is collected from: increments, shards, or one selection."""
     method, name = EXPERIMENT.methods[wildcards.method], wildcards.method
     folder = f"<results>/{wildcards.run}distilled/{name}"
-    if method.kind == "lgd":
+    if method.kind in ("lgd", "real_by_learnability"):
         last = -(-int(wildcards.ipc) // method.increment_size)
         return [f"{folder}/increment-{k}/images.parquet" for k in range(1, last + 1)]
-    if method.kind == "plain":
+    if not EXPERIMENT.nested(name):
+        return [
+            f"{folder}/sampled-{wildcards.ipc}-{shard}.parquet"
+            for shard in range(method.shards)
+        ]
+    if method.kind in ("plain", *experiments.GUIDED):
         sizes = [
             size
             for size in sorted(EXPERIMENT.ipc)
@@ -373,6 +520,29 @@ def all_matrices(wildcards):
     ]
 
 
+def coverage_features(wildcards):
+    """What the network that coverage is measured with sees in the real images."""
+    name = EXPERIMENT.analysis.coverage.features
+    return f"<results>/{wildcards.run}features/{name}.parquet"
+
+
+def coverage_reference(wildcards):
+    """The network that coverage is measured with."""
+    name = EXPERIMENT.analysis.coverage.features
+    return f"<results>/{wildcards.run}reference/{name}.safetensors"
+
+
+def all_coverages(wildcards):
+    """The coverages of every distilled set."""
+    return [
+        f"<results>/{run}analysis/coverage/{method}-{ipc}.parquet"
+        for run in RUNS
+        for method in sorted(EXPERIMENT.methods)
+        for ipc in EXPERIMENT.sizes(method)
+        if ipc != "full"
+    ]
+
+
 def every_increment(wildcards):
     """Every increment of every run and LGD method."""
     return [
@@ -411,12 +581,16 @@ def distilled_sets():
 def tables():
     """The tables that the experiment asks for."""
     names = ["accuracy", "statistics"]
+    if EXPERIMENT.generators:
+        names.append("autoencoder")
     if KINDS["lgd"]:
         names.append("increments")
     if EXPERIMENT.analysis.published:
         names.append("published")
     if EXPERIMENT.analysis.redundancy.methods:
         names.append("redundancy")
+    if EXPERIMENT.analysis.coverage:
+        names.append("coverage")
     if EXPERIMENT.analysis.front:
         names.append("front")
     return [f"{RESULTS}/tables/{name}.csv" for name in names]

@@ -19,7 +19,7 @@ rule ingest:
     conda:
         "../../envs/distillery.yaml"
     resources:
-        cpus_per_task=1,
+        cpus_per_task=4,
         mem=gigabytes(4),
         runtime="12h",
     params:

@@ -1,6 +1,6 @@
 # From a generator, or from real images, to distilled sets.
 #
-# in:  data, generator, autoencoder, reference, students
+# in:  data, generator, autoencoder, reference, students, modes, gradients of a surrogate
 # out: <results>/{run}distilled/{lgd}/increment-{k}/   candidates of each shard, scores, images
 #      <results>/{run}distilled/{lgd}/guidance.json, <results>/{run}tables/calibration-{lgd}.{parquet,csv}
 #      <results>/{run}distilled/{method}/ipc{ipc}.parquet
@@ -11,11 +11,14 @@ rule generate_increment:
     input:
         data="<results>/data/train.parquet",
         generator=generator_of,
-        autoencoder=AUTOENCODER,
+        autoencoder=autoencoder_of,
+        guidance_autoencoder=guidance_autoencoder_of,
         previous=increments_before,
         student=student_before,
         reference=reference_after_first,
         guidance=calibrated,
+        gradients=gradients_of,
+        modes=modes_of,
         seed_images=seed_images,
     output:
         candidates="<results>/{run}distilled/{lgd}/increment-{k}/candidates-{shard}.parquet",
@@ -42,10 +45,13 @@ rule generate_increment:
         " --data {input.data:q}"
         " --generator {input.generator:q}"
         " --autoencoder {input.autoencoder:q}"
+        " --guidance-autoencoder {input.guidance_autoencoder:q}"
         " --previous {input.previous:q}"
         " --student {input.student:q}"
         " --reference {input.reference:q}"
         " --guidance {input.guidance:q}"
+        " --gradients {input.gradients:q}"
+        " --modes {input.modes:q}"
         " --seed-images {input.seed_images:q}"
         " --candidates {output.candidates:q}"
         " --cost {log.cost:q}"
@@ -127,11 +133,14 @@ rule calibrate_guidance:
     input:
         data="<results>/data/train.parquet",
         generator=generator_of,
-        autoencoder=AUTOENCODER,
+        autoencoder=autoencoder_of,
+        guidance_autoencoder=guidance_autoencoder_of,
         increment="<results>/{run}distilled/{lgd}/increment-1/images.parquet",
         student="<results>/{run}distilled/{lgd}/increment-1/student.safetensors",
         reference=reference_of,
         judge=judge_of,
+        gradients=gradients_of,
+        modes=modes_of,
     output:
         guidance="<results>/{run}distilled/{lgd}/guidance.json",
         curve="<results>/{run}tables/calibration-{lgd}.parquet",
@@ -157,10 +166,13 @@ rule calibrate_guidance:
         " --data {input.data:q}"
         " --generator {input.generator:q}"
         " --autoencoder {input.autoencoder:q}"
+        " --guidance-autoencoder {input.guidance_autoencoder:q}"
         " --increment {input.increment:q}"
         " --student {input.student:q}"
         " --reference {input.reference:q}"
         " --judge {input.judge:q}"
+        " --gradients {input.gradients:q}"
+        " --modes {input.modes:q}"
         " --guidance {output.guidance:q}"
         " --curve {output.curve:q}"
         " --csv {output.csv:q}"
@@ -173,7 +185,7 @@ rule sample:
     input:
         data="<results>/data/train.parquet",
         generator=generator_of,
-        autoencoder=AUTOENCODER,
+        autoencoder=autoencoder_of,
     output:
         images="<results>/{run}distilled/{plain}/sampled-{ipc}-{shard}.parquet",
     log:
@@ -196,6 +208,110 @@ rule sample:
         " --data {input.data:q}"
         " --generator {input.generator:q}"
         " --autoencoder {input.autoencoder:q}"
+        " --images {output.images:q}"
+        " --cost {log.cost:q}"
+        " > {log.text:q} 2>&1"
+
+
+rule discover_modes:
+    """Discover the modes of each class, which images are drawn to."""
+    input:
+        latents=latents_of,
+    output:
+        modes="<results>/{run}distilled/{method}/modes-{modes}.safetensors",
+    log:
+        text="<results>/{run}logs/discover_modes-{method}-{modes}.log",
+        cost="<results>/{run}cost/{method}/discover_modes-{modes}.json",
+    priority: 10
+    conda:
+        "../../envs/distillery.yaml"
+    resources:
+        cpus_per_task=1,
+        mem=gigabytes(8),
+        runtime="2h",
+    params:
+        *code("discover_modes"),
+        settings=settings("discover_modes"),
+    shell:
+        "python -m distillery discover_modes"
+        " --settings {params.settings:q}"
+        " --threads 1"
+        " --latents {input.latents:q}"
+        " --modes {output.modes:q}"
+        " --cost {log.cost:q}"
+        " > {log.text:q} 2>&1"
+
+
+rule sample_guided:
+    """Sample a size with the guidances of a method, one shard of classes."""
+    input:
+        data="<results>/data/train.parquet",
+        generator=generator_of,
+        autoencoder=autoencoder_of,
+        guidance_autoencoder=guidance_autoencoder_of,
+        previous=smaller_shards,
+        gradients=gradients_of,
+        modes=modes_of,
+    output:
+        images="<results>/{run}distilled/{guided}/sampled-{ipc}-{shard}.parquet",
+    log:
+        text="<results>/{run}logs/sample_guided-{guided}-{ipc}-{shard}.log",
+        cost="<results>/{run}cost/{guided}/sample_guided-{ipc}-{shard}.json",
+    conda:
+        "../../envs/distillery.yaml"
+    resources:
+        cpus_per_task=1,
+        gpu=1,
+        mem=gigabytes(16),
+        runtime="12h",
+    params:
+        *code("sample_guided"),
+        settings=settings("sample_guided"),
+    shell:
+        "python -m distillery sample_guided"
+        " --settings {params.settings:q}"
+        " --threads 1"
+        " --data {input.data:q}"
+        " --generator {input.generator:q}"
+        " --autoencoder {input.autoencoder:q}"
+        " --guidance-autoencoder {input.guidance_autoencoder:q}"
+        " --previous {input.previous:q}"
+        " --gradients {input.gradients:q}"
+        " --modes {input.modes:q}"
+        " --images {output.images:q}"
+        " --cost {log.cost:q}"
+        " > {log.text:q} 2>&1"
+
+
+rule select_by_learnability:
+    """Select increment k among the real images: those of largest learnability."""
+    input:
+        data="<results>/data/train.parquet",
+        previous=increments_before,
+        student=student_before,
+        reference=reference_after_first,
+    output:
+        images="<results>/{run}distilled/{learned}/increment-{k}/images.parquet",
+    log:
+        text="<results>/{run}logs/select_by_learnability-{learned}-{k}.log",
+        cost="<results>/{run}cost/{learned}/select_by_learnability-{k}.json",
+    conda:
+        "../../envs/distillery.yaml"
+    resources:
+        cpus_per_task=1,
+        mem=gigabytes(8),
+        runtime="1h",
+    params:
+        *code("select_by_learnability"),
+        settings=settings("select_by_learnability"),
+    shell:
+        "python -m distillery select_by_learnability"
+        " --settings {params.settings:q}"
+        " --threads 1"
+        " --data {input.data:q}"
+        " --previous {input.previous:q}"
+        " --student {input.student:q}"
+        " --reference {input.reference:q}"
         " --images {output.images:q}"
         " --cost {log.cost:q}"
         " > {log.text:q} 2>&1"

@@ -3,7 +3,7 @@
 # in:  <results>/{run}distilled/{method}/ipc{ipc}.parquet, <results>/data/*.parquet, teachers
 # out: <results>/{run}soft_labels/{method}/ipc{ipc}/{protocol}.safetensors
 #      <results>/{run}evaluation/{method}/ipc{ipc}/{network}/{protocol}.parquet   accuracy of each network at each look
-#      <results>/{run}analysis/redundancy/{method}.parquet
+#      <results>/{run}analysis/redundancy/{method}.parquet, <results>/{run}analysis/coverage/{method}-{ipc}.parquet
 
 
 rule store_soft_labels:
@@ -97,5 +97,39 @@ rule measure_redundancy:
         " --threads 1"
         " --images {input.images:q}"
         " --matrix {output.matrix:q}"
+        " --cost {log.cost:q}"
+        " > {log.text:q} 2>&1"
+
+
+rule measure_coverage:
+    """Measure how much of the real set lies near a distilled one."""
+    input:
+        data="<results>/data/train.parquet",
+        features=coverage_features,
+        reference=coverage_reference,
+        images="<results>/{run}distilled/{method}/ipc{ipc}.parquet",
+    output:
+        coverage="<results>/{run}analysis/coverage/{method}-{ipc}.parquet",
+    log:
+        text="<results>/{run}logs/measure_coverage-{method}-{ipc}.log",
+        cost="<results>/{run}cost/{method}/measure_coverage-{ipc}.json",
+    conda:
+        "../../envs/distillery.yaml"
+    resources:
+        cpus_per_task=1,
+        mem=gigabytes(8),
+        runtime="1h",
+    params:
+        *code("measure_coverage"),
+        settings=settings("measure_coverage"),
+    shell:
+        "python -m distillery measure_coverage"
+        " --settings {params.settings:q}"
+        " --threads 1"
+        " --data {input.data:q}"
+        " --features {input.features:q}"
+        " --reference {input.reference:q}"
+        " --images {input.images:q}"
+        " --coverage {output.coverage:q}"
         " --cost {log.cost:q}"
         " > {log.text:q} 2>&1"

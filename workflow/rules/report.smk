@@ -33,6 +33,35 @@ rule tabulate_accuracy:
         " > {log.text:q} 2>&1"
 
 
+rule tabulate_autoencoder:
+    """Tabulate what the autoencoder keeps of the test images."""
+    input:
+        measured=all_reconstructions,
+    output:
+        csv="<results>/tables/autoencoder.csv",
+        parquet="<results>/tables/autoencoder.parquet",
+        markdown="<results>/tables/autoencoder.md",
+    log:
+        text="<results>/logs/tabulate_autoencoder.log",
+        cost="<results>/cost/tabulate_autoencoder.json",
+    localrule: True
+    conda:
+        "../../envs/distillery.yaml"
+    params:
+        *code("tabulate_autoencoder"),
+        settings=settings("tabulate_autoencoder"),
+    shell:
+        "python -m distillery tabulate_autoencoder"
+        " --settings {params.settings:q}"
+        " --threads 1"
+        " --measured {input.measured:q}"
+        " --csv {output.csv:q}"
+        " --parquet {output.parquet:q}"
+        " --markdown {output.markdown:q}"
+        " --cost {log.cost:q}"
+        " > {log.text:q} 2>&1"
+
+
 rule tabulate_statistics:
     """List what stands behind each accuracy: spread, paired differences, recovery scores."""
     input:
@@ -113,6 +142,35 @@ rule tabulate_redundancy:
         " --settings {params.settings:q}"
         " --threads 1"
         " --matrices {input.matrices:q}"
+        " --csv {output.csv:q}"
+        " --parquet {output.parquet:q}"
+        " --markdown {output.markdown:q}"
+        " --cost {log.cost:q}"
+        " > {log.text:q} 2>&1"
+
+
+rule tabulate_coverage:
+    """Join the coverages into a table."""
+    input:
+        coverages=all_coverages,
+    output:
+        csv="<results>/tables/coverage.csv",
+        parquet="<results>/tables/coverage.parquet",
+        markdown="<results>/tables/coverage.md",
+    log:
+        text="<results>/logs/tabulate_coverage.log",
+        cost="<results>/cost/tabulate_coverage.json",
+    localrule: True
+    conda:
+        "../../envs/distillery.yaml"
+    params:
+        *code("tabulate_coverage"),
+        settings=settings("tabulate_coverage"),
+    shell:
+        "python -m distillery tabulate_coverage"
+        " --settings {params.settings:q}"
+        " --threads 1"
+        " --coverages {input.coverages:q}"
         " --csv {output.csv:q}"
         " --parquet {output.parquet:q}"
         " --markdown {output.markdown:q}"

@@ -22,10 +22,19 @@ from typing import NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from distillery.artifacts import Provenance, image_schema, replacing, write_table
+from distillery.artifacts import ROW_GROUP, Provenance, image_schema, replacing, write_table
 from distillery.data.fit import Unusable, fit_image, in_words
 from distillery.data.settings import Dataset
-from distillery.data.sources import Record, SourceError, Split, class_list, count, has_test_split, records
+from distillery.data.sources import (
+    Record,
+    SourceError,
+    Split,
+    check_digests,
+    class_list,
+    count,
+    has_test_split,
+    records,
+)
 from distillery.job import BadInput
 from distillery.progress import Progress
 
@@ -33,7 +42,6 @@ POOL_FROM = 2_000
 """Images from which worker processes pay for their start."""
 
 CHUNK_IMAGES, CHUNK_BYTES = 32, 2**24
-ROW_GROUP = 512
 SHOWN_REJECTED = 5
 
 Fit = Callable[[bytes], bytes]
@@ -208,6 +216,7 @@ def ingest_images(
     """
     try:
         classes = class_list(dataset)
+        check_digests(dataset.source)
         _check_split(dataset)
         splits: list[Split] = ["train", "test"] if has_test_split(dataset.source) else ["train"]
         found: dict[Split, list[_Entry]] = {}

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
+from distillery.data.identity import class_list_called
 from distillery.settings import Block, Count, Fraction
 
 
@@ -21,6 +22,9 @@ class Folder(Block):
     kind: Literal["folder"]
     train: str = Field(description="Folder of class folders.")
     test: str | None = Field(None, description="The same for the test images; none: see `holdout`.")
+    origin: str | None = Field(
+        None, description="What to download and where to put it, for whoever has no such folder."
+    )
 
 
 class Parquet(Block):
@@ -29,6 +33,10 @@ class Parquet(Block):
     kind: Literal["parquet"]
     train: list[str] = Field(min_length=1, description="Files of training images.")
     test: list[str] = Field([], description="Files of test images; none: see `holdout`.")
+    origin: str | None = Field(None, description="What to download and where to put it, for whoever has no such file.")
+    sha256: dict[str, Annotated[str, Field(pattern="^[0-9a-f]{64}$")]] = Field(
+        {}, description="File, as named here -> the digest that it must have."
+    )
     image_column: str = "image"
     label_column: str = "label"
 
@@ -43,6 +51,11 @@ class Holdout(Block):
     seed: int = 0
 
 
+def _named_list(value: Any) -> Any:
+    """The wnids of a published class list, where one is named."""
+    return class_list_called(value) if isinstance(value, str) else value
+
+
 class Dataset(Block):
     """The images that are distilled, and the images that networks are tested on."""
 
@@ -53,8 +66,18 @@ class Dataset(Block):
         "center",
         description="How an image becomes square: its middle, the whole of it distorted, or the whole of it on black.",
     )
-    classes: list[str] | None = Field(
-        None, min_length=2, description="Class names in the order of their labels; none: all, sorted by name."
+    classes: Annotated[list[str] | None, BeforeValidator(_named_list)] = Field(
+        None,
+        min_length=2,
+        description="Class names in the order of their labels, or the name of a published list (imagenette, imagewoof, "
+        "imagenet100, …); none: all, sorted by name. A wnid of ImageNet-1K stands for its names, and they for it.",
+        json_schema_extra={
+            "anyOf": [
+                {"type": "array", "items": {"type": "string"}, "minItems": 2},
+                {"type": "string"},
+                {"type": "null"},
+            ]
+        },
     )
     holdout: Holdout | None = Field(None, description="Needed where the source has no test images.")
     max_rejected: Fraction = Field(0.01, description="A larger share of unreadable images stops the run.")

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from distillery.data.identity import same_class
 from distillery.data.settings import Dataset, Digits, Folder, Parquet, Source
 
 if TYPE_CHECKING:
@@ -79,15 +80,33 @@ def class_names(source: Source) -> list[str]:
     if isinstance(source, Digits):
         return [str(digit) for digit in range(10)]
     if isinstance(source, Folder):
-        names = [_text(name) for name, _ in _class_folders(source.train, "train")]
+        names = [_text(name) for name, _ in _class_folders(source.train, "train", source.origin)]
         if source.test is not None:
-            _class_folders(source.test, "test")
+            _class_folders(source.test, "test", source.origin)
         return sorted(names)
     _check_files(source)
     found: set[str] = set()
     for path in source.train:
         found.update(name for name in _label_counts(source, "train", path) if name is not None)
     return sorted(found)
+
+
+def check_digests(source: Source) -> None:
+    """Compare files with the sha256 that the settings name.
+
+    Raises:
+        SourceError: a file is another one, or none of the source.
+    """
+    if not isinstance(source, Parquet):
+        return
+    for path, wanted in source.sha256.items():
+        if path not in input_files(source):
+            raise SourceError(f"dataset.source.sha256: {path} is neither in train nor in test")
+        with Path(path).open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+        if found != wanted:
+            where = source.origin or "fetch it again"
+            raise SourceError(f"dataset.source: {path}: sha256 {found}, and the experiment names {wanted}; {where}")
 
 
 def class_sizes(source: Source) -> dict[str, int]:
@@ -123,15 +142,17 @@ def class_list(dataset: Dataset) -> list[str]:
                 f"dataset.source.train: {len(there)} classes found ({_some(there)}), at least two are needed"
             )
         return there
-    twice = [name for name, count in Counter(dataset.classes).items() if count > 1]
-    if twice:
-        raise SourceError(f"dataset.classes: named more than once: {_some(twice)}")
-    missing = sorted(set(dataset.classes) - set(there))
+    found = {name: same_class(name, there) for name in dataset.classes}
+    missing = sorted(name for name, known in found.items() if known is None)
     if missing:
         raise SourceError(
             f"dataset.classes: not in dataset.source.train: {_some(missing)}; the classes there are: {_some(there)}"
         )
-    return list(dataset.classes)
+    named = [str(found[name]) for name in dataset.classes]
+    twice = [name for name, count in Counter(named).items() if count > 1]
+    if twice:
+        raise SourceError(f"dataset.classes: named more than once: {_some(twice)}")
+    return named
 
 
 def input_files(source: Source) -> list[str]:
@@ -224,17 +245,15 @@ def _text(name: str) -> str:
     return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
-def _class_folders(folder: str, split: Split) -> list[tuple[str, str]]:
+def _class_folders(folder: str, split: Split, origin: str | None = None) -> list[tuple[str, str]]:
     """Names and paths of the class folders, sorted. Links are followed: subsets are often made of links."""
     key = f"dataset.source.{split}: {folder}"
     try:
         with os.scandir(folder) as entries:
             found = sorted((e.name, e.path) for e in entries if not e.name.startswith(".") and e.is_dir())
     except FileNotFoundError:
-        raise SourceError(
-            f"{key}: no such folder; give the folder that holds one folder of images per class"
-            f" (a relative path starts at {Path.cwd()})"
-        ) from None
+        where = origin or "give the folder that holds one folder of images per class"
+        raise SourceError(f"{key}: no such folder; {where} (a relative path starts at {Path.cwd()})") from None
     except NotADirectoryError:
         raise SourceError(f"{key}: a file; give the folder that holds one folder of images per class") from None
     except OSError as error:
@@ -305,9 +324,8 @@ def _open(source: Parquet, split: Split, path: str) -> pq.ParquetFile:
 
     key = f"dataset.source.{split}: {path}"
     if not Path(path).exists():
-        raise SourceError(
-            f"{key}: no such file; give the path of a Parquet file (a relative one starts at {Path.cwd()})"
-        )
+        where = source.origin or "give the path of a Parquet file"
+        raise SourceError(f"{key}: no such file; {where} (a relative one starts at {Path.cwd()})")
     if Path(path).is_dir():
         raise SourceError(f"{key}: a folder; name each of its Parquet files, or take `kind: folder` for class folders")
     try:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from diffusers import AutoencoderKL
@@ -12,31 +13,50 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from distillery.artifacts import damaged
-from distillery.data.pixels import to_unit
+from distillery.data.pixels import room_for, to_unit
+from distillery.devices import lowered
+from distillery.diffusion.averages import follow
+from distillery.diffusion.folders import WeightsError, model_digest, read_config
+from distillery.diffusion.models import open_autoencoder
 from distillery.progress import Progress
 from distillery.resume import Resume, pack, unpack
 from distillery.streams import stream
 
 
 class Codec:
-    """An autoencoder of diffusers with its scaling factor applied, for whatever guides or renders."""
+    """An autoencoder of diffusers with its scale and shift applied, for whatever guides or renders.
 
-    def __init__(self, autoencoder: Any) -> None:
-        self.autoencoder = autoencoder.eval().requires_grad_(False)
-        self.scale: float = autoencoder.config.scaling_factor
-        self.channels: int = autoencoder.config.latent_channels
+    Attributes:
+        scale, shift: latents = (encoded - shift) x scale.
+        channels: of a latent.
+        factor: by how much a latent's side is smaller than the image's.
+        digest: which model this is; latents carry it.
+    """
+
+    def __init__(self, autoencoder: Any, digest: str = "") -> None:
+        self.autoencoder, self.digest = autoencoder.eval().requires_grad_(False), digest
+        config = autoencoder.config
+        self.scale: float = config.scaling_factor
+        self.shift: float = config.get("shift_factor") or 0.0
+        self.channels: int = config.get("vq_embed_dim") or config.latent_channels
+        self.factor: int = 2 ** (len(config.get("encoder_block_out_channels") or config.block_out_channels) - 1)
 
     @classmethod
-    def load(cls, folder: Path) -> Codec:
-        """Open a folder in the layout of `save_pretrained`.
+    def load(cls, folder: Path, made_by: str = "train_autoencoder") -> Codec:
+        """Open a folder in the layout of `save_pretrained`: an `AutoencoderKL`, `AutoencoderTiny` or `VQModel`.
 
         Raises:
             DamagedArtifact: it cannot be opened.
         """
         try:
-            return cls(AutoencoderKL.from_pretrained(folder, local_files_only=True, low_cpu_mem_usage=False))
-        except Exception as error:  # diffusers raises anything from OSError to SafetensorError here
-            raise damaged(folder, "train_autoencoder", str(error).splitlines()[0]) from error
+            model = open_autoencoder(folder)
+            # `AutoencoderTiny` and `VQModel` know no shift; where there is one, it stands in the file alone.
+            shift = read_config(folder).get("shift_factor")
+            if shift is not None:
+                model.register_to_config(shift_factor=shift)
+            return cls(model, model_digest(folder))
+        except WeightsError as error:
+            raise damaged(folder, made_by, error) from error
 
     def to(self, device: torch.device) -> Codec:
         """Move to a device."""
@@ -45,16 +65,22 @@ class Codec:
 
     def latent_size(self, resolution: int) -> int:
         """Side of the latents of images of this side."""
-        return resolution // 2 ** (len(self.autoencoder.config.block_out_channels) - 1)
+        return resolution // self.factor
 
     def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Images (N, C, H, W) in [-1, 1] to the mean and standard deviation of their scaled latents."""
-        posterior = self.autoencoder.encode(images).latent_dist
-        return posterior.mean * self.scale, posterior.std * self.scale
+        """Images (N, C, H, W) in [-1, 1] to the mean and standard deviation of their scaled latents.
+
+        An autoencoder without a posterior has one latent per image: its deviation is zero.
+        """
+        encoded = self.autoencoder.encode(images)
+        if hasattr(encoded, "latent_dist"):
+            posterior = encoded.latent_dist
+            return (posterior.mean - self.shift) * self.scale, posterior.std * self.scale
+        return (encoded.latents - self.shift) * self.scale, torch.zeros_like(encoded.latents)
 
     def decode(self, latents: Tensor) -> Tensor:
         """Scaled latents to images, about [-1, 1] and not clamped."""
-        return self.autoencoder.decode(latents / self.scale).sample
+        return self.autoencoder.decode(latents / self.scale + self.shift).sample
 
 
 def train_autoencoder(
@@ -67,6 +93,9 @@ def train_autoencoder(
     batch_size: int,
     learning_rate: float,
     kl_weight: float,
+    ema_decay: float | None = None,
+    perceptual: Callable[[Tensor, Tensor], Tensor] | None = None,
+    precision: Literal["auto", "float32", "bfloat16"] = "float32",
     seed: int,
     device: torch.device,
     resume: Resume,
@@ -75,6 +104,8 @@ def train_autoencoder(
 
     Args:
         pixels: (N, C, H, W) uint8.
+        ema_decay: of the average of the weights that is returned; none: the last weights are.
+        perceptual: from reconstructions and images, both (N, C, H, W) in about [-1, 1], to a further loss.
 
     Returns:
         The autoencoder; `config.scaling_factor` brings the latents of `pixels` to unit variance.
@@ -97,28 +128,47 @@ def train_autoencoder(
         )
     model.train().to(device)
     optimizer = torch.optim.Adam(model.parameters(), learning_rate, fused=True)
+    average = None if ema_decay is None else copy.deepcopy(model).requires_grad_(False)
+    kept = {"model": model} if average is None else {"model": model, "average": average}
     start = 0
     if found := resume.restore():
-        unpack(found[0], {"model": model}, {"adam": optimizer})
+        unpack(found[0], kept, {"adam": optimizer})
         start = found[1]["step"]
     with Progress("train_autoencoder", steps * batch_size, "image", start * batch_size) as progress:
         for step in range(start, steps):
             draws = stream(seed, "train_autoencoder", step)
             chosen = torch.randint(len(pixels), (batch_size,), generator=draws)
             images = to_unit(pixels[chosen]).to(device)
-            posterior = model.encode(images).latent_dist
-            noise = torch.randn(posterior.mean.shape, generator=draws).to(device)
-            decoded = model.decode(posterior.mean + posterior.std * noise).sample
-            loss = F.mse_loss(decoded, images) + kl_weight * posterior.kl().mean()
+            with lowered(device, precision):
+                posterior = model.encode(images).latent_dist
+                noise = torch.randn(posterior.mean.shape, generator=draws).to(device)
+                decoded = model.decode(posterior.mean + posterior.std * noise).sample
+            loss = F.mse_loss(decoded.float(), images) + kl_weight * posterior.kl().float().mean()
+            if perceptual is not None:
+                loss = loss + perceptual(decoded.float(), images)
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate * 0.5 * (1 + torch.cos(torch.tensor(torch.pi * step / steps)).item())
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()
+            if average is not None and ema_decay is not None:
+                follow(average.parameters(), model.parameters(), ema_decay, step)
             progress.advance(batch_size)
-            resume.checkpoint(lambda at=step + 1: (pack({"model": model}, {"adam": optimizer}), {"step": at}))  # type: ignore[misc]
-    model.eval()
-    with torch.no_grad():
-        means = torch.cat([model.encode(to_unit(p).to(device)).latent_dist.mean.cpu() for p in pixels.split(256)])
-    model.register_to_config(scaling_factor=1 / means.std().item())
+            resume.checkpoint(lambda at=step + 1: (pack(kept, {"adam": optimizer}), {"step": at}))  # type: ignore[misc]
+    model = (model if average is None else average).eval().requires_grad_(False)
+    model.register_to_config(scaling_factor=1 / _deviation_of_latents(model, pixels, device))
     return model.cpu()
+
+
+@torch.no_grad()
+def _deviation_of_latents(model: Any, pixels: Tensor, device: torch.device) -> float:
+    """Standard deviation of the numbers in the latents of all images, as the model encodes them."""
+    means, at = None, 0
+    for some in pixels.split(256):
+        found = model.encode(to_unit(some).to(device)).latent_dist.mean
+        if means is None:
+            means = room_for((len(pixels), *found.shape[1:]), found.dtype)
+        means[at : at + len(found)] = found
+        at += len(found)
+    assert means is not None, "there are images"
+    return means.std().item()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,6 +11,8 @@ from diffusers import DDPMScheduler, DiTTransformer2DModel
 from torch import Tensor, nn
 
 from distillery.artifacts import damaged
+from distillery.diffusion.losses import PredictionType, noise_of
+from distillery.diffusion.models import open_transformer
 
 
 class Denoiser(nn.Module):
@@ -20,9 +23,22 @@ class Denoiser(nn.Module):
     """
 
     def __init__(
-        self, transformer: Any, guidance_scale: float = 1.0, cfg_channels: int | Literal["all"] = "all"
+        self,
+        transformer: Any,
+        guidance_scale: float = 1.0,
+        cfg_channels: int | Literal["all"] = "all",
+        scheduler: Any = None,
+        half: bool = False,
     ) -> None:
+        """
+        Args:
+            scheduler: says what the transformer predicts; none: the noise.
+            half: the transformer computes in bfloat16; everything around it stays in fp32.
+        """
         super().__init__()
+        self._prediction: PredictionType = "epsilon" if scheduler is None else scheduler.config.prediction_type
+        self._levels = None if scheduler is None else scheduler.alphas_cumprod
+        self._half = half
         self.transformer = transformer.eval().requires_grad_(False)
         self.guidance_scale, self.cfg_channels = guidance_scale, cfg_channels
         self.channels: int = transformer.config.in_channels
@@ -45,8 +61,12 @@ class Denoiser(nn.Module):
             states = torch.cat([noisy, noisy])
             labels = torch.cat([conditions, torch.full_like(conditions, self.null_class)])
         steps = torch.full((len(states),), timestep, device=noisy.device, dtype=torch.long)
-        output = self.transformer(states, timestep=steps, class_labels=labels).sample
+        with torch.autocast(noisy.device.type, torch.bfloat16) if self._half else nullcontext():
+            output = self.transformer(states, timestep=steps, class_labels=labels).sample
+        output = output.to(noisy.dtype)
         noise, variance = output.split(self.channels, 1) if output.shape[1] > self.channels else (output, None)
+        if self._levels is not None:  # of a velocity, the noise is an affine function: guiding either is the same
+            noise = noise_of(noise, states, float(self._levels[timestep]), self._prediction)
         if scale != 1:
             conditional, unconditional = noise.chunk(2)
             guided = unconditional + scale * (conditional - unconditional)
@@ -79,10 +99,8 @@ def load_generator(folder: Path) -> tuple[Any, Any]:
         DamagedArtifact: it cannot be opened.
     """
     try:
-        transformer = DiTTransformer2DModel.from_pretrained(
-            folder, subfolder="transformer", local_files_only=True, low_cpu_mem_usage=False
-        )
+        transformer = open_transformer(folder / "transformer")
         scheduler = DDPMScheduler.from_pretrained(folder, subfolder="scheduler", local_files_only=True)
-    except Exception as error:  # diffusers raises anything from OSError to SafetensorError here
+    except Exception as error:  # diffusers raises anything here
         raise damaged(folder, "train_generator", str(error).splitlines()[0]) from error
     return transformer, scheduler

@@ -11,11 +11,13 @@ import torch
 from torch import Tensor
 
 from distillery.artifacts import read_json
+from distillery.data.identity import UnknownClass, conditions
 from distillery.data.pixels import to_bytes
 from distillery.diffusion.autoencoder import Codec
 from distillery.diffusion.denoiser import Denoiser, load_generator
 from distillery.diffusion.sampler import Guidance, sample
 from distillery.diffusion.schedule import Schedule
+from distillery.diffusion.solvers import SolverName
 from distillery.job import BadInput
 from distillery.streams import Key
 
@@ -27,6 +29,7 @@ class Renderer:
     Attributes:
         size: side of a latent.
         batch_size: most images in one pass; halved when the device runs out of memory.
+        guidance_codec: the autoencoder that guidances decode with; none: the one that renders.
     """
 
     denoiser: Denoiser
@@ -35,6 +38,8 @@ class Renderer:
     size: int
     batch_size: int
     device: torch.device
+    guidance_codec: Codec | None = None
+    solver: SolverName = "ddpm"
 
     @property
     def latent_numbers(self) -> int:
@@ -42,9 +47,18 @@ class Renderer:
         return self.codec.channels * self.size**2
 
     def render(
-        self, keys: Sequence[Key], labels: Tensor, conditions: Tensor, guidances: Sequence[Guidance] = ()
+        self,
+        keys: Sequence[Key],
+        labels: Tensor,
+        conditions: Tensor,
+        guidances: Sequence[Guidance] = (),
+        slots: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Latents (N, C, h, w) fp32 and images (N, C, H, W) uint8, both on the CPU, one per key."""
+        """Latents (N, C, h, w) fp32 and images (N, C, H, W) uint8, both on the CPU, one per key.
+
+        Args:
+            labels, conditions, slots: (N,), as `sample` takes them.
+        """
         latents, pixels, at = [], [], 0
         while at < len(keys):
             rows = slice(at, at + self.batch_size)
@@ -58,6 +72,8 @@ class Renderer:
                     conditions[rows],
                     guidances,
                     device=self.device,
+                    slots=None if slots is None else slots[rows],
+                    solver=self.solver,
                 )
                 with torch.no_grad():
                     images = to_bytes(self.codec.decode(some))
@@ -83,31 +99,62 @@ def load_renderer(
     cfg_channels: int | Literal["all"],
     batch_size: int,
     device: torch.device,
+    guidance_autoencoder: Path | None = None,
+    solver: SolverName = "ddpm",
+    precision: Literal["auto", "float32", "bfloat16"] = "auto",
 ) -> Renderer:
-    """Open a generator and the autoencoder that decodes for it, both in the layout of `save_pretrained`."""
+    """Open a generator and the autoencoders that decode for it, all in the layout of `save_pretrained`.
+
+    Raises:
+        BadInput: they do not belong together.
+    """
     codec = Codec.load(autoencoder).to(device)
     transformer, scheduler = load_generator(generator)
-    denoiser = Denoiser(transformer, guidance_scale, cfg_channels).to(device)
+    trained_on = read_json(generator / "model_index.json", "train_generator").get("_autoencoder")
+    if trained_on and trained_on != codec.digest:
+        raise BadInput(
+            f"{autoencoder}: not the autoencoder that {generator} was trained with ({codec.digest}, not {trained_on})"
+        )
+    if transformer.config.in_channels != codec.channels:
+        raise BadInput(
+            f"{generator}: makes latents of {transformer.config.in_channels} channels, and {autoencoder} has "
+            f"{codec.channels}; take the autoencoder that it was trained with"
+        )
+    half = precision == "bfloat16" or (precision == "auto" and device.type == "cuda")
+    denoiser = Denoiser(transformer, guidance_scale, cfg_channels, scheduler, half).to(device)
     size = codec.latent_size(resolution)
     if transformer.config.sample_size != size:
         raise BadInput(
             f"{generator}: makes latents of side {transformer.config.sample_size}, but images of {resolution} px "
             f"have latents of side {size}"
         )
-    return Renderer(denoiser, codec, Schedule(scheduler, steps), size, batch_size, device)
+    small = None
+    if guidance_autoencoder is not None:
+        small = Codec.load(guidance_autoencoder, "open_autoencoder").to(device)
+        if (small.channels, small.factor) != (codec.channels, codec.factor):
+            raise BadInput(
+                f"guidance_autoencoder: latents of {small.channels} channels and 1/{small.factor} of the side, but "
+                f"those of the autoencoder have {codec.channels} and 1/{codec.factor}; take one for the same latents"
+            )
+    return Renderer(denoiser, codec, Schedule(scheduler, steps), size, batch_size, device, small, solver)
 
 
 def class_conditions(generator: Path, classes: Sequence[str]) -> dict[int, int]:
     """Label -> class index of the generator, by the class names that the generator itself carries.
 
     Raises:
-        BadInput: the generator does not know a class.
+        BadInput: the generator does not know a class, or has no classes at all.
     """
-    known = read_json(generator / "model_index.json", "train_generator")["id2label"]
-    index = {name: int(number) for number, name in known.items()}
-    for name in classes:
-        if name not in index:
-            raise BadInput(
-                f"{generator}: the generator knows no class {name!r}; it knows {', '.join(list(index)[:20])}"
-            )
-    return {label: index[name] for label, name in enumerate(classes)}
+    known = read_json(generator / "model_index.json", "train_generator").get("id2label")
+    if not known:
+        raise BadInput(
+            f"{generator}: the generator has no classes (no `id2label` in model_index.json), and every method here "
+            "asks for images of a class; give a class-conditional one"
+        )
+    try:
+        return conditions(known, classes)
+    except UnknownClass as missing:
+        raise BadInput(
+            f"{generator}: the generator knows no class {missing}; it knows {', '.join(list(known.values())[:20])}. "
+            "Name the classes as it does, or fine-tune it on them (kind: finetune, unknown_classes: new_row)"
+        ) from missing

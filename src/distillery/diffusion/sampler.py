@@ -1,20 +1,25 @@
-"""Ancestral sampling (DDPM), step by step, with any number of guidances.
+"""Sampling step by step, with any number of guidances.
 
-A guidance sees the state of a step and returns a shift of the posterior mean for each image. Without an active guidance
-no graph is built, and the step is plain sampling bit for bit.
+A guidance sees the state of a step and returns a shift of the posterior mean for each image. Shifts add up: the result
+does not depend, to the last bit, on the order in which guidances are given. Without an active guidance no graph is
+built, and the step is plain sampling bit for bit.
+
+A guidance may ask for a step more than once (`repeats`): between two of them noise takes the state back to where the
+step began (FreeDoM, arXiv 2303.09833).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor
 
 from distillery.diffusion.denoiser import Denoiser
 from distillery.diffusion.schedule import Schedule
+from distillery.diffusion.solvers import SolverName, solver_of
 from distillery.streams import Key, image_noise
 
 
@@ -29,6 +34,8 @@ class Step:
         clean: the clean latent that it implies; with a graph to `noisy` if a guidance needs it.
         labels: (N,) class labels.
         schedule: of the sampler.
+        deviation: standard deviation of the DDPM step, (N, C, H, W) where the model learned it.
+        slots: (N,) place of each image in its class, or None where nobody said it.
     """
 
     index: int
@@ -37,13 +44,18 @@ class Step:
     clean: Tensor
     labels: Tensor
     schedule: Schedule
+    deviation: Tensor | float = 0.0
+    slots: Tensor | None = None
 
 
 class Guidance(Protocol):
     """What may steer a sampler."""
 
+    rank: ClassVar[int]
+    """Shifts are added by ascending rank: a sum of floating-point numbers depends on its order."""
+
     def active(self, index: int) -> bool:
-        """Whether it acts at this sampling index."""
+        """Whether it acts at this sampling index; never at strength 0."""
         ...
 
     def needs_graph(self) -> bool:
@@ -65,6 +77,8 @@ def sample(
     guidances: Sequence[Guidance] = (),
     *,
     device: torch.device,
+    slots: Tensor | None = None,
+    solver: SolverName = "ddpm",
 ) -> Tensor:
     """Draw one latent per key.
 
@@ -73,28 +87,62 @@ def sample(
         keys: of each image's random stream; an image depends on its key, its class and nothing else.
         labels: (N,) class labels, which guidances read.
         conditions: (N,) class indices of the generator.
+        slots: (N,) place of each image in its class, for guidances that tell images of a class apart.
 
     Returns:
         (N, C, size, size), fp32, scaled to unit variance, on the device.
     """
     shape = (denoiser.channels, size, size)
     labels, conditions = labels.to(device), conditions.to(device)
+    slots = None if slots is None else slots.to(device)
+    ordered = sorted(guidances, key=lambda guidance: guidance.rank)
     noisy = image_noise(keys, "start", shape).to(device)
+    stepper = solver_of(solver, schedule)
     for index in range(len(schedule) - 1, -1, -1):
-        active = [guidance for guidance in guidances if guidance.active(index)]
-        graph = any(guidance.needs_graph() for guidance in active)
-        noisy = noisy.detach().requires_grad_(graph)
-        with torch.set_grad_enabled(graph):
-            noise, variance = denoiser(noisy, int(schedule.timesteps[index]), conditions)
-            clean = schedule.clean(noisy, noise, index)
-        state = Step(index, noisy, noise, clean, labels, schedule)
-        shifts = [guidance.shift(state).detach() for guidance in active]
-        with torch.no_grad():
-            mean = schedule.posterior_mean(clean, noisy, index)
-            for shift in shifts:
-                mean = mean + shift
-            if index > 0:
-                fresh = image_noise(keys, index, shape).to(device)
-                mean = mean + schedule.deviation(variance, index) * fresh
-            noisy = mean
+        active = [guidance for guidance in ordered if guidance.active(index)]
+        for number in range(repeats_of(active)):
+            if number:
+                fresh = image_noise(keys, f"{index} back {number}", shape).to(device)
+                noisy = schedule.back(noisy, fresh, index)
+            purpose = f"{index} again {number}" if number else index
+            noisy, noise, clean, deviation, shifts = _seen(
+                denoiser, schedule, noisy, index, labels, conditions, slots, active
+            )
+            with torch.no_grad():
+                noisy = stepper.step(
+                    index,
+                    noisy,
+                    noise,
+                    clean,
+                    deviation,
+                    shifts,
+                    lambda at=purpose: image_noise(keys, at, shape).to(device),  # type: ignore[misc]
+                )
     return noisy.detach()
+
+
+def repeats_of(active: Sequence[Guidance]) -> int:
+    """How often a step is taken: as often as the guidance wants that wants it most; once unless one says more."""
+    return max((getattr(guidance, "repeats", 1) for guidance in active), default=1)
+
+
+def _seen(
+    denoiser: Denoiser,
+    schedule: Schedule,
+    noisy: Tensor,
+    index: int,
+    labels: Tensor,
+    conditions: Tensor,
+    slots: Tensor | None,
+    active: Sequence[Guidance],
+) -> tuple[Tensor, Tensor, Tensor, Tensor | float, list[Tensor]]:
+    """What a step starts from: state, noise prediction, clean latent, deviation, and the shifts of the guidances."""
+    graph = any(guidance.needs_graph() for guidance in active)
+    noisy = noisy.detach().requires_grad_(graph)
+    with torch.set_grad_enabled(graph):
+        noise, variance = denoiser(noisy, int(schedule.timesteps[index]), conditions)
+        clean = schedule.clean(noisy, noise, index)
+    with torch.no_grad():
+        deviation = schedule.deviation(variance, index)
+    state = Step(index, noisy, noise, clean, labels, schedule, deviation, slots)
+    return noisy, noise, clean, deviation, [guidance.shift(state).detach() for guidance in active]

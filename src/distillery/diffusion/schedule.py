@@ -31,9 +31,11 @@ class Schedule:
         betas: (steps,) float64, respaced: 1 - abar_i / abar_{i-1}, with abar_{-1} = 1.
         variances: (steps,) float64, lower bound of the posterior variance; index 0 takes the value of index 1, which
             the learned variance needs inside its logarithm.
+        config: of the scheduler that it was made from, for solvers of diffusers.
     """
 
     def __init__(self, scheduler: Any, steps: int) -> None:
+        self.config: Any = scheduler.config
         trained = scheduler.alphas_cumprod.double()
         self.timesteps = torch.linspace(0, len(trained) - 1, steps, dtype=torch.float64).round().long()
         self.alphas_cumprod = trained[self.timesteps]
@@ -64,6 +66,11 @@ class Schedule:
             float(values[index]) for values in (self.alphas_cumprod_previous, self.alphas_cumprod, self.betas)
         )
         return (before**0.5 * beta * clean + (1 - beta) ** 0.5 * (1 - before) * noisy) / (1 - now)
+
+    def back(self, earlier: Tensor, fresh: Tensor, index: int) -> Tensor:
+        """A state of q(x_i | x_{i-1}): the state at the next lower index, noised as far as this one."""
+        beta = float(self.betas[index])
+        return (1 - beta) ** 0.5 * earlier + beta**0.5 * fresh
 
     def deviation(self, variance_logits: Tensor | None, index: int) -> Tensor | float:
         """Standard deviation of a step: by the model's variance logits, or the lower bound without them."""

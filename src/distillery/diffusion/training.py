@@ -2,18 +2,59 @@
 
 from __future__ import annotations
 
-import copy
 import math
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, Literal, Protocol
 
 import torch
-from torch import Tensor
-from torch.nn import functional as F
+from torch import Tensor, nn
 
+from distillery import parallel
+from distillery.devices import lowered
+from distillery.diffusion.averages import follow
 from distillery.diffusion.denoiser import build_transformer
+from distillery.diffusion.losses import DiffusionLoss, Noised, Objective, PredictionType, TrainingStep
+from distillery.diffusion.settings import Training
+from distillery.job import BadInput
 from distillery.progress import Progress
-from distillery.resume import Resume, pack, unpack
+from distillery.resume import Resume, pack, stop_requested, unpack
 from distillery.streams import stream
+
+
+class LatentSource(Protocol):
+    """Where latents come from: in memory, or on the disk."""
+
+    def __len__(self) -> int: ...
+
+    def take(self, rows: Tensor, mirror: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of these rows, or of their mirrors, (n, C, h, w) each."""
+        ...
+
+
+class InMemory:
+    """Latents in memory: mean and std (N, C, h, w). There are no mirrors."""
+
+    def __init__(self, mean: Tensor, std: Tensor) -> None:
+        self._mean, self._std = mean, std
+
+    def __len__(self) -> int:
+        return len(self._mean)
+
+    def take(self, rows: Tensor, mirror: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of these rows."""
+        assert mirror is None
+        return self._mean[rows], self._std[rows]
+
+
+def options_of(training: Training) -> dict[str, Any]:
+    """The part of a block of settings that `train_generator` takes."""
+    options = training.model_dump(include=set(Training.model_fields) - {"objective"})
+    processes, pieces = options.pop("processes"), training.accumulate
+    if training.batch_size % (processes * pieces):
+        raise BadInput(f"batch_size: {training.batch_size} images for {processes} processes of {pieces} passes each")
+    if parallel.size() not in (1, processes):
+        raise BadInput(f"processes: {processes}, and {parallel.size()} were started")
+    return options
 
 
 def new_transformer(seed: int, **shape: int) -> Any:
@@ -26,9 +67,9 @@ def new_transformer(seed: int, **shape: int) -> Any:
 def train_generator(
     transformer: Any,
     scheduler: Any,
-    mean: Tensor,
-    std: Tensor,
+    latents: LatentSource,
     labels: Tensor,
+    conditions: Tensor,
     *,
     steps: int,
     batch_size: int,
@@ -39,61 +80,171 @@ def train_generator(
     seed: int,
     device: torch.device,
     resume: Resume,
+    accumulate: int = 1,
+    schedule: Literal["cosine", "constant"] = "cosine",
+    ema_warmup: bool = True,
+    weights: Literal["ema", "raw"] = "ema",
+    min_snr_gamma: float | None = None,
+    flip: bool = False,
+    precision: Literal["auto", "float32", "bfloat16"] = "auto",
+    gradient_checkpointing: bool = False,
+    objective: Objective | None = None,
+    what: str = "train_generator",
 ) -> Any:
-    """Train a DiT to predict the noise, with label dropout, warm-up, a cosine schedule and an average of the weights.
+    """Train the parameters of a DiT that ask for gradients, with label dropout and an average of the weights.
 
     Args:
-        mean, std: (N, C, H, W), of the scaled latents' posterior.
-        labels: (N,) class indices of the generator.
+        transformer: what its parameters are to learn, `scheduler.config.prediction_type` says; with twice the latents'
+            channels it learns the variance too.
+        labels: (N,) positions in the class list.
+        conditions: (number of classes,) class indices of the generator.
+        accumulate: passes that a batch is cut into.
+        objective: the loss; none: `DiffusionLoss`, to which `min_snr_gamma` belongs. It sees each piece of a batch.
+        what: names the random stream, and the line of progress.
 
     Returns:
-        The transformer with the exponential moving average of its weights.
+        The transformer, with the exponential moving average of what was trained, or its last state.
     """
-    # In train mode DiT drops labels by the global random stream; its dropout is ours here, and nothing else differs.
-    transformer.eval().requires_grad_(True).to(device)
-    average = copy.deepcopy(transformer).requires_grad_(False)
-    optimizer = torch.optim.AdamW(transformer.parameters(), learning_rate, weight_decay=0.0, fused=True)
-    abar = scheduler.alphas_cumprod
-    null_class = transformer.config.num_embeds_ada_norm
+    # In train mode DiT drops labels by the global random stream, in each block anew; its dropout is ours here, once for
+    # all blocks, and nothing else differs.
+    transformer.eval().to(device)
+    if gradient_checkpointing:
+        transformer.enable_gradient_checkpointing()
+    trained = {name: value for name, value in transformer.named_parameters() if value.requires_grad}
+    average = {name: value.detach().clone() for name, value in trained.items()}
+    optimizer = torch.optim.AdamW(trained.values(), learning_rate, weight_decay=0.0, fused=True)
+    objective = objective or DiffusionLoss(scheduler, device, min_snr_gamma)
     start = 0
     if found := resume.restore():
-        unpack(found[0], {"model": transformer, "average": average}, {"adam": optimizer})
-        start = found[1]["step"]
-    with Progress("train_generator", steps * batch_size, "image", start * batch_size) as progress:
+        start = _restore(found, trained, average, objective, optimizer)
+    abar, prediction = scheduler.alphas_cumprod, scheduler.config.prediction_type
+    null_class = transformer.config.num_embeds_ada_norm
+    quiet = parallel.rank() > 0
+    with Progress(what, steps * batch_size, "image", start * batch_size, quiet=quiet) as progress:
         for step in range(start, steps):
-            draws = stream(seed, "train_generator", step)
-            chosen = torch.randint(len(mean), (batch_size,), generator=draws)
-            clean = mean[chosen] + std[chosen] * torch.randn(mean[chosen].shape, generator=draws)
-            noise = torch.randn(clean.shape, generator=draws)
-            timesteps = torch.randint(len(abar), (batch_size,), generator=draws)
-            dropped = torch.rand(batch_size, generator=draws) < label_dropout
-            level = abar[timesteps].view(-1, 1, 1, 1)
-            noisy = level.sqrt() * clean + (1 - level).sqrt() * noise
-            conditions = torch.where(dropped, null_class, labels[chosen])
-            predicted = transformer(
-                noisy.to(device), timestep=timesteps.to(device), class_labels=conditions.to(device)
-            ).sample
-            loss = F.mse_loss(predicted, noise.to(device))
-            for group in optimizer.param_groups:
-                group["lr"] = learning_rate * _factor(step, steps, warmup_steps)
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            optimizer.step()
-            with torch.no_grad():
-                decay = min(ema_decay, (1 + step) / (10 + step))
-                torch._foreach_lerp_(list(average.parameters()), list(transformer.parameters()), 1 - decay)
-            progress.advance(batch_size)
-            resume.checkpoint(
-                lambda at=step + 1: (  # type: ignore[misc]
-                    pack({"model": transformer, "average": average}, {"adam": optimizer}),
-                    {"step": at},
-                )
+            batch = _draw(
+                stream(seed, what, step), latents, labels, conditions, abar, batch_size, label_dropout, null_class, flip
             )
-    return average.cpu()
+            optimizer.zero_grad(set_to_none=True)
+            for part in _parts(batch, batch_size, accumulate):
+                loss = objective.loss(_denoise(transformer, part.to(device), prediction, step, device, precision))
+                (loss / accumulate if accumulate > 1 else loss).backward()
+            parallel.average([value.grad for value in trained.values() if value.grad is not None])
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate * _factor(step, steps, warmup_steps, schedule)
+            optimizer.step()
+            follow(average.values(), trained.values(), ema_decay, step, ema_warmup)
+            progress.advance(batch_size)
+            _checkpoint(resume, step + 1, trained, average, objective, optimizer, device)
+    if weights == "ema":
+        with torch.no_grad():
+            for name, value in trained.items():
+                value.copy_(average[name])
+    if gradient_checkpointing:
+        transformer.disable_gradient_checkpointing()
+    return transformer.requires_grad_(False).cpu()
 
 
-def _factor(step: int, steps: int, warmup: int) -> float:
-    """Linear warm-up, then a cosine to zero."""
+def _draw(
+    draws: torch.Generator,
+    latents: LatentSource,
+    labels: Tensor,
+    conditions: Tensor,
+    abar: Tensor,
+    batch_size: int,
+    label_dropout: float,
+    null_class: int,
+    flip: bool,
+) -> Noised:
+    """A batch and its noise, on the CPU; the same in every process that shares it."""
+    chosen = torch.randint(len(latents), (batch_size,), generator=draws)
+    mirror = None
+    if flip:
+        mirror = torch.rand(batch_size, generator=draws) < 0.5
+    mean, std = latents.take(chosen, mirror)
+    clean = mean + std * torch.randn(mean.shape, generator=draws)
+    noise = torch.randn(clean.shape, generator=draws)
+    timesteps = torch.randint(len(abar), (batch_size,), generator=draws)
+    dropped = torch.rand(batch_size, generator=draws) < label_dropout
+    level = abar[timesteps].view(-1, 1, 1, 1)
+    noisy = level.sqrt() * clean + (1 - level).sqrt() * noise
+    told = torch.where(dropped, null_class, conditions[labels[chosen]])
+    return Noised(clean, mean, noise, noisy, timesteps, level, labels[chosen], told)
+
+
+def _parts(batch: Noised, batch_size: int, accumulate: int) -> Iterator[Noised]:
+    """The share of this process, in equal pieces."""
+    share = batch_size // parallel.size()
+    piece = share // accumulate
+    first = parallel.rank() * share
+    for number in range(accumulate):
+        yield batch.part(slice(first + number * piece, first + (number + 1) * piece))
+
+
+def _denoise(
+    transformer: Any,
+    batch: Noised,
+    prediction: PredictionType,
+    step: int,
+    device: torch.device,
+    precision: Literal["auto", "float32", "bfloat16"],
+) -> TrainingStep:
+    with lowered(device, precision):
+        output = transformer(batch.noisy, timestep=batch.timesteps, class_labels=batch.conditions).sample
+    return batch.answered(output.float(), prediction, step)
+
+
+def _checkpoint(
+    resume: Resume,
+    step: int,
+    trained: dict[str, nn.Parameter],
+    average: dict[str, Tensor],
+    objective: Objective,
+    optimizer: torch.optim.Optimizer,
+    device: torch.device,
+) -> None:
+    """Save if it is time to; where processes share the training, the first one does it, and all stop together."""
+
+    def state() -> tuple[dict[str, Tensor], dict[str, Any]]:
+        tensors = pack({}, {"adam": optimizer})
+        tensors |= {f"objective/{name}": value for name, value in objective.state().items()}
+        tensors |= {f"trained/{name}": value.detach().clone() for name, value in trained.items()}
+        tensors |= {f"average/{name}": value.clone() for name, value in average.items()}
+        return tensors, {"step": step}
+
+    if parallel.size() == 1:
+        resume.checkpoint(state)
+        return
+    stop = parallel.any_of(stop_requested(), device)
+    if parallel.rank() == 0:
+        resume.checkpoint(state, force=stop)
+    if stop:
+        raise SystemExit(143)
+
+
+def _restore(
+    found: tuple[dict[str, Tensor], dict[str, Any]],
+    trained: dict[str, nn.Parameter],
+    average: dict[str, Tensor],
+    objective: Objective,
+    optimizer: torch.optim.Optimizer,
+) -> int:
+    """Put a checkpoint back; the step that comes next."""
+    tensors, facts = found
+    unpack(tensors, {}, {"adam": optimizer})
+    prefix = "objective/"
+    objective.restore({name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)})
+    with torch.no_grad():
+        for name, value in trained.items():
+            value.copy_(tensors[f"trained/{name}"])
+            average[name].copy_(tensors[f"average/{name}"])
+    return int(facts["step"])
+
+
+def _factor(step: int, steps: int, warmup: int, schedule: Literal["cosine", "constant"]) -> float:
+    """Linear warm-up, then a cosine to zero, or the rate as it is."""
     if step < warmup:
         return (step + 1) / warmup
+    if schedule == "constant":
+        return 1.0
     return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(steps - warmup, 1)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -67,6 +67,8 @@ class DeviationGuidance:
     the noisy one ranks noise. `xt` takes both at the noisy latent; `x0_chain` multiplies by the Jacobian of the clean
     latent with the noise prediction held fixed, 1/sqrt(abar), which is up to 71 in the guided range.
     """
+
+    rank: ClassVar[int] = 3
 
     def __init__(
         self,

@@ -105,6 +105,7 @@ def generate_candidates(
                 of_class,
                 torch.tensor([conditions[at] for at in of_class.tolist()]),
                 guidances,
+                in_slot,
             )
             part = {"labels": of_class, "slots": in_slot, "numbers": numbers, "latents": latents, "pixels": pixels}
             if scorer is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -10,8 +10,7 @@ from torch import Tensor
 from distillery.diffusion.autoencoder import Codec
 from distillery.diffusion.sampler import Step
 from distillery.guidance.score import Scorer
-
-SMALLEST_GRADIENT = 1e-12
+from distillery.guidance.unit_step import unit_step
 
 
 class LearnabilityGuidance:
@@ -27,6 +26,8 @@ class LearnabilityGuidance:
     Attributes:
         skipped: images times steps whose gradient was too small or not finite, and that were not moved.
     """
+
+    rank: ClassVar[int] = 0
 
     def __init__(
         self,
@@ -60,11 +61,7 @@ class LearnabilityGuidance:
         with torch.enable_grad(), torch.autocast(clean.device.type, enabled=False):
             total = self._scorer.score(self._codec.decode(clean.float()), step.labels).learnability.sum()
             gradient = torch.autograd.grad(total, step.noisy if self._through else clean, retain_graph=True)[0].float()
-        length = gradient.flatten(1).norm(dim=1)
-        usable = torch.isfinite(length) & (length >= SMALLEST_GRADIENT)
-        self.skipped += int((~usable).sum())
-        noise = step.noise.detach().flatten(1).float()
-        amplitude = noise.norm(dim=1) if self._norm == "l2_l2" else noise.square().mean(1).sqrt()
         factor = self._strength * step.schedule.noise_scale(step.index) * step.schedule.mean_per_noise(step.index)
-        per_image = torch.where(usable, factor * amplitude / length, 0.0)[:, None, None, None]
-        return torch.where(usable[:, None, None, None], per_image * gradient, 0.0)
+        shift, skipped = unit_step(gradient, step, factor, self._norm)
+        self.skipped += skipped
+        return shift

@@ -4,32 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from distillery.artifacts import ImageSet, encode_png
 from distillery.data.pixels import to_unit
 from distillery.diffusion.autoencoder import Codec
 from distillery.diffusion.renderer import Renderer
 from distillery.diffusion.sampler import Guidance
-from distillery.guidance.deviation import ClassMemory, DeviationGuidance
+from distillery.guidance.deviation import ClassMemory
+from distillery.guidance.further import start_deviation
 from distillery.guidance.increment import Candidates
 from distillery.guidance.learnability import LearnabilityGuidance
 from distillery.guidance.score import Scorer
 from distillery.guidance.settings import Deviation, Learnability
-
-PUBLISHED_LATENT_SIZE = 4 * 32 * 32
-"""Size of a latent of DiT at 256 px, at which the strengths were published."""
-
-PUBLISHED_DEVIATION = 50.0
-
-
-def deviation_strength(given: float | Literal["auto"], latent_size: int) -> float:
-    """Gamma as given, or the published 50 scaled to the size of a latent: its relative effect goes as gamma / d."""
-    return PUBLISHED_DEVIATION * latent_size / PUBLISHED_LATENT_SIZE if given == "auto" else float(given)
 
 
 def image_set(drawn: Candidates, classes: Sequence[str], increment: int | None = None) -> ImageSet:
@@ -77,12 +66,14 @@ class LoopGuidance:
     Attributes:
         learnability, deviation: their settings, with ranges.
         increments: what the method has made so far; the memory starts from it.
+        further: guidances that join them.
     """
 
     renderer: Renderer
     learnability: Learnability
     deviation: Deviation
     increments: Sequence[ImageSet]
+    further: Sequence[Guidance] = ()
 
     def start(
         self, scorer: Scorer, strength: float, deviation: bool = True
@@ -90,38 +81,30 @@ class LoopGuidance:
         """The guidances at a strength, and the memory that grows with the increment.
 
         There is no memory where deviation is off: then slots are independent.
+
+        Args:
+            deviation: False: learnability alone, as the pilot measures it.
         """
         guidances: list[Guidance] = []
-        steered, away = self.learnability, self.deviation
+        steered = self.learnability
         if strength:
+            assert steered.range is not None, "ranges are resolved when the settings of a stage are made"
             guidances.append(
                 LearnabilityGuidance(
                     scorer,
-                    self.renderer.codec,
+                    self.renderer.guidance_codec or self.renderer.codec,
                     strength=strength,
-                    first=_range(steered)[0],
-                    last=_range(steered)[1],
+                    first=steered.range[0],
+                    last=steered.range[1],
                     direction=steered.direction,
                     norm=steered.norm,
                     through_denoiser=steered.through_denoiser,
                 )
             )
-        gamma = deviation_strength(away.strength, self.renderer.latent_numbers)
-        if not deviation or gamma == 0:
+        if not deviation:
             return guidances, None
-        memory = ClassMemory(away.capacity)
-        for one in self.increments if away.memory == "all" else []:
-            memory.add(self._latents(one).to(self.renderer.device), torch.from_numpy(one.labels))
-        first, last = _range(away)
-        guidances.append(DeviationGuidance(memory, strength=gamma, first=first, last=last, on=away.on))
-        return guidances, memory
-
-    def _latents(self, images: ImageSet) -> Tensor:
-        """The latents that a generated image set carries: (N, C, h, w)."""
-        flat = torch.from_numpy(images.columns["latent"].copy())
-        return flat.view(-1, self.renderer.codec.channels, self.renderer.size, self.renderer.size)
-
-
-def _range(block: Learnability | Deviation) -> list[int]:
-    assert block.range is not None, "ranges are resolved when the settings of a stage are made"
-    return block.range
+        guidances += self.further
+        started = start_deviation(self.deviation, self.renderer, self.increments)
+        if started is None:
+            return guidances, None
+        return [*guidances, started[0]], started[1]

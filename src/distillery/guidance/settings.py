@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
-from distillery.settings import Block, Count, Fraction, Name, NonNegative, Positive
+from distillery.settings import Block, Count, Exponent, Fraction, Name, NonNegative, Positive
+from distillery.students.settings import Network, Protocol, of_reference
 
 
 def _ascending(indices: list[int]) -> list[int]:
@@ -41,6 +42,58 @@ class Deviation(Block):
     capacity: Count | None = Field(None, description="Newest latents kept per class; none: all.")
 
 
+class Influence(Block):
+    """Guidance towards images whose parameter gradient points where that of their real class does (IGD, eq. 7)."""
+
+    surrogate: Name = Field(description="A name of `surrogates`: whose gradients are compared.")
+    strength: NonNegative | Literal["auto"] = Field(
+        "auto", description="k; `auto`: 5 sqrt(d / 4096), d = latent size. 10 was published on Minimax."
+    )
+    range: Range | None = Field(
+        None, description="First and last guided sampling index; none: 30 to 45 of 50, scaled to the steps."
+    )
+    repeats: Count = Field(
+        1, description="Times that a guided step is taken, with noise back to its beginning in between; 1 is published."
+    )
+    per_image: Literal["vmap", "loop"] = Field(
+        "vmap", description="Gradients of all images at once, or one image after another in less memory."
+    )
+
+
+class Mode(Block):
+    """Guidance of each image towards one mode of its class (MGD3, arXiv 2505.18963)."""
+
+    strength: NonNegative = Field(0.1, description="Lambda; free of the latent's size.")
+    stop: Annotated[int, Field(ge=0)] | None = Field(
+        None, description="It acts at indices above this one; none: 25 of 50, scaled to the steps."
+    )
+    count: Count | None = Field(
+        None, description="Modes per class; none: one per image, for kind mgd3 discovered anew for every size."
+    )
+    discovery: Literal["centroid", "nearest", "random"] = Field(
+        "centroid", description="Means of k-means clusters, the latents closest to them, or latents at random."
+    )
+    pool: Count | None = Field(None, description="Side that latents are pooled to before k-means; none: not at all.")
+    seed: int = Field(0, ge=0, description="Of k-means, and of the latents at random.")
+
+
+class Surrogate(Block):
+    """The network whose gradients stand for learning (IGD): trained on all images with every epoch kept."""
+
+    network: Network
+    training: Annotated[Protocol, BeforeValidator(of_reference)] = Protocol(preset="reference")
+    threshold: Annotated[float, Field(ge=-1, le=1), Exponent] = Field(
+        0.7, description="A checkpoint is kept where the cosine with the last kept one, mean over classes, is below it."
+    )
+    keep: list[Annotated[int, Field(ge=0)]] | None = Field(
+        None, min_length=1, description="Numbers of the checkpoints to keep, 0 = before training; none: by threshold."
+    )
+    gradient_images: Count = Field(200, description="Real images per class that a class gradient is the mean of.")
+    checkpoints: str | None = Field(
+        None, description="None: trained here. A path: a file of `train_surrogate`, of the same classes."
+    )
+
+
 class Calibration(Block):
     """The pilot that chooses lambda, and omega where it is `auto`."""
 
@@ -53,3 +106,36 @@ class Calibration(Block):
     margin: Fraction = Field(0.05, description="Validity may fall this much below that of plain sampling.")
     judge: Name | None = Field(None, description="A name of `references`; none: the reference of the method.")
     aim: Literal["overlap", "accuracy"] = "overlap"
+
+
+class _Guided(Block):
+    """What the kinds of guided sampling have in common."""
+
+    generator: Name
+    stream: str | None = Field(
+        None, description="Methods of one stream share all their noise; none: the method's name."
+    )
+    shards: Count = Field(1, description="Jobs that the classes are spread over.")
+
+
+class IGD(_Guided):
+    """Influence-guided diffusion (ICLR 2025, OpenReview 0whx8MhysK): influence and deviation, nested over sizes."""
+
+    kind: Literal["igd"]
+    influence: Influence
+    deviation: Deviation = Field(
+        Deviation(capacity=64), description="`auto`: gamma = 120 d / 4096; range none: that of influence."
+    )
+    mode: Mode | None = Field(None, description="Modes as a third guidance.")
+
+
+class MGD3(_Guided):
+    """Mode-guided diffusion (arXiv 2505.18963): every image is drawn towards a mode of its own.
+
+    Without `mode.count` the modes are discovered for every size, and sizes are not nested.
+    """
+
+    kind: Literal["mgd3"]
+    mode: Mode = Mode()
+    influence: Influence | None = Field(None, description="Influence as a second guidance.")
+    deviation: Deviation | None = Field(None, description="Deviation as a further guidance; range none: that of mode.")

@@ -27,6 +27,12 @@ EVALUATION = [*ACCURACY, "right", "images", "test_images", "parameters", "label_
 REDUNDANCY = ["method", "seed", "network", "student", "trained_on", "tested_on", "accuracy"]
 """Columns of a redundancy matrix: one row per trained network and increment that it was tested on."""
 
+SHARES = ["coverage", "recall", "precision", "density"]
+"""What is measured of a distilled set beside the real one."""
+
+COVERAGE = ["method", "seed", "ipc", *SHARES]
+"""Columns of a measured coverage: one row per set."""
+
 MEAN = "mean"
 """The name of the rows that hold the mean over networks."""
 
@@ -51,8 +57,11 @@ def read_rows(paths: Sequence[Path], columns: Sequence[str], made_by: str) -> pd
         if missing := [name for name in columns if name not in table.column_names]:
             raise damaged(path, made_by, f"no column {', '.join(missing)}")
         frame = table.select(list(columns)).to_pandas()
-        # A network that diverged has no accuracy, and only the last epoch says which images were answered rightly.
-        if gaps := [name for name in columns if name not in ("accuracy", "right") and frame[name].isna().any()]:
+        # A network that diverged has no accuracy, only the last epoch says which images were answered rightly, and a
+        # set that is not larger than the number of neighbours has no recall.
+        if gaps := [
+            name for name in columns if name not in ("accuracy", "right", "recall") and frame[name].isna().any()
+        ]:
             raise damaged(path, made_by, f"values are missing in {', '.join(gaps)}")
         frames.append(frame)
     if not frames:
@@ -169,6 +178,27 @@ def redundancy_table(rows: pd.DataFrame, methods: Sequence[str], baseline: str |
                 "reduction_vs_dit_percent": reduction_percent(mean, reference),
             }
         )
+    return pd.DataFrame(found)
+
+
+def coverage_table(rows: pd.DataFrame, methods: Sequence[str]) -> pd.DataFrame:
+    """Mean and sample standard deviation over seeds of what each set reaches, in percent; density in units of one.
+
+    Args:
+        rows: the columns `COVERAGE`.
+
+    Raises:
+        BadInput: a set was measured twice with different results.
+    """
+    _refuse_contradictions(rows, ["method", "seed", "ipc"])
+    found = []
+    for method in sorted(set(rows["method"]), key=_rank(methods)):
+        for ipc, part in rows[rows["method"] == method].groupby("ipc"):
+            row: dict[str, Any] = {"method": method, "ipc": int(str(ipc)), "n": len(part)}
+            for name in SHARES:
+                values = part[name] * (1 if name == "density" else 100)
+                row[f"{name}_mean"], row[f"{name}_std"] = float(values.mean()), float(values.std())
+            found.append(row)
     return pd.DataFrame(found)
 
 
@@ -350,6 +380,25 @@ def redundancy_markdown(table: pd.DataFrame, baseline: str | None) -> str:
         "Redundancy in percent: accuracy, on one increment, of networks trained on another;"
         " mean ± sample standard deviation over trained networks.\n\n"
         + markdown_table(["method", "increments", "redundancy", against(baseline)], body)
+    )
+
+
+def coverage_markdown(table: pd.DataFrame, k: int) -> str:
+    """The table of coverages as a paper prints it."""
+    body = [
+        [
+            str(row["method"]),
+            str(row["ipc"]),
+            str(row["n"]),
+            *(mean_and_std(row[f"{name}_mean"], row[f"{name}_std"], 2 if name == "density" else 1) for name in SHARES),
+        ]
+        for row in table.to_dict("records")
+    ]
+    return (
+        f"Of the real training images, in percent, k = {k}: those near a distilled one (coverage), and those in the"
+        " reach of a distilled one (recall); of the distilled ones those near a real one (precision), and in how many"
+        " balls of real ones they lie (density); mean ± sample standard deviation over seeds.\n\n"
+        + markdown_table(["method", "IPC", "n", *SHARES], body)
     )
 
 

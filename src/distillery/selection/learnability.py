@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import numpy as np
 import pyarrow as pa
 
@@ -17,6 +19,26 @@ def chosen_rows(candidates: ImageSet) -> ImageSet:
     rows = np.flatnonzero(candidates.columns["chosen"])
     order = np.lexsort((candidates.labels[rows], candidates.columns["slot"][rows]))
     return candidates.take(rows[order])
+
+
+def most_learnable(
+    images: ImageSet, label: int, count: int, learnability: np.ndarray, valid: np.ndarray, taken: Collection[str]
+) -> list[int]:
+    """The rows of one class of largest S, ties to the lowest id, that are not taken; invalid ones come last.
+
+    Args:
+        learnability: (N,), of all images.
+        valid: (N,) bool, whether the reference recognises an image well enough.
+        taken: ids that are out.
+
+    Raises:
+        BadInput: the class has fewer images left.
+    """
+    left = [row for row in np.flatnonzero(images.labels == label).tolist() if images.paths[row] not in taken]
+    if len(left) < count:
+        name = images.classes[label]
+        raise BadInput(f"ipc: class {name!r} has {len(left)} training images that are not taken, fewer than {count}")
+    return sorted(left, key=lambda row: (not valid[row], -float(learnability[row]), images.paths[row]))[:count]
 
 
 def check_choice(candidates: ImageSet, scores: pa.Table, min_reference_probability: float) -> None:

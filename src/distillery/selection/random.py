@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from distillery.artifacts import ImageSet
+from distillery.data.reading import ImageTable
 from distillery.selection.by_class import rows_of_class
 
 
@@ -30,7 +31,7 @@ def random_order(images: ImageSet, label: int, count: int, seed: int) -> list[in
     return sorted(rows.tolist(), key=place)[:count]
 
 
-def ordered_by_slot(images: ImageSet, orders: Sequence[Sequence[int]]) -> ImageSet:
+def ordered_by_slot(images: ImageSet | ImageTable, orders: Sequence[Sequence[int]]) -> ImageSet:
     """The chosen rows of all classes as an image set in the order slot, class, with the slot of each.
 
     Args:

@@ -6,7 +6,8 @@ from typing import Literal
 
 from pydantic import Field
 
-from distillery.settings import Block, Name
+from distillery.settings import Block, Count, Fraction, Name, NonNegative
+from distillery.students.settings import Student
 
 
 class Full(Block):
@@ -40,3 +41,14 @@ class KCenter(Block):
     first: Literal["centre", "random"] = Field(
         "centre", description="The first image: the one closest to the mean of its class, or one that the seed draws."
     )
+
+
+class RealByLearnability(Block):
+    """Real images of largest learnability, increment by increment as LGD has them: whether a generator is needed."""
+
+    kind: Literal["real_by_learnability"]
+    reference: Name = Field(description="The network that says what is valid.")
+    increment_size: Count = Field(10, description="Images per class in one increment; the first one is random.")
+    student: Student = Student()
+    reference_weight: NonNegative = Field(0.5, description="Omega.")
+    min_reference_probability: Fraction = Field(0.0, description="Images below it come last; 0: none do.")

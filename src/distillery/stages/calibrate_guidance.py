@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from distillery.diffusion.settings import Sampling
-from distillery.guidance.settings import Calibration, Deviation, Learnability
+from distillery.guidance.settings import Calibration, Deviation, Influence, Learnability, Mode
 from distillery.job import Input, Job, Output
 from distillery.settings import Block
 from distillery.students.settings import Recipe
@@ -26,6 +26,8 @@ class Settings(Block):
     sampling: Sampling
     learnability: Learnability
     deviation: Deviation
+    influence: Influence | None = None
+    mode: Mode | None = None
     candidates: int
     min_reference_probability: float
     calibration: Calibration
@@ -35,10 +37,11 @@ class Settings(Block):
     @classmethod
     def of(cls, experiment: Experiment, run: str, method: str) -> Settings:
         """The part of an experiment that this stage reads."""
-        from distillery.experiment import resolved_guidance
+        from distillery.experiment import resolved_guidance, resolved_steering
 
         lgd = experiment.lgd(method)
         learnability, deviation = resolved_guidance(experiment, method)
+        influence, mode, _ = resolved_steering(experiment, method)
         network = lgd.student.network or experiment.references[lgd.reference].network
         protocol = lgd.student.protocol or experiment.evaluation.protocols[0]
         taught = lgd.calibration.aim == "accuracy"
@@ -49,6 +52,8 @@ class Settings(Block):
             sampling=experiment.generators[lgd.generator].sampling,
             learnability=learnability,
             deviation=deviation,
+            influence=influence,
+            mode=mode,
             candidates=lgd.candidates,
             min_reference_probability=lgd.min_reference_probability,
             calibration=lgd.calibration,
@@ -63,10 +68,13 @@ def run(
     data: Input,
     generator: list[Input],
     autoencoder: list[Input],
+    guidance_autoencoder: list[Input] | None = None,
     increment: Input,
     student: Input,
     reference: Input,
     judge: Input,
+    gradients: Input | None = None,
+    modes: Input | None = None,
     guidance: Output,
     curve: Output,
     csv: Output,
@@ -76,8 +84,9 @@ def run(
     from pyarrow.csv import WriteOptions, write_csv
 
     from distillery.artifacts import read_images, replacing, write_json, write_table
-    from distillery.data.pixels import load_pixels
+    from distillery.data.reading import ImageTable
     from distillery.diffusion.renderer import class_conditions, load_renderer
+    from distillery.guidance.further import Further
     from distillery.guidance.loop import LoopGuidance
     from distillery.guidance.pilot import Pilot, calibrate, curve_table, spread, teacher
     from distillery.students.networks import Classifier
@@ -90,25 +99,26 @@ def run(
         resolution=settings.resolution,
         **settings.sampling.model_dump(),
         device=job.device,
+        guidance_autoencoder=guidance_autoencoder[0].parent if guidance_autoencoder else None,
     )
     seed_images = read_images(increment, "select_increment")
     classes = seed_images.classes
     labels = spread(len(classes), MOST_CLASSES)
+    further = Further(settings.influence, settings.mode, gradients, modes).guidances(renderer, classes)
     pilot = Pilot(
         renderer,
         pupil,
         reference=Classifier.load(reference, "train_reference").to(job.device),
         judge=Classifier.load(judge, "train_reference").to(job.device),
-        loop=LoopGuidance(renderer, settings.learnability, settings.deviation, [seed_images]),
+        loop=LoopGuidance(renderer, settings.learnability, settings.deviation, [seed_images], further),
         labels=labels,
         conditions=class_conditions(folder, classes),
         slots=max(1, calibration.images // len(labels)),
         key=lambda label, slot, number: (settings.seed, job.stage, classes[label], slot, number),
     )
     if settings.student_recipe is not None:
-        pixels, true_labels, *_ = load_pixels(data)
         recipe = (settings.student_recipe, (settings.seed, job.stage), job.device)
-        pilot.teach = teacher(pupil.name, seed_images, (pixels, true_labels), *recipe)
+        pilot.teach = teacher(pupil.name, seed_images, ImageTable(data), *recipe)
     strength, weight = settings.learnability.strength, settings.learnability.reference_weight
     resume = job.resume(curve)
     found = calibrate(

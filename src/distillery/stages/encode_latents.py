@@ -1,11 +1,12 @@
-"""Encode the training images: mean and standard deviation of their latents."""
+"""Encode the training images, one shard: mean and standard deviation of their latents, and of their mirrors'."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from distillery.job import Input, Job, Output
-from distillery.settings import Block, Count
+from distillery.diffusion.settings import Latents
+from distillery.job import BadInput, Input, Job, Output
+from distillery.settings import Block
 
 if TYPE_CHECKING:
     from distillery.experiment import Experiment
@@ -14,29 +15,39 @@ if TYPE_CHECKING:
 class Settings(Block):
     """What the stage depends on."""
 
-    batch_size: Count = 256
+    latents: Latents = Latents()
+    shard: int = 0
 
     @classmethod
-    def of(cls, experiment: Experiment, run: str) -> Settings:
+    def of(cls, experiment: Experiment, run: str, shard: str) -> Settings:
         """The part of an experiment that this stage reads."""
-        return cls()
+        return cls(latents=experiment.latents, shard=int(shard))
 
 
 def run(settings: Settings, *, images: Input, autoencoder: list[Input], latents: Output, job: Job) -> None:
-    """Images to tensors `mean` and `std` (N, C, h, w), scaled to unit variance, and `labels` (N,)."""
-    import torch
-
-    from distillery.artifacts import write_tensors
-    from distillery.data.pixels import load_pixels, to_unit
+    """Images to `mean`, `std` (N, C, h, w) of scaled latents, `labels` (N,), and `mirror_mean`, `mirror_std`."""
+    from distillery.artifacts import writing_tensors
+    from distillery.data.reading import ImageTable, span_of
     from distillery.diffusion.autoencoder import Codec
-    from distillery.progress import Progress
+    from distillery.diffusion.latents import encode_rows, layout
 
-    pixels, labels, classes, _ = load_pixels(images)
+    table, options = ImageTable(images), settings.latents
     codec = Codec.load(autoencoder[0].parent).to(job.device)
-    parts = []
-    with torch.no_grad(), Progress(job.stage, len(pixels), "image") as progress:
-        for batch in pixels.split(settings.batch_size):
-            parts.append([part.cpu() for part in codec.encode(to_unit(batch).to(job.device))])
-            progress.advance(len(batch))
-    mean, std = (torch.cat(column) for column in zip(*parts, strict=True))
-    write_tensors(latents, {"mean": mean, "std": std, "labels": labels}, job.provenance, classes=classes)
+    start, stop = span_of(len(table), settings.shard, options.shards)
+    if start == stop:
+        raise BadInput(f"latents.shards: {options.shards} jobs for {len(table)} images; allowed: 1 to {len(table)}")
+    side = next(table.batches(1, start, start + 1))[0].shape[-1]
+    about = {"classes": table.classes, "autoencoder": codec.digest, "shard": settings.shard, "shards": options.shards}
+    tensors = layout(stop - start, codec.channels, codec.latent_size(side), options.precision, options.mirrored)
+    with writing_tensors(latents, tensors, job.provenance, **about) as writer:
+        encode_rows(
+            table,
+            codec,
+            writer,
+            start,
+            stop,
+            mirrored=options.mirrored,
+            batch_size=options.batch_size,
+            device=job.device,
+            what=job.stage,
+        )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 from distillery.diffusion.settings import Sampling
-from distillery.guidance.settings import Deviation, Learnability
+from distillery.guidance.settings import Deviation, Influence, Learnability, Mode
 from distillery.job import Input, Job, Output
 from distillery.settings import Block
 
@@ -30,17 +30,20 @@ class Settings(Block):
     min_reference_probability: float
     learnability: Learnability
     deviation: Deviation
+    influence: Influence | None = None
+    mode: Mode | None = None
     shard: int
     shards: int
 
     @classmethod
     def of(cls, experiment: Experiment, run: str, method: str, k: str, shard: str) -> Settings:
         """The part of an experiment that this stage reads."""
-        from distillery.experiment import resolved_guidance
+        from distillery.experiment import resolved_guidance, resolved_steering
 
         lgd = experiment.lgd(method)
         first = int(k) == 1
         learnability, deviation = (Learnability(), Deviation()) if first else resolved_guidance(experiment, method)
+        influence, mode, _ = (None, None, None) if first else resolved_steering(experiment, method)
         return cls(
             seed=experiment.seed(run),
             stream=experiment.stream(method),
@@ -53,6 +56,8 @@ class Settings(Block):
             min_reference_probability=0.0 if first else lgd.min_reference_probability,
             learnability=learnability,
             deviation=deviation,
+            influence=influence,
+            mode=mode,
             shard=int(shard),
             shards=lgd.shards,
         )
@@ -64,10 +69,13 @@ def run(
     data: Input,
     generator: list[Input],
     autoencoder: list[Input],
+    guidance_autoencoder: list[Input] | None = None,
     previous: list[Input] | None = None,
     student: Input | None = None,
     reference: Input | None = None,
     guidance: Input | None = None,
+    gradients: Input | None = None,
+    modes: Input | None = None,
     seed_images: Input | None = None,
     candidates: Output,
     job: Job,
@@ -79,6 +87,7 @@ def run(
     from distillery.artifacts import read_classes, read_images, read_json, write_images
     from distillery.diffusion.renderer import class_conditions, load_renderer
     from distillery.diffusion.sampler import Guidance
+    from distillery.guidance.further import Further
     from distillery.guidance.increment import generate_candidates
     from distillery.guidance.loop import LoopGuidance, encode_seed, image_set
     from distillery.guidance.score import Scorer
@@ -93,6 +102,7 @@ def run(
         resolution=settings.resolution,
         **settings.sampling.model_dump(),
         device=job.device,
+        guidance_autoencoder=guidance_autoencoder[0].parent if guidance_autoencoder else None,
     )
     if seed_images is not None:
         encoded = encode_seed(read_images(seed_images, "collect"), labels, size, renderer.codec, job.device)
@@ -109,7 +119,8 @@ def run(
             float(learnability.reference_weight),
         )
         increments = [read_images(path, "select_increment") for path in previous or []]
-        loop = LoopGuidance(renderer, learnability, settings.deviation, increments)
+        further = Further(settings.influence, settings.mode, gradients, modes).guidances(renderer, classes)
+        loop = LoopGuidance(renderer, learnability, settings.deviation, increments, further)
         guidances, memory = loop.start(scorer, float(learnability.strength))
     resume = job.resume(candidates)
     drawn = generate_candidates(

@@ -31,16 +31,18 @@ class Settings(Block):
 
 def run(settings: Settings, *, data: Input, features: Input | None = None, images: Output, job: Job) -> None:
     """Training images, and what a network sees in them, to `ipc` of each class, in the order slot, class."""
-    from distillery.artifacts import read_images, write_images
+    from distillery.artifacts import ImageSet, write_images
+    from distillery.data.reading import ImageTable
     from distillery.selection.by_class import order_of_class
     from distillery.selection.features import read_features
     from distillery.selection.herding import herding_order
     from distillery.selection.k_center import k_center_order
     from distillery.selection.random import ordered_by_slot, random_order
 
-    real = read_images(data, "ingest")
+    table = ImageTable(data)  # what is chosen is read, the rest may be larger than the memory
+    real = ImageSet([], table.labels, table.classes, table.paths())
     choice, count = settings.choice, settings.ipc
-    described = read_features(features, real) if features is not None else None
+    described = read_features(features, real.paths) if features is not None else None
 
     def order(label: int) -> list[int]:
         if isinstance(choice, Random):
@@ -59,4 +61,4 @@ def run(settings: Settings, *, data: Input, features: Input | None = None, image
         return order_of_class(real, label, count, farthest_first)
 
     orders = [order(label) for label in range(len(real.classes))]
-    write_images(images, ordered_by_slot(real, orders), job.provenance)
+    write_images(images, ordered_by_slot(table, orders), job.provenance)

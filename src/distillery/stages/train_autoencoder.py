@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from distillery.diffusion.settings import Autoencoder
-from distillery.job import Input, Job, Output
+from distillery.job import BadInput, Input, Job, Output
 from distillery.settings import Block
 
 if TYPE_CHECKING:
@@ -21,19 +21,55 @@ class Settings(Block):
     @classmethod
     def of(cls, experiment: Experiment, run: str) -> Settings:
         """The part of an experiment that this stage reads."""
+        assert experiment.autoencoder.kind == "train"
         return cls(seed=experiment.seed(run), autoencoder=experiment.autoencoder)
 
 
-def run(settings: Settings, *, images: Input, config: Output, weights: Output, job: Job) -> None:
-    """Images to an `AutoencoderKL` that diffusers opens."""
+def run(
+    settings: Settings,
+    *,
+    images: Input,
+    reference: Input | None = None,
+    config: Output,
+    weights: Output,
+    job: Job,
+) -> None:
+    """Images, and a reference for the perceptual term, to an `AutoencoderKL` that diffusers opens."""
+    import torch
+
     from distillery.artifacts import write_bytes, write_tensors
     from distillery.data.pixels import load_pixels
+    from distillery.data.reading import ImageTable
     from distillery.diffusion.autoencoder import train_autoencoder
+    from distillery.streams import stream
+    from distillery.students.networks import Classifier
+    from distillery.students.perceptual import PerceptualDistance
 
-    pixels, *_ = load_pixels(images)
+    recipe = settings.autoencoder
+    if recipe.images is None:
+        pixels, *_ = load_pixels(images)
+    else:
+        table = ImageTable(images)
+        shuffled = torch.randperm(len(table), generator=stream(settings.seed, job.stage, "images"))
+        pixels = table.pixels(shuffled[: recipe.images].sort().values.numpy())
+    perceptual = None
+    if recipe.perceptual is not None:
+        if reference is None:
+            raise BadInput("autoencoder.perceptual: needs the network that it names; give it as --reference")
+        network = Classifier.load(reference, "train_reference").to(job.device)
+        try:
+            perceptual = PerceptualDistance(network, recipe.perceptual.weight)
+        except ValueError as error:
+            raise BadInput(f"autoencoder.perceptual.reference: {error}") from error
     resume = job.resume(weights)
-    recipe = settings.autoencoder.model_dump(exclude={"kind"})
-    model = train_autoencoder(pixels, **recipe, seed=settings.seed, device=job.device, resume=resume)
+    model = train_autoencoder(
+        pixels,
+        **recipe.model_dump(exclude={"kind", "images", "perceptual"}),
+        perceptual=perceptual,
+        seed=settings.seed,
+        device=job.device,
+        resume=resume,
+    )
     write_tensors(weights, model.state_dict(), job.provenance)
     write_bytes(config, model.to_json_string().encode())
     resume.finish()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from distillery.diffusion.settings import Generator
+from distillery.diffusion.settings import Generator, Sampling
 from distillery.job import BadInput, Input, Job, Output
 from distillery.settings import Block
 
@@ -21,14 +21,20 @@ class Settings(Block):
     @classmethod
     def of(cls, experiment: Experiment, run: str, generator: str) -> Settings:
         """The part of an experiment that this stage reads."""
-        trained = experiment.generators[generator].model_dump(exclude={"sampling"})
-        return cls(seed=experiment.seed(run), generator=Generator(**trained))
+        block = experiment.generators[generator]
+        assert isinstance(block, Generator)
+        return cls(seed=experiment.seed(run), generator=block.model_copy(update={"sampling": Sampling()}))
+
+
+def processes(settings: Settings) -> int:
+    """How many processes share the job."""
+    return settings.generator.processes
 
 
 def run(
     settings: Settings,
     *,
-    latents: Input,
+    latents: list[Input],
     index: Output,
     config: Output,
     weights: Output,
@@ -36,19 +42,24 @@ def run(
     job: Job,
 ) -> None:
     """Latents to a transformer and a noise schedule in the layout of diffusers, with the names of its classes."""
-    from distillery.artifacts import read_tensors, write_bytes, write_json, write_tensors
-    from distillery.diffusion.schedule import training_scheduler
-    from distillery.diffusion.training import new_transformer, train_generator
+    import torch
 
-    tensors, about = read_tensors(latents, "encode_latents")
-    recipe, (_, channels, size, _) = settings.generator, tensors["mean"].shape
+    from distillery import parallel
+    from distillery.artifacts import write_bytes, write_json, write_tensors
+    from distillery.diffusion.latents import LatentCache
+    from distillery.diffusion.objectives import MemoryObjective, objective_of
+    from distillery.diffusion.schedule import training_scheduler
+    from distillery.diffusion.training import new_transformer, options_of, train_generator
+
+    cache, recipe = LatentCache(latents), settings.generator
+    channels, size, _ = cache.shape
     if size % recipe.patch_size:
         raise BadInput(f"patch_size: {recipe.patch_size} does not divide the {size} x {size} latents")
-    noise = training_scheduler()
+    noise = training_scheduler(recipe.prediction)
     resume = job.resume(weights)
     transformer = new_transformer(
         settings.seed,
-        classes=len(about["classes"]),
+        classes=len(cache.classes),
         channels=channels,
         size=size,
         layers=recipe.num_layers,
@@ -56,24 +67,26 @@ def run(
         head_dim=recipe.attention_head_dim,
         patch_size=recipe.patch_size,
     )
+    objective = objective_of(recipe, noise, classes=len(cache.classes), numbers=channels * size**2, device=job.device)
     trained = train_generator(
-        transformer,
+        transformer.requires_grad_(True),
         noise,
-        tensors["mean"],
-        tensors["std"],
-        tensors["labels"],
-        steps=recipe.steps,
-        batch_size=recipe.batch_size,
-        learning_rate=recipe.learning_rate,
-        warmup_steps=recipe.warmup_steps,
-        ema_decay=recipe.ema_decay,
-        label_dropout=recipe.label_dropout,
+        cache,
+        cache.labels,
+        torch.arange(len(cache.classes)),
+        **options_of(recipe),
         seed=settings.seed,
         device=job.device,
         resume=resume,
+        objective=objective,
     )
+    if parallel.rank() > 0:
+        return
+    if isinstance(objective, MemoryObjective):
+        print(objective.words())
     write_tensors(weights, trained.state_dict(), job.provenance)
     write_bytes(config, trained.to_json_string().encode())
     write_bytes(scheduler, noise.to_json_string().encode())
-    write_json(index, {"_class_name": "DiTPipeline", "id2label": dict(enumerate(about["classes"]))})
+    names = dict(enumerate(cache.classes))
+    write_json(index, {"_class_name": "DiTPipeline", "_autoencoder": cache.autoencoder, "id2label": names})
     resume.finish()

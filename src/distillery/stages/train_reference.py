@@ -41,18 +41,19 @@ def run(
 ) -> None:
     """Images to a network with its domain and its accuracy; the test images choose nothing."""
     from distillery.data.pixels import load_pixels
+    from distillery.data.reading import ImageTable
     from distillery.students.networks import Classifier, Domain
     from distillery.students.pretrained import open_pretrained
-    from distillery.students.training import accuracy, train_network
+    from distillery.students.training import accuracy_of_table, train_network
 
-    pixels, labels, classes, _ = load_pixels(images)
-    tested, test_labels, *_ = load_pixels(test)
+    table = ImageTable(images)
     key = (settings.seed, job.stage, settings.name)
-    domain = Domain.of(pixels, settings.recipe)
+    domain = Domain.of(table.pixels([0]), settings.recipe)
     resume = job.resume(model)
     if settings.pretrained:
-        classifier = open_pretrained(weights, settings.network, classes, domain, settings.rows)
+        classifier = open_pretrained(weights, settings.network, table.classes, domain, settings.rows)
     else:
+        pixels, labels, classes, _ = load_pixels(images)
         classifier = Classifier(settings.network, classes, domain, key)
         train_network(
             classifier, pixels, labels, settings.recipe, key=key, device=job.device, resume=resume, what=job.stage
@@ -61,7 +62,7 @@ def run(
     classifier.save(
         model,
         job.provenance,
-        accuracy_on_training_images=accuracy(classifier, pixels, labels),
-        accuracy_on_test_images=accuracy(classifier, tested, test_labels),
+        accuracy_on_training_images=accuracy_of_table(classifier, table),
+        accuracy_on_test_images=accuracy_of_table(classifier, ImageTable(test)),
     )
     resume.finish()

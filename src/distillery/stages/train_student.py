@@ -24,15 +24,15 @@ class Settings(Block):
     @classmethod
     def of(cls, experiment: Experiment, run: str, method: str, k: str) -> Settings:
         """The part of an experiment that this stage reads."""
-        lgd = experiment.lgd(method)
-        network = lgd.student.network or experiment.references[lgd.reference].network
-        protocol = lgd.student.protocol or experiment.evaluation.protocols[0]
+        loop = experiment.loop(method)
+        network = loop.student.network or experiment.references[loop.reference].network
+        protocol = loop.student.protocol or experiment.evaluation.protocols[0]
         return cls(
             seed=experiment.seed(run),
             increment=int(k),
             network=network,
-            start=lgd.student.start,
-            recipe=experiment.recipe(protocol, network, int(k) * lgd.increment_size),
+            start=loop.student.start,
+            recipe=experiment.recipe(protocol, network, int(k) * loop.increment_size),
         )
 
 
@@ -41,11 +41,12 @@ def run(settings: Settings, *, images: list[Input], previous: Input | None = Non
     import torch
 
     from distillery.artifacts import concatenate, read_images
+    from distillery.data.pixels import decoded
     from distillery.students.networks import Classifier, Domain
     from distillery.students.training import train_network
 
     distilled = concatenate([read_images(path, "select_increment") for path in images])
-    pixels, labels = torch.from_numpy(distilled.pixels()), torch.from_numpy(distilled.labels)
+    pixels, labels = decoded(distilled), torch.from_numpy(distilled.labels)
     key = (settings.seed, job.stage, settings.increment)
     if previous is not None:
         classifier = Classifier.load(previous, job.stage)

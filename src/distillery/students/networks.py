@@ -90,8 +90,17 @@ class Classifier(nn.Module):
 
     def save(self, path: Path, provenance: Provenance, **about: Any) -> None:
         """Write the weights and all that is needed to build the network again."""
-        facts = {"network": self.name, "classes": self.classes, "domain": asdict(self.domain), **about}
-        write_tensors(path, self.network.state_dict(), provenance, **facts)
+        write_tensors(path, self.network.state_dict(), provenance, **self.description, **about)
+
+    @property
+    def description(self) -> dict[str, Any]:
+        """All that is needed to build the network again, but its weights, as JSON can hold it."""
+        return {"network": self.name, "classes": self.classes, "domain": asdict(self.domain)}
+
+    @classmethod
+    def described(cls, about: dict[str, Any]) -> Classifier:
+        """A network of this description, with weights of no meaning."""
+        return cls(about["network"], about["classes"], _domain(about["domain"]))
 
     @classmethod
     def load(cls, path: Path, made_by: str) -> Classifier:
@@ -102,7 +111,7 @@ class Classifier(nn.Module):
         """
         tensors, about = read_tensors(path, made_by)
         try:
-            classifier = cls(about["network"], about["classes"], _domain(about["domain"]))
+            classifier = cls.described(about)
             classifier.network.load_state_dict(tensors)
         except (KeyError, RuntimeError, TypeError, ValueError) as error:
             raise damaged(path, made_by, error) from error

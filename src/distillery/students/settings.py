@@ -200,8 +200,8 @@ def _by_name(table: Any, network: str) -> float:
     return float(table[fits[-1] if fits else "default"])
 
 
-def _of_reference(given: object) -> object:
-    """Constants without a preset lie on top of the preset `reference`."""
+def of_reference(given: object) -> object:
+    """For a validator: constants without a preset lie on top of the preset `reference`."""
     return {"preset": "reference", **given} if isinstance(given, dict) else given
 
 
@@ -209,7 +209,7 @@ class Reference(Block):
     """A network that knows the real images: trained here on all of them, or opened from a file."""
 
     network: Network
-    training: Annotated[Protocol, BeforeValidator(_of_reference)] = Protocol(preset="reference")
+    training: Annotated[Protocol, BeforeValidator(of_reference)] = Protocol(preset="reference")
     weights: str | None = Field(
         None,
         description="None: trained here. `timm`: the pretrained weights of timm's hub. A path: a safetensors file of "

@@ -21,6 +21,7 @@ from torch.func import functional_call, stack_module_state, vmap
 from torch.nn import functional as F
 
 from distillery.data.pixels import to_unit
+from distillery.data.reading import ImageTable
 from distillery.progress import Progress, count_images
 from distillery.resume import Resume
 from distillery.streams import Key, stream
@@ -59,6 +60,7 @@ def train_network(
     device: torch.device,
     resume: Resume | None = None,
     what: str = "train_network",
+    kept: list[dict[str, Tensor]] | None = None,
 ) -> None:
     """Train one network in place to the last epoch; no look at test images chooses one.
 
@@ -67,8 +69,10 @@ def train_network(
         labels: (N,) int64.
         key: of the stream that order and augmentation are drawn from.
         resume: left in place at the end with the finished state; its owner calls `finish` when the outputs stand.
+        kept: gains the state of the network before training and after every epoch, on the CPU, by the names of
+            `Classifier.state_dict`.
     """
-    train_networks([classifier], pixels, labels, recipe, keys=[key], device=device, resume=resume, what=what)
+    train_networks([classifier], pixels, labels, recipe, keys=[key], device=device, resume=resume, what=what, kept=kept)
 
 
 def train_networks(
@@ -84,6 +88,7 @@ def train_networks(
     speed: Speed | None = None,
     resume: Resume | None = None,
     what: str = "train_networks",
+    kept: list[dict[str, Tensor]] | None = None,
 ) -> list[Trained]:
     """Train networks of one architecture in place, at once: stacked weights, one optimizer, element by element.
 
@@ -94,6 +99,7 @@ def train_networks(
         test: stored images (M, C, H, W) uint8 and labels (M,), looked at when the recipe says so.
         soft_labels: the teacher; without it, labels are hard.
         resume: left in place at the end with the finished state; its owner calls `finish` when the outputs stand.
+        kept: gains the state of the first network before training and after every epoch, as `train_network` says.
 
     Returns:
         One `Trained` per network; without `test`, empty ones.
@@ -107,11 +113,15 @@ def train_networks(
     if test is not None:
         looked = (augment.test_images(test[0], recipe).to(device), test[1].to(device))
     looks: list[list[Look]] = [[] for _ in classifiers]
+    if kept is not None:
+        kept.append(team.snapshot())
     right = torch.zeros(len(classifiers), len(looked[1]) if looked else 0, dtype=torch.bool)
     start, when = 0, set(look_epochs(recipe)) if looked else set()
     if resume and (found := resume.restore()):
         tensors, facts = found
         right = tensors.pop("right").bool()
+        if kept is not None:
+            kept[:] = _kept_before(tensors)
         team.restore(tensors)
         start, looks = facts["epoch"], [[(epoch, _number(value)) for epoch, value in one] for one in facts["looks"]]
     with Progress(what, recipe.epochs, "epoch", start) as progress:
@@ -122,6 +132,8 @@ def train_networks(
                 team.step(step, teacher, (*keys[0], "dropout", epoch, step.places.start))
             done = epoch + 1
             team.average(done)
+            if kept is not None:
+                kept.append(team.snapshot())
             if looked and done in when:
                 right, finite = team.answers(*looked)
                 for network, one in enumerate(looks):
@@ -132,7 +144,7 @@ def train_networks(
             if resume:
                 resume.checkpoint(
                     lambda at=done, right=right: (  # type: ignore[misc]
-                        {**team.state(), "right": right.to(torch.uint8)},
+                        {**team.state(), "right": right.to(torch.uint8), **_kept_after(kept or [])},
                         {"epoch": at, "looks": [[(e, _storable(v)) for e, v in one] for one in looks]},
                     ),
                     force=done == recipe.epochs,
@@ -259,6 +271,11 @@ class _Team:
     def _single_forward(self, images: Tensor) -> Tensor:
         return self._network(images[0].contiguous(memory_format=self.layout))[None]
 
+    def snapshot(self) -> dict[str, Tensor]:
+        """The state of the first network, on the CPU."""
+        first = {name: value[0] if self.stacked else value for name, value in (self.parameters | self.buffers).items()}
+        return {f"network.{name}": value.detach().cpu().clone() for name, value in first.items()}
+
     def set_rate(self, rate: float) -> None:
         """Learning rate of the next steps."""
         for group in self.optimizer.param_groups:
@@ -340,6 +357,19 @@ class _Team:
             for name, value in (tested | self.buffers).items():
                 own[name].copy_(value[network] if self.stacked else value)
             classifier.eval().requires_grad_(False)
+
+
+def _kept_after(kept: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+    return {f"kept/{number}/{name}": value for number, one in enumerate(kept) for name, value in one.items()}
+
+
+def _kept_before(tensors: dict[str, Tensor]) -> list[dict[str, Tensor]]:
+    """What `_kept_after` added to the state of a team, taken out of it again."""
+    found: dict[int, dict[str, Tensor]] = {}
+    for key in [key for key in tensors if key.startswith("kept/")]:
+        _, number, name = key.split("/", 2)
+        found.setdefault(int(number), {})[name] = tensors.pop(key)
+    return [found[number] for number in sorted(found)]
 
 
 def drops_out(classifier: Classifier) -> bool:
@@ -459,6 +489,15 @@ def logits_of(classifier: Classifier, pixels: Tensor, batch_size: int = 512) -> 
     logits = torch.cat([classifier(to_unit(batch.to(device))).float() for batch in pixels.split(batch_size)])
     classifier.train(training)
     return logits
+
+
+def accuracy_of_table(classifier: Classifier, table: ImageTable, batch_size: int = 256) -> float:
+    """Top-1 accuracy in percent on an image table, which may be larger than the memory."""
+    right = sum(
+        int((logits_of(classifier, pixels).argmax(1).cpu() == labels).sum())
+        for pixels, labels in table.batches(batch_size)
+    )
+    return 100 * (right / len(table))
 
 
 def accuracy(classifier: Classifier, pixels: Tensor, labels: Tensor) -> float:

@@ -1,0 +1,193 @@
+"""The memory terms of Minimax and self-adaptive memory, on top of any loss of a denoiser.
+
+Sources: Minimax diffusion (arXiv 2311.15529); self-adaptive memory (arXiv 2505.19469). Where the papers and what they
+ran differ, both are here.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from distillery.diffusion.losses import DiffusionLoss, Objective, TrainingStep
+from distillery.diffusion.memory import LatentMemory, Policy
+from distillery.diffusion.settings import PlainLoss, Training
+
+Reduction = Literal["class_extreme", "sample_mean"]
+Multiplicity = Literal["once", "cumulative"]
+
+
+def reduce_extremes(
+    found: Tensor,
+    has: Tensor,
+    labels: Tensor,
+    classes: int,
+    *,
+    extreme: Literal["min", "max"],
+    reduction: Reduction = "class_extreme",
+    multiplicity: Multiplicity = "once",
+) -> Tensor:
+    """The term of one memory, (): 1 - the smallest cosine, or the largest one, by class or by sample.
+
+    `class_extreme`: one pair of each class carries the gradient; mean over the distinct classes of the batch.
+    `sample_mean`: one pair of each sample; mean over the batch. What has nothing to be compared with counts 0 in both.
+
+    Args:
+        found: (B,), the extreme cosine of each sample.
+        has: (B,) bool, whether it had anything to be compared with.
+        labels: (B,) int64.
+        multiplicity: `cumulative`: the k-th of n classes, by label, counts n-k+1 times, as in the published code of
+            self-adaptive memory, which adds its running sums to the loss inside the loop over classes.
+    """
+    number: Tensor | int = len(labels)
+    weights = torch.ones_like(found)
+    if reduction == "class_extreme":
+        void = torch.inf if extreme == "min" else -torch.inf
+        member = labels[:, None] == torch.arange(classes, device=labels.device)
+        counted = member & has[:, None]
+        found = _extreme(torch.where(counted, found[:, None], void), 0, extreme)
+        has, present = counted.any(0), member.any(0)
+        number = present.sum()
+        weights = torch.ones_like(found) if multiplicity == "once" else number - present.cumsum(0) + 1
+    # Infinities stay out of the graph: their gradient is not a number even where it is multiplied by zero.
+    value = torch.where(has, found, 0.0)
+    terms = torch.where(has, 1 - value if extreme == "min" else value, 0.0)
+    return (weights * terms).sum() / number
+
+
+def _extreme(values: Tensor, dim: int, extreme: Literal["min", "max"]) -> Tensor:
+    return values.amin(dim) if extreme == "min" else values.amax(dim)
+
+
+class MemoryObjective:
+    """A loss plus two terms on the predicted clean latent z^ (Minimax, self-adaptive memory).
+
+    representativeness: maximise the cosine with the least similar real latent of the class;
+    diversity: minimise the cosine with the most similar earlier prediction of the class.
+
+    A step is compared with the memories as they were before it; then its latents and predictions come in, and each
+    class is brought down to its size. So no sample meets itself, and the first of a class adds nothing.
+    """
+
+    def __init__(
+        self,
+        plain: Objective,
+        real: LatentMemory,
+        generated: LatentMemory,
+        *,
+        lambda_real: float,
+        lambda_generated: float,
+        reduction: Reduction = "class_extreme",
+        multiplicity: Multiplicity = "once",
+        real_latent: Literal["sample", "mean"] = "sample",
+        max_timestep: int | None = None,
+    ) -> None:
+        """
+        Args:
+            plain: the loss that the terms are added to.
+            real_latent: what the memory of real latents keeps: the sample that was trained on, or its posterior mean.
+            max_timestep: beyond it predictions neither add to the terms nor enter the memory; None: all do.
+
+        Raises:
+            ValueError: `cumulative` with `sample_mean`, which has no loop over classes.
+        """
+        if multiplicity == "cumulative" and reduction == "sample_mean":
+            raise ValueError("multiplicity: cumulative counts classes, and reduction: sample_mean has none")
+        self.real, self.generated = real, generated
+        self._plain = plain
+        self._lambdas = lambda_real, lambda_generated
+        self._options: dict[str, Any] = {"reduction": reduction, "multiplicity": multiplicity}
+        self._real_latent, self._max_timestep = real_latent, max_timestep
+
+    def loss(self, step: TrainingStep) -> Tensor:
+        """The loss, (); afterwards both memories hold the step."""
+        loss = self._plain.loss(step)
+        # Cosines are taken in fp32 whatever the network computes in.
+        with torch.autocast(step.clean.device.type, enabled=False):
+            found = step.predicted_clean.float()
+            limit = self._max_timestep
+            near = torch.ones_like(step.labels, dtype=torch.bool) if limit is None else step.timesteps <= limit
+            for weight, memory, extreme in zip(self._lambdas, (self.real, self.generated), ("min", "max"), strict=True):
+                if weight:
+                    loss = loss + weight * self._term(memory, found, step.labels, near, extreme)
+            self.real.add(step.clean if self._real_latent == "sample" else step.mean, step.labels)
+            self.generated.add(found.detach(), step.labels, near)
+        return loss
+
+    def _term(self, memory: LatentMemory, found: Tensor, labels: Tensor, near: Tensor, extreme: Any) -> Tensor:
+        cosines, has = memory.extremes(found, labels, extreme)
+        return reduce_extremes(cosines, has & near, labels, len(memory.valid), extreme=extreme, **self._options)
+
+    def words(self) -> str:
+        """What the memories hold, for a log: how many latents, their mean age in steps, their mean cosine."""
+        lines = []
+        for name, memory in (("real", self.real), ("generated", self.generated)):
+            found = {key: float(value) for key, value in memory.statistics().items()}
+            lines.append(
+                f"memory of {name} latents: {found['count']:.0f}, {found['age']:.0f} steps old, "
+                f"cosine {found['cosine']:.3f}"
+            )
+        return "\n".join(lines)
+
+    def state(self) -> dict[str, Tensor]:
+        """Both memories."""
+        return self._plain.state() | {
+            f"{name}/{key}": value
+            for name, memory in (("real", self.real), ("generated", self.generated))
+            for key, value in memory.state().items()
+        }
+
+    def restore(self, tensors: dict[str, Tensor]) -> None:
+        """Put back what `state` gave."""
+        for name, memory in (("real", self.real), ("generated", self.generated)):
+            start = f"{name}/"
+            memory.restore({key.removeprefix(start): t for key, t in tensors.items() if key.startswith(start)})
+
+
+def memory_objective(
+    plain: Objective,
+    *,
+    classes: int,
+    batch: int,
+    numbers: int,
+    device: torch.device,
+    policy_real: Policy,
+    policy_generated: Policy,
+    memory_size: int,
+    max_age: int | None,
+    **options: Any,
+) -> MemoryObjective:
+    """A `MemoryObjective` with empty memories.
+
+    Args:
+        batch: samples that the loss sees at once.
+        numbers: d, how many numbers one latent has.
+        options: those of `MemoryObjective`.
+    """
+    real, generated = (
+        LatentMemory(classes, memory_size, batch, numbers, policy=policy, max_age=max_age, device=device)
+        for policy in (policy_real, policy_generated)
+    )
+    return MemoryObjective(plain, real, generated, **options)
+
+
+def objective_of(recipe: Training, scheduler: Any, *, classes: int, numbers: int, device: torch.device) -> Objective:
+    """The objective that a generator's settings name.
+
+    Args:
+        classes: of the data; memories are kept by position in the class list.
+        numbers: d, how many numbers one latent has.
+    """
+    plain = DiffusionLoss(scheduler, device, recipe.min_snr_gamma)
+    if isinstance(recipe.objective, PlainLoss):
+        return plain
+    return memory_objective(
+        plain,
+        classes=classes,
+        batch=recipe.batch_size // recipe.accumulate,
+        numbers=numbers,
+        device=device,
+        **recipe.objective.model_dump(exclude={"kind"}),
+    )

@@ -1,0 +1,102 @@
+"""Folders that hold a whole generator: transformer, noise schedule, names of classes, and an autoencoder."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from diffusers import DDPMScheduler
+
+from distillery.artifacts import copy_file, write_json
+from distillery.data.identity import imagenet_id2label
+from distillery.diffusion.folders import WeightsError, read_config
+
+IMAGENET_CLASSES = 1000
+
+
+def open_scheduler(folder: Path) -> Any:
+    """The noise schedule of a folder as a `DDPMScheduler`: betas and prediction type are its own, whatever its class.
+
+    Raises:
+        WeightsError: it is absent or cannot be used.
+    """
+    path = folder / "scheduler_config.json"
+    try:
+        found = json.loads(path.read_text("utf-8"))
+        betas = {key: found[key] for key in ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule")}
+    except FileNotFoundError:
+        raise WeightsError(f"{path}: no such file; the download is not complete") from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise WeightsError(f"{path}: cannot be read ({error!r})") from error
+    prediction = found.get("prediction_type", "epsilon")
+    if prediction not in ("epsilon", "v_prediction"):
+        raise WeightsError(f"{path}: prediction_type {prediction!r}; allowed: epsilon, v_prediction")
+    if found.get("trained_betas") is not None:
+        betas["trained_betas"] = found["trained_betas"]
+    return DDPMScheduler(**betas, prediction_type=prediction, timestep_spacing="linspace", clip_sample=False)
+
+
+def timestep_shift(transformer: Any, wanted: Literal["auto", "dit", "diffusers"]) -> int:
+    """0 for the frequencies of DiT, 1 for those of diffusers: as wanted, as the config says, or by learned variance.
+
+    Models with a learned variance are DiT's own, converted: diffusers' training scripts make none.
+    """
+    if wanted != "auto":
+        return 0 if wanted == "dit" else 1
+    stated = transformer.config.get("timestep_shift")
+    if stated is not None:
+        return int(stated)
+    return 0 if transformer.config.out_channels == 2 * transformer.config.in_channels else 1
+
+
+def class_table(folder: Path, classes: Literal["imagenet1k", "own"], count: int) -> dict[str, str]:
+    """Index -> names of the classes of a generator: by the table of ImageNet-1K, or by its own `id2label`.
+
+    Raises:
+        WeightsError: it has no names, or another number of classes.
+    """
+    path = folder / "model_index.json"
+    own: Mapping[str, str] = {}
+    if path.exists():
+        try:
+            own = json.loads(path.read_text("utf-8")).get("id2label") or {}
+        except (OSError, ValueError, AttributeError) as error:
+            raise WeightsError(f"{path}: cannot be read ({error})") from error
+    if classes == "own":
+        if not own:
+            raise WeightsError(f"{path}: names no classes (id2label); set classes: imagenet1k if it is one of those")
+        if outside := [key for key in own if not key.isdecimal() or int(key) >= count]:
+            raise WeightsError(f"{path}: id2label names class {outside[0]} of {count}; the two do not belong together")
+        return dict(own)
+    if count < IMAGENET_CLASSES:
+        raise WeightsError(f"{folder}: {count} classes, and ImageNet-1K has {IMAGENET_CLASSES}; set classes: own")
+    return imagenet_id2label(own)
+
+
+def write_pipeline_index(path: Path, names: Mapping[str, str], autoencoder: Path, digest: str) -> None:
+    """The index by which `DiTPipeline.from_pretrained` opens the folder that holds it.
+
+    Args:
+        names: index -> name of the classes.
+        autoencoder: folder of the autoencoder that is copied to `vae/`.
+        digest: of it; a renderer compares them.
+    """
+    write_json(
+        path,
+        {
+            "_class_name": "DiTPipeline",
+            "_autoencoder": digest,
+            "id2label": dict(names),
+            "scheduler": ["diffusers", "DDPMScheduler"],
+            "transformer": ["diffusers", "DiTTransformer2DModel"],
+            "vae": ["diffusers", read_config(autoencoder)["_class_name"]],
+        },
+    )
+
+
+def copy_autoencoder(source: Path, config: Path, weights: Path) -> None:
+    """Copy an autoencoder of the pipeline into the folder of a generator."""
+    copy_file(source / "config.json", config)
+    copy_file(source / "diffusion_pytorch_model.safetensors", weights)

@@ -1,0 +1,54 @@
+"""Discover the modes of each class: where the latents of its training images gather (MGD3)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from distillery.job import BadInput, Input, Job, Output
+from distillery.settings import Block
+
+if TYPE_CHECKING:
+    from distillery.experiment import Experiment
+
+
+class Settings(Block):
+    """What the stage depends on."""
+
+    count: int
+    discovery: Literal["centroid", "nearest", "random"]
+    pool: int | None
+    seed: int
+
+    @classmethod
+    def of(cls, experiment: Experiment, run: str, method: str, modes: str) -> Settings:
+        """The part of an experiment that this stage reads."""
+        mode = experiment.mode(method)
+        assert mode is not None
+        return cls(count=int(modes), discovery=mode.discovery, pool=mode.pool, seed=mode.seed)
+
+
+def run(settings: Settings, *, latents: list[Input], modes: Output, job: Job) -> None:
+    """Latents (their means) to one tensor (modes, C, h, w) per class, under the name of the class."""
+    import torch
+
+    from distillery.artifacts import write_tensors
+    from distillery.diffusion.latents import LatentCache
+    from distillery.guidance.mode import discover_modes
+
+    cache = LatentCache(latents)
+    side = cache.shape[-1]
+    if settings.pool is not None and settings.pool > side:
+        raise BadInput(f"mode.pool: {settings.pool} is more than the side of the latents, {side}")
+    found = {}
+    for label, name in enumerate(cache.classes):
+        try:
+            found[name] = discover_modes(
+                cache.take(torch.nonzero(cache.labels == label).flatten())[0],
+                settings.count,
+                discovery=settings.discovery,
+                pool=settings.pool,
+                seed=settings.seed,
+            )
+        except BadInput as error:
+            raise BadInput(f"class {name!r}: {error}") from None
+    write_tensors(modes, found, job.provenance)

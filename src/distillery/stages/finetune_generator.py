@@ -1,0 +1,113 @@
+"""Fine-tune a generator on the latents, by few of its parameters or by all."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from distillery.diffusion.settings import FinetunedGenerator, Sampling
+from distillery.job import BadInput, Input, Job, Output
+from distillery.settings import Block
+
+if TYPE_CHECKING:
+    from distillery.experiment import Experiment
+
+
+class Settings(Block):
+    """What the stage depends on: the generator without its sampling."""
+
+    seed: int
+    name: str
+    generator: FinetunedGenerator
+
+    @classmethod
+    def of(cls, experiment: Experiment, run: str, generator: str) -> Settings:
+        """The part of an experiment that this stage reads."""
+        block = experiment.generators[generator]
+        assert isinstance(block, FinetunedGenerator)
+        return cls(
+            seed=experiment.seed(run), name=generator, generator=block.model_copy(update={"sampling": Sampling()})
+        )
+
+
+def processes(settings: Settings) -> int:
+    """How many processes share the job."""
+    return settings.generator.processes
+
+
+def run(
+    settings: Settings,
+    *,
+    latents: list[Input],
+    base: list[Input],
+    autoencoder: list[Input],
+    index: Output,
+    config: Output,
+    weights: Output,
+    scheduler: Output,
+    changed: Output,
+    vae_config: Output,
+    vae_weights: Output,
+    job: Job,
+) -> None:
+    """Latents and a generator to a folder that `DiTPipeline` opens, and to what has changed in it alone."""
+    import math
+
+    from distillery import parallel
+    from distillery.artifacts import write_bytes, write_tensors
+    from distillery.diffusion import difffit
+    from distillery.diffusion.denoiser import load_generator
+    from distillery.diffusion.finetuning import check_latents, condition_classes
+    from distillery.diffusion.folders import model_digest
+    from distillery.diffusion.latents import LatentCache
+    from distillery.diffusion.objectives import MemoryObjective, objective_of
+    from distillery.diffusion.pipelines import copy_autoencoder, write_pipeline_index
+    from distillery.diffusion.training import options_of, train_generator
+
+    cache, recipe = LatentCache(latents), settings.generator
+    folder, vae = base[0].parent, autoencoder[0].parent
+    transformer, noise = load_generator(folder)
+    check_latents(cache, transformer, folder, vae)
+    try:
+        conditions, names = condition_classes(transformer, folder, cache.classes, recipe.unknown_classes)
+    except BadInput as error:
+        raise BadInput(f"generators.{settings.name}: {error}") from error
+    difffit.share_embeddings(transformer)
+    difffit.prepare(transformer, recipe.trainable, recipe.gamma_blocks)
+    resume = job.resume(weights)
+    tuned = [name for name, value in transformer.named_parameters() if value.requires_grad]
+    objective = objective_of(
+        recipe, noise, classes=len(cache.classes), numbers=math.prod(cache.shape), device=job.device
+    )
+    trained = train_generator(
+        transformer,
+        noise,
+        cache,
+        cache.labels,
+        conditions,
+        **options_of(recipe),
+        seed=settings.seed,
+        device=job.device,
+        resume=resume,
+        what=job.stage,
+        objective=objective,
+    )
+    if parallel.rank() > 0:
+        return
+    if isinstance(objective, MemoryObjective):
+        print(objective.words())
+    write_tensors(
+        changed,
+        difffit.changed(trained, tuned, conditions.tolist()),
+        job.provenance,
+        base=model_digest(folder / "transformer"),
+        trainable=recipe.trainable,
+        gamma_blocks=recipe.gamma_blocks,
+        id2label=names,
+    )
+    plain = difffit.fold(trained)
+    write_tensors(weights, plain.state_dict(), job.provenance)
+    write_bytes(config, plain.to_json_string().encode())
+    write_bytes(scheduler, noise.to_json_string().encode())
+    copy_autoencoder(vae, vae_config, vae_weights)
+    write_pipeline_index(index, names, vae, cache.autoencoder)
+    resume.finish()

@@ -1,0 +1,93 @@
+"""Select increment k among the real images: those of largest learnability, no generation (a control of LGD)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from distillery.job import Input, Job, Output
+from distillery.settings import Block
+
+if TYPE_CHECKING:
+    from distillery.experiment import Experiment
+
+
+class Settings(Block):
+    """What the stage depends on. Nothing scores the first increment: it is random."""
+
+    seed: int
+    increment: int
+    increment_size: int
+    reference_weight: float
+    min_reference_probability: float
+
+    @classmethod
+    def of(cls, experiment: Experiment, run: str, method: str, k: str) -> Settings:
+        """The part of an experiment that this stage reads."""
+        control = experiment.methods[method]
+        assert control.kind == "real_by_learnability"
+        first = int(k) == 1
+        return cls(
+            seed=experiment.seed(run),
+            increment=int(k),
+            increment_size=control.increment_size,
+            reference_weight=0.0 if first else control.reference_weight,
+            min_reference_probability=0.0 if first else control.min_reference_probability,
+        )
+
+
+def run(
+    settings: Settings,
+    *,
+    data: Input,
+    previous: list[Input] | None = None,
+    student: Input | None = None,
+    reference: Input | None = None,
+    images: Output,
+    job: Job,
+) -> None:
+    """Training images, student and reference to the real images of increment k, in the order slot, class."""
+    import numpy as np
+    import torch
+
+    from distillery.artifacts import ImageSet, read_images, write_images
+    from distillery.data.reading import ImageTable
+    from distillery.guidance.score import Scorer
+    from distillery.selection.learnability import most_learnable
+    from distillery.selection.random import ordered_by_slot, random_order
+    from distillery.students.networks import Classifier
+
+    table = ImageTable(data)  # what is chosen is read, the rest may be larger than the memory
+    real = ImageSet([], table.labels, table.classes, table.paths())
+    count, first = settings.increment_size, (settings.increment - 1) * settings.increment_size
+    labels = range(len(real.classes))
+    columns: dict[str, Any] = {}
+    if student is None or reference is None:
+        orders = [random_order(real, label, count, settings.seed) for label in labels]
+    else:
+        taken = {path for before in previous or [] for path in read_images(before, job.stage).paths}
+        scorer = Scorer(
+            Classifier.load(student, "train_student").to(job.device),
+            Classifier.load(reference, "train_reference").to(job.device),
+            settings.reference_weight,
+        )
+        score = scorer.score_stored(table, torch.from_numpy(real.labels))
+        columns = {name: values.numpy() for name, values in vars(score).items()}
+        orders = [
+            most_learnable(
+                real,
+                label,
+                count,
+                columns["learnability"],
+                columns["reference_probability"] >= settings.min_reference_probability,
+                taken,
+            )
+            for label in labels
+        ]
+    chosen = ordered_by_slot(table, orders)
+    rows = np.array(orders, dtype=np.int64).T.ravel()
+    chosen.columns = {
+        "slot": chosen.columns["slot"] + first,
+        "increment": np.full(len(rows), settings.increment),
+        **{name: values[rows] for name, values in columns.items()},
+    }
+    write_images(images, chosen, job.provenance)

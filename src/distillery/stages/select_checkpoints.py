@@ -1,0 +1,73 @@
+"""Select the checkpoints of a surrogate at which learning turns, with the mean gradient of each class there (IGD)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from distillery.job import BadInput, Input, Job, Output
+from distillery.settings import Block
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from distillery.experiment import Experiment
+
+
+class Settings(Block):
+    """What the stage depends on."""
+
+    threshold: float
+    keep: list[int] | None
+    gradient_images: int
+
+    @classmethod
+    def of(cls, experiment: Experiment, run: str, surrogate: str) -> Settings:
+        """The part of an experiment that this stage reads."""
+        block = experiment.surrogates[surrogate]
+        return cls(threshold=block.threshold, keep=block.keep, gradient_images=block.gradient_images)
+
+
+def run(settings: Settings, *, data: Input, checkpoints: Input, gradients: Output, job: Job) -> None:
+    """Training images and the states of a surrogate to the kept states and their gradients (kept, classes, parameters).
+
+    The metadata hold the numbers of the kept states.
+    """
+    import numpy as np
+    import torch
+
+    from distillery.artifacts import read_tensors, write_tensors
+    from distillery.data.reading import ImageTable
+    from distillery.guidance.influence import checkpoint_of, choose_checkpoints, class_gradients, refuse_other_classes
+    from distillery.progress import Progress
+    from distillery.students.networks import Classifier
+
+    table = ImageTable(data)
+    classes = table.classes
+    tensors, about = read_tensors(checkpoints, "train_surrogate")
+    if "checkpoints" not in about:
+        raise BadInput(f"{checkpoints}: holds no numbered checkpoints; give a file that `train_surrogate` wrote")
+    refuse_other_classes(checkpoints, about["classes"], classes)
+    classifier = Classifier.described(about).to(job.device).eval()
+    most = settings.gradient_images
+    rows = np.concatenate([np.flatnonzero(table.labels == label)[:most] for label in range(len(classes))])
+    pixels = table.pixels(rows)
+    own = torch.tensor([about["classes"].index(name) for name in classes])[table.labels[rows]]
+    numbers = range(about["checkpoints"]) if settings.keep is None else sorted(set(settings.keep))
+    if numbers[-1] >= about["checkpoints"]:
+        raise BadInput(f"keep: no checkpoint {numbers[-1]}; {checkpoints} has 0 to {about['checkpoints'] - 1}")
+
+    def walk() -> Iterator[Tensor]:
+        with Progress(job.stage, len(numbers), "checkpoint") as progress:
+            for number in numbers:
+                classifier.load_state_dict(checkpoint_of(tensors, number))
+                yield class_gradients(classifier, pixels, own, images=settings.gradient_images)
+                progress.advance()
+
+    # No cosine reaches 2: every checkpoint of a list is kept.
+    chosen = choose_checkpoints(walk(), settings.threshold if settings.keep is None else 2.0)
+    kept = [numbers[place] for place in chosen]
+    states = {name: value for name, value in tensors.items() if int(name.partition("/")[0]) in kept}
+    states["gradients"] = torch.stack([*chosen.values()])
+    print(f"kept the checkpoints {kept} of {about['checkpoints']}")
+    write_tensors(gradients, states, job.provenance, **classifier.description, kept=kept)

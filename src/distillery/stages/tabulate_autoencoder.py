@@ -1,0 +1,41 @@
+"""Tabulate what the autoencoder keeps of the test images."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from distillery.job import Input, Job, Output
+from distillery.settings import Block
+
+if TYPE_CHECKING:
+    from distillery.experiment import Experiment
+
+COMPUTES = False
+
+
+class Settings(Block):
+    """Nothing: all that the table says, the measurements say."""
+
+    @classmethod
+    def of(cls, experiment: Experiment, **wildcards: str) -> Settings:
+        """What this stage reads of an experiment."""
+        return cls()
+
+
+def run(settings: Settings, *, measured: list[Input], csv: Output, parquet: Output, markdown: Output, job: Job) -> None:
+    """Write the table of reconstructions as CSV, Parquet and Markdown."""
+    import pandas as pd
+
+    from distillery.artifacts import damaged, read_table, write_bytes, write_table
+    from distillery.report import reconstruction, tables
+
+    frames = []
+    for path in measured:
+        found = read_table(path, "measure_autoencoder")
+        if found.column_names and not set(reconstruction.COLUMNS) <= set(found.column_names):
+            raise damaged(path, "measure_autoencoder", "columns are missing")
+        frames.append(found.select(reconstruction.COLUMNS).to_pandas().astype({"accuracy": float}))
+    table = reconstruction.reconstruction_table(pd.concat(frames, ignore_index=True))
+    write_bytes(csv, tables.csv_bytes(table))
+    write_bytes(markdown, reconstruction.reconstruction_markdown(table).encode())
+    write_table(parquet, tables.arrow_table(table), job.provenance)

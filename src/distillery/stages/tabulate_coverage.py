@@ -1,0 +1,40 @@
+"""Tabulate how much of the real set the distilled sets reach."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from distillery.job import Input, Job, Output
+from distillery.settings import Block
+
+if TYPE_CHECKING:
+    from distillery.experiment import Experiment
+
+COMPUTES = False
+
+
+class Settings(Block):
+    """The order of the rows, and the number of neighbours."""
+
+    methods: list[str]
+    k: int
+
+    @classmethod
+    def of(cls, experiment: Experiment, **wildcards: str) -> Settings:
+        """What this stage reads of an experiment."""
+        assert experiment.analysis.coverage is not None
+        return cls(methods=sorted(experiment.methods), k=experiment.analysis.coverage.k)
+
+
+def run(
+    settings: Settings, *, coverages: list[Input], csv: Output, parquet: Output, markdown: Output, job: Job
+) -> None:
+    """Write the table of coverages as CSV, Parquet and Markdown."""
+    from distillery.artifacts import write_bytes, write_table
+    from distillery.report import tables
+
+    rows = tables.read_rows(coverages, tables.COVERAGE, made_by="measure_coverage")
+    table = tables.coverage_table(rows, settings.methods)
+    write_bytes(csv, tables.csv_bytes(table))
+    write_bytes(markdown, tables.coverage_markdown(table, settings.k).encode())
+    write_table(parquet, tables.arrow_table(table), job.provenance)

@@ -1,0 +1,202 @@
+"""What the memories promise: the sets, losses and gradients of plain lists, without asking the device for a number."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from tiny import CPU
+from torch import Tensor
+from torch.nn import functional as F
+
+from distillery.diffusion.memory import LatentMemory, Policy
+from distillery.diffusion.objectives import reduce_extremes
+from distillery.streams import stream
+
+CLASSES, SIZE, BATCH, NUMBERS = 3, 4, 5, 6
+POLICIES: list[Policy] = ["fifo", "max", "min"]
+
+
+def memory_of(policy: Policy, size: int = SIZE, batch: int = BATCH, **options: Any) -> LatentMemory:
+    return LatentMemory(CLASSES, size, batch, NUMBERS, policy=policy, device=CPU, dtype=torch.float64, **options)
+
+
+def step_of(number: int, count: int = BATCH) -> tuple[Tensor, Tensor]:
+    """Latents and labels of a step; classes come unevenly, and most latents lie on one side."""
+    draws = stream("memory", number)
+    latents = torch.randn(count, NUMBERS, generator=draws, dtype=torch.float64) + 0.4
+    return latents, torch.randint(CLASSES, (count,), generator=draws).clamp_max(CLASSES - 1)
+
+
+class Lists:
+    """The same with lists: one class after another, one latent after another."""
+
+    def __init__(self, policy: Policy, size: int = SIZE) -> None:
+        self.policy, self.size = policy, size
+        self.kept: dict[int, list[Tensor]] = {label: [] for label in range(CLASSES)}
+
+    def add(self, latents: Tensor, labels: Tensor, where: Tensor | None = None) -> None:
+        for row, label in enumerate(labels.tolist()):
+            if where is None or where[row]:
+                self.kept[label].append(latents[row].detach())
+        for members in self.kept.values():
+            while len(members) > self.size:
+                del members[self.leaves(members)]
+
+    def leaves(self, members: list[Tensor]) -> int:
+        if self.policy == "fifo":
+            return 0
+        stacked = F.normalize(torch.stack(members), dim=1)
+        summed = (stacked @ stacked.T).sum(1)
+        return int(summed.argmax() if self.policy == "max" else summed.argmin())
+
+    def loss(self, latents: Tensor, labels: Tensor, extreme: str) -> Tensor:
+        classes = labels.unique().tolist()
+        total = torch.zeros((), dtype=torch.float64)
+        for label in classes:
+            if self.kept[label]:
+                inside, stored = latents[labels == label], torch.stack(self.kept[label])
+                cosines = F.cosine_similarity(inside[:, None], stored[None], dim=2)
+                total = total + (1 - cosines.min() if extreme == "min" else cosines.max())
+        return total / len(classes)
+
+
+def held(memory: LatentMemory, label: int) -> Tensor:
+    """The unit vectors of a class, the oldest first."""
+    rows = memory.valid[label].nonzero()[:, 0]
+    return memory.units[label][rows[memory.stamps[label][rows].argsort()]]
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_over_400_steps_the_sets_losses_and_gradients_are_those_of_lists(policy: Policy) -> None:
+    memory, lists = memory_of(policy), Lists(policy)
+    for number in range(400):
+        latents, labels = step_of(number)
+        for extreme in ("min", "max"):
+            ours, theirs = latents.clone().requires_grad_(), latents.clone().requires_grad_()
+            found, has = memory.extremes(ours, labels, extreme)  # type: ignore[arg-type]
+            loss = reduce_extremes(found, has, labels, CLASSES, extreme=extreme)  # type: ignore[arg-type]
+            expected = lists.loss(theirs, labels, extreme)
+            torch.testing.assert_close(loss, expected, rtol=0, atol=1e-9)
+            if number:
+                (gradient,) = torch.autograd.grad(loss, ours)
+                (wanted,) = (
+                    torch.autograd.grad(expected, theirs) if expected.requires_grad else (torch.zeros_like(ours),)
+                )
+                torch.testing.assert_close(gradient, wanted, rtol=0, atol=1e-9)
+        where = None if number % 3 else labels != number % CLASSES
+        memory.add(latents, labels, where)
+        lists.add(latents, labels, where)
+        for label, members in lists.kept.items():
+            wanted = F.normalize(torch.stack(members), dim=1) if members else torch.zeros(0, NUMBERS).double()
+            torch.testing.assert_close(held(memory, label), wanted, rtol=0, atol=1e-12)
+
+
+def test_first_in_first_out_keeps_exactly_the_newest() -> None:
+    memory = memory_of("fifo")
+    every, of = zip(*(step_of(number) for number in range(20)), strict=True)
+    for latents, labels in zip(every, of, strict=True):
+        memory.add(latents, labels)
+    latents, labels = torch.cat(every), torch.cat(of)
+    for label in range(CLASSES):
+        newest = F.normalize(latents[labels == label][-SIZE:], dim=1)
+        torch.testing.assert_close(held(memory, label), newest)
+
+
+def test_of_two_near_duplicates_in_a_full_memory_max_removes_one_and_min_neither() -> None:
+    orthogonal = torch.eye(NUMBERS, dtype=torch.float64)[:SIZE]
+    twin = orthogonal[:1] + 0.01 * orthogonal[1:2]
+    for policy, alike in (("max", 1), ("min", 2)):
+        memory = memory_of(policy)  # type: ignore[arg-type]
+        memory.add(torch.cat([orthogonal, twin]), torch.zeros(SIZE + 1, dtype=torch.long))
+        near = held(memory, 0) @ orthogonal[0] > 0.99
+        assert int(near.sum()) == alike
+        assert int(memory.valid[0].sum()) == SIZE
+
+
+def test_a_tie_goes_to_the_oldest() -> None:
+    latents = torch.eye(NUMBERS, dtype=torch.float64)[:5]
+    memory = memory_of("max", size=4)
+    memory.add(latents, torch.zeros(5, dtype=torch.long))
+    torch.testing.assert_close(held(memory, 0), latents[1:])
+
+
+def test_what_is_not_wanted_never_enters() -> None:
+    memory = memory_of("max")
+    latents, labels = step_of(0)
+    memory.add(latents, labels, torch.zeros(BATCH, dtype=torch.bool))
+    assert not memory.valid.any()
+
+
+def test_latents_leave_after_so_many_steps() -> None:
+    memory = memory_of("max", max_age=3)
+    for number in range(5):
+        memory.add(torch.eye(NUMBERS, dtype=torch.float64)[number : number + 1], torch.zeros(1, dtype=torch.long))
+    torch.testing.assert_close(held(memory, 0), torch.eye(NUMBERS, dtype=torch.float64)[2:5])
+
+
+def test_the_result_does_not_depend_on_the_order_of_classes_in_the_batch() -> None:
+    one, other = memory_of("max"), memory_of("max")
+    for number in range(30):
+        latents, labels = step_of(number)
+        by_class = labels.argsort(stable=True)
+        one.add(latents, labels)
+        other.add(latents[by_class], labels[by_class])
+    for label in range(CLASSES):
+        torch.testing.assert_close(held(one, label), held(other, label))
+
+
+def test_a_latent_of_zeros_gives_no_nan() -> None:
+    memory = memory_of("max")
+    latents = torch.zeros(2, NUMBERS, dtype=torch.float64, requires_grad=True)
+    labels = torch.tensor([0, 0])
+    memory.add(torch.ones(2, NUMBERS, dtype=torch.float64), labels)
+    found, has = memory.extremes(latents, labels, "min")
+    loss = reduce_extremes(found, has, labels, CLASSES, extreme="min")
+    assert torch.autograd.grad(loss, latents)[0].isfinite().all()
+    assert float(loss.detach()) == 1
+
+
+def test_a_memory_goes_on_where_it_was_stopped() -> None:
+    whole = memory_of("max")
+    for number in range(12):
+        whole.add(*step_of(number))
+    stopped = memory_of("max")
+    for number in range(7):
+        stopped.add(*step_of(number))
+    resumed = memory_of("max")
+    resumed.restore(stopped.state())
+    for number in range(7, 12):
+        resumed.add(*step_of(number))
+    assert all(torch.equal(value, resumed.state()[name]) for name, value in whole.state().items())
+
+
+def test_the_log_tells_count_age_and_likeness() -> None:
+    memory = memory_of("fifo")
+    memory.add(torch.ones(2, NUMBERS, dtype=torch.float64), torch.zeros(2, dtype=torch.long))
+    memory.add(torch.ones(1, NUMBERS, dtype=torch.float64), torch.ones(1, dtype=torch.long))
+    found = {name: float(value) for name, value in memory.statistics().items()}
+    assert found == pytest.approx({"count": 3, "age": 2 / 3, "cosine": 1})
+
+
+def test_many_classes_and_few_give_the_same() -> None:
+    memory = memory_of("fifo")
+    for number in range(5):
+        memory.add(*step_of(number))
+    latents, labels = step_of(9)
+    whole, has = memory.extremes(latents, labels, "max")  # as many samples as classes, or more
+    alone = [memory.extremes(latents[row : row + 1], labels[row : row + 1], "max") for row in range(BATCH)]
+    torch.testing.assert_close(torch.cat([one for one, _ in alone]), whole)
+    assert torch.equal(torch.cat([one for _, one in alone]), has)
+
+
+@pytest.mark.parametrize("size", [0, -1])
+def test_a_memory_smaller_than_one_is_refused(size: int) -> None:
+    with pytest.raises(ValueError, match="memory_size"):
+        memory_of("fifo", size=size)
+
+
+def test_a_batch_larger_than_was_said_is_refused() -> None:
+    with pytest.raises(ValueError, match="room for 5"):
+        memory_of("fifo").add(*step_of(0, count=6))
