@@ -10,6 +10,7 @@ import resource
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -23,11 +24,14 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file
 
+import distillery.spool
 from distillery.artifacts import (
+    ROW_GROUP,
     DamagedArtifact,
     ImageSet,
     concatenate,
     encode_png,
+    image_table,
     read_classes,
     read_images,
     read_json,
@@ -319,6 +323,33 @@ def test_many_images_are_written_in_groups_and_read_a_group_at_a_time(tmp_path: 
     assert read_images(tmp_path / "images.parquet", "test").images == images.images
     table = ImageTable(tmp_path / "images.parquet", "test")
     assert list(table.encoded(500, 530)) == images.images[500:530]
+
+
+def test_groups_are_the_bytes_of_the_whole_table(tmp_path: Path) -> None:
+    images = an_image_set(6, latent=np.arange(12, dtype=np.float32).reshape(6, 2)).take(np.arange(1500) % 6)
+    write_images(tmp_path / "groups", images, MADE_BY)
+    described = image_table(images)
+    metadata = {**described.schema.metadata, b"distillery": json.dumps(MADE_BY, sort_keys=True).encode()}
+    whole = described.replace_schema_metadata(metadata)
+    pq.write_table(whole, tmp_path / "whole", compression="zstd", row_group_size=ROW_GROUP)
+    assert (tmp_path / "groups").read_bytes() == (tmp_path / "whole").read_bytes()
+
+
+def test_many_images_are_read_into_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written = an_image_set(40)
+    for name in "ab":
+        write_images(tmp_path / name, written, MADE_BY)
+    monkeypatch.setattr(distillery.spool, "MOST_IN_MEMORY", 1000)
+    sets = [read_images(tmp_path / name, "ingest") for name in "ab"]
+    opened = [os.readlink(link) for link in Path("/proc/self/fd").iterdir() if link.is_symlink()]  # noqa: PTH115
+    nameless = [name for name in opened if name.startswith(tempfile.gettempdir()) and name.endswith("(deleted)")]
+    assert len(nameless) >= 2
+    joined = concatenate(sets).take([79, 0, 40, 3])
+    assert list(joined.images) == [written.images[row % 40] for row in (79, 0, 40, 3)]
+    assert list(joined.images[1:3]) == [written.images[0]] * 2
+    assert joined.images[-1] == written.images[3]
+    with pytest.raises(IndexError):
+        joined.images[4]
 
 
 def test_the_layout_is_that_of_hugging_face(tmp_path: Path) -> None:

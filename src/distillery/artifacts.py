@@ -17,6 +17,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from distillery.spool import Spooled
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -73,16 +75,15 @@ def read_json(path: Path, made_by: str) -> Any:
         raise damaged(path, made_by, error) from error
 
 
-def write_table(path: Path, table: pa.Table, provenance: Provenance, row_group: int | None = None) -> None:
-    """Write a table as Parquet, atomically; its metadata gains the provenance.
-
-    Args:
-        row_group: rows that are written together; none: as many as Arrow likes.
-    """
-    metadata = {**(table.schema.metadata or {}), b"distillery": json.dumps(provenance, sort_keys=True).encode()}
+def write_table(path: Path, table: pa.Table, provenance: Provenance) -> None:
+    """Write a table as Parquet, atomically; its metadata gains the provenance."""
     with replacing(path) as temporary:
-        described = table.replace_schema_metadata(metadata)
-        pq.write_table(described, temporary, compression="zstd", row_group_size=row_group)
+        described = table.replace_schema_metadata(_described(table, provenance))
+        pq.write_table(described, temporary, compression="zstd")
+
+
+def _described(table: pa.Table, provenance: Provenance) -> dict[bytes, bytes]:
+    return {**(table.schema.metadata or {}), b"distillery": json.dumps(provenance, sort_keys=True).encode()}
 
 
 def read_table(path: Path, made_by: str) -> pa.Table:
@@ -199,14 +200,14 @@ class ImageSet:
     """Labelled images as a table.
 
     Attributes:
-        images: encoded files, as they stand in the table.
+        images: encoded files, as they stand in the table; those that were read need not be in memory.
         labels: (N,) int64, positions in `classes`.
         classes: class names.
         paths: a stable id of each image.
         columns: further columns: one value per image, or (N, d) for one vector per image.
     """
 
-    images: list[bytes]
+    images: Sequence[bytes]
     labels: np.ndarray
     classes: list[str]
     paths: list[str]
@@ -219,7 +220,7 @@ class ImageSet:
         """The images of these rows, in this order."""
         rows = np.asarray(rows, dtype=np.int64)
         return ImageSet(
-            [self.images[i] for i in rows],
+            self.images.take(rows) if isinstance(self.images, Spooled) else [self.images[i] for i in rows],
             self.labels[rows],
             self.classes,
             [self.paths[i] for i in rows],
@@ -301,33 +302,54 @@ def image_table(images: ImageSet) -> pa.Table:
 
 
 def write_images(path: Path, images: ImageSet, provenance: Provenance) -> None:
-    """Write an image set as one Parquet file."""
-    write_table(path, image_table(images), provenance, ROW_GROUP)
+    """Write an image set as one Parquet file, a group of rows at a time."""
+    groups = (
+        image_table(images.take(range(start, min(start + ROW_GROUP, len(images)))))
+        for start in range(0, max(len(images), 1), ROW_GROUP)
+    )
+    table = next(groups)
+    schema = table.schema.with_metadata(_described(table, provenance))
+    with replacing(path) as temporary, pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
+        writer.write_table(table.cast(schema))
+        for table in groups:
+            writer.write_table(table.cast(schema))
 
 
 def read_images(path: Path, made_by: str) -> ImageSet:
-    """Read what `write_images` wrote.
+    """Read what `write_images` wrote; the images themselves a group of rows at a time, into memory or a file.
 
     Raises:
         DamagedArtifact: not a whole Parquet file, or not a table of images.
     """
-    table = read_table(path, made_by)
+    try:
+        with pq.ParquetFile(path, pre_buffer=False) as file:
+            others = [name for name in file.schema_arrow.names if name != "image"]
+            table = file.read(columns=["image.path", *others], use_threads=False)
+            images = Spooled(
+                image
+                for group in range(file.num_row_groups)
+                for image in file.read_row_group(group, columns=["image.bytes"], use_threads=False)["image"]
+                .combine_chunks()
+                .field("bytes")
+                .to_pylist()
+            )
+    except (OSError, pa.ArrowException, KeyError, TypeError) as error:
+        raise damaged(path, made_by, str(error).splitlines()[0]) from error
     try:
         features = json.loads(table.schema.metadata[b"huggingface"])["info"]["features"]
         columns = {}
-        for name in table.column_names[2:]:
+        for name in others[1:]:
             column = table[name].combine_chunks()
             if pa.types.is_fixed_size_list(column.type):
                 values = column.flatten().to_numpy().reshape(-1, column.type.list_size)
             else:
                 values = column.to_numpy(zero_copy_only=False)
             columns[name] = values
-        encoded = table["image"].chunks  # joined, more than 2 GiB of images would overflow the offsets
         return ImageSet(
-            [image for chunk in encoded for image in chunk.field("bytes").to_pylist()],
+            images,
             table["label"].to_numpy().copy(),
             features["label"]["names"],
-            [path for chunk in encoded for path in chunk.field("path").to_pylist()],
+            [path for chunk in table["image"].chunks for path in chunk.field("path").to_pylist()],
             columns,
         )
     except (KeyError, TypeError, ValueError) as error:
@@ -346,9 +368,11 @@ def read_classes(path: Path, made_by: str) -> list[str]:
 def concatenate(sets: Sequence[ImageSet]) -> ImageSet:
     """One set after another; the columns that all of them have remain."""
     first = sets[0]
+    files = [one.images for one in sets]
+    spooled = [images for images in files if isinstance(images, Spooled)]
     common = [name for name in first.columns if all(name in one.columns for one in sets)]
     return ImageSet(
-        [image for one in sets for image in one.images],
+        Spooled.joined(spooled) if len(spooled) == len(files) else [image for images in files for image in images],
         np.concatenate([one.labels for one in sets]),
         first.classes,
         [path for one in sets for path in one.paths],

@@ -25,6 +25,12 @@ PATIENCE = 600
 """Seconds that a run on a busy machine may take before a test gives up on it."""
 
 
+for _number in (signal.SIGINT, signal.SIGHUP):
+    # A background process of a shell ignores the one, what nohup started the other, and so would all that it starts.
+    if signal.getsignal(_number) is signal.SIG_IGN:
+        signal.signal(_number, lambda *_: None)
+
+
 def slurm(*command: str) -> str:
     """What a command of Slurm prints."""
     return subprocess.run(command, text=True, capture_output=True, check=True, timeout=60).stdout.strip()

@@ -12,7 +12,7 @@ from distillery.progress import Progress, count_images
 from distillery.streams import Key
 from distillery.students.networks import Classifier, Domain
 from distillery.students.settings import Recipe
-from distillery.students.training import SoftLabels, augmented
+from distillery.students.training import SoftLabels, augmented, placed
 
 
 class Teacher:
@@ -55,7 +55,7 @@ def store(teacher: Teacher, pixels: Tensor, recipe: Recipe, key: Key, what: str)
 
     Their augmentation follows from the key: whoever trains with this key and recipe sees the same images.
     """
-    pixels = pixels.to(teacher.device)
+    pixels = placed(pixels, teacher.device)
     epochs = []
     with Progress(what, recipe.epochs, "epoch") as progress:
         for epoch in range(recipe.epochs):

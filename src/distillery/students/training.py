@@ -36,6 +36,9 @@ SoftLabels = Callable[[int, slice, Tensor], Tensor]
 """(epoch, places of the batch in it, images (S, N, C, H, W) as the networks see them) -> the teacher's logits
 (S, N, classes)."""
 
+MOST_OF_CARD = 0.5
+"""Of a card's free memory that the stored images may take; networks and activations need the rest."""
+
 
 @dataclass
 class Trained:
@@ -108,7 +111,7 @@ def train_networks(
     side = recipe.size or pixels.shape[-1]
     team = _Team(classifiers, recipe, device, speed)
     stored = augment.resize(pixels, side) if recipe.size and recipe.resize_first else pixels
-    stored, labels = stored.to(device), labels.to(device)
+    stored, labels = placed(stored, device), labels.to(device)
     looked = None
     if test is not None:
         looked = (augment.test_images(test[0], recipe).to(device), test[1].to(device))
@@ -168,7 +171,7 @@ def _steps(
     stored: Tensor, labels: Tensor, recipe: Recipe, keys: Sequence[Key], epoch: int, mean: Tensor, std: Tensor
 ) -> Iterator[_Step]:
     """The batches of an epoch, augmented for all networks in one flat batch."""
-    device, count, (height, width) = stored.device, len(stored), stored.shape[-2:]
+    device, count, (height, width) = mean.device, len(stored), stored.shape[-2:]
     side = recipe.size or width
     streams = [stream(*key, "epoch", epoch) for key in keys]
     tables = [augment.draw_epoch(recipe, count, height, width, draws) for draws in streams]
@@ -182,39 +185,47 @@ def _steps(
         chosen = order[:, first:last]
         batches = [augment.draw_batch(recipe, last - first, side, draws) for draws in streams]
         rows = {name: table[:, first:last] for name, table in together.items()}
-        yield _batch(slice(first, last), stored, labels[chosen], chosen, rows, batches, recipe, mean, std)
+        images = stored[chosen.to(stored.device)].to(device, non_blocking=True)
+        yield _batch(slice(first, last), images, labels[chosen], rows, batches, recipe, mean, std)
+
+
+def placed(stored: Tensor, device: torch.device) -> Tensor:
+    """Images on the device; or where they are, if they would take more than `MOST_OF_CARD` of what is free there.
+
+    Their batches are moved one at a time then, which is slower and gives the same.
+    """
+    if device.type == "cuda" and stored.nbytes > MOST_OF_CARD * torch.cuda.mem_get_info(device)[0]:
+        return stored
+    return stored.to(device)
 
 
 def _batch(
     places: slice,
-    stored: Tensor,
+    images: Tensor,
     labels: Tensor,
-    chosen: Tensor,
     rows: augment.Tables,
     batches: Sequence[augment.Tables],
     recipe: Recipe,
     mean: Tensor,
     std: Tensor,
 ) -> _Step:
-    networks, count = chosen.shape
+    networks, count = labels.shape
     if recipe.dsa:  # its operation is drawn per batch: networks differ in it
         seen = torch.cat(
             [
-                augment.augment(
-                    stored[chosen[i]], {name: row[i] for name, row in rows.items()}, batches[i], recipe, mean, std
-                )
+                augment.augment(images[i], {name: row[i] for name, row in rows.items()}, batches[i], recipe, mean, std)
                 for i in range(networks)
             ]
         )
     else:
         flat = {name: row.flatten(0, 1) for name, row in rows.items()}
-        seen = augment.augment(stored[chosen.flatten()], flat, {}, recipe, mean, std)
-    partner_labels, share = labels, torch.ones(networks, device=stored.device)
+        seen = augment.augment(images.flatten(0, 1), flat, {}, recipe, mean, std)
+    partner_labels, share = labels, torch.ones(networks, device=labels.device)
     if recipe.cutmix:
-        mixed = torch.stack([batch["mixed"] for batch in batches]).to(stored.device)
-        partner = torch.stack([batch["partner"] for batch in batches]).to(stored.device)
-        box = torch.stack([batch["box"] for batch in batches]).to(stored.device) * mixed[:, None]
-        offsets = count * torch.arange(networks, device=stored.device)[:, None]
+        mixed = torch.stack([batch["mixed"] for batch in batches]).to(labels.device)
+        partner = torch.stack([batch["partner"] for batch in batches]).to(labels.device)
+        box = torch.stack([batch["box"] for batch in batches]).to(labels.device) * mixed[:, None]
+        offsets = count * torch.arange(networks, device=labels.device)[:, None]
         seen, own = augment.cutmix(seen, (partner + offsets).flatten(), box.repeat_interleave(count, 0))
         partner_labels, share = labels.gather(1, partner), own.view(networks, count)[:, 0]
     return _Step(places, seen.unflatten(0, (networks, count)), labels, partner_labels, share)
@@ -223,7 +234,7 @@ def _batch(
 def augmented(pixels: Tensor, recipe: Recipe, key: Key, epoch: int, mean: Tensor, std: Tensor) -> Iterator[Tensor]:
     """The batches (N, C, H, W) that a network of this key sees in an epoch, of stored images (N, C, H, W) uint8."""
     stored = augment.resize(pixels, recipe.size) if recipe.size and recipe.resize_first else pixels
-    nothing = torch.zeros(len(stored), dtype=torch.long, device=stored.device)
+    nothing = torch.zeros(len(stored), dtype=torch.long, device=mean.device)
     for step in _steps(stored, nothing, recipe, [key], epoch, mean, std):
         yield step.images[0]
 
