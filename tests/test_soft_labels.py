@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -63,7 +65,7 @@ def test_a_teacher_that_does_not_know_a_class_is_refused() -> None:
 def test_stored_labels_are_the_online_ones_of_the_same_images_in_half_precision() -> None:
     pixels, labels = (values[:40] for values in digits())
     teacher = Teacher(network("teacher"), CLASSES, DOMAIN, CPU)
-    logits = store(teacher, pixels, RECIPE, ("soft",), "store")
+    logits = torch.stack(list(store(teacher, pixels, RECIPE, ("soft",), "store")))
     assert (logits.shape, logits.dtype) == ((3, 40, len(CLASSES)), torch.float16)
     found = []
     for answers in (teacher.online(), stored(logits, CPU)):
@@ -75,7 +77,8 @@ def test_stored_labels_are_the_online_ones_of_the_same_images_in_half_precision(
 
 def test_networks_at_once_share_stored_labels() -> None:
     pixels, labels = (values[:40] for values in digits())
-    logits = store(Teacher(network("teacher"), CLASSES, DOMAIN, CPU), pixels, RECIPE, ("soft",), "store")
+    teacher = Teacher(network("teacher"), CLASSES, DOMAIN, CPU)
+    logits = torch.stack(list(store(teacher, pixels, RECIPE, ("soft",), "store")))
     team = [network("student", number) for number in range(2)]
     train_networks(team, pixels, labels, RECIPE, keys=[("soft",)] * 2, device=CPU, soft_labels=stored(logits, CPU))
     alone = network("student", 1)
@@ -148,6 +151,20 @@ def test_the_size_of_stored_labels_stands_beside_the_accuracy(folder: Path, tmp_
     assert {row["label_bytes"] for row in rows} == {out.stat().st_size}
     online = evaluated(folder, tmp_path / "online.parquet", teacher=teacher)
     assert {row["label_bytes"] for row in online} == {0}
+
+
+def test_labels_that_would_not_fit_are_refused_before_the_teacher_answers(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = store_soft_labels.Settings(seed=0, recipe=RECIPE)
+    images, teacher, out = folder / "set.parquet", folder / "teacher.safetensors", tmp_path / "soft.safetensors"
+    bytes_of_labels = 2 * RECIPE.epochs * 24 * len(CLASSES)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=bytes_of_labels - 1))
+    monkeypatch.setattr(Teacher, "__call__", lambda *_: pytest.fail("it was asked"))
+    with pytest.raises(BadInput, match=r"soft.safetensors: takes .* `soft_labels: online`"):
+        store_soft_labels.run(
+            settings, images=images, teacher=teacher, soft_labels=out, job=job("store_soft_labels", settings, [images])
+        )
 
 
 # ---- pretrained weights ----------------------------------------------------------------------------------------------

@@ -21,11 +21,13 @@ from distillery.students.names import known_network
 from distillery.students.networks import Classifier, Domain
 from distillery.students.settings import Recipe, Speed
 from distillery.students.training import (
+    MOST_OF_CARD,
     Trained,
     accuracy,
     in_teams,
     logits_of,
     look_epochs,
+    placed,
     schedule_factor,
     soft_loss,
     train_network,
@@ -533,3 +535,10 @@ def test_a_last_batch_of_one_image_joins_the_one_before_it() -> None:
         device=torch.device("cpu"),
     )
     assert all(torch.isfinite(value).all() for value in classifier.state_dict().values())
+
+
+def test_images_that_would_fill_a_card_stay_on_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    pixels, card = torch.zeros(1, 1, 20, 20, dtype=torch.uint8), torch.device("cuda")
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (int(400 / MOST_OF_CARD) - 1, 10**9))
+    assert placed(pixels, card) is pixels
+    assert placed(pixels, CPU) is pixels

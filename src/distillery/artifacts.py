@@ -145,6 +145,20 @@ def read_tensors(path: Path, made_by: str) -> tuple[dict[str, Tensor], dict[str,
         raise damaged(path, made_by, error) from error
 
 
+def opened_tensor(path: Path, name: str, made_by: str) -> Any:
+    """One tensor of a safetensors file, indexed like a tensor; what is asked for is read, the rest stays on the disk.
+
+    Raises:
+        DamagedArtifact: not a whole safetensors file with that tensor.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        return safe_open(path, framework="pt").get_slice(name)
+    except (OSError, SafetensorError) as error:
+        raise damaged(path, made_by, error) from error
+
+
 class TensorWriter:
     """Fills the tensors of a safetensors file row by row, none of them in memory."""
 

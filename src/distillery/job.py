@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -25,6 +26,17 @@ WHOLE_DIGEST_BYTES = 64 * 2**20
 
 class BadInput(Exception):
     """Something that the user can put right: the message names it and the way out, and no traceback is shown."""
+
+
+def need_room(path: Path, size: int, way_out: str) -> None:
+    """Raise before a file is made that would not fit.
+
+    Raises:
+        BadInput: fewer than `size` bytes are free where it is to lie.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if size > (free := shutil.disk_usage(path.parent).free):
+        raise BadInput(f"{path}: takes {size / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free there; {way_out}")
 
 
 @dataclass(frozen=True)

@@ -57,7 +57,7 @@ def run(
     import numpy as np
     import pyarrow as pa
 
-    from distillery.artifacts import read_tensors, write_table
+    from distillery.artifacts import opened_tensor, write_table
     from distillery.data.pixels import load_pixels
     from distillery.students.networks import Classifier, Domain
     from distillery.students.soft_labels import Teacher, stored
@@ -79,7 +79,7 @@ def run(
     first = network(0)
     answers = None
     if soft_labels is not None:
-        answers = stored(read_tensors(soft_labels, "store_soft_labels")[0]["logits"], job.device)
+        answers = stored(opened_tensor(soft_labels, "logits", "store_soft_labels"), job.device)
     elif teacher is not None:
         answers = Teacher(Classifier.load(teacher, "train_reference"), classes, first.domain, job.device).online()
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
-from distillery.job import Input, Job, Output
+from distillery.job import Input, Job, Output, need_room
 from distillery.settings import Block
 from distillery.students.settings import Recipe
 
@@ -29,7 +30,9 @@ class Settings(Block):
 
 def run(settings: Settings, *, images: Input, teacher: Input, soft_labels: Output, job: Job) -> None:
     """A distilled set to logits (epochs, images, classes) fp16, by place in the epoch."""
-    from distillery.artifacts import write_tensors
+    import numpy as np
+
+    from distillery.artifacts import writing_tensors
     from distillery.data.pixels import load_pixels
     from distillery.students.networks import Classifier, Domain
     from distillery.students.soft_labels import Teacher, store
@@ -37,5 +40,10 @@ def run(settings: Settings, *, images: Input, teacher: Input, soft_labels: Outpu
     pixels, _, classes, _ = load_pixels(images, "collect")
     domain = Domain.of(pixels, settings.recipe)
     known = Teacher(Classifier.load(teacher, "train_reference"), classes, domain, job.device)
-    logits = store(known, pixels, settings.recipe, (settings.seed, "soft_labels"), job.stage)
-    write_tensors(soft_labels, {"logits": logits}, job.provenance, classes=classes)
+    shape = (settings.recipe.epochs, len(pixels), len(classes))
+    need_room(soft_labels, 2 * math.prod(shape), "say `soft_labels: online` in the protocol: the teacher answers again")
+    epochs = store(known, pixels, settings.recipe, (settings.seed, "soft_labels"), job.stage)
+    tensors = {"logits": (np.dtype(np.float16), shape)}
+    with writing_tensors(soft_labels, tensors, job.provenance, classes=classes) as writer:
+        for epoch, logits in enumerate(epochs):
+            writer.put("logits", epoch, logits[None].numpy())

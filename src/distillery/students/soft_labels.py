@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -50,23 +51,27 @@ class Teacher:
         return lambda epoch, places, images: self(images.flatten(0, 1)).unflatten(0, images.shape[:2])
 
 
-def store(teacher: Teacher, pixels: Tensor, recipe: Recipe, key: Key, what: str) -> Tensor:
-    """The teacher's logits for every image of every epoch: (epochs, N, classes) fp16, by place in the epoch.
+def store(teacher: Teacher, pixels: Tensor, recipe: Recipe, key: Key, what: str) -> Iterator[Tensor]:
+    """The teacher's logits for every image, epoch by epoch: (N, classes) fp16 each, by place in the epoch.
 
     Their augmentation follows from the key: whoever trains with this key and recipe sees the same images.
     """
     pixels = placed(pixels, teacher.device)
-    epochs = []
     with Progress(what, recipe.epochs, "epoch") as progress:
         for epoch in range(recipe.epochs):
             batches = augmented(pixels, recipe, key, epoch, teacher.mean, teacher.std)
-            epochs.append(torch.cat([teacher(images) for images in batches]).half().cpu())
+            yield torch.cat([teacher(images) for images in batches]).half().cpu()
             progress.advance()
             count_images(len(pixels))
-    return torch.stack(epochs)
 
 
-def stored(logits: Tensor, device: torch.device) -> SoftLabels:
+class Rows(Protocol):
+    """Logits (epochs, N, classes) of which rows are asked for: a tensor, or a slice of a safetensors file."""
+
+    def __getitem__(self, place: tuple[int, slice], /) -> Tensor: ...
+
+
+def stored(logits: Rows, device: torch.device) -> SoftLabels:
     """What `store` gave, as `train_networks` asks for it; all networks see the same images."""
 
     def labels(epoch: int, places: slice, images: Tensor) -> Tensor:
