@@ -1,4 +1,4 @@
-"""Ingest against a bare Pillow loop: images per second and core, and memory that does not grow with the data.
+"""Memory that does not grow with the data, of ingest, encoding and collecting; and ingest against a bare Pillow loop.
 
     python benchmarks/ingest.py                       # both, 10,000 and 100,000 made images
     python benchmarks/ingest.py --memory 2000 20000   # memory alone, at these numbers
@@ -18,6 +18,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +29,7 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 SIDE = 32
+MANY = 1_300_000
 MOST_BYTES = 4 * 2**30
 LEAST_SHARE = 0.8
 
@@ -63,12 +66,11 @@ def made_folder(folder: Path, count: int) -> list[Path]:
     return files
 
 
-def ingest(source: dict[str, object], side: int, folder: Path, cores: int) -> tuple[float, int, float]:
-    """Run the stage on so many cores: seconds without its start, peak memory in bytes, processor seconds."""
-    dataset = {"source": source, "resolution": side, "holdout": {"fraction": 0.1}}
-    command = [sys.executable, "-m", "distillery", "ingest", "--settings", json.dumps({"dataset": dataset})]
-    for name in ("train", "test", "rejected"):
-        command += [f"--{name}", str(folder / f"{name}.parquet")]
+def measured(stage: str, settings: object, cores: int, **files: Path) -> tuple[float, int, float]:
+    """Run a stage on so many cores: seconds, peak memory in bytes, processor seconds."""
+    command = [sys.executable, "-m", "distillery", stage, "--settings", json.dumps(settings)]
+    for name, path in files.items():
+        command += [f"--{name}", str(path)]
     allowed = sorted(os.sched_getaffinity(0))[:cores]
     before = os.sched_getaffinity(0)
     os.sched_setaffinity(0, allowed)  # children inherit it
@@ -90,6 +92,13 @@ def ingest(source: dict[str, object], side: int, folder: Path, cores: int) -> tu
     return seconds, peak, busy
 
 
+def ingest(source: dict[str, object], side: int, folder: Path, cores: int) -> tuple[float, int, float]:
+    """`measured` of that stage."""
+    dataset = {"source": source, "resolution": side, "holdout": {"fraction": 0.1}}
+    files = {name: folder / f"{name}.parquet" for name in ("train", "test", "rejected")}
+    return measured("ingest", {"dataset": dataset}, cores, **files)
+
+
 def bare_loop(files: list[Path], side: int) -> float:
     """Processor seconds of the plain loop over the same files."""
     start = time.process_time()
@@ -103,21 +112,68 @@ def bare_loop(files: list[Path], side: int) -> float:
     return time.process_time() - start
 
 
+def tiny_autoencoder(folder: Path) -> Path:
+    """An untrained autoencoder of few channels, in the layout of diffusers; its configuration."""
+    from diffusers import AutoencoderKL
+
+    AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        block_out_channels=(8, 8),
+        norm_num_groups=4,
+        sample_size=SIDE,
+    ).save_pretrained(folder)
+    return folder / "config.json"
+
+
+def with_slots(source: Path, target: Path) -> None:
+    """The images of a table as a distilled set: each has its slot within its class."""
+    with pq.ParquetFile(source) as file:
+        schema = file.schema_arrow.append(pa.field("slot", pa.int64()))
+        seen: Counter[int] = Counter()
+        with pq.ParquetWriter(target, schema) as writer:
+            for group in range(file.num_row_groups):
+                table = file.read_row_group(group)
+                slots = []
+                for label in table["label"].to_pylist():
+                    slots.append(seen[label])
+                    seen[label] += 1
+                writer.write_table(table.append_column("slot", pa.array(slots, pa.int64())).cast(schema))
+
+
+def stages(count: int, folder: Path, autoencoder: Path, cores: int) -> Iterator[tuple[str, float, int]]:
+    """Stages on so many images, each on what the one before has made: name, seconds, peak memory."""
+    source = folder / "source.parquet"
+    train, latents, slots = (folder / name for name in ("train.parquet", "latents.safetensors", "slots.parquet"))
+    folder.mkdir()
+    made_table(source, count)
+    seconds, peak, _ = ingest({"kind": "parquet", "train": [str(source)]}, SIDE, folder, cores)
+    yield "ingest", seconds, peak
+    seconds, peak, _ = measured(
+        "encode_latents", {}, cores, images=train, autoencoder=autoencoder, latents=latents
+    )  # its weights lie beside its configuration
+    yield "encode_latents", seconds, peak
+    with_slots(train, slots)
+    seconds, peak, _ = measured("collect", {"ipc": count}, cores, parts=slots, images=folder / "set.parquet")
+    yield "collect", seconds, peak
+
+
 def memory(counts: list[int], folder: Path, cores: int) -> bool:
-    """Print the peak memory at each number of images; whether it is flat and small."""
-    peaks = []
+    """Print the peak memory of each stage at each number of images; whether it is flat and small."""
+    autoencoder = tiny_autoencoder(folder / "autoencoder")
+    peaks: dict[str, list[int]] = {}
     for count in counts:
-        source = folder / f"{count}.parquet"
-        made_table(source, count)
-        seconds, peak, _ = ingest({"kind": "parquet", "train": [str(source)]}, SIDE, folder / str(count), cores)
-        peaks.append(peak)
-        print(
-            f"{count:>9} images  {peak / 2**20:7.0f} MB  {seconds:7.1f} s  {count / seconds:7.0f} images/s", flush=True
-        )
-    grown = (peaks[-1] - peaks[0]) / max(counts[-1] - counts[0], 1)
-    at = peaks[-1] + grown * (1_300_000 - counts[-1])
-    print(f"{grown:.0f} bytes more per image: {at / 2**30:.2f} GB at 1,300,000 images, limit {MOST_BYTES / 2**30:.0f}")
-    return at < MOST_BYTES
+        for stage, seconds, peak in stages(count, folder / str(count), autoencoder, cores):
+            peaks.setdefault(stage, []).append(peak)
+            words = f"{stage:14} {count:>9} images  {peak / 2**20:7.0f} MB  {seconds:7.1f} s"
+            print(f"{words}  {count / seconds:7.0f} images/s", flush=True)
+    good = True
+    for stage, found in peaks.items():
+        grown = (found[-1] - found[0]) / max(counts[-1] - counts[0], 1)
+        at = found[-1] + grown * (MANY - counts[-1])
+        good &= at < MOST_BYTES
+        print(f"{stage:14} {grown:.0f} bytes more per image: {at / 2**30:.2f} GB at {MANY:,} images")
+    return good
 
 
 def speed(count: int, folder: Path, cores: int) -> bool:
