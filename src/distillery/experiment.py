@@ -41,6 +41,8 @@ from distillery.guidance.settings import (
     Mode,
     Surrogate,
 )
+from distillery.matching import checks
+from distillery.matching.settings import IDC, LD3M, MATCHED, Experts, Latent, Matched, Matching, Pixels
 from distillery.selection.settings import Full, Herding, KCenter, Random, RealByLearnability
 from distillery.settings import Block, Count, Fraction, Name
 from distillery.students.names import refused_side
@@ -87,7 +89,8 @@ class LGD(Block):
 
 
 Method = Annotated[
-    Plain | LGD | IGD | MGD3 | Random | Herding | KCenter | RealByLearnability | Full, Field(discriminator="kind")
+    Plain | LGD | IGD | MGD3 | LD3M | Latent | Pixels | IDC | Random | Herding | KCenter | RealByLearnability | Full,
+    Field(discriminator="kind"),
 ]
 
 REAL = ("random", "herding", "k_center")
@@ -124,12 +127,21 @@ class Coverage(Block):
     k: Count = Field(5, description="A ball around an image reaches to its k-th neighbour.")
 
 
+class Gradients(Block):
+    """How much of the gradient reaches the latents of LD3M, by steps and residual (table 1 of arXiv 2403.03881)."""
+
+    method: Name = Field(description="A method of kind `ld3m`: its generator, objective and start; the rest is varied.")
+    steps: list[Count] = Field([10, 20, 50], min_length=1)
+    repeats: Count = Field(3, description="Gradients per cell, each of another network.")
+
+
 class Analysis(Block):
     """What is measured beside accuracy."""
 
     redundancy: Redundancy = Redundancy()
     coverage: Coverage | None = Field(None, description="None: not measured.")
     published: Published | None = None
+    gradients: Gradients | None = Field(None, description="None: not measured.")
     front: bool = Field(False, description="Accuracy against redundancy over all methods, as a table and a figure.")
 
 
@@ -149,6 +161,8 @@ class Experiment(Block):
     generators: dict[Name, AnyGenerator]
     references: dict[Name, Reference] = Field({})
     surrogates: dict[Name, Surrogate] = Field({})
+    experts: dict[Name, Experts] = Field({})
+    matching: Matching = Matching()
     methods: dict[Name, Method] = Field(min_length=1)
     ipc: list[Count] = Field(min_length=1, description="Images per class.")
     evaluation: Evaluation
@@ -198,6 +212,36 @@ class Experiment(Block):
         assert isinstance(found, IGD | MGD3)
         return found
 
+    def matched(self, method: str) -> Matched:
+        """A method that optimises images, by its name."""
+        found = self.methods[method]
+        assert isinstance(found, LD3M | Latent | Pixels | IDC)
+        return found
+
+    @property
+    def plain_convnet(self) -> str:
+        """ConvNet-d for the side of the data: d = log2(side) - 2, and 1 at least."""
+        return f"convnet{min(max(self.dataset.resolution.bit_length() - 3, 1), 9)}"
+
+    def experts_network(self, experts: str) -> str:
+        """The network of experts."""
+        return self.experts[experts].network or self.plain_convnet
+
+    def experts_epochs(self, experts: str) -> int:
+        """How many epochs experts are trained: those that methods read, unless the experts say otherwise."""
+        return self.experts[experts].epochs or checks.last_epoch(self.methods, experts)
+
+    def comparing(self, method: str) -> str:
+        """The network that a method which optimises images compares with."""
+        found = self.matched(method)
+        name = checks.experts_of(found)
+        return found.network or (self.experts_network(name) if name in self.experts else self.plain_convnet)
+
+    @property
+    def held_out(self) -> float:
+        """Share of each class that methods which optimise images never see, because it chooses among snapshots."""
+        return self.matching.holdout if self.matching.choose == "best" else 0.0
+
     def mode(self, method: str) -> Mode | None:
         """The mode guidance of a method, if it has one."""
         found = self.methods[method]
@@ -209,8 +253,10 @@ class Experiment(Block):
         return found.influence if isinstance(found, LGD | IGD | MGD3) else None
 
     def nested(self, method: str) -> bool:
-        """Whether the sets of a method begin with the smaller ones: not where every size has modes of its own."""
+        """Whether the sets of a method begin with the smaller ones: not where every size is made by itself."""
         found = self.methods[method]
+        if found.kind in MATCHED:
+            return False
         return not (isinstance(found, MGD3) and found.mode.count is None)
 
     def modes(self, method: str, ipc: int) -> int:
@@ -235,7 +281,8 @@ class Experiment(Block):
     def stream(self, method: str) -> str:
         """The name of the stream that a generating method draws from."""
         found = self.methods[method]
-        return (found.stream if isinstance(found, Plain | LGD | IGD | MGD3) else None) or method
+        drawing = Plain | LGD | IGD | MGD3 | LD3M | Latent | Pixels | IDC
+        return (found.stream if isinstance(found, drawing) else None) or method
 
 
 class ExperimentError(Exception):
@@ -412,6 +459,7 @@ def _contradictions(experiment: Experiment) -> Iterator[str]:
         yield from _contradictions_of_sides(experiment)
         yield from _contradictions_of_protocols(experiment)
         yield from _contradictions_of_surrogates(experiment, experiment.dataset.classes or known)
+        yield from _contradictions_of_experts(experiment, experiment.dataset.classes or known)
     yield from _contradictions_of_methods(experiment, len(experiment.dataset.classes or known))
     yield from _contradictions_of_analysis(experiment)
 
@@ -425,18 +473,54 @@ def _contradictions_of_methods(experiment: Experiment, classes: int) -> Iterator
             yield f"{key}.features: no reference {method.features!r}; references: {there}"
         if isinstance(method, RealByLearnability):
             yield from _contradictions_of_increments(experiment, key, method)
-        if not isinstance(method, Plain | LGD | IGD | MGD3):
+        if isinstance(method, LD3M | Latent | Pixels | IDC):
+            yield from _contradictions_of_matching(experiment, key, method, classes)
+        if not isinstance(method, Plain | LGD | IGD | MGD3 | LD3M):
             continue
         if method.generator not in experiment.generators:
             there = ", ".join(experiment.generators) or "none"
             yield f"{key}.generator: no generator {method.generator!r}; generators: {there}"
+        elif isinstance(method, LD3M):
+            generator = experiment.generators[method.generator]
+            yield from checks.faults_of_chain(key, method, generator, experiment.autoencoder)
         else:
+            yield from _contradictions_of_unet(experiment, key, method.generator)
             if isinstance(method, LGD):
                 yield from _contradictions_of_lgd(experiment, name, method)
             if not isinstance(method, Plain):
                 yield from _contradictions_of_steering(experiment, key, method)
-        if 1 < classes < method.shards:
+        if not isinstance(method, LD3M) and 1 < classes < method.shards:
             yield f"{key}.shards: {method.shards} jobs for {classes} classes; allowed: 1 to {classes}"
+
+
+def _contradictions_of_matching(experiment: Experiment, key: str, method: Matched, classes: int) -> Iterator[str]:
+    """Whether a method that optimises images has its autoencoder and its experts, and can be split as it says."""
+    yield from checks.faults_of_shards(key, method, classes)
+    name = checks.experts_of(method)
+    network = experiment.experts_network(name) if name in experiment.experts else ""
+    yield from checks.faults_of_experts(key, method, experiment.experts, network)
+
+
+def _contradictions_of_experts(experiment: Experiment, classes: Sequence[str]) -> Iterator[str]:
+    """Whether experts that come from elsewhere are of these images."""
+    channels = 1 if experiment.dataset.channels == "grey" else 3
+    for name, block in experiment.experts.items():
+        yield from checks.faults_of_files(
+            f"experts.{name}",
+            block,
+            network=experiment.experts_network(name),
+            classes=classes,
+            size=experiment.dataset.resolution,
+            channels=channels,
+            epochs=experiment.experts_epochs(name),
+        )
+
+
+def _contradictions_of_unet(experiment: Experiment, key: str, name: str) -> Iterator[str]:
+    """Whether a generator is one that samplers and trainings take."""
+    generator = experiment.generators[name]
+    if isinstance(generator, PretrainedGenerator) and generator.network == "unet":
+        yield f"{key}: generators.{name} is a UNet, which methods of kind ld3m alone take; give a DiT"
 
 
 def _twice(key: str, values: Sequence[object]) -> Iterator[str]:
@@ -503,7 +587,7 @@ def _contradictions_of_shape(
 ) -> Iterator[str]:
     """Whether a pretrained generator, where it is on this machine, makes latents of the autoencoder's shape."""
     try:
-        config = stated_config(generator, "transformer")
+        config = stated_config(generator, _part_of(generator))
         takes = (int(config["in_channels"]), int(config["sample_size"]))
     except (WeightsError, KeyError, TypeError, ValueError):
         return
@@ -541,7 +625,7 @@ def _contradictions_of_generators(experiment: Experiment) -> Iterator[str]:
     }
     for key, block in blocks.items():
         if block is not None:
-            parts = ("transformer",) if isinstance(block, PretrainedGenerator) else ("",)
+            parts = (_part_of(block),) if isinstance(block, PretrainedGenerator) else ("",)
             try:
                 check_stated(block, parts)
             except WeightsError as error:
@@ -566,6 +650,11 @@ def _contradictions_of_generators(experiment: Experiment) -> Iterator[str]:
             yield from _contradictions_of_finetuning(experiment, name, generator)
 
 
+def _part_of(generator: PretrainedGenerator) -> str:
+    """The folder that holds a generator's network."""
+    return "unet" if generator.network == "unet" else "transformer"
+
+
 def _contradictions_of_finetuning(experiment: Experiment, name: str, generator: FinetunedGenerator) -> Iterator[str]:
     seen = [name]
     at: AnyGenerator = generator
@@ -577,8 +666,13 @@ def _contradictions_of_finetuning(experiment: Experiment, name: str, generator: 
         if at.base in seen:
             yield f"generators.{name}.base: {' -> '.join([*seen, at.base])} ends nowhere"
             return
+        yield from _contradictions_of_unet(experiment, f"generators.{seen[-1]}.base", at.base)
         seen.append(at.base)
         at = experiment.generators[at.base]
+
+
+_SEEN_AS_STORED = Protocol(preset="ld3m")
+"""Networks that compare see images at the side of the data."""
 
 
 def _networks(experiment: Experiment) -> Iterator[tuple[str, str, Protocol]]:
@@ -594,6 +688,12 @@ def _networks(experiment: Experiment) -> Iterator[tuple[str, str, Protocol]]:
     for name, method in experiment.methods.items():
         if isinstance(method, LGD | RealByLearnability) and method.student.network:
             yield f"methods.{name}.student.network", method.student.network, method.student.protocol or first
+        if isinstance(method, LD3M | Latent | Pixels | IDC):
+            yield f"methods.{name}.network", experiment.comparing(name), _SEEN_AS_STORED
+    for name in experiment.experts:
+        yield f"experts.{name}.network", experiment.experts_network(name), _SEEN_AS_STORED
+    if experiment.matching.network:
+        yield "matching.network", experiment.matching.network, experiment.matching.protocol or first
     if experiment.analysis.redundancy.network:
         yield "analysis.redundancy.network", experiment.analysis.redundancy.network, first
 
@@ -646,6 +746,7 @@ def _contradictions_of_labels(experiment: Experiment, key: str, recipe: Recipe) 
 def _contradictions_of_sizes(experiment: Experiment) -> Iterator[str]:
     """Whether every class has as many real images as are to be chosen from it."""
     chosen = sorted(name for name, method in experiment.methods.items() if method.kind in CHOOSING)
+    chosen += sorted(name for name, method in experiment.methods.items() if getattr(method, "init", None) == "real")
     moded = [name for name in experiment.methods if experiment.mode(name) is not None]
     if not chosen and not moded:
         return
@@ -767,6 +868,10 @@ def _contradictions_of_analysis(experiment: Experiment) -> Iterator[str]:
     if coverage is not None and coverage.features not in experiment.references:
         there = ", ".join(experiment.references) or "none"
         yield f"analysis.coverage.features: no reference {coverage.features!r}; references: {there}"
+    gradients = experiment.analysis.gradients
+    if gradients is not None and not isinstance(experiment.methods.get(gradients.method), LD3M):
+        there = ", ".join(name for name, one in experiment.methods.items() if isinstance(one, LD3M)) or "none"
+        yield f"analysis.gradients.method: no method {gradients.method!r} of kind ld3m; methods: {there}"
     for method in experiment.analysis.published.methods if experiment.analysis.published else ():
         if method not in experiment.methods:
             yield f"analysis.published.methods: no method {method!r}; methods: {', '.join(experiment.methods)}"
