@@ -81,7 +81,7 @@ class IDCMatching:
         distance = convolution_distance(ours, target)
         found = torch.zeros_like(images)
         (found[rows],) = grad(distance, leaf)
-        return found, {"loss": float(distance), "round": within}
+        return found, {"loss": float(distance.detach()), "round": within}
 
     def _network_at(self, step: int) -> nn.Module:
         """The network of a step: a new one that has learned for some epochs, or the last one after a round."""

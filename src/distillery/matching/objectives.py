@@ -119,7 +119,7 @@ class GradientMatching:
             target = loss_gradient(network, augmented(real), _all(label, real))
             distance = gradient_distance(loss_gradient(network, ours, _all(label, ours), graph=True), target)
             (found[rows],) = grad(distance, leaf)
-            total += float(distance)
+            total += float(distance.detach())
         return found, {"loss": total}
 
     def _network_of(self, images: Tensor, labels: Tensor, step: int) -> nn.Module:
@@ -186,7 +186,7 @@ class DistributionMatching:
                 target = embed(augmented(real)).mean(0)
             distance = (target - embed(augmented(self._real.standardised(leaf))).mean(0)).square().sum()
             (found[rows],) = grad(distance, leaf)
-            total += float(distance)
+            total += float(distance.detach())
         return found, {"loss": total}
 
     def state_dict(self) -> dict[str, Tensor]:
