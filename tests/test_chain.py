@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import product
 from typing import Any
 
@@ -181,16 +182,42 @@ def test_a_clamp_keeps_its_gradient() -> None:
     assert grad(found.sum(), values)[0].tolist() == [1.0, 1.0, 1.0]
 
 
+# Data N(0, 1) and the ideal score: d z_0 / dZ is a number, worked out by hand from the formulas of the steps, on the
+# schedule of the latent diffusion model of LD3M (betas from 0.0015 to 0.0195, linear in their roots).
+LINEAR = {
+    10: {"none": 0.0247, "x0": 0.970, "eq7": 0.0271},
+    20: {"none": 0.0173, "x0": 1.223, "eq7": 0.0180},
+    40: {"none": 0.0143, "x0": 1.337, "eq7": 0.0146},
+}
+
+
+def ideal(levels: list[float]) -> Callable[[Tensor, int, Tensor | None], Tensor]:
+    return lambda states, timestep, _: (1 - levels[timestep]) ** 0.5 * states
+
+
+@pytest.mark.parametrize(("steps", "residual"), list(product(LINEAR, RESIDUALS)))
+def test_on_a_normal_distribution_the_gradient_is_the_known_number(steps: int, residual: Any) -> None:
+    betas = torch.linspace(0.0015**0.5, 0.0195**0.5, 1000, dtype=torch.float64).square()
+    levels = (1 - betas).cumprod(0).tolist()
+    chain = Chain(ideal(levels), levels, steps=steps, residual=residual)
+    latents = draw(1, 1, 1, 1, key="latent").requires_grad_()
+    (found,) = grad(chain.run(latents, None, draw(1, 1, 1, 1, key="noise")).sum(), latents)
+    assert float(found) == pytest.approx(LINEAR[steps][residual], rel=0.01)
+
+
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_only_a_skip_to_the_clean_latent_carries_the_gradient(seed: int) -> None:
+    """Of whatever denoises: random networks around the ideal one, ten steps, fp32, the schedule of DiT."""
+    network = of_dit(perturbed(transformer(layers=2), "decay", seed, by=0.02), training_scheduler(), guidance_scale=3.0)
+    score, generator = ideal(LEVELS), stream("decay", seed)
+    latents, noise, towards = (torch.randn(2, 4, 8, 8, generator=generator) for _ in range(3))
+
+    def denoise(states: Tensor, timestep: int, vectors: Tensor | None) -> Tensor:
+        return score(states, timestep, None) + 0.02 * network(states, timestep, vectors)
+
     norms = {}
-    model = perturbed(transformer(layers=2), "decay", seed, by=0.02)
-    network = of_dit(model, training_scheduler(), guidance_scale=3.0)
-    generator = stream("decay", seed)
-    latents, noise = (torch.randn(2, 4, 8, 8, generator=generator) for _ in range(2))
-    towards = torch.randn(2, 4, 8, 8, generator=generator)
     for residual in RESIDUALS:
-        chain = Chain(network, LEVELS, steps=10, residual=residual)  # type: ignore[arg-type]
+        chain = Chain(denoise, LEVELS, steps=10, residual=residual)  # type: ignore[arg-type]
         states = chain.visit(latents, network.rows[:2], noise)
         found, _ = chain.pull_back(states, latents, network.rows[:2], noise, lambda clean: clean, towards)
         norms[residual] = float(found.norm())

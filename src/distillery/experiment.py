@@ -553,7 +553,8 @@ def _contradictions_of_sides(experiment: Experiment) -> Iterator[str]:
     """Whether images halve as often as autoencoder and networks want, and latents fall into patches."""
     side = experiment.dataset.resolution
     factor, channels, halving = _latents_of(experiment)
-    if experiment.generators and factor is not None and side % factor:
+    latent = bool(experiment.generators) or any(isinstance(one, Latent) for one in experiment.methods.values())
+    if latent and factor is not None and side % factor:
         yield f"{halving}, but dataset.resolution is {side}; allowed: a multiple of {factor}"
         return
     for name, generator in experiment.generators.items():
@@ -570,7 +571,7 @@ def _contradictions_of_sides(experiment: Experiment) -> Iterator[str]:
                     "cosines of rows and columns"
                 )
         if isinstance(generator, PretrainedGenerator) and factor is not None:
-            yield from _contradictions_of_shape(key, generator, channels, side, factor)
+            yield from _contradictions_of_shape(key, generator, channels, side, factor, _draws_natively(experiment, name))
         guided = generator.sampling.cfg_channels
         if channels is not None and guided != "all" and guided > channels:
             yield f"{key}.sampling.cfg_channels: {guided} of {channels} channels; allowed: 1 to {channels}, or all"
@@ -583,13 +584,19 @@ def _contradictions_of_sides(experiment: Experiment) -> Iterator[str]:
 
 
 def _contradictions_of_shape(
-    key: str, generator: PretrainedGenerator, channels: int | None, side: int, factor: int
+    key: str, generator: PretrainedGenerator, channels: int | None, side: int, factor: int, native: bool
 ) -> Iterator[str]:
-    """Whether a pretrained generator, where it is on this machine, makes latents of the autoencoder's shape."""
+    """Whether a pretrained generator, where it is on this machine, makes latents of the autoencoder's shape.
+
+    Args:
+        native: it draws at its own side, and images are resized to that of the data.
+    """
     try:
         config = stated_config(generator, _part_of(generator))
         takes = (int(config["in_channels"]), int(config["sample_size"]))
     except (WeightsError, KeyError, TypeError, ValueError):
+        return
+    if takes[0] == channels and native:
         return
     if takes != (channels, side // factor):
         yield (
@@ -597,6 +604,14 @@ def _contradictions_of_shape(
             f"autoencoder gives {channels} x {side // factor} x {side // factor} at dataset.resolution {side}; "
             f"allowed: dataset.resolution {takes[1] * factor} and an autoencoder of {takes[0]} latent channels"
         )
+
+
+def _draws_natively(experiment: Experiment, generator: str) -> bool:
+    """Whether all methods that name a generator let it draw at its own side; LD3M does so unless told otherwise."""
+    using = [one for one in experiment.methods.values() if getattr(one, "generator", None) == generator]
+    tuned = [one for one in experiment.generators.values() if getattr(one, "base", None) == generator]
+    native = [isinstance(one, LD3M) and one.chain.render_size == "native" for one in using]
+    return bool(native) and all(native) and not tuned
 
 
 def _latents_of(experiment: Experiment) -> tuple[int | None, int | None, str]:
