@@ -1,4 +1,4 @@
-"""Optimised images as a workflow: their sets, their tables, what runs again, and what is refused before anything does."""
+"""Optimised images as a workflow: their sets and tables, what runs again, and what is refused before anything does."""
 
 from __future__ import annotations
 
@@ -67,8 +67,8 @@ def test_a_change_runs_what_it_changes(finished: Clone, tmp_path: Path) -> None:
 STARTER = yaml.safe_load((PROJECT / SMOKE).read_text("utf-8"))
 LD3M = "methods.ld3m"
 STEPS = {
-    9: "methods.ld3m.chain.steps: 9 steps do not divide a schedule of 1000: the highest level would be that of timestep "
-    "888; allowed: 4, 5, 8, 10, … (divisors of 1000), or uneven: true",
+    9: "methods.ld3m.chain.steps: 9 steps do not divide a schedule of 1000: the highest level would be that of "
+    "timestep 888; allowed: 4, 5, 8, 10, … (divisors of 1000), or uneven: true",
     1: "methods.ld3m.chain.steps: 1 step has no residual, and starts at the lowest level of all; allowed: 2, 4, 5, 8, "
     "…, or uneven: true; without diffusion: kind: autoencoder",
 }
@@ -138,8 +138,8 @@ REFUSED: dict[str, tuple[str, Any, str]] = {
     "shards where classes act on each other": (
         "methods.mtt.shards",
         2,
-        "methods.mtt.shards: networks learn from all classes together here; allowed: 1, or kind: distribution, or kind: "
-        "gradient with outer: 1",
+        "methods.mtt.shards: networks learn from all classes together here; allowed: 1, or kind: distribution, or "
+        "kind: gradient with outer: 1",
     ),
     "gradients of a method that has no chain": (
         "analysis.gradients.method",
