@@ -25,7 +25,7 @@ setup: $(VENV)/installed  ## make a virtual environment in .venv with everything
 demo: setup  ## LGD on real digits: table, redundancy matrix and pictures, in minutes on two cores
 	snakemake --cores $(CORES)
 
-seeds: setup  ## the default over three experiment seeds: the table of the README
+seeds: setup  ## the default over three experiment seeds, evaluated longer: the table of the README
 	snakemake --cores $(CORES) --configfile experiments/digits-seeds.yaml
 
 front: setup  ## accuracy against redundancy over lambda and omega

@@ -20,6 +20,8 @@ import tempfile
 import threading
 import time
 from dataclasses import asdict, dataclass
+from datetime import datetime
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -166,12 +168,12 @@ def run(folder: Path, *targets: str, slots: int = 8) -> Finished:
     Raises:
         SystemExit: it did not finish.
     """
-    done, peak = threading.Event(), [0]
+    since = datetime.now().isoformat(timespec="seconds")  # as Slurm shows times
+    done, times = threading.Event(), dict[str, tuple[str, str]]()
 
     def look() -> None:
-        while not done.wait(0.5):
-            found = subprocess.run(["squeue", "-h", "-t", "R", "-o", "%A"], capture_output=True, text=True, check=False)
-            peak[0] = max(peak[0], len(found.stdout.split()))
+        while not done.wait(5):
+            times.update(_times_of_jobs(since))
 
     before, start = _files(folder), time.monotonic()
     watcher = threading.Thread(target=look)
@@ -191,10 +193,24 @@ def run(folder: Path, *targets: str, slots: int = 8) -> Finished:
         raise SystemExit(finished.stdout)
     submissions = finished.stdout.count("has been submitted with SLURM jobid")
     jobs = finished.stdout.count("Finished jobid")
-    places = min(slots, peak[0])
+    times.update(_times_of_jobs(since))
+    peak = most_at_once(list(times.values()))
     return Finished(
-        jobs, submissions, peak[0], seconds, seconds * places / submissions, (_files(folder) - before) / jobs
+        jobs, submissions, peak, seconds, seconds * min(slots, peak) / submissions, (_files(folder) - before) / jobs
     )
+
+
+def _times_of_jobs(since: str) -> dict[str, tuple[str, str]]:
+    """Start and end of each job that started after a time and that Slurm still remembers, by its number."""
+    found = subprocess.run(["squeue", "-h", "-t", "all", "-o", "%A %S %e"], capture_output=True, text=True, check=False)
+    lines = [line.split() for line in found.stdout.splitlines()]
+    return {job: (start, end) for job, start, end in lines if since <= start != "N/A"}
+
+
+def most_at_once(times: list[tuple[str, str]]) -> int:
+    """How many of some intervals lie over each other; one that ends when another starts does not count."""
+    changes = sorted([(start, 1) for start, _ in times] + [(end, -1) for _, end in times])
+    return max(accumulate(change for _, change in changes), default=0)
 
 
 def latency(folder: Path) -> tuple[float, float]:

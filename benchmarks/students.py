@@ -45,8 +45,6 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "ours, bf16, channels_last, compiled": {"precision": "bfloat16", "channels_last": True, "compile": True},
 }
 
-prepared: list[torch.device] = []
-
 
 def distilled_set(ipc: int, size: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Smooth colour images of ten classes, (N, 3, size, size) uint8."""
@@ -143,12 +141,13 @@ def plain_loop(arguments: argparse.Namespace, device: torch.device, epochs: int)
 
 
 class _Clock(Progress):
-    """Notes when each epoch is over."""
+    """Notes when each epoch is over, and its work on the device."""
 
+    device: ClassVar[torch.device]
     times: ClassVar[list[float]] = []
 
     def advance(self, units: int = 1) -> None:
-        _wait(prepared[0])
+        _wait(self.device)
         self.times.append(time.perf_counter())
         super().advance(units)
 
@@ -159,7 +158,7 @@ def ours(arguments: argparse.Namespace, device: torch.device, epochs: int, switc
     pixels, labels = distilled_set(arguments.ipc, arguments.size)
     together = arguments.networks if arguments.together is None else arguments.together
     training.Progress = _Clock  # type: ignore[misc]
-    prepared.append(device)
+    _Clock.device = device
     seconds = 0.0
     for at in range(0, arguments.networks, together):
         keys = [("benchmark", number) for number in range(at, min(at + together, arguments.networks))]

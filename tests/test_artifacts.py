@@ -40,6 +40,7 @@ from distillery.artifacts import (
     write_table,
     write_tensors,
 )
+from distillery.data.reading import ImageTable
 from distillery.job import Job
 from distillery.provenance import package_versions
 
@@ -309,6 +310,15 @@ def test_a_set_of_many_chunks_is_read_whole(tmp_path: Path) -> None:
     found = read_images(tmp_path / "chunks.parquet", "test")
     assert found.images == images.images
     assert np.array_equal(found.columns["latent"], images.columns["latent"])
+
+
+def test_many_images_are_written_in_groups_and_read_a_group_at_a_time(tmp_path: Path) -> None:
+    images = an_image_set(1100)
+    write_images(tmp_path / "images.parquet", images, MADE_BY)
+    assert pq.ParquetFile(tmp_path / "images.parquet").num_row_groups == 3
+    assert read_images(tmp_path / "images.parquet", "test").images == images.images
+    table = ImageTable(tmp_path / "images.parquet", "test")
+    assert list(table.encoded(500, 530)) == images.images[500:530]
 
 
 def test_the_layout_is_that_of_hugging_face(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from torch import Tensor
 import distillery.resume
 from distillery.artifacts import read_json, read_table, write_images
 from distillery.data.pixels import to_unit
+from distillery.data.reading import ImageTable
 from distillery.diffusion.settings import Sampling
 from distillery.guidance.calibration import Setting, confirm, rank, validity_threshold, walk
 from distillery.guidance.deviation import ClassMemory
@@ -296,7 +297,8 @@ def test_a_teacher_gives_the_accuracy_of_a_student_of_seed_and_pilot(world: Worl
     pixels, labels = digits()
     recipe = Recipe(epochs=3, batch_size=8, learning_rate=2e-3)
     seed = image_set_of(pixels[:40], labels[:40])
-    pilot = pilot_of(world, teach=teacher("convnet2_w8", seed, (pixels, labels), recipe, ("teach",), CPU))
+    real = ImageTable(world.data)
+    pilot = pilot_of(world, teach=teacher("convnet2_w8", seed, real, recipe, ("teach",), CPU))
     found = pilot.measure(0.0, 0.5)
     assert found.pilot_accuracy is not None
     assert 0.25 < found.pilot_accuracy <= 1

@@ -188,6 +188,27 @@ def test_tuning_stopped_and_resumed_gives_the_same_bytes(
     assert files(ready.tune("halves")) == whole
 
 
+def test_tuning_with_memories_resumes_with_them(
+    tmp_path: Path, no_request: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ready = Ready(tmp_path)
+    memory = {"trainable": "full", "objective": {"kind": "memory", "memory_size": 2, "lambda_generated": 0.5}}
+    whole = files(ready.tune("whole", **memory))
+    assert "memory of generated latents: " in capsys.readouterr().out
+    with stopped_at(2, monkeypatch), pytest.raises(SystemExit):
+        ready.tune("halves", **memory)
+    assert files(ready.tune("halves", **memory)) == whole
+    assert files(ready.tune("plain", trainable="full")) != whole
+
+
+def test_tuning_goes_on_from_the_weights_of_its_base(tmp_path: Path, no_request: None) -> None:
+    ready = Ready(tmp_path)
+    base, _ = load_generator(ready.base)
+    tuned, _ = load_generator(ready.tune("tuned", trainable="full", learning_rate=1e-12))
+    for name, value in base.state_dict().items():
+        torch.testing.assert_close(tuned.state_dict()[name], value, atol=1e-6, rtol=0)
+
+
 def test_full_tuning_changes_everything(tmp_path: Path, no_request: None) -> None:
     ready = Ready(tmp_path)
     tuned, _ = load_generator(ready.tune("tuned", trainable="full"))

@@ -498,6 +498,15 @@ TOGETHER = {
         at("methods.lgd.mode", {"pool": 9}),
         "methods.lgd.mode.pool: 9 is more than the side of the latents; allowed: 1 to 8",
     ),
+    "a step again of a solver that remembers": (
+        lambda e: (
+            e["generators"]["dit"]["sampling"].update(solver="dpm"),
+            e.update(surrogates={"conv": {"network": "convnet2_w8"}}),
+            e["methods"]["lgd"].update(influence={"surrogate": "conv", "repeats": 2}),
+        ),
+        "methods.lgd.influence.repeats: 2, but generators.dit.sampling.solver: dpm remembers its steps and cannot take"
+        " one again; allowed: 1, or another solver",
+    ),
     "a surrogate that is not there": (
         at("methods.igd", {"kind": "igd", "generator": "dit", "influence": {"surrogate": "conv"}}),
         "methods.igd.influence.surrogate: no surrogate 'conv'; surrogates: none",

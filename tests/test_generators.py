@@ -23,6 +23,7 @@ from tiny import (
     no_resume,
     stopped_at,
 )
+from tiny_weights import autoencoder_files, openings
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -33,18 +34,20 @@ from distillery.diffusion.autoencoder import Codec, train_autoencoder
 from distillery.diffusion.denoiser import load_generator
 from distillery.diffusion.renderer import class_conditions
 from distillery.diffusion.schedule import training_scheduler
-from distillery.diffusion.settings import Autoencoder, Generator
+from distillery.diffusion.settings import Autoencoder, Generator, Perceptual
 from distillery.diffusion.training import InMemory, new_transformer, train_generator
 from distillery.job import BadInput
 from distillery.resume import Resume
 from distillery.stages import train_autoencoder as autoencoder_stage
 from distillery.stages import train_generator as generator_stage
 from distillery.streams import image_noise, stream
+from distillery.students.networks import Classifier
+from distillery.students.perceptual import PerceptualDistance
 
 SHAPE = {"classes": 4, "channels": 4, "size": 8, "layers": 1, "heads": 2, "head_dim": 8, "patch_size": 2}
 
 
-def autoencoder(resume: Resume, steps: int = 6, seed: int = 0, pixels: Tensor | None = None) -> Any:
+def autoencoder(resume: Resume, steps: int = 6, seed: int = 0, pixels: Tensor | None = None, **options: Any) -> Any:
     return train_autoencoder(
         digits()[0][:64] if pixels is None else pixels,
         block_out_channels=(8, 16),
@@ -52,11 +55,11 @@ def autoencoder(resume: Resume, steps: int = 6, seed: int = 0, pixels: Tensor | 
         latent_channels=4,
         steps=steps,
         batch_size=4,
-        learning_rate=2e-3,
         kl_weight=1e-5,
         seed=seed,
         device=CPU,
         resume=resume,
+        **{"learning_rate": 2e-3, **options},
     )
 
 
@@ -158,6 +161,62 @@ def test_the_scaling_factor_brings_latents_to_unit_variance(channels: int, tmp_p
     assert codec.decode(mean).shape == pixels.shape
 
 
+def test_the_average_of_an_autoencoder_lags_behind_its_weights(tmp_path: Path) -> None:
+    start, last = autoencoder(no_resume(tmp_path), learning_rate=1e-12), autoencoder(no_resume(tmp_path))
+    assert same(autoencoder(no_resume(tmp_path), ema_decay=0.0), last)
+    average = autoencoder(no_resume(tmp_path), ema_decay=0.99)
+    moved, lagged = (
+        sum(float((a - b).square().sum()) for a, b in zip(one.parameters(), start.parameters(), strict=True))
+        for one in (last, average)
+    )
+    assert 0 < lagged < moved
+
+
+def test_a_perceptual_distance_is_that_of_features_at_several_depths(world: World) -> None:
+    images, network = to_unit(digits()[0][:4]), Classifier.load(world.networks["reference"], "train_reference")
+    distance = PerceptualDistance(network, 0.5)
+    assert float(distance(images, images)) == 0
+    other = (images + 0.1 * torch.randn(images.shape, generator=stream("perceptual"))).requires_grad_()
+    found = distance(other, images)
+    found.backward()
+    assert other.grad is not None and bool(other.grad.any())
+    assert all(value.grad is None for value in network.parameters())
+    assert float(PerceptualDistance(network, 1.0)(other, images)) == pytest.approx(2 * float(found))
+
+    seen: list[Tensor] = []
+    layers = [module for module in network.network.modules() if isinstance(module, torch.nn.Conv2d)]
+    hooks = [layer.register_forward_hook(lambda _, __, output: seen.append(output)) for layer in layers]
+    for given in (other.detach(), images):
+        network(given)
+    for hook in hooks:
+        hook.remove()
+    pairs = zip(seen[: len(layers)], seen[len(layers) :], strict=True)
+    by_hand = [(F.normalize(a, dim=1) - F.normalize(b, dim=1)).square().sum(1).mean() for a, b in pairs]
+    assert float(found) == pytest.approx(0.5 * float(torch.stack(by_hand).mean()), rel=1e-5)
+
+
+def test_the_perceptual_term_and_the_average_are_part_of_the_training_and_of_its_resume(
+    tmp_path: Path, world: World, no_request: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_images(tmp_path / "train.parquet", image_set_of(*(values[:32] for values in digits())), {})
+    block = Autoencoder(block_out_channels=[8, 16], steps=4, batch_size=4, ema_decay=0.9)
+
+    def make(name: str, weight: float | None) -> bytes:
+        term = None if weight is None else Perceptual(reference="real", weight=weight)
+        settings = autoencoder_stage.Settings(seed=0, autoencoder=block.model_copy(update={"perceptual": term}))
+        outputs = autoencoder_files(tmp_path / name)
+        run = job("train_autoencoder", settings, [tmp_path / "train.parquet"])
+        reference = None if term is None else world.networks["reference"]
+        autoencoder_stage.run(settings, images=tmp_path / "train.parquet", reference=reference, **outputs, job=run)
+        return outputs["weights"].read_bytes()
+
+    whole = make("whole", 0.5)
+    with stopped_at(2, monkeypatch), pytest.raises(SystemExit):
+        make("halves", 0.5)
+    assert make("halves", 0.5) == whole
+    assert make("without", None) != whole
+
+
 def test_a_trained_autoencoder_gives_back_what_it_gets(world: World) -> None:
     images = to_unit(digits()[0])
     with torch.no_grad():
@@ -240,12 +299,7 @@ def test_the_generator_stage_writes_what_diffusers_opens(
 
     def make(folder: Path, **options: Any) -> list[bytes]:
         settings = generator_stage.Settings(seed=0, generator=recipe.model_copy(update=options))
-        outputs = {
-            "index": folder / "model_index.json",
-            "config": folder / "transformer" / "config.json",
-            "weights": folder / "transformer" / "diffusion_pytorch_model.safetensors",
-            "scheduler": folder / "scheduler" / "scheduler_config.json",
-        }
+        outputs = openings(folder)
         generator_stage.run(settings, latents=[source], **outputs, job=job("train_generator", settings, [source]))
         return [path.read_bytes() for path in outputs.values()]
 
@@ -266,45 +320,26 @@ def test_the_generator_stage_writes_what_diffusers_opens(
         make(tmp_path / "odd", patch_size=3)
 
 
-def test_a_generator_goes_on_from_another_and_resumes_with_its_memories(
+def test_a_generator_that_is_trained_with_memories_resumes_with_them(
     tmp_path: Path, no_request: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     mean, std, labels = latents()
     source = tmp_path / "latents.safetensors"
     write_tensors(source, {"mean": mean, "std": std, "labels": labels}, {}, classes=CLASSES)
-    recipe = Generator(num_layers=1, num_attention_heads=2, attention_head_dim=8, steps=4, batch_size=4)
 
-    def make(folder: Path, initial: list[Path] | None = None, **options: Any) -> dict[str, Path]:
-        settings = generator_stage.Settings(seed=0, generator=Generator(**{**recipe.model_dump(), **options}))
-        outputs = {
-            "index": folder / "model_index.json",
-            "config": folder / "transformer" / "config.json",
-            "weights": folder / "transformer" / "diffusion_pytorch_model.safetensors",
-            "scheduler": folder / "scheduler" / "scheduler_config.json",
-        }
-        run = job("train_generator", settings, [source, *(initial or [])])
-        generator_stage.run(settings, latents=source, initial=initial, **outputs, job=run)
-        return outputs
+    def make(folder: Path, objective: Any) -> bytes:
+        recipe = Generator(
+            num_layers=1, num_attention_heads=2, attention_head_dim=8, steps=4, batch_size=4, objective=objective
+        )
+        settings = generator_stage.Settings(seed=0, generator=recipe)
+        outputs = openings(folder)
+        generator_stage.run(settings, latents=[source], **outputs, job=job("train_generator", settings, [source]))
+        return outputs["weights"].read_bytes()
 
-    first = list(make(tmp_path / "first").values())
     memory = {"kind": "memory", "memory_size": 2, "lambda_generated": 0.5}
-    whole = make(tmp_path / "whole", first, objective=memory)
+    whole = make(tmp_path / "whole", memory)
     assert "memory of generated latents: " in capsys.readouterr().out
     with stopped_at(2, monkeypatch), pytest.raises(SystemExit):
-        make(tmp_path / "halves", first, objective=memory)
-    halves = make(tmp_path / "halves", first, objective=memory)
-    assert [path.read_bytes() for path in halves.values()] == [path.read_bytes() for path in whole.values()]
-
-    weights = {
-        name: read_tensors(outputs["weights"], "x")[0]
-        for name, outputs in {
-            "memory": whole,
-            "plain": make(tmp_path / "plain", first, objective="plain"),
-            "still": make(tmp_path / "still", first, learning_rate=1e-12),
-            "scratch": make(tmp_path / "scratch", objective=memory),
-        }.items()
-    }
-    start = read_tensors(first[2], "x")[0]
-    assert all(torch.allclose(value, weights["still"][name], atol=1e-6) for name, value in start.items())
-    name = "transformer_blocks.0.attn1.to_q.weight"
-    assert len({one[name].numpy().tobytes() for one in [start, *weights.values()]}) >= 4
+        make(tmp_path / "halves", memory)
+    assert make(tmp_path / "halves", memory) == whole
+    assert make(tmp_path / "plain", "plain") != whole

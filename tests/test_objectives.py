@@ -16,7 +16,7 @@ from distillery.diffusion.losses import DiffusionLoss, TrainingStep, VarianceSch
 from distillery.diffusion.memory import LatentMemory
 from distillery.diffusion.objectives import MemoryObjective, memory_objective, reduce_extremes
 from distillery.diffusion.schedule import training_scheduler
-from distillery.diffusion.training import new_transformer, train_generator
+from distillery.diffusion.training import InMemory, new_transformer, train_generator
 from distillery.streams import stream
 
 CLASSES, BATCH = 4, 6
@@ -240,9 +240,9 @@ def trained(folder: Path, made: MemoryObjective | None, steps: int = 8, resume: 
     return train_generator(
         new_transformer(0, **SHAPE),
         SCHEDULER,
-        mean,
-        torch.full_like(mean, 0.1),
+        InMemory(mean, torch.full_like(mean, 0.1)),
         torch.arange(CLASSES).repeat(8),
+        torch.arange(CLASSES),
         steps=steps,
         batch_size=BATCH,
         learning_rate=2e-3,

@@ -70,6 +70,7 @@ def commands() -> list[str]:
 
 def smaller(experiment: dict[str, Any]) -> None:
     """As little work as there can be."""
+    experiment["ipc"] = [10]
     experiment["dataset"]["resolution"] = 16
     experiment["autoencoder"] = {"block_out_channels": [8, 16], "steps": 5, "batch_size": 4}
     experiment["generators"]["dit"] |= {"num_layers": 1, "num_attention_heads": 2, "attention_head_dim": 8, "steps": 5}

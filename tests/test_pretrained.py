@@ -14,6 +14,7 @@ from diffusers import DDPMScheduler
 from tiny import CPU, job, keys
 from tiny_weights import CHANNELS, SIDE, SIZE, autoencoder_files, dit, kl, openings, save_dit, tiny, vq
 
+from distillery.artifacts import write_tensors
 from distillery.data.pixels import to_bytes
 from distillery.diffusion.autoencoder import Codec
 from distillery.diffusion.denoiser import Denoiser, load_generator
@@ -23,9 +24,14 @@ from distillery.diffusion.renderer import class_conditions, load_renderer
 from distillery.diffusion.sampler import sample
 from distillery.diffusion.schedule import Schedule, training_scheduler
 from distillery.diffusion.settings import PretrainedAutoencoder, PretrainedGenerator
+from distillery.guidance.further import Further
+from distillery.guidance.loop import LoopGuidance
+from distillery.guidance.score import Scorer
+from distillery.guidance.settings import Deviation, Influence, Learnability
 from distillery.job import BadInput
 from distillery.stages import open_autoencoder, open_generator
 from distillery.streams import image_noise, stream
+from distillery.students.networks import Classifier, Domain
 
 KINDS: dict[str, Callable[[], Any]] = {"AutoencoderKL": kl, "AutoencoderTiny": tiny, "VQModel": vq}
 
@@ -227,6 +233,23 @@ def test_a_small_autoencoder_decodes_for_the_guidance_alone(tmp_path: Path) -> N
     latents, pixels = renderer.render(keys(1), torch.tensor([0]), torch.tensor([5]))
     assert torch.equal(pixels, to_bytes(renderer.codec.decode(latents)))
 
+    network = Classifier("convnet1_w8", ["a", "b"], Domain(SIDE, 3), ("small",))
+    state = {f"0/{name}": value for name, value in network.state_dict().items()}
+    count = sum(parameter.numel() for parameter in network.parameters())
+    state["gradients"] = torch.randn(1, 2, count, generator=stream("gradients"))
+    write_tensors(tmp_path / "gradients.safetensors", state, {}, **network.description, kept=[0])
+    everywhere: dict[str, Any] = {"range": [0, 1]}
+    loop = LoopGuidance(renderer, Learnability(strength=1.0, **everywhere), Deviation(strength=0), [])
+    influence = Further(Influence(surrogate="conv", **everywhere), gradients=tmp_path / "gradients.safetensors")
+    decoded: list[str] = []
+    for name, codec in (("large", renderer.codec), ("small", renderer.guidance_codec)):
+        codec.autoencoder.decoder.register_forward_hook(lambda *_, name=name: decoded.append(name))
+    steered = loop.start(Scorer(network, network, 0.5), 1.0)[0], influence.guidances(renderer, ["a", "b"])
+    for guidances in steered:
+        decoded.clear()
+        renderer.render(keys(1), torch.tensor([0]), torch.tensor([5]), guidances)
+        assert decoded == ["small", "small", "large"]
+
 
 # ---- what bad weights get --------------------------------------------------------------------------------------------
 
@@ -277,6 +300,23 @@ def test_weights_that_are_not_whole_are_refused_by_name(
         open_dit(source, tmp_path / "opened")
     assert str(refused.value).startswith("generators.dit.weights: ")
     assert str(source) in str(refused.value)
+    assert not (tmp_path / "opened").exists()
+
+
+@pytest.mark.parametrize("name", ["../other.safetensors", "/other.safetensors", "below/other.safetensors", "..", 3])
+def test_an_index_that_leaves_its_folder_is_refused(name: object, tmp_path: Path) -> None:
+    source = save_dit(tmp_path / "given", dit(layers=1))
+    weights = source / "transformer" / "diffusion_pytorch_model.safetensors"
+    tensors = list(dit(layers=1).state_dict())
+    for place in (source / "other.safetensors", source / "transformer" / "part.safetensors"):
+        place.write_bytes(weights.read_bytes())
+    weights.unlink()
+    index = weights.with_name(f"{weights.name}.index.json")
+    index.write_text(json.dumps({"weight_map": dict.fromkeys(tensors, "part.safetensors")}), "utf-8")
+    open_dit(source, tmp_path / "whole")
+    index.write_text(json.dumps({"weight_map": dict.fromkeys(tensors, name)}), "utf-8")
+    with pytest.raises(BadInput, match=r"index.json: names .*, which lies outside the folder"):
+        open_dit(source, tmp_path / "opened")
     assert not (tmp_path / "opened").exists()
 
 

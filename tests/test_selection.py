@@ -320,7 +320,7 @@ def test_a_selection_by_features_goes_from_images_to_a_set(tmp_path: Path) -> No
         told, images=inputs[0], reference=inputs[1], features=made, job=job("extract_features", told, inputs)
     )
     real = read_images(inputs[0], "ingest")
-    features = read_features(made, real)
+    features = read_features(made, real.paths)
     assert features.shape[0] == len(real)
     chosen = {}
     for choice in (Herding(kind="herding", features="real"), KCenter(kind="k_center", features="real", first="random")):
@@ -336,4 +336,4 @@ def test_a_selection_by_features_goes_from_images_to_a_set(tmp_path: Path) -> No
     assert chosen["herding"][0] == real.paths[rows[first]]
     assert chosen["k_center"][0] == real.paths[random_order(real, 0, 1, 0)[0]]
     with pytest.raises(DamagedArtifact, match="it describes other images"):
-        read_features(made, real.take(range(5)))
+        read_features(made, real.paths[:5])

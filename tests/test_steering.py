@@ -307,12 +307,10 @@ def test_more_modes_than_images_are_refused() -> None:
 def encoded(folder: Path, order: list[int]) -> Path:
     """Latents of four classes, which the file lists in this order."""
     name = "".join(map(str, order))
+    mean = torch.cat([latents(6, "class", label) + label for label in order])
     write_tensors(
         folder / f"latents-{name}.safetensors",
-        {
-            "mean": torch.cat([latents(6, "class", label) + label for label in order]),
-            "labels": torch.arange(4).repeat_interleave(6),
-        },
+        {"mean": mean, "std": torch.zeros_like(mean), "labels": torch.arange(4).repeat_interleave(6)},
         MADE_BY,
         classes=[CLASSES[label] for label in order],
     )
@@ -322,7 +320,7 @@ def encoded(folder: Path, order: list[int]) -> Path:
 def discovered(folder: Path, order: list[int], count: int = 2, pool: int | None = None) -> Path:
     settings = modes_stage.Settings(count=count, discovery="centroid", pool=pool, seed=0)
     out = folder / f"modes-{count}-{''.join(map(str, order))}.safetensors"
-    modes_stage.run(settings, latents=encoded(folder, order), modes=out, job=job("discover_modes", settings))
+    modes_stage.run(settings, latents=[encoded(folder, order)], modes=out, job=job("discover_modes", settings))
     return out
 
 
@@ -472,6 +470,30 @@ def test_influence_acts_in_its_range_alone(world: World, surrogate: Path) -> Non
         denoiser=denoiser,
     )
     assert [graph for _, graph in denoiser.calls] == [STEPS - 1 - at in (6, 7) for at in range(STEPS)]
+
+
+def test_a_guided_step_is_taken_as_often_as_wanted(world: World, surrogate: Path) -> None:
+    once, thrice = (
+        InfluenceGuidance(influence_of(surrogate), world.codec, strength=1.0, first=6, last=7, repeats=repeats)
+        for repeats in (1, 3)
+    )
+    denoiser = WatchedDenoiser(world.denoiser())
+    repeated = drawn(world, [thrice], denoiser=denoiser)
+    timesteps = world.schedule(STEPS).timesteps.flip(0).tolist()
+    assert [timestep for timestep, _ in denoiser.calls] == [
+        timestep for at, timestep in enumerate(timesteps) for _ in range(3 if STEPS - 1 - at in (6, 7) else 1)
+    ]
+    assert not torch.allclose(repeated, drawn(world, [once]), atol=1e-3)
+
+
+def test_the_way_back_ends_at_the_noise_of_the_index(world: World) -> None:
+    schedule, fresh = world.schedule(STEPS), torch.tensor(1.0)
+    before, now = schedule.alphas_cumprod_previous, schedule.alphas_cumprod
+    for index in range(STEPS):
+        kept = float(schedule.back(fresh, 0 * fresh, index))
+        added = float(schedule.back(0 * fresh, fresh, index))
+        assert kept * float(before[index].sqrt()) == pytest.approx(float(now[index].sqrt()), abs=1e-6)
+        assert kept**2 * float(1 - before[index]) + added**2 == pytest.approx(float(1 - now[index]), abs=1e-6)
 
 
 def test_the_published_strength_is_scaled_to_the_latent() -> None:

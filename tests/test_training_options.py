@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -12,9 +14,10 @@ from typing import Any
 
 import pytest
 import torch
-from clone import PROJECT
+from clone import PROJECT, wait_until
 from diffusers import DDPMScheduler
-from tiny import CLASSES, CPU, LATENT, StoppedAt, no_resume
+from tiny import CLASSES, CPU, LATENT, StoppedAt, job, no_resume
+from tiny_weights import openings
 from torch import Tensor, nn
 
 import distillery.resume
@@ -202,34 +205,75 @@ def test_an_objective_is_the_loss_and_its_memory_survives_a_stop(tmp_path: Path,
     assert int(pull.seen) == 4 * 8
 
 
-def test_two_processes_share_a_batch_in_one_job(tmp_path: Path) -> None:
-    mean = torch.randn(32, *LATENT, generator=stream("latents"))
-    tensors = {"mean": mean, "std": torch.full_like(mean, 0.1), "labels": torch.arange(4).repeat(8)}
-    write_tensors(tmp_path / "latents.safetensors", tensors, {}, classes=CLASSES)
-    found = []
-    for processes in (1, 2):
+class InOneJob:
+    """`train_generator` as a job starts it, in one process or two."""
+
+    steps, seconds = 80, 600
+
+    def __init__(self, folder: Path, processes: int) -> None:
+        self.folder, self.latents = folder, folder.parent / "latents.safetensors"
+        mean = torch.randn(32, *LATENT, generator=stream("latents"))
+        tensors = {"mean": mean, "std": torch.full_like(mean, 0.1), "labels": torch.arange(4).repeat(8)}
+        write_tensors(self.latents, tensors, {}, classes=CLASSES)
         block = Generator(
-            num_layers=1, num_attention_heads=2, attention_head_dim=8, steps=3, batch_size=8, processes=processes
+            num_layers=1,
+            num_attention_heads=2,
+            attention_head_dim=8,
+            steps=self.steps,
+            batch_size=8,
+            learning_rate=1e-4,
+            warmup_steps=0,
+            processes=processes,
         )
-        folder = tmp_path / str(processes)
-        weights = folder / "transformer" / "diffusion_pytorch_model.safetensors"
-        command = [
-            *("--latents", str(tmp_path / "latents.safetensors"), "--index", str(folder / "model_index.json")),
-            *("--config", str(folder / "transformer" / "config.json"), "--weights", str(weights)),
-            *("--scheduler", str(folder / "scheduler" / "scheduler_config.json"), "--threads", "1"),
-            *("--cost", str(folder / "cost.json")),
-        ]
-        settings = canonical(stage.Settings(seed=0, generator=block))
-        done = subprocess.run(
-            [sys.executable, "-m", "distillery", "train_generator", "--settings", settings, *command],
+        self.settings = stage.Settings(seed=0, generator=block)
+        self.files = openings(folder)
+        self.resume = self.files["weights"].with_name(self.files["weights"].name + ".resume.safetensors")
+
+    def start(self, checkpoint_seconds: float = 1e9) -> subprocess.Popen[str]:
+        outputs = [word for name, path in self.files.items() for word in (f"--{name}", str(path))]
+        return subprocess.Popen(
+            [
+                *(sys.executable, "-m", "distillery", "train_generator", "--settings", canonical(self.settings)),
+                *("--latents", str(self.latents), "--threads", "1", "--cost", str(self.folder / "cost.json")),
+                *("--checkpoint-seconds", str(checkpoint_seconds), *outputs),
+            ],
             env={**os.environ, "PYTHONPATH": str(PROJECT / "src"), "CUDA_VISIBLE_DEVICES": ""},
-            capture_output=True,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
             text=True,
-            timeout=600,
-            check=False,
         )
-        assert done.returncode == 0, done.stderr
-        assert json.loads((folder / "cost.json").read_text("utf-8"))["images"] == 24
-        found.append(read_tensors(weights, "train_generator")[0])
-    assert list(found[0]) == list(found[1])
-    assert max(float((found[0][name] - found[1][name]).abs().max()) for name in found[0]) < 1e-4
+
+    def finish(self) -> str:
+        """Run to the end; what it printed."""
+        process = self.start()
+        _, printed = process.communicate(timeout=self.seconds)
+        assert process.returncode == 0, printed
+        return printed
+
+    def weights(self) -> dict[str, Tensor]:
+        return read_tensors(self.files["weights"], "train_generator")[0]
+
+
+def test_two_processes_share_a_batch_in_one_job_and_resume_after_a_signal(tmp_path: Path, no_request: None) -> None:
+    one, two, stopped = (InOneJob(tmp_path / name, n) for name, n in (("one", 1), ("two", 2), ("stopped", 2)))
+    stage.run(one.settings, latents=[one.latents], **one.files, job=job("train_generator", one.settings))
+    two.finish()
+    assert json.loads((two.folder / "cost.json").read_text("utf-8"))["images"] == 8 * two.steps
+    start = new_transformer(0, **SHAPE).state_dict()
+    alone, shared = one.weights(), two.weights()
+    moved = sum(float((alone[name] - start[name]).square().sum()) for name in alone)
+    apart = sum(float((alone[name] - shared[name]).square().sum()) for name in alone)
+    assert moved > 0
+    assert apart < 1e-3 * moved
+
+    process = stopped.start(checkpoint_seconds=0)
+    wait_until(stopped.resume.exists, stopped.seconds, "there is no checkpoint")
+    process.send_signal(signal.SIGTERM)
+    _, printed = process.communicate(timeout=stopped.seconds)
+    assert process.returncode != 0
+    assert not stopped.files["weights"].exists()
+    printed = stopped.finish()
+    steps = {int(step) for step in re.findall(r"resuming at \{'step': (\d+)\}", printed)}  # each process says it
+    assert len(steps) == 1 and 0 < steps.pop() < stopped.steps
+    assert stopped.files["weights"].read_bytes() == two.files["weights"].read_bytes()
+    assert not stopped.resume.exists()

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 Provenance = dict[str, str]
 
+ROW_GROUP = 512
+"""Images of a table that are written together, and held in memory together by whoever reads a few at a time."""
+
 
 class DamagedArtifact(Exception):
     """A file that a stage made cannot be read."""
@@ -70,11 +73,16 @@ def read_json(path: Path, made_by: str) -> Any:
         raise damaged(path, made_by, error) from error
 
 
-def write_table(path: Path, table: pa.Table, provenance: Provenance) -> None:
-    """Write a table as Parquet, atomically; its metadata gains the provenance."""
+def write_table(path: Path, table: pa.Table, provenance: Provenance, row_group: int | None = None) -> None:
+    """Write a table as Parquet, atomically; its metadata gains the provenance.
+
+    Args:
+        row_group: rows that are written together; none: as many as Arrow likes.
+    """
     metadata = {**(table.schema.metadata or {}), b"distillery": json.dumps(provenance, sort_keys=True).encode()}
     with replacing(path) as temporary:
-        pq.write_table(table.replace_schema_metadata(metadata), temporary, compression="zstd")
+        described = table.replace_schema_metadata(metadata)
+        pq.write_table(described, temporary, compression="zstd", row_group_size=row_group)
 
 
 def read_table(path: Path, made_by: str) -> pa.Table:
@@ -294,7 +302,7 @@ def image_table(images: ImageSet) -> pa.Table:
 
 def write_images(path: Path, images: ImageSet, provenance: Provenance) -> None:
     """Write an image set as one Parquet file."""
-    write_table(path, image_table(images), provenance)
+    write_table(path, image_table(images), provenance, ROW_GROUP)
 
 
 def read_images(path: Path, made_by: str) -> ImageSet:

@@ -20,6 +20,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from distillery import parallel
 from distillery.artifacts import replacing
 from distillery.progress import WORK
 
@@ -37,7 +38,8 @@ def stop_on_signals() -> None:
     """Turn the signals that end a job into a request, which the next checkpoint answers by saving first."""
 
     def note(number: int, _: FrameType | None) -> None:
-        if _requested:  # the second one does not wait
+        # The second one does not wait. Under torchrun it may be the first one, passed on; torchrun kills after 30 s.
+        if _requested and not parallel.inside():
             raise SystemExit(128 + number)
         _requested.append(number)
 

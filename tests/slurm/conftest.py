@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from clone import Clone
-from on_slurm import GENERATOR, HERE, SMALL, Cluster
+from clone import Clone, wait_until
+from on_slurm import GENERATOR, HERE, SMALL, Cluster, slurm
 
 
 @pytest.fixture(scope="session")
@@ -27,6 +27,7 @@ def running_cluster() -> Iterator[Cluster]:
 def cluster(running_cluster: Cluster) -> Iterator[Cluster]:
     """The cluster, whole and idle before the test; and idle after it."""
     running_cluster("start")
+    wait_until(running_cluster.idle, 120, f"nodes are not idle: {slurm('sinfo', '-N', '-o', '%N %T %E')}")
     yield running_cluster
     running_cluster.clear()
 

@@ -43,6 +43,10 @@ class Cluster:
         """Numbers of the jobs in some states: pending, running and ending ones, if none are named."""
         return slurm("squeue", "-h", "-o", "%A", *(["-t", ",".join(states)] if states else [])).split()
 
+    def idle(self) -> bool:
+        """Whether every node is there and has nothing to do."""
+        return set(slurm("sinfo", "-h", "-N", "-o", "%T").split()) == {"idle"}
+
     def clear(self) -> None:
         """Cancel everything, and wait until it is gone."""
         for how in (["--signal=KILL", "--full"], []):
@@ -92,23 +96,31 @@ class Run:
         while not condition():
             assert self.process.poll() is None, f"it ended before {what}:\n{self.printed}"
             assert time.monotonic() < end, f"not {what}:\n{self.printed}"
-            time.sleep(0.2)
+            time.sleep(0.05)
 
     def until_says(self, words: str) -> None:
         """Wait until it prints something."""
         self.until(lambda: words in self.printed, f"it said {words!r}")
 
     def stage_saved(self, but: tuple[int, ...] = ()) -> psutil.Process:
-        """Wait until the training of the generator has saved once; it is stopped then, for the test to do its worst."""
+        """Wait until the training of the generator has saved; it is stopped then, for the test to do its worst."""
         found: list[psutil.Process] = []
 
-        def saved() -> bool:
+        def started() -> bool:
             found[:] = [one for one in stages(self.clone) if one.pid not in but]
-            return bool(found) and any(self.clone.folder.glob(f"{RESUME}"))
+            return bool(found)
 
-        self.until(saved, "a checkpoint")
+        self.until(started, "the training starts")
+        before = self._saved_at()
+        self.until(lambda: self._saved_at() > before, "a checkpoint")
         found[0].suspend()
         return found[0]
+
+    def _saved_at(self) -> int:
+        """When the training has last saved, in nanoseconds; 0 if there is nothing to go on from."""
+        with contextlib.suppress(FileNotFoundError):
+            return (self.clone.folder / RESUME).stat().st_mtime_ns
+        return 0
 
 
 def stages(clone: Clone, name: str = "train_generator") -> list[psutil.Process]:

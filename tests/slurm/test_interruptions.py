@@ -60,8 +60,6 @@ def test_whatever_ends_its_job_a_stage_is_started_again_and_goes_on(
         return stage
 
     stage = saved()
-    cluster("restart", "3")  # the controller is away for a while: nobody notices
-    assert not gone(stage)
     slurm("scancel", job_of(stage))
     go_on(stage)
     run.until_says("'CANCELLED'")
@@ -73,7 +71,8 @@ def test_whatever_ends_its_job_a_stage_is_started_again_and_goes_on(
     stage = saved()
     slurm("sbatch", "--partition=urgent", "--nodes=2", "--exclusive", "--output=/dev/null", "--wrap", "sleep 1")
     go_on(stage)
-    run.until(lambda: run.printed.count("'CANCELLED'") == 2, "the preempted job had ended")
+    run.until(lambda: run.printed.count("Trying to restart job") == 3, "the preempted job was started again")
+    assert run.printed.count("saved results/") == 2  # it was told, and had time
 
     stage = saved()
     node = node_of(job_of(stage))
@@ -81,11 +80,15 @@ def test_whatever_ends_its_job_a_stage_is_started_again_and_goes_on(
     try:
         wait_until(lambda: gone(stage), 30, "the stage outlives its node")
         run.until_says("'NODE_FAIL'")
+        stage = saved()
+        cluster("restart", "3")  # the controller is away for a while: nobody notices
+        assert not gone(stage)
+        go_on(stage)
         run.succeeds()
     finally:
         cluster("return", node)
     assert_resumed(untrained, undisturbed)
-    assert memory == [16_000, 32_000, 48_000, 64_000]  # each attempt asks for more
+    assert memory == [16_000, 32_000, 48_000, 64_000, 80_000]  # each attempt asks for more
 
 
 def test_before_its_time_limit_a_stage_is_told_and_saves(

@@ -20,6 +20,9 @@ JOBS = "has been submitted with SLURM jobid"
     ("site", "words"),
     [
         pytest.param("  slurm_partition: nowhere", "invalid partition specified: nowhere", id="no such partition"),
+        pytest.param(
+            "  slurm_partition: members\n  slurm_account: strangers", "Invalid account", id="an account that is refused"
+        ),
         pytest.param("  constraint: a100", "Invalid feature specification", id="no such constraint"),
         pytest.param("  runtime: 99d", "Requested time limit is invalid", id="longer than the partition allows"),
         pytest.param("  gres: 'gpu:h100:1'", "node configuration is not available", id="no such card"),

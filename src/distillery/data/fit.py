@@ -98,7 +98,7 @@ def _orientation(image: Image.Image) -> int:
     """EXIF orientation, 1 to 8; 1 also where the EXIF block is damaged, as the picture itself need not be."""
     try:
         found = image.getexif().get(0x0112, 1)
-    except Exception:
+    except Exception:  # Pillow's parser raises whatever the damaged bytes lead it to
         return 1
     return found if found in range(1, 9) else 1
 

@@ -22,7 +22,7 @@ from typing import NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from distillery.artifacts import Provenance, image_schema, replacing, write_table
+from distillery.artifacts import ROW_GROUP, Provenance, image_schema, replacing, write_table
 from distillery.data.fit import Unusable, fit_image, in_words
 from distillery.data.settings import Dataset
 from distillery.data.sources import (
@@ -42,7 +42,6 @@ POOL_FROM = 2_000
 """Images from which worker processes pay for their start."""
 
 CHUNK_IMAGES, CHUNK_BYTES = 32, 2**24
-ROW_GROUP = 512
 SHOWN_REJECTED = 5
 
 Fit = Callable[[bytes], bytes]

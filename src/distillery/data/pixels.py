@@ -2,13 +2,34 @@
 
 from __future__ import annotations
 
+import math
+import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from distillery.artifacts import damaged, read_images
+from distillery.artifacts import ImageSet, damaged, decode_image
+from distillery.data.reading import ImageTable
+
+MOST_IN_MEMORY = 2**30
+"""Bytes of a tensor that are kept in memory; a larger one lies in a file, of which the system keeps what is in use."""
+
+
+def room_for(shape: Sequence[int], dtype: torch.dtype = torch.uint8) -> Tensor:
+    """A tensor on the CPU to be filled: of zeros in memory, or, if it is larger than `MOST_IN_MEMORY`, in a file.
+
+    The file has no name and lies in the folder of temporary files (`TMPDIR`); it goes with the tensor.
+    """
+    size = math.prod(shape) * dtype.itemsize
+    if size <= MOST_IN_MEMORY:
+        return torch.zeros(tuple(shape), dtype=dtype)
+    with tempfile.TemporaryFile(prefix="distillery-") as file:
+        file.truncate(size)
+        mapped = np.memmap(file, np.uint8, "r+", shape=(size,))
+    return torch.from_numpy(mapped).view(dtype).view(*shape)
 
 
 def load_pixels(path: Path, made_by: str = "ingest") -> tuple[Tensor, Tensor, list[str], list[str]]:
@@ -19,7 +40,7 @@ def load_pixels(path: Path, made_by: str = "ingest") -> tuple[Tensor, Tensor, li
         made_by: the stage that makes it, for the message when it is damaged.
 
     Returns:
-        pixels: (N, C, H, W) uint8.
+        pixels: (N, C, H, W) uint8, in memory or, many of them, in a file (`room_for`).
         labels: (N,) int64, positions in the class names.
         classes: class names.
         paths: a stable id of each image.
@@ -27,12 +48,36 @@ def load_pixels(path: Path, made_by: str = "ingest") -> tuple[Tensor, Tensor, li
     Raises:
         DamagedArtifact: not a table of images of one size.
     """
-    images = read_images(path, made_by)
-    try:
-        pixels = images.pixels()
-    except (OSError, SyntaxError, ValueError) as error:  # Pillow raises a SyntaxError for a broken PNG
-        raise damaged(path, made_by, error) from error
-    return torch.from_numpy(pixels), torch.from_numpy(np.array(images.labels)), images.classes, images.paths
+    table = ImageTable(path, made_by)
+    if not len(table):
+        raise damaged(path, made_by, "it holds no images")
+    pixels = room_for((len(table), *table.shape))
+    at = 0
+    for batch, _ in table.batches(256):
+        if batch.shape[1:] != pixels.shape[1:]:
+            raise damaged(path, made_by, f"images of {tuple(pixels.shape[1:])} and of {tuple(batch.shape[1:])}")
+        pixels[at : at + len(batch)] = batch
+        at += len(batch)
+    return pixels, torch.from_numpy(table.labels), table.classes, table.paths()
+
+
+def decoded(images: ImageSet) -> Tensor:
+    """The images of a set: (N, C, H, W) uint8, in memory or, many of them, in a file (`room_for`).
+
+    Raises:
+        ValueError: the images differ in size or colour.
+    """
+    made: Tensor | None = None
+    for row, content in enumerate(images.images):
+        image = torch.from_numpy(decode_image(content))
+        if made is None:
+            made = room_for((len(images), *image.shape))
+        if image.shape != made.shape[1:]:
+            raise ValueError(f"images of {tuple(made.shape[1:])} and of {tuple(image.shape)}")
+        made[row] = image
+    if made is None:
+        raise ValueError("no images")
+    return made
 
 
 def to_unit(pixels: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -40,6 +41,12 @@ class ImageTable:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @cached_property
+    def shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of the first image."""
+        channels, height, width = next(self.batches(1, 0, 1))[0].shape[1:]
+        return channels, height, width
 
     def paths(self) -> list[str]:
         """A stable id of each image."""
@@ -119,6 +126,13 @@ class ImageTable:
     def pixels(self, rows: Sequence[int] | np.ndarray) -> Tensor:
         """The images of these rows, decoded: (n, C, H, W) uint8."""
         return torch.from_numpy(self.take(rows).pixels())
+
+
+def batches_of(images: Tensor | ImageTable, size: int) -> Iterator[Tensor]:
+    """Stored images a batch at a time, (n, C, H, W) uint8 each, from memory or from a table on the disk."""
+    if isinstance(images, ImageTable):
+        return (pixels for pixels, _ in images.batches(size))
+    return iter(images.split(size))
 
 
 def span_of(count: int, shard: int, shards: int) -> tuple[int, int]:

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from distillery.artifacts import damaged
-from distillery.data.pixels import to_unit
+from distillery.data.pixels import room_for, to_unit
 from distillery.devices import lowered
 from distillery.diffusion.averages import follow
 from distillery.diffusion.folders import WeightsError, model_digest, read_config
@@ -156,7 +156,19 @@ def train_autoencoder(
             progress.advance(batch_size)
             resume.checkpoint(lambda at=step + 1: (pack(kept, {"adam": optimizer}), {"step": at}))  # type: ignore[misc]
     model = (model if average is None else average).eval().requires_grad_(False)
-    with torch.no_grad():
-        means = torch.cat([model.encode(to_unit(p).to(device)).latent_dist.mean.cpu() for p in pixels.split(256)])
-    model.register_to_config(scaling_factor=1 / means.std().item())
+    model.register_to_config(scaling_factor=1 / _deviation_of_latents(model, pixels, device))
     return model.cpu()
+
+
+@torch.no_grad()
+def _deviation_of_latents(model: Any, pixels: Tensor, device: torch.device) -> float:
+    """Standard deviation of the numbers in the latents of all images, as the model encodes them."""
+    means, at = None, 0
+    for some in pixels.split(256):
+        found = model.encode(to_unit(some).to(device)).latent_dist.mean
+        if means is None:
+            means = room_for((len(pixels), *found.shape[1:]), found.dtype)
+        means[at : at + len(found)] = found
+        at += len(found)
+    assert means is not None, "there are images"
+    return means.std().item()

@@ -110,7 +110,7 @@ def weight_files(folder: Path) -> list[Path]:
             names = sorted(set(json.loads(index.read_text("utf-8"))["weight_map"].values()))
         except (OSError, ValueError, KeyError, AttributeError) as error:
             raise WeightsError(f"{index}: cannot be read ({error!r})") from error
-        if outside := [name for name in names if Path(str(name)).name != name]:
+        if outside := [name for name in names if Path(str(name)).name != name or name == ".."]:
             raise WeightsError(f"{index}: names {outside[0]!r}, which lies outside the folder")
         files = [folder / name for name in names]
     else:

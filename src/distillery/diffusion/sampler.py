@@ -3,6 +3,9 @@
 A guidance sees the state of a step and returns a shift of the posterior mean for each image. Shifts add up: the result
 does not depend, to the last bit, on the order in which guidances are given. Without an active guidance no graph is
 built, and the step is plain sampling bit for bit.
+
+A guidance may ask for a step more than once (`repeats`): between two of them noise takes the state back to where the
+step began (FreeDoM, arXiv 2303.09833).
 """
 
 from __future__ import annotations
@@ -97,23 +100,49 @@ def sample(
     stepper = solver_of(solver, schedule)
     for index in range(len(schedule) - 1, -1, -1):
         active = [guidance for guidance in ordered if guidance.active(index)]
-        graph = any(guidance.needs_graph() for guidance in active)
-        noisy = noisy.detach().requires_grad_(graph)
-        with torch.set_grad_enabled(graph):
-            noise, variance = denoiser(noisy, int(schedule.timesteps[index]), conditions)
-            clean = schedule.clean(noisy, noise, index)
-        with torch.no_grad():
-            deviation = schedule.deviation(variance, index)
-        state = Step(index, noisy, noise, clean, labels, schedule, deviation, slots)
-        shifts = [guidance.shift(state).detach() for guidance in active]
-        with torch.no_grad():
-            noisy = stepper.step(
-                index,
-                noisy,
-                noise,
-                clean,
-                deviation,
-                shifts,
-                lambda at=index: image_noise(keys, at, shape).to(device),  # type: ignore[misc]
+        for number in range(repeats_of(active)):
+            if number:
+                fresh = image_noise(keys, f"{index} back {number}", shape).to(device)
+                noisy = schedule.back(noisy, fresh, index)
+            purpose = f"{index} again {number}" if number else index
+            noisy, noise, clean, deviation, shifts = _seen(
+                denoiser, schedule, noisy, index, labels, conditions, slots, active
             )
+            with torch.no_grad():
+                noisy = stepper.step(
+                    index,
+                    noisy,
+                    noise,
+                    clean,
+                    deviation,
+                    shifts,
+                    lambda at=purpose: image_noise(keys, at, shape).to(device),  # type: ignore[misc]
+                )
     return noisy.detach()
+
+
+def repeats_of(active: Sequence[Guidance]) -> int:
+    """How often a step is taken: as often as the guidance wants that wants it most; once unless one says more."""
+    return max((getattr(guidance, "repeats", 1) for guidance in active), default=1)
+
+
+def _seen(
+    denoiser: Denoiser,
+    schedule: Schedule,
+    noisy: Tensor,
+    index: int,
+    labels: Tensor,
+    conditions: Tensor,
+    slots: Tensor | None,
+    active: Sequence[Guidance],
+) -> tuple[Tensor, Tensor, Tensor, Tensor | float, list[Tensor]]:
+    """What a step starts from: state, noise prediction, clean latent, deviation, and the shifts of the guidances."""
+    graph = any(guidance.needs_graph() for guidance in active)
+    noisy = noisy.detach().requires_grad_(graph)
+    with torch.set_grad_enabled(graph):
+        noise, variance = denoiser(noisy, int(schedule.timesteps[index]), conditions)
+        clean = schedule.clean(noisy, noise, index)
+    with torch.no_grad():
+        deviation = schedule.deviation(variance, index)
+    state = Step(index, noisy, noise, clean, labels, schedule, deviation, slots)
+    return noisy, noise, clean, deviation, [guidance.shift(state).detach() for guidance in active]

@@ -67,6 +67,11 @@ class Schedule:
         )
         return (before**0.5 * beta * clean + (1 - beta) ** 0.5 * (1 - before) * noisy) / (1 - now)
 
+    def back(self, earlier: Tensor, fresh: Tensor, index: int) -> Tensor:
+        """A state of q(x_i | x_{i-1}): the state at the next lower index, noised as far as this one."""
+        beta = float(self.betas[index])
+        return (1 - beta) ** 0.5 * earlier + beta**0.5 * fresh
+
     def deviation(self, variance_logits: Tensor | None, index: int) -> Tensor | float:
         """Standard deviation of a step: by the model's variance logits, or the lower bound without them."""
         low = float(self.variances[index])

@@ -75,6 +75,7 @@ class Further:
                     strength=influence_strength(self.influence.strength, renderer.latent_numbers),
                     first=self.influence.range[0],
                     last=self.influence.range[1],
+                    repeats=self.influence.repeats,
                 )
             )
         if self.mode is not None and self.modes is not None:

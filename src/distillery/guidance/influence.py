@@ -172,14 +172,17 @@ class InfluenceGuidance:
 
     Attributes:
         skipped: images times steps whose gradient was too small or not finite, and that were not moved.
+        repeats: how often a guided step is taken, with noise back to its beginning in between.
     """
 
     rank: ClassVar[int] = 1
 
-    def __init__(self, influence: Influence, codec: Codec, *, strength: float, first: int, last: int) -> None:
+    def __init__(
+        self, influence: Influence, codec: Codec, *, strength: float, first: int, last: int, repeats: int = 1
+    ) -> None:
         self._influence, self._codec, self._strength = influence, codec, strength
         self._first, self._last = first, last
-        self.skipped = 0
+        self.skipped, self.repeats = 0, repeats
 
     def active(self, index: int) -> bool:
         """Within the guided range, both ends included, unless the strength is zero."""

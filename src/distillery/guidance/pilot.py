@@ -10,9 +10,9 @@ from typing import Any
 
 import pyarrow as pa
 import torch
-from torch import Tensor
 
 from distillery.artifacts import ImageSet
+from distillery.data.reading import ImageTable
 from distillery.diffusion.renderer import Renderer
 from distillery.guidance.calibration import Setting, confirm, rank, validity_threshold, walk
 from distillery.guidance.increment import Candidates, generate_candidates
@@ -23,7 +23,7 @@ from distillery.resume import Resume
 from distillery.streams import Key
 from distillery.students.networks import Classifier, Domain
 from distillery.students.settings import Recipe
-from distillery.students.training import accuracy, train_network
+from distillery.students.training import accuracy_of_table, train_network
 
 
 @dataclass
@@ -177,7 +177,7 @@ def curve_table(found: Calibrated, judge: str, aim: str) -> pa.Table:
 
 
 def teacher(
-    network: str, seed_images: ImageSet, real: tuple[Tensor, Tensor], recipe: Recipe, key: Key, device: torch.device
+    network: str, seed_images: ImageSet, real: ImageTable, recipe: Recipe, key: Key, device: torch.device
 ) -> Callable[[Candidates], float]:
     """What `Pilot.teach` needs: accuracy on real training images of a student of the seed and the pilot."""
     seed_pixels, seed_labels = torch.from_numpy(seed_images.pixels()), torch.from_numpy(seed_images.labels)
@@ -187,6 +187,6 @@ def teacher(
         labels = torch.cat([seed_labels, drawn.labels[drawn.chosen]])
         student = Classifier(network, seed_images.classes, Domain.of(pixels, recipe), key)
         train_network(student, pixels, labels, recipe, key=key, device=device, what="pilot student")
-        return accuracy(student, *real) / 100
+        return accuracy_of_table(student, real) / 100
 
     return teach

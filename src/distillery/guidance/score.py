@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from distillery.data.pixels import to_unit
+from distillery.data.reading import ImageTable, batches_of
 from distillery.progress import count_images
 from distillery.students.networks import Classifier
 
@@ -51,12 +52,12 @@ class Scorer:
         )
 
     @torch.no_grad()
-    def score_stored(self, pixels: Tensor, labels: Tensor, batch_size: int = 256) -> Score:
-        """Score stored images (N, C, H, W) uint8; the result is on the CPU."""
+    def score_stored(self, images: Tensor | ImageTable, labels: Tensor, batch_size: int = 256) -> Score:
+        """Score stored images, (N, C, H, W) uint8 or a table; the result is on the CPU."""
         device = next(self.student.parameters()).device
-        count_images(len(pixels))
+        count_images(len(images))
         parts = [
             self.score(to_unit(some.to(device)), its.to(device))
-            for some, its in zip(pixels.split(batch_size), labels.split(batch_size), strict=True)
+            for some, its in zip(batches_of(images, batch_size), labels.split(batch_size), strict=True)
         ]
         return Score(*(torch.cat([getattr(part, name).cpu() for part in parts]) for name in Score.__annotations__))

@@ -52,6 +52,9 @@ class Influence(Block):
     range: Range | None = Field(
         None, description="First and last guided sampling index; none: 30 to 45 of 50, scaled to the steps."
     )
+    repeats: Count = Field(
+        1, description="Times that a guided step is taken, with noise back to its beginning in between; 1 is published."
+    )
     per_image: Literal["vmap", "loop"] = Field(
         "vmap", description="Gradients of all images at once, or one image after another in less memory."
     )

@@ -221,7 +221,7 @@ def calibration_figure(table: pd.DataFrame, about: dict[str, Any], title: str) -
         about: `threshold` (fraction), `judge` and `aim`, as far as they are known.
         title: stands above, before what was chosen.
     """
-    panels = [("validity", "validity: gauge accuracy (%)"), ("student_accuracy", "student accuracy (%)")]
+    panels = [("validity", "validity: accuracy of the judge (%)"), ("student_accuracy", "student accuracy (%)")]
     if table["pilot_accuracy"].notna().any():
         panels.append(("pilot_accuracy", "accuracy with the pilot (%)"))
     figure, grid = _grid(len(panels), 3.5, 3.0)

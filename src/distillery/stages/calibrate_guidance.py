@@ -84,7 +84,7 @@ def run(
     from pyarrow.csv import WriteOptions, write_csv
 
     from distillery.artifacts import read_images, replacing, write_json, write_table
-    from distillery.data.pixels import load_pixels
+    from distillery.data.reading import ImageTable
     from distillery.diffusion.renderer import class_conditions, load_renderer
     from distillery.guidance.further import Further
     from distillery.guidance.loop import LoopGuidance
@@ -117,9 +117,8 @@ def run(
         key=lambda label, slot, number: (settings.seed, job.stage, classes[label], slot, number),
     )
     if settings.student_recipe is not None:
-        pixels, true_labels, *_ = load_pixels(data)
         recipe = (settings.student_recipe, (settings.seed, job.stage), job.device)
-        pilot.teach = teacher(pupil.name, seed_images, (pixels, true_labels), *recipe)
+        pilot.teach = teacher(pupil.name, seed_images, ImageTable(data), *recipe)
     strength, weight = settings.learnability.strength, settings.learnability.reference_weight
     resume = job.resume(curve)
     found = calibrate(

@@ -28,13 +28,13 @@ def run(settings: Settings, *, images: Input, reference: Input, features: Output
     import pyarrow as pa
 
     from distillery.artifacts import write_table
-    from distillery.data.pixels import load_pixels
+    from distillery.data.reading import ImageTable
     from distillery.students.features import features_of
     from distillery.students.networks import Classifier
 
-    pixels, labels, _, paths = load_pixels(images)
+    real = ImageTable(images)
     network = Classifier.load(reference, "train_reference").to(job.device)
-    found = features_of(network, pixels).numpy().astype(np.float32)
+    found = features_of(network, real).numpy().astype(np.float32)
     rows = pa.FixedSizeListArray.from_arrays(pa.array(found.reshape(-1)), found.shape[1])
-    table = pa.table({"path": pa.array(paths), "label": pa.array(labels.numpy()), "features": rows})
+    table = pa.table({"path": pa.array(real.paths()), "label": pa.array(real.labels), "features": rows})
     write_table(features, table, job.provenance)

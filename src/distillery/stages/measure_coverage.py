@@ -36,15 +36,15 @@ def run(
     import pyarrow as pa
 
     from distillery.analysis.coverage import coverage_of
-    from distillery.artifacts import read_images, write_table
-    from distillery.data.pixels import load_pixels
+    from distillery.artifacts import write_table
+    from distillery.data.reading import ImageTable
     from distillery.selection.features import read_features
     from distillery.students.features import features_of
     from distillery.students.networks import Classifier
 
-    real = read_features(features, read_images(data, "ingest"))
-    pixels, *_ = load_pixels(images, "collect")
-    distilled = features_of(Classifier.load(reference, "train_reference").to(job.device), pixels).numpy()
+    real = read_features(features, ImageTable(data).paths())
+    network = Classifier.load(reference, "train_reference").to(job.device)
+    distilled = features_of(network, ImageTable(images, "collect")).numpy()
     found = asdict(coverage_of(real, distilled, settings.k))
     row = {"method": settings.method, "seed": settings.seed, "ipc": settings.ipc, **found}
     write_table(coverage, pa.Table.from_pylist([row]), job.provenance)

@@ -44,6 +44,7 @@ def run(settings: Settings, *, images: Input, matrix: Output, job: Job) -> None:
 
     from distillery.analysis.redundancy import redundancy_matrix
     from distillery.artifacts import read_images, write_table
+    from distillery.data.pixels import decoded
     from distillery.resume import Resume
 
     resumes: list[Resume] = []
@@ -54,7 +55,7 @@ def run(settings: Settings, *, images: Input, matrix: Output, job: Job) -> None:
 
     distilled = read_images(images, "collect")
     rows = redundancy_matrix(
-        torch.from_numpy(distilled.pixels()),
+        decoded(distilled),
         torch.from_numpy(distilled.labels),
         torch.from_numpy(distilled.columns["slot"] // settings.increment_size),
         classes=distilled.classes,

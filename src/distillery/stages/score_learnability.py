@@ -37,6 +37,7 @@ def run(
     import torch
 
     from distillery.artifacts import concatenate, read_images, read_json, write_table
+    from distillery.data.pixels import decoded
     from distillery.guidance.score import Scorer
     from distillery.students.networks import Classifier
 
@@ -47,7 +48,7 @@ def run(
         chosen["reference_weight"],
     )
     whole = concatenate([read_images(path, "generate_increment") for path in images])
-    score = scorer.score_stored(torch.from_numpy(whole.pixels()), torch.from_numpy(whole.labels))
+    score = scorer.score_stored(decoded(whole), torch.from_numpy(whole.labels))
     columns: dict[str, Any] = {"path": whole.paths, "label": whole.labels}
     columns.update({name: whole.columns[name] for name in ("slot", "candidate") if name in whole.columns})
     columns.update({name: values.numpy() for name, values in vars(score).items()})

@@ -42,7 +42,7 @@ def run(settings: Settings, *, data: Input, features: Input | None = None, image
     table = ImageTable(data)  # what is chosen is read, the rest may be larger than the memory
     real = ImageSet([], table.labels, table.classes, table.paths())
     choice, count = settings.choice, settings.ipc
-    described = read_features(features, real) if features is not None else None
+    described = read_features(features, real.paths) if features is not None else None
 
     def order(label: int) -> list[int]:
         if isinstance(choice, Random):

@@ -49,13 +49,15 @@ def run(
     import numpy as np
     import torch
 
-    from distillery.artifacts import read_images, write_images
+    from distillery.artifacts import ImageSet, read_images, write_images
+    from distillery.data.reading import ImageTable
     from distillery.guidance.score import Scorer
     from distillery.selection.learnability import most_learnable
     from distillery.selection.random import ordered_by_slot, random_order
     from distillery.students.networks import Classifier
 
-    real = read_images(data, "ingest")
+    table = ImageTable(data)  # what is chosen is read, the rest may be larger than the memory
+    real = ImageSet([], table.labels, table.classes, table.paths())
     count, first = settings.increment_size, (settings.increment - 1) * settings.increment_size
     labels = range(len(real.classes))
     columns: dict[str, Any] = {}
@@ -68,7 +70,7 @@ def run(
             Classifier.load(reference, "train_reference").to(job.device),
             settings.reference_weight,
         )
-        score = scorer.score_stored(torch.from_numpy(real.pixels()), torch.from_numpy(real.labels))
+        score = scorer.score_stored(table, torch.from_numpy(real.labels))
         columns = {name: values.numpy() for name, values in vars(score).items()}
         orders = [
             most_learnable(
@@ -81,7 +83,7 @@ def run(
             )
             for label in labels
         ]
-    chosen = ordered_by_slot(real, orders)
+    chosen = ordered_by_slot(table, orders)
     rows = np.array(orders, dtype=np.int64).T.ravel()
     chosen.columns = {
         "slot": chosen.columns["slot"] + first,

@@ -33,21 +33,26 @@ def run(settings: Settings, *, data: Input, checkpoints: Input, gradients: Outpu
 
     The metadata hold the numbers of the kept states.
     """
+    import numpy as np
     import torch
 
     from distillery.artifacts import read_tensors, write_tensors
-    from distillery.data.pixels import load_pixels
+    from distillery.data.reading import ImageTable
     from distillery.guidance.influence import checkpoint_of, choose_checkpoints, class_gradients, refuse_other_classes
     from distillery.progress import Progress
     from distillery.students.networks import Classifier
 
-    pixels, labels, classes, _ = load_pixels(data)
+    table = ImageTable(data)
+    classes = table.classes
     tensors, about = read_tensors(checkpoints, "train_surrogate")
     if "checkpoints" not in about:
         raise BadInput(f"{checkpoints}: holds no numbered checkpoints; give a file that `train_surrogate` wrote")
     refuse_other_classes(checkpoints, about["classes"], classes)
     classifier = Classifier.described(about).to(job.device).eval()
-    own = torch.tensor([about["classes"].index(name) for name in classes])[labels]
+    most = settings.gradient_images
+    rows = np.concatenate([np.flatnonzero(table.labels == label)[:most] for label in range(len(classes))])
+    pixels = table.pixels(rows)
+    own = torch.tensor([about["classes"].index(name) for name in classes])[table.labels[rows]]
     numbers = range(about["checkpoints"]) if settings.keep is None else sorted(set(settings.keep))
     if numbers[-1] >= about["checkpoints"]:
         raise BadInput(f"keep: no checkpoint {numbers[-1]}; {checkpoints} has 0 to {about['checkpoints'] - 1}")

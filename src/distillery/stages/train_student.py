@@ -41,11 +41,12 @@ def run(settings: Settings, *, images: list[Input], previous: Input | None = Non
     import torch
 
     from distillery.artifacts import concatenate, read_images
+    from distillery.data.pixels import decoded
     from distillery.students.networks import Classifier, Domain
     from distillery.students.training import train_network
 
     distilled = concatenate([read_images(path, "select_increment") for path in images])
-    pixels, labels = torch.from_numpy(distilled.pixels()), torch.from_numpy(distilled.labels)
+    pixels, labels = decoded(distilled), torch.from_numpy(distilled.labels)
     key = (settings.seed, job.stage, settings.increment)
     if previous is not None:
         classifier = Classifier.load(previous, job.stage)

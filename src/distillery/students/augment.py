@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from distillery.data.pixels import room_for
 from distillery.students.presets import DSA
 from distillery.students.settings import Recipe
 
@@ -334,6 +335,15 @@ def resize(images: Tensor, side: int) -> Tensor:
     """Whole uint8 images to (side, side) uint8, antialiased bilinear, rounded as Pillow rounds."""
     if images.shape[-2:] == (side, side):
         return images
+    if images.device.type != "cpu":
+        return _resized(images, side)
+    made = room_for((*images.shape[:2], side, side))
+    for at in range(0, len(images), 1024):
+        made[at : at + 1024] = _resized(images[at : at + 1024], side)
+    return made
+
+
+def _resized(images: Tensor, side: int) -> Tensor:
     if images.shape[-1] != images.shape[-2]:
         short = min(images.shape[-2:])
         tall, wide = (round(length * side / short) for length in images.shape[-2:])

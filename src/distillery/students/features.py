@@ -8,17 +8,18 @@ import torch
 from torch import Tensor, nn
 
 from distillery.data.pixels import to_unit
+from distillery.data.reading import ImageTable, batches_of
 from distillery.progress import count_images
 from distillery.students.networks import Classifier
 
 
 @torch.no_grad()
-def features_of(classifier: Classifier, pixels: Tensor, batch_size: int = 256) -> Tensor:
+def features_of(classifier: Classifier, images: Tensor | ImageTable, batch_size: int = 256) -> Tensor:
     """The input of the last linear layer, after pooling and flattening, without augmentation, in eval mode.
 
     Args:
         classifier: on any device; its mode and its weights are left as they were.
-        pixels: (N, C, H, W) uint8, as stored.
+        images: (N, C, H, W) uint8, as stored, or a table that may be larger than the memory.
         batch_size: images per forward pass; the features do not depend on it beyond rounding.
 
     Returns:
@@ -29,7 +30,7 @@ def features_of(classifier: Classifier, pixels: Tensor, batch_size: int = 256) -
         ValueError: the network does not end in one linear layer that gives the logits.
     """
     features: list[Tensor] = []
-    count_images(len(pixels))
+    count_images(len(images))
 
     def keep(_: nn.Module, inputs: tuple[Any, ...]) -> None:
         features.append(inputs[0].float().cpu())
@@ -40,7 +41,7 @@ def features_of(classifier: Classifier, pixels: Tensor, batch_size: int = 256) -
     handle = last_linear(classifier).register_forward_pre_hook(keep)
     try:
         with torch.autocast(device.type, enabled=False):
-            for batch in pixels.split(batch_size):
+            for batch in batches_of(images, batch_size):
                 classifier(to_unit(batch.to(device)))
     finally:
         handle.remove()

@@ -1,0 +1,500 @@
+"""What cannot go together in an experiment file: networks that are not there, sizes that do not fit, weights not here.
+
+Every rule yields lines with the path of a key, what is wrong with it, and what is allowed.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from distillery.data.identity import same_class
+from distillery.data.settings import Dataset
+from distillery.data.sources import class_names, class_sizes
+from distillery.diffusion.folders import WeightsError, check_stated, stated_config
+from distillery.diffusion.settings import (
+    AnyGenerator,
+    Autoencoder,
+    FinetunedGenerator,
+    Generator,
+    Pretrained,
+    PretrainedAutoencoder,
+    PretrainedGenerator,
+)
+from distillery.experiment import CHOOSING, LGD, Experiment, Plain
+from distillery.guidance.settings import IGD, MGD3, Deviation, Influence
+from distillery.matching import checks
+from distillery.matching.settings import IDC, LD3M, Latent, Matched, Pixels
+from distillery.selection.settings import Herding, KCenter, RealByLearnability
+from distillery.students.names import refused_side
+from distillery.students.settings import Protocol, Recipe
+
+
+def contradictions(experiment: Experiment) -> Iterator[str]:
+    """What stands in the blocks of an experiment and cannot go together, one line each with its key."""
+    # The number of images is worth counting once everything else is right.
+    yield from list(_of_blocks(experiment)) or _of_sizes(experiment)
+
+
+def _of_blocks(experiment: Experiment) -> Iterator[str]:
+    """What each block allows, and what together makes no sense."""
+    known: list[str] = []
+    try:
+        known = class_names(experiment.dataset.source)
+    except ValueError as error:
+        yield str(error)
+    yield from _of_data(experiment.dataset, known)
+    yield from _twice("seeds", experiment.seeds)
+    yield from _twice("ipc", experiment.ipc)
+    yield from _twice("evaluation.networks", experiment.evaluation.networks)
+    yield from _of_generators(experiment)
+    if known:
+        yield from _of_sides(experiment)
+        yield from _of_protocols(experiment)
+        yield from _of_surrogates(experiment, experiment.dataset.classes or known)
+        yield from _of_experts(experiment, experiment.dataset.classes or known)
+    yield from _of_methods(experiment, len(experiment.dataset.classes or known))
+    yield from _of_analysis(experiment)
+
+
+def _of_methods(experiment: Experiment, classes: int) -> Iterator[str]:
+    """Whether every method has its networks and its generator, and what its kind asks for."""
+    for name, method in experiment.methods.items():
+        key = f"methods.{name}"
+        if isinstance(method, Herding | KCenter) and method.features not in experiment.references:
+            there = ", ".join(experiment.references) or "none"
+            yield f"{key}.features: no reference {method.features!r}; references: {there}"
+        if isinstance(method, RealByLearnability):
+            yield from _of_increments(experiment, key, method)
+        if isinstance(method, LD3M | Latent | Pixels | IDC):
+            yield from _of_matching(experiment, key, method, classes)
+        if not isinstance(method, Plain | LGD | IGD | MGD3 | LD3M):
+            continue
+        if method.generator not in experiment.generators:
+            there = ", ".join(experiment.generators) or "none"
+            yield f"{key}.generator: no generator {method.generator!r}; generators: {there}"
+        elif isinstance(method, LD3M):
+            generator = experiment.generators[method.generator]
+            yield from checks.faults_of_chain(key, method, generator, experiment.autoencoder)
+        else:
+            yield from _of_unet(experiment, key, method.generator)
+            if isinstance(method, LGD):
+                yield from _of_lgd(experiment, name, method)
+            if not isinstance(method, Plain):
+                yield from _of_steering(experiment, key, method)
+        if not isinstance(method, LD3M) and 1 < classes < method.shards:
+            yield f"{key}.shards: {method.shards} jobs for {classes} classes; allowed: 1 to {classes}"
+
+
+def _of_matching(experiment: Experiment, key: str, method: Matched, classes: int) -> Iterator[str]:
+    """Whether a method that optimises images has its experts, and can be split as it says."""
+    yield from checks.faults_of_shards(key, method, classes)
+    name = checks.experts_of(method)
+    network = experiment.experts_network(name) if name in experiment.experts else ""
+    yield from checks.faults_of_experts(key, method, experiment.experts, network)
+
+
+def _of_experts(experiment: Experiment, classes: Sequence[str]) -> Iterator[str]:
+    """Whether experts that come from elsewhere are of these images."""
+    for name, block in experiment.experts.items():
+        yield from checks.faults_of_files(
+            f"experts.{name}",
+            block,
+            network=experiment.experts_network(name),
+            classes=classes,
+            size=experiment.dataset.resolution,
+            channels=1 if experiment.dataset.channels == "grey" else 3,
+            epochs=experiment.experts_epochs(name),
+        )
+
+
+def _of_unet(experiment: Experiment, key: str, name: str) -> Iterator[str]:
+    """Whether a generator is one that samplers and trainings take."""
+    generator = experiment.generators[name]
+    if isinstance(generator, PretrainedGenerator) and generator.network == "unet":
+        yield f"{key}: generators.{name} is a UNet, which methods of kind ld3m alone take; give a DiT"
+
+
+def _twice(key: str, values: Sequence[object]) -> Iterator[str]:
+    """What a list of different things holds more than once."""
+    if twice := [repr(value) for value, times in Counter(values).items() if times > 1]:
+        yield f"{key}: {', '.join(twice)} stands there more than once"
+
+
+def _of_data(dataset: Dataset, known: list[str]) -> Iterator[str]:
+    """Whether there are test images once, and the classes that are wanted; none are known where a fault says why."""
+    if dataset.source.kind == "digits" or not dataset.source.test:
+        if dataset.holdout is None:
+            yield "dataset.holdout: needed, because the source has no test images; for instance {fraction: 0.25}"
+        elif not 0 < dataset.holdout.fraction < 1:
+            fraction = dataset.holdout.fraction
+            yield f"dataset.holdout.fraction: {fraction} leaves no image on one side; allowed: between 0 and 1"
+    elif dataset.holdout is not None:
+        yield "dataset.holdout: the source has test images of its own; leave out one of the two"
+    for wanted in dataset.classes or []:
+        if known and same_class(wanted, known) is None:
+            close = difflib.get_close_matches(wanted, known, n=3)
+            shown = f"close: {', '.join(close)}" if close else f"there are: {', '.join(known[:20])}"
+            yield f"dataset.classes: no class {wanted!r} in the data; {shown}"
+    yield from _twice("dataset.classes", dataset.classes or [])
+    if dataset.classes is None and len(known) == 1:
+        yield f"dataset.source.train: holds one class, {known[0]!r}; at least two are needed"
+
+
+def _of_sides(experiment: Experiment) -> Iterator[str]:
+    """Whether images halve as often as autoencoder and networks want, and latents fall into patches."""
+    side = experiment.dataset.resolution
+    factor, channels, halving = _latents_of(experiment)
+    decoded = bool(experiment.generators) or any(isinstance(one, Latent) for one in experiment.methods.values())
+    if decoded and factor is not None and side % factor:
+        yield f"{halving}, but dataset.resolution is {side}; allowed: a multiple of {factor}"
+        return
+    for name, generator in experiment.generators.items():
+        key = f"generators.{name}"
+        if isinstance(generator, Generator):
+            width = generator.num_attention_heads * generator.attention_head_dim
+            if factor is not None and (side // factor) % generator.patch_size:
+                latent = side // factor
+                yield f"{key}.patch_size: {generator.patch_size} does not divide the {latent} x {latent} latents"
+            if width % 4:
+                yield (
+                    f"{key}.attention_head_dim: {generator.num_attention_heads} heads of "
+                    f"{generator.attention_head_dim} make {width} channels; allowed: a multiple of 4, for sines and "
+                    "cosines of rows and columns"
+                )
+        if isinstance(generator, PretrainedGenerator) and factor is not None:
+            native = _draws_natively(experiment, name)
+            yield from _of_shape(key, generator, channels, None if native else side, factor)
+        guided = generator.sampling.cfg_channels
+        if channels is not None and guided != "all" and guided > channels:
+            yield f"{key}.sampling.cfg_channels: {guided} of {channels} channels; allowed: 1 to {channels}, or all"
+    for key, network, protocol in _networks(experiment):
+        size = protocol.side(experiment.classes)
+        if why := refused_side(network, size or side):
+            where = f"the size of protocol {protocol.label}" if size else "dataset.resolution"
+            seen = size or side
+            yield f"{key}: {why}, but {where} is {seen}"
+
+
+def _draws_natively(experiment: Experiment, generator: str) -> bool:
+    """Whether all methods that name a generator let it draw at its own side; LD3M does so unless told otherwise."""
+    using = [one for one in experiment.methods.values() if getattr(one, "generator", None) == generator]
+    tuned = any(getattr(one, "base", None) == generator for one in experiment.generators.values())
+    native = [isinstance(one, LD3M) and one.chain.render_size == "native" for one in using]
+    return bool(native) and all(native) and not tuned
+
+
+def _of_shape(
+    key: str, generator: PretrainedGenerator, channels: int | None, side: int | None, factor: int
+) -> Iterator[str]:
+    """Whether a pretrained generator, where it is on this machine, makes latents of the autoencoder's shape.
+
+    Args:
+        side: of the images that it draws; None: it draws at its own side.
+    """
+    try:
+        config = stated_config(generator, _part_of(generator))
+        takes = (int(config["in_channels"]), int(config["sample_size"]))
+    except (WeightsError, KeyError, TypeError, ValueError):
+        return
+    side = takes[1] * factor if side is None else side
+    if takes != (channels, side // factor):
+        yield (
+            f"{key}.weights: {generator.weights} takes latents of {takes[0]} x {takes[1]} x {takes[1]}, and the "
+            f"autoencoder gives {channels} x {side // factor} x {side // factor} at dataset.resolution {side}; "
+            f"allowed: dataset.resolution {takes[1] * factor} and an autoencoder of {takes[0]} latent channels"
+        )
+
+
+def _latents_of(experiment: Experiment) -> tuple[int | None, int | None, str]:
+    """By how much latents are smaller than images, how many channels they have, and why; None: nobody knows yet."""
+    block = experiment.autoencoder
+    if isinstance(block, Autoencoder):
+        blocks = len(block.block_out_channels)
+        why = f"autoencoder.block_out_channels: {blocks} blocks halve the side {blocks - 1} times"
+        return 2 ** (blocks - 1), block.latent_channels, why
+    try:
+        config = stated_config(block, "")
+        halvings = len(config.get("encoder_block_out_channels") or config["block_out_channels"]) - 1
+        channels = int(config.get("vq_embed_dim") or config["latent_channels"])
+    except (WeightsError, KeyError, TypeError, ValueError):
+        return None, None, ""
+    return 2**halvings, channels, f"autoencoder.weights: {block.weights} halves the side {halvings} times"
+
+
+def _of_generators(experiment: Experiment) -> Iterator[str]:
+    """Whether weights are there and whole, fine-tuning has a base, and training what it asks for."""
+    blocks: dict[str, Pretrained | None] = {"guidance_autoencoder": experiment.guidance_autoencoder}
+    if isinstance(experiment.autoencoder, PretrainedAutoencoder):
+        blocks["autoencoder"] = experiment.autoencoder
+    blocks |= {
+        f"generators.{name}": g for name, g in experiment.generators.items() if isinstance(g, PretrainedGenerator)
+    }
+    for key, block in blocks.items():
+        if block is not None:
+            parts = (_part_of(block),) if isinstance(block, PretrainedGenerator) else ("",)
+            try:
+                check_stated(block, parts)
+            except WeightsError as error:
+                yield f"{key}.weights: {error}"
+    term = experiment.autoencoder.perceptual if isinstance(experiment.autoencoder, Autoencoder) else None
+    if term is not None and term.reference not in experiment.references:
+        there = ", ".join(experiment.references) or "none"
+        yield f"autoencoder.perceptual.reference: no reference {term.reference!r}; references: {there}"
+    for name, generator in experiment.generators.items():
+        if isinstance(generator, PretrainedGenerator):
+            continue
+        key = f"generators.{name}"
+        if generator.flip and not experiment.latents.mirrored:
+            yield f"{key}.flip: there are no mirrors; set latents.mirrored: true"
+        pieces = generator.processes * generator.accumulate
+        if generator.batch_size % pieces:
+            yield (
+                f"{key}.batch_size: {generator.batch_size} images for {generator.processes} processes of "
+                f"{generator.accumulate} passes each; allowed: a multiple of {pieces}"
+            )
+        if isinstance(generator, FinetunedGenerator):
+            yield from _of_finetuning(experiment, name, generator)
+
+
+def _part_of(generator: PretrainedGenerator) -> str:
+    """The folder that holds a generator's network."""
+    return "unet" if generator.network == "unet" else "transformer"
+
+
+def _of_finetuning(experiment: Experiment, name: str, generator: FinetunedGenerator) -> Iterator[str]:
+    seen = [name]
+    at: AnyGenerator = generator
+    while isinstance(at, FinetunedGenerator):
+        if at.base not in experiment.generators:
+            others = ", ".join(other for other in experiment.generators if other != name) or "none"
+            yield f"generators.{seen[-1]}.base: no generator {at.base!r}; generators: {others}"
+            return
+        if at.base in seen:
+            yield f"generators.{name}.base: {' -> '.join([*seen, at.base])} ends nowhere"
+            return
+        yield from _of_unet(experiment, f"generators.{seen[-1]}.base", at.base)
+        seen.append(at.base)
+        at = experiment.generators[at.base]
+
+
+_SEEN_AS_STORED = Protocol(preset="ld3m")
+"""Networks that compare see images at the side of the data."""
+
+
+def _networks(experiment: Experiment) -> Iterator[tuple[str, str, Protocol]]:
+    """Every network that the file names, with its key and the protocol that trains it."""
+    first = experiment.evaluation.protocols[0]
+    for protocol in experiment.evaluation.protocols:
+        for index, network in enumerate(experiment.evaluation.networks):
+            yield f"evaluation.networks[{index}]", network, protocol
+    for name, reference in experiment.references.items():
+        yield f"references.{name}.network", reference.network, reference.training
+    for name, surrogate in experiment.surrogates.items():
+        yield f"surrogates.{name}.network", surrogate.network, surrogate.training
+    for name, method in experiment.methods.items():
+        if isinstance(method, LGD | RealByLearnability) and method.student.network:
+            yield f"methods.{name}.student.network", method.student.network, method.student.protocol or first
+        if isinstance(method, LD3M | Latent | Pixels | IDC):
+            yield f"methods.{name}.network", experiment.comparing(name), _SEEN_AS_STORED
+    for name in experiment.experts:
+        yield f"experts.{name}.network", experiment.experts_network(name), _SEEN_AS_STORED
+    if experiment.matching.network:
+        yield "matching.network", experiment.matching.network, experiment.matching.protocol or first
+    if experiment.analysis.redundancy.network:
+        yield "analysis.redundancy.network", experiment.analysis.redundancy.network, first
+
+
+def _of_protocols(experiment: Experiment) -> Iterator[str]:
+    """Whether every protocol can be carried out: its labels have a teacher, its networks a learning rate."""
+    evaluation = experiment.evaluation
+    yield from _twice("evaluation.protocol", [protocol.label for protocol in evaluation.protocols])
+    if evaluation.baseline is not None and evaluation.baseline not in experiment.methods:
+        there = ", ".join(experiment.methods)
+        yield f"evaluation.baseline: no method {evaluation.baseline!r}; methods: {there}"
+    for index, protocol in enumerate(evaluation.protocols):
+        key = f"evaluation.protocol[{index}]" if isinstance(evaluation.protocol, list) else "evaluation.protocol"
+        for network in evaluation.networks:
+            try:
+                recipe = experiment.recipe(protocol, network, experiment.ipc[0])
+            except ValueError as error:
+                yield f"{key}: {error}"
+                continue
+            yield from _of_labels(experiment, key, recipe)
+            break
+    for name, reference in experiment.references.items():
+        if experiment.recipe(reference.training, reference.network, "full").labels == "soft":
+            yield f"references.{name}.training.labels: soft ones need a teacher, and this has none; allowed: hard"
+    for name, surrogate in experiment.surrogates.items():
+        if experiment.recipe(surrogate.training, surrogate.network, "full").labels == "soft":
+            yield f"surrogates.{name}.training.labels: soft ones need a teacher, and this has none; allowed: hard"
+    for name, method in experiment.methods.items():
+        if isinstance(method, LGD | RealByLearnability):
+            protocol = method.student.protocol or evaluation.protocols[0]
+            network = method.student.network or evaluation.networks[0]
+            if experiment.recipe(protocol, network, method.increment_size).labels == "soft":
+                yield (
+                    f"methods.{name}.student.protocol: the student learns from hard labels, and "
+                    f"{protocol.label} has soft ones; give another protocol here"
+                )
+
+
+def _of_labels(experiment: Experiment, key: str, recipe: Recipe) -> Iterator[str]:
+    """Whether soft labels have a teacher, and hard ones none."""
+    there = ", ".join(experiment.references) or "none yet"
+    if recipe.labels == "soft" and recipe.teacher is None:
+        yield f"{key}.teacher: soft labels need a teacher; allowed: one of references ({there})"
+    elif recipe.labels == "hard" and recipe.teacher is not None:
+        yield f"{key}.teacher: labels are hard, so there is nothing to teach; leave it out, or set labels: soft"
+    elif recipe.teacher is not None and recipe.teacher not in experiment.references:
+        yield f"{key}.teacher: no reference {recipe.teacher!r}; references: {there}"
+
+
+def _of_sizes(experiment: Experiment) -> Iterator[str]:
+    """Whether every class has as many real images as are to be chosen from it."""
+    chosen = sorted(name for name, method in experiment.methods.items() if method.kind in CHOOSING)
+    chosen += sorted(name for name, method in experiment.methods.items() if getattr(method, "init", None) == "real")
+    moded = [name for name in experiment.methods if experiment.mode(name) is not None]
+    if not chosen and not moded:
+        return
+    sizes = _training_sizes(experiment)
+    holdout = experiment.dataset.holdout
+    for name in moded:
+        modes = max(experiment.modes(name, ipc) for ipc in experiment.ipc)
+        least = min(sizes, key=lambda one: sizes[one])
+        if modes > sizes[least]:
+            yield (
+                f"methods.{name}.mode.count: {modes} modes, but class {least!r} has {sizes[least]} training images, "
+                f"and a mode needs one of its own; allowed: 1 to {sizes[least]}"
+            )
+    for name, size in sizes.items() if chosen else ():
+        if too_many := [ipc for ipc in experiment.ipc if ipc > size]:
+            held = " after those that are held out" if holdout is not None else ""
+            yield (
+                f"ipc: {max(too_many)} images per class, but class {name!r} has {size} training images{held}, and "
+                f"methods.{chosen[0]} chooses among them; allowed: 1 to {size}"
+            )
+            return
+
+
+def _training_sizes(experiment: Experiment) -> dict[str, int]:
+    """Images of each class that are left for training."""
+    sizes, holdout = class_sizes(experiment.dataset.source), experiment.dataset.holdout
+    found, there = {}, list(sizes)
+    for name in [same_class(name, there) or name for name in experiment.dataset.classes or there]:
+        found[name] = sizes.get(name, 0)
+        if holdout is not None:
+            found[name] -= min(max(int(found[name] * holdout.fraction + 0.5), 1), max(found[name] - 1, 0))
+    return found
+
+
+def _of_steering(experiment: Experiment, key: str, method: LGD | IGD | MGD3) -> Iterator[str]:
+    """Whether what steers has its networks, its indices and its latents."""
+    sampling = experiment.generators[method.generator].sampling
+    steps = sampling.steps
+    where = f"the {steps} sampling steps of generators.{method.generator}.sampling.steps"
+    blocks: dict[str, Influence | Deviation | None] = {"influence": method.influence, "deviation": method.deviation}
+    for name, block in blocks.items():
+        if block is not None and block.range and block.range[1] >= steps:
+            yield f"{key}.{name}.range: {block.range[1]} lies beyond {where}; allowed: 0 to {steps - 1}"
+    if method.mode is not None and method.mode.stop is not None and method.mode.stop >= steps - 1:
+        yield (
+            f"{key}.mode.stop: {method.mode.stop} leaves no index above it in {where}; allowed: 0 to {steps - 2}, or "
+            "strength: 0"
+        )
+    factor, pool = _latents_of(experiment)[0], method.mode.pool if method.mode is not None else None
+    if factor is not None and pool is not None and pool > (side := experiment.dataset.resolution // factor):
+        yield f"{key}.mode.pool: {pool} is more than the side of the latents; allowed: 1 to {side}"
+    if method.influence is not None and method.influence.repeats > 1 and sampling.solver == "dpm":
+        yield (
+            f"{key}.influence.repeats: {method.influence.repeats}, but generators.{method.generator}.sampling.solver: "
+            "dpm remembers its steps and cannot take one again; allowed: 1, or another solver"
+        )
+    if method.influence is not None and method.influence.surrogate not in experiment.surrogates:
+        there = ", ".join(experiment.surrogates) or "none"
+        yield f"{key}.influence.surrogate: no surrogate {method.influence.surrogate!r}; surrogates: {there}"
+
+
+def _of_surrogates(experiment: Experiment, classes: Sequence[str]) -> Iterator[str]:
+    """Whether checkpoints that a surrogate is opened from are of the classes of the data."""
+    from distillery.artifacts import described_tensors
+
+    for name, surrogate in experiment.surrogates.items():
+        if surrogate.checkpoints is None:
+            continue
+        key = f"surrogates.{name}.checkpoints"
+        try:
+            known = described_tensors(Path(surrogate.checkpoints)).get("classes")
+        except (OSError, ValueError) as error:
+            yield f"{key}: {surrogate.checkpoints!r} cannot be read ({error}); give a file of train_surrogate"
+            continue
+        if known is None:
+            yield f"{key}: {surrogate.checkpoints!r} names no classes; give a file of train_surrogate"
+        elif sorted(known) != sorted(classes):
+            yield (
+                f"{key}: trained on the classes {', '.join(known[:20])}, but the data have "
+                f"{', '.join(classes[:20])}; give one of these classes, or none to train it here"
+            )
+
+
+def _of_increments(experiment: Experiment, key: str, method: LGD | RealByLearnability) -> Iterator[str]:
+    """Whether a method that works in increments has its reference, and sizes that increments add up to."""
+    if method.reference not in experiment.references:
+        there = ", ".join(experiment.references) or "none"
+        yield f"{key}.reference: no reference {method.reference!r}; references: {there}"
+    for ipc in experiment.ipc:
+        if ipc % method.increment_size:
+            yield f"ipc: {ipc} is no multiple of the {method.increment_size} images of {key}.increment_size"
+
+
+def _of_lgd(experiment: Experiment, name: str, method: LGD) -> Iterator[str]:
+    key, steps = f"methods.{name}", experiment.generators[method.generator].sampling.steps
+    if (given := method.learnability.range) and given[1] >= steps:
+        yield (
+            f"{key}.learnability.range: {given[1]} lies beyond the {steps} sampling steps of "
+            f"generators.{method.generator}.sampling.steps; allowed: 0 to {steps - 1}"
+        )
+    yield from _of_increments(experiment, key, method)
+    judge = method.calibration.judge
+    if judge is not None and judge not in experiment.references:
+        there = ", ".join(experiment.references) or "none"
+        yield f"{key}.calibration.judge: no reference {judge!r}; references: {there}"
+    if method.seed != "plain":
+        seed = experiment.methods.get(method.seed)
+        if seed is None:
+            others = ", ".join(other for other in experiment.methods if other != name)
+            yield f"{key}.seed: no method {method.seed!r}; allowed: plain, {others}"
+        elif isinstance(seed, LGD):
+            yield f"{key}.seed: {method.seed!r} is an LGD method itself; allowed: plain, or a method of another kind"
+    weight, strength = method.learnability.reference_weight, method.learnability.strength
+    if weight == "auto" and strength == 0:
+        yield f"{key}.learnability.reference_weight: nothing to calibrate at strength 0; give a number"
+
+
+def _of_analysis(experiment: Experiment) -> Iterator[str]:
+    redundancy = experiment.analysis.redundancy
+    for method in dict.fromkeys([*redundancy.methods, *filter(None, [redundancy.baseline])]):
+        if method not in experiment.methods:
+            yield f"analysis.redundancy: no method {method!r}; methods: {', '.join(experiment.methods)}"
+    coverage = experiment.analysis.coverage
+    if coverage is not None and coverage.features not in experiment.references:
+        there = ", ".join(experiment.references) or "none"
+        yield f"analysis.coverage.features: no reference {coverage.features!r}; references: {there}"
+    gradients = experiment.analysis.gradients
+    if gradients is not None and not isinstance(experiment.methods.get(gradients.method), LD3M):
+        there = ", ".join(name for name, one in experiment.methods.items() if isinstance(one, LD3M)) or "none"
+        yield f"analysis.gradients.method: no method {gradients.method!r} of kind ld3m; methods: {there}"
+    for method in experiment.analysis.published.methods if experiment.analysis.published else ():
+        if method not in experiment.methods:
+            yield f"analysis.published.methods: no method {method!r}; methods: {', '.join(experiment.methods)}"
+    if experiment.analysis.front and not (redundancy.methods and redundancy.baseline):
+        yield "analysis.front: needs analysis.redundancy.methods and analysis.redundancy.baseline"
+    if redundancy.methods and max(experiment.ipc) % redundancy.increment_size:
+        yield (
+            f"analysis.redundancy.increment_size: {redundancy.increment_size} does not divide the largest of ipc, "
+            f"{max(experiment.ipc)}"
+        )
+    elif redundancy.methods and max(experiment.ipc) < 2 * redundancy.increment_size:
+        yield f"analysis.redundancy.increment_size: ipc {max(experiment.ipc)} gives fewer than two increments"
