@@ -355,7 +355,10 @@ def _of_labels(experiment: Experiment, key: str, recipe: Recipe) -> Iterator[str
 def _of_sizes(experiment: Experiment) -> Iterator[str]:
     """Whether every class has as many real images as are to be chosen from it."""
     chosen = sorted(name for name, method in experiment.methods.items() if method.kind in CHOOSING)
-    chosen += sorted(name for name, method in experiment.methods.items() if getattr(method, "init", None) == "real")
+    begun = (
+        name for name, one in experiment.methods.items() if getattr(one, "init", None) == "real" or one.kind == "idc"
+    )
+    chosen += sorted(begun)
     moded = [name for name in experiment.methods if experiment.mode(name) is not None]
     if not chosen and not moded:
         return
