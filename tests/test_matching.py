@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from tiny import (
@@ -35,6 +36,9 @@ from distillery.matching.loop import snapshots_of
 from distillery.matching.opening import Places, initial_latents
 from distillery.matching.real import RealImages
 from distillery.matching.settings import IDC, LD3M, Experts, Latent, Pixels
+from distillery.matching.spaces import MicroBatches
+from distillery.report import gradients
+from distillery.report.tables import ABSENT
 from distillery.stages import choose_snapshot, match, measure_gradients, open_unet, render, train_experts
 from distillery.students.settings import Recipe
 
@@ -194,6 +198,21 @@ def test_every_objective_lowers_its_loss_on_digits(objective: dict[str, Any], pl
     )
     losses = read_table(run(place, tmp_path, method)[1], "match")["loss"].to_numpy()
     assert losses[-10:].mean() < 0.9 * losses[:5].mean()
+
+
+def test_micro_batches_are_halved_where_memory_is_short() -> None:
+    seen: list[tuple[int, int]] = []
+
+    def work(rows: slice) -> None:
+        if rows.stop - rows.start > 2:
+            raise torch.cuda.OutOfMemoryError
+        seen.append((rows.start, rows.stop))
+
+    batches = MicroBatches(8)
+    batches.each(5, work)
+    assert seen == [(0, 2), (2, 4), (4, 5)] and batches.size == 2
+    with pytest.raises(torch.cuda.OutOfMemoryError):
+        MicroBatches(1).each(1, lambda _: (_ for _ in ()).throw(torch.cuda.OutOfMemoryError))
 
 
 # ---- where it starts -------------------------------------------------------------------------------------------------
@@ -393,6 +412,24 @@ def test_gradients_are_measured_for_each_residual_and_number_of_steps(place: Pat
     means = rows.groupby(["steps", "residual"])["latent"].mean()
     assert means[(10, "x0")] > means[(10, "eq7")] > 0
     assert (rows["condition"] > 0).all()
+
+
+def test_the_table_of_gradients_has_means_ratios_and_the_published_decay() -> None:
+    rows = pd.DataFrame(
+        [
+            {"steps": steps, "residual": residual, "repeat": repeat, "latent": value + repeat, "condition": 1.0}
+            for steps, values in {10: (100.0, 2.0, 1.0), 12: (50.0, 1.0, 1.0)}.items()
+            for residual, value in zip(("x0", "eq7", "none"), values, strict=True)
+            for repeat in (0, 2)
+        ]
+    )
+    table = gradients.gradient_table(rows).set_index(["steps", "residual"])
+    assert table.at[(10, "x0"), "latent_mean"] == 101 and table.at[(10, "x0"), "n"] == 2
+    assert table.at[(10, "x0"), "latent_std"] == pytest.approx(2**0.5)
+    assert table.at[(10, "x0"), "to_none"] == pytest.approx(101 / 2)
+    lines = gradients.gradient_markdown(table.reset_index()).splitlines()
+    assert lines[-2].endswith("58.1e-4 |") and lines[-1].endswith(f"{ABSENT} |")
+    assert len(gradients.gradient_figure(table.reset_index()).axes[0].get_lines()) >= 4
 
 
 def test_a_unet_is_opened_and_optimised_through(place: Path, tmp_path: Path) -> None:

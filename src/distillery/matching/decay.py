@@ -42,7 +42,7 @@ def gradient_norms(
     )
     for count in steps:
         for residual in RESIDUALS:
-            settings = method.chain.model_copy(update={"steps": count, "residual": residual})
+            settings = method.chain.model_copy(update={"steps": count, "residual": residual, "uneven": True})
             varied = both.model_copy(update={"chain": settings})
             space = chain_space(generator, varied, places, latents, resolution, device)
             for repeat in range(repeats):

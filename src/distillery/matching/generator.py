@@ -19,6 +19,7 @@ from distillery.diffusion.renderer import class_conditions, codec_of
 from distillery.job import BadInput
 from distillery.matching import conditioning
 from distillery.matching.chain import Chain
+from distillery.matching.checks import wrong_steps
 from distillery.matching.settings import Chain as ChainSettings
 from distillery.streams import stream
 
@@ -41,7 +42,13 @@ class Generator:
     conditions: dict[int, int]
 
     def chain(self, settings: ChainSettings) -> Chain:
-        """Its reverse diffusion."""
+        """Its reverse diffusion.
+
+        Raises:
+            BadInput: steps that do not fit its schedule, or a codebook that is not there.
+        """
+        if why := wrong_steps(settings.steps, len(self.levels), settings.uneven):
+            raise BadInput(f"chain.steps: {why}")
         quantise = quantiser(self.codec) if settings.quantise == "vq" else None
         return Chain(self.denoiser, self.levels, steps=settings.steps, residual=settings.residual, quantise=quantise)
 

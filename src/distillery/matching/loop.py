@@ -37,7 +37,7 @@ class Run:
 
     Attributes:
         snapshots: iteration -> all that its images are made of, on the CPU.
-        history: one row per update: iteration, loss, and whatever else an objective tells.
+        history: one row per iteration, of its last step: iteration, loss, and whatever else an objective tells.
     """
 
     snapshots: dict[int, dict[str, Tensor]] = field(default_factory=dict)
@@ -84,10 +84,11 @@ def match(
             _refuse(row, step // updates, run)
             optimiser.step(gradients)
             _refuse_growth(optimiser, step // updates, run)
-            run.history.append(row)
             done = step + 1
-            if done % updates == 0 and (done // updates % every == 0 or done == iterations * updates):
-                run.snapshots[done // updates] = _snapshot(space, done)
+            if done % updates == 0:
+                run.history.append(row)
+                if done // updates % every == 0 or done == iterations * updates:
+                    run.snapshots[done // updates] = _snapshot(space, done)
             progress.advance()
             count_images(len(labels))
             resume.checkpoint(lambda at=done: _checkpoint(space, objective, optimiser, run, at))  # type: ignore[misc]

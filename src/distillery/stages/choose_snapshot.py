@@ -72,7 +72,9 @@ def run(settings: Settings, *, data: Input, rendered: list[Input], images: Outpu
                 what=f"{settings.method} ipc {settings.ipc} iteration {iteration}",
             )
             rows += [{"iteration": iteration, "student": at, "accuracy": one} for at, one in enumerate(found)]
-        means = {at: float(np.mean([row["accuracy"] for row in rows if row["iteration"] == at])) for at in iterations}
+        # A network that has diverged has learned nothing.
+        right = {at: [row["accuracy"] for row in rows if row["iteration"] == at] for at in iterations}
+        means = {at: float(np.nan_to_num(values).mean()) for at, values in right.items()}
         kept = max(iterations, key=lambda at: (means[at], at))  # of equal ones the later
     facts = {"method": settings.method, "ipc": settings.ipc, "seed": settings.seed, "network": settings.network}
     table = rows or [{"iteration": at, "student": None, "accuracy": None} for at in iterations]
