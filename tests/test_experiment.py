@@ -105,8 +105,8 @@ def _paths(source: Config) -> list[str]:
 ONE_KEY = {
     "a misspelt key of the top": (
         at("method", {}),
-        "method: no such key; did you mean 'methods'?; allowed: analysis, autoencoder, dataset, evaluation, generators,"
-        " guidance_autoencoder, ipc, latents, methods, name, references, seeds, surrogates",
+        "method: no such key; did you mean 'methods'?; allowed: analysis, autoencoder, dataset, evaluation, experts,"
+        " generators, guidance_autoencoder, ipc, latents, matching, methods, name, references, seeds, surrogates",
     ),
     "a misspelt key in a block": (
         at("analysis.redundancy.student", 2),
@@ -132,13 +132,13 @@ ONE_KEY = {
     "a block that is empty": (at("methods.dit", None), "methods.dit: input should be a valid dictionary"),
     "a kind that does not exist": (
         at("methods.random.kind", "rndom"),
-        "methods.random.kind: no kind 'rndom'; did you mean 'random'?; allowed: plain, lgd, igd, mgd3, random,"
-        " herding, k_center, real_by_learnability, full",
+        "methods.random.kind: no kind 'rndom'; did you mean 'random'?; allowed: plain, lgd, igd, mgd3, ld3m,"
+        " autoencoder, pixel, idc, random, herding, k_center, real_by_learnability, full",
     ),
     "a method without its kind": (
         without("methods.random.kind"),
-        "methods.random.kind: missing; allowed: plain, lgd, igd, mgd3, random, herding, k_center, real_by_learnability,"
-        " full",
+        "methods.random.kind: missing; allowed: plain, lgd, igd, mgd3, ld3m, autoencoder, pixel, idc, random, herding,"
+        " k_center, real_by_learnability, full",
     ),
     "a source without its kind": (
         without("dataset.source.kind"),
