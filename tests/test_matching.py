@@ -189,6 +189,8 @@ def test_a_step_that_diverges_keeps_and_names_the_last_good_snapshot(place: Path
     assert list(learned(kept)) == [iteration]
     assert torch.isfinite(learned(kept)[iteration]["latent"]).all()
     assert not (tmp_path / "snapshots.safetensors").exists()
+    run(place, tmp_path, METHODS["ld3m"])
+    assert not kept.exists()
 
 
 @pytest.mark.parametrize("objective", [GRADIENT, DISTRIBUTION, TRAJECTORY])

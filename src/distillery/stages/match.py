@@ -96,7 +96,7 @@ def run(
     def write(path: Output, run: Run) -> None:
         write_tensors(path, snapshot_tensors(run.snapshots), job.provenance, **about)
 
-    resume = job.resume(snapshots)
+    resume, last_good = job.resume(snapshots), snapshots.with_name(f"{snapshots.stem}.last-good.safetensors")
     try:
         done = match(
             space,
@@ -109,15 +109,15 @@ def run(
             what=f"{settings.name} ipc {settings.ipc}",
         )
     except Diverged as diverged:
-        kept = snapshots.with_name(f"{snapshots.stem}.last-good.safetensors")
         last = max(diverged.run.snapshots)
-        write(kept, Run({last: diverged.run.snapshots[last]}))
+        write(last_good, Run({last: diverged.run.snapshots[last]}))
         resume.finish()
         rate = "learning_rate" if isinstance(method, IDC) else "step"
         raise BadInput(
             f"methods.{settings.name}.{rate}: it diverges: {diverged}. The last good snapshot, that of iteration "
-            f"{last}, is kept in {kept}; lower the rate"
+            f"{last}, is kept in {last_good}; lower the rate"
         ) from diverged
     write(snapshots, done)
     write_table(history, pa.Table.from_pylist(done.history), job.provenance)
+    last_good.unlink(missing_ok=True)  # of an earlier attempt that diverged
     resume.finish()
