@@ -430,7 +430,9 @@ def test_the_table_of_gradients_has_means_ratios_and_the_published_decay() -> No
     assert table.at[(10, "x0"), "latent_std"] == pytest.approx(2**0.5)
     assert table.at[(10, "x0"), "to_none"] == pytest.approx(101 / 2)
     lines = gradients.gradient_markdown(table.reset_index()).splitlines()
-    assert lines[-2].endswith("58.1e-4 |") and lines[-1].endswith(f"{ABSENT} |")
+    assert sum(line.endswith("58.1e-4 |") for line in lines) == 1
+    assert sum(line.startswith("| 12 ") and line.endswith(f" {ABSENT} |") for line in lines) == 1
+    assert lines[-1].startswith("| 12 ") and "1 ± 0" in lines[-1]  # of the class vectors
     assert len(gradients.gradient_figure(table.reset_index()).axes[0].get_lines()) >= 4
 
 

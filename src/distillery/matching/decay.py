@@ -27,7 +27,7 @@ def gradient_norms(
     repeats: int,
     resolution: int,
     device: torch.device,
-) -> Iterator[dict[str, float | str]]:
+) -> Iterator[dict[str, float | str | None]]:
     """One row per number of steps, residual and repeat, at the start of a method: table 1 of arXiv 2403.03881.
 
     Args:
@@ -35,7 +35,8 @@ def gradient_norms(
         latents: (N, C, h, w), where the method starts.
 
     Yields:
-        `steps`, `residual`, `repeat`, `loss`, and `latent` and `condition`: mean over images of the Euclidean norm.
+        `steps`, `residual`, `repeat`, `loss`, and `latent` and `condition`: mean over images of the Euclidean norm;
+        `condition` is None where the generator knows no classes.
     """
     both = method.model_copy(
         update={"learn": ["latent", *(["condition"] if generator.denoiser.rows is not None else [])]}
@@ -49,4 +50,5 @@ def gradient_norms(
                 towards, metrics = objective.gradient(space.render(repeat), places.labels, repeat * objective.updates)
                 found = space.pull_back(towards, repeat)
                 norms = {name: float(one.flatten(1).norm(dim=1).mean()) for name, one in found.items()}
-                yield {"steps": count, "residual": residual, "repeat": repeat, "loss": metrics["loss"], **norms}
+                row = {"steps": count, "residual": residual, "repeat": repeat, "loss": metrics["loss"]}
+                yield {**row, "latent": norms["latent"], "condition": norms.get("condition")}

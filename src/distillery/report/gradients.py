@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from distillery.report.figures import PRINT_DPI, styled
 from distillery.report.tables import ABSENT, markdown_table
 
-COLUMNS = ("seed", "steps", "residual", "repeat", "loss", "latent")
+COLUMNS = ("seed", "steps", "residual", "repeat", "loss", "latent", "condition")
 
 PUBLISHED = {10: 58.1, 20: 33.5, 30: 19.8, 40: 15.4, 50: 13.9, 60: 12.1, 70: 10.4, 80: 8.7, 90: 6.5}
 """Norm of dL/dZ times 1e4 without a residual, by steps: table 1 of arXiv 2403.03881, for its generator and its loss."""
@@ -32,8 +32,8 @@ def gradient_table(rows: pd.DataFrame) -> pd.DataFrame:
         steps, residual = cell
         one: dict[str, object] = {"steps": steps, "residual": residual, "n": len(part)}
         for name in ("latent", "condition"):
-            values = part[name].to_numpy(dtype=float) if name in part else np.array([])
-            one[f"{name}_mean"] = float(values.mean()) if len(values) else float("nan")
+            values = part[name].to_numpy(dtype=float)
+            one[f"{name}_mean"] = float(values.mean())
             one[f"{name}_std"] = float(values.std(ddof=1)) if len(values) > 1 else float("nan")
         found.append(one)
     table = pd.DataFrame(found)
@@ -48,22 +48,31 @@ def csv_bytes(table: pd.DataFrame) -> bytes:
 
 
 def gradient_markdown(table: pd.DataFrame) -> str:
-    """Steps downwards, residuals across, the published norm without a residual at the right."""
-    shown = [name for name in _LOOKS if name in set(table["residual"])]
-    rows = []
-    for steps in sorted(set(table["steps"])):
-        part = table[table["steps"] == steps].set_index("residual")
-        cells = [f"{_short(part.at[name, 'latent_mean'])} ± {_short(part.at[name, 'latent_std'])}" for name in shown]
-        ratios = [_short(part.at[name, "to_none"]) for name in shown if name != "none"]
-        published = PUBLISHED.get(int(steps))
-        rows.append([str(steps), *cells, *ratios, ABSENT if published is None else f"{published:g}e-4"])
-    head = ["steps", *shown, *(f"{name} / none" for name in shown if name != "none"), "published, none"]
+    """Steps downwards, residuals across, the published norm without a residual at the right; latents, then vectors."""
     n = int(table["n"].min())
-    return (
+    text = (
         f"Mean over images of the norm of dL/dZ, ± sample deviation, n = {n} gradients per cell; residuals across. The "
         "published column is of another generator and loss: its decay compares, not its size.\n\n"
-        + markdown_table(head, rows)
+        + _part(table, "latent", published=True)
     )
+    if table["condition_mean"].notna().any():
+        text += "\nThe same of dL/dc.\n\n" + _part(table, "condition", published=False)
+    return text
+
+
+def _part(table: pd.DataFrame, name: str, published: bool) -> str:
+    shown = [residual for residual in _LOOKS if residual in set(table["residual"])]
+    found = {(row["steps"], row["residual"]): row for row in table.to_dict("records")}
+    rows = []
+    for steps in sorted(set(table["steps"])):
+        here = {residual: found[steps, residual] for residual in shown}
+        cells = [f"{_short(one[f'{name}_mean'])} ± {_short(one[f'{name}_std'])}" for one in here.values()]
+        rows.append([str(steps), *cells])
+        if published:
+            rows[-1] += [_short(here[residual]["to_none"]) for residual in shown if residual != "none"]
+            rows[-1].append(f"{PUBLISHED[steps]:g}e-4" if steps in PUBLISHED else ABSENT)
+    ratios = [f"{residual} / none" for residual in shown if residual != "none"]
+    return markdown_table(["steps", *shown, *([*ratios, "published, none"] if published else [])], rows)
 
 
 def _short(value: float) -> str:
@@ -105,5 +114,5 @@ def gradient_figure(table: pd.DataFrame) -> Figure:
     axes.set_yscale("log")
     axes.set_xlabel("sampling steps")
     axes.set_ylabel("norm of dL/dZ")
-    axes.legend()
+    figure.legend(loc="outside lower center", ncols=4, fontsize=8)
     return figure
