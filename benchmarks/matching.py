@@ -7,7 +7,8 @@ python benchmarks/matching.py --figure memory      # memory.png and memory.svg t
 One iteration renders the images, takes a loss of them all, and pulls its gradient back to latents and class vectors.
 Three ways: ours (states kept, one step's graph at a time, in micro-batches), checkpointing of every step, and the
 graph of all steps. Memory is the peak of what tensors hold, weights left out; on a GPU what torch allocates. Each
-variant runs in a process of its own; seconds are the best of several iterations after one to warm up.
+variant runs in a process of its own; seconds are the best of several iterations after one to warm up, on a CPU those of
+the processor, which others on the machine do not lengthen much.
 """
 
 from __future__ import annotations
@@ -134,15 +135,19 @@ def measure(arguments: argparse.Namespace) -> dict[str, float]:
         peak = live.peak
     seconds = []
     for _ in range(arguments.repeats):
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        start = time.perf_counter()
+        start = now(device)
         once()
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        seconds.append(time.perf_counter() - start)
+        seconds.append(now(device) - start)
     kept = count * (arguments.steps + 1) * 4 * shape[0] * shape[1] * shape[2]
     return {"peak_mb": peak / 2**20, "kept_mb": kept / 2**20, "seconds": min(seconds)}
+
+
+def now(device: torch.device) -> float:
+    """Seconds on the clock of a GPU's machine, or of the processor."""
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+        return time.perf_counter()
+    return time.process_time()
 
 
 def figure(rows: list[dict[str, Any]], name: Path) -> None:
