@@ -171,7 +171,7 @@ def of_unet(
 
     Args:
         table: (rows, D) stored beside the UNet; None: it has a table of its own, or knows no classes.
-        classes: that the generator names; a further row is that of no class.
+        classes: rows that stand for one; the last of those beyond is that of no class.
 
     Raises:
         ValueError: classes without vectors, or guidance without the vector of no class.

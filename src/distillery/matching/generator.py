@@ -109,7 +109,8 @@ def open_generator(
             unet, scheduler, table = load_unet(folder)
             network = randomised(unet, seed) if settings.denoiser == "random" else unet
             options["guidance_scale"] = settings.guidance_scale if names else 1.0
-            denoiser = conditioning.of_unet(network, scheduler, table, len(names), **options)
+            known = 1 + max(map(int, names), default=-1)
+            denoiser = conditioning.of_unet(network, scheduler, table, known, **options)
         else:
             transformer, scheduler = load_generator(folder)
             network = randomised(transformer, seed) if settings.denoiser == "random" else transformer
