@@ -35,6 +35,7 @@ class PlannedJob:
     """One job of a dry run."""
 
     rule: str
+    inputs: list[str]
     outputs: list[str]
     reason: str
 
@@ -181,8 +182,8 @@ class Clone:
         jobs = []
         for found in _JOB.finditer(done.stdout):
             about = dict(line.strip().partition(": ")[::2] for line in found["about"].splitlines())
-            outputs = about.get("output", "").split(", ") if about.get("output") else []
-            jobs.append(PlannedJob(found["rule"], outputs, about.get("reason", "")))
+            inputs, outputs = (about[key].split(", ") if about.get(key) else [] for key in ("input", "output"))
+            jobs.append(PlannedJob(found["rule"], inputs, outputs, about.get("reason", "")))
         return Plan(done.stdout, jobs)
 
     def edit(self, path: str, old: str, new: str) -> None:

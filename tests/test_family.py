@@ -51,11 +51,12 @@ def test_the_rest_takes_what_is_there(finished: Clone) -> None:
         measure_autoencoder=1, tabulate_accuracy=1, tabulate_statistics=1, tabulate_autoencoder=1,
         tabulate_increments=1, tabulate_coverage=1, plot_accuracy=1, plot_increments=1,
     )  # fmt: skip
-    jobs = [text for text in plan.text.split("\n\n") if "rule generate_increment:" in text]
-    first, second = sorted(jobs, key=lambda text: text.partition(" k=")[2][0])
-    assert "distilled/igd/ipc1.parquet" in first  # the set of its seed
-    for file in ("distilled/lgd/modes-2.safetensors", "surrogates/conv"):
-        assert file in second and file not in first
+    jobs = [job for job in plan.jobs if job.rule == "generate_increment"]
+    first, second = sorted(jobs, key=lambda job: job.outputs)
+    assert f"{RESULTS}/distilled/igd/ipc1.parquet" in first.inputs  # the set of its seed
+    steering = {f"{RESULTS}/distilled/lgd/modes-2.safetensors", f"{RESULTS}/surrogates/conv/gradients.safetensors"}
+    assert steering <= set(second.inputs)
+    assert not steering & set(first.inputs)
 
 
 def test_a_changed_guidance_runs_its_method_again_and_no_training(finished: Clone, tmp_path: Path) -> None:
