@@ -319,6 +319,21 @@ def test_the_snapshot_that_networks_learn_most_from_is_kept(place: Path, tmp_pat
     assert min(row["accuracy"] for row in rows[:2]) > max(row["accuracy"] for row in rows[2:])
 
 
+def test_a_killed_choice_goes_on(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_request: None
+) -> None:
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    whole.mkdir(), killed.mkdir()
+    chosen(place, whole, "best")
+    with stopped_at(4, monkeypatch), pytest.raises(SystemExit):
+        chosen(place, killed, "best")
+    assert len(list(killed.glob("*.resume.safetensors"))) == 1
+    chosen(place, killed, "best")
+    for name in ("images.parquet", "choice.parquet"):
+        assert (killed / name).read_bytes() == (whole / name).read_bytes()
+    assert not list(killed.glob("*.resume.safetensors"))
+
+
 def test_the_last_snapshot_is_kept_where_nothing_is_held_out(place: Path, tmp_path: Path) -> None:
     assert chosen(place, tmp_path, "last")[0] == 7
 

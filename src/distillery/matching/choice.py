@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
 from distillery.job import BadInput
 from distillery.matching.real import RealImages
+from distillery.resume import Resume
 from distillery.students.networks import Classifier, Domain
 from distillery.students.settings import Recipe, Speed
 from distillery.students.training import in_teams, teams_of, train_networks
@@ -22,6 +25,7 @@ def accuracies(
     students: int,
     seed: int,
     device: torch.device,
+    resume: Callable[[str], Resume],
     what: str,
 ) -> list[float]:
     """Accuracy in percent on the held-out images of each network trained on a snapshot, at the end of its schedule.
@@ -31,6 +35,7 @@ def accuracies(
     Args:
         pixels: (N, channels, H, W) uint8.
         labels: (N,) int64.
+        resume: from the name of a part of the work to its resume file, which is left in place with the finished state.
 
     Raises:
         BadInput: the recipe asks for a teacher.
@@ -57,6 +62,7 @@ def accuracies(
             device=device,
             test=(held.pixels.cpu(), held.labels),
             speed=speed,
+            resume=resume(f"student-{team[0]}-{team[-1]}"),
             what=what,
         ),
     )

@@ -51,8 +51,15 @@ def run(settings: Settings, *, data: Input, rendered: list[Input], images: Outpu
     from distillery.artifacts import concatenate, read_images, write_images, write_table
     from distillery.matching.choice import accuracies
     from distillery.matching.real import RealImages
+    from distillery.resume import Resume
 
     whole = concatenate([read_images(path, "render") for path in rendered])
+    resumes: list[Resume] = []
+
+    def resume(part: str) -> Resume:
+        resumes.append(job.resume(choice.with_name(f"{choice.stem}.{part}")))
+        return resumes[-1]
+
     iterations = sorted(set(whole.columns["iteration"].tolist()))
     rows = []
     kept = iterations[-1]
@@ -69,6 +76,7 @@ def run(settings: Settings, *, data: Input, rendered: list[Input], images: Outpu
                 students=settings.students,
                 seed=settings.seed,
                 device=job.device,
+                resume=lambda part, at=iteration: resume(f"iteration-{at}.{part}"),  # type: ignore[misc]
                 what=f"{settings.method} ipc {settings.ipc} iteration {iteration}",
             )
             rows += [{"iteration": iteration, "student": at, "accuracy": one} for at, one in enumerate(found)]
@@ -84,3 +92,5 @@ def run(settings: Settings, *, data: Input, rendered: list[Input], images: Outpu
         job.provenance,
     )
     write_images(images, whole.take(np.flatnonzero(whole.columns["iteration"] == kept)), job.provenance)
+    for part in resumes:
+        part.finish()
