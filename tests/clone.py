@@ -26,7 +26,9 @@ NO_CLUSTER = PROJECT / "tests" / "no_cluster"
 SMOKE = "experiments/smoke.yaml"
 SMOKE_RUN = ("--cores", "2", "--configfile", SMOKE)
 NOTHING = "Nothing to be done"
-_JOB = re.compile(r"^(?:local)?rule (?P<rule>\w+):\n(?P<about>(?: {4}.*\n)+)", re.MULTILINE)
+_JOB = re.compile(
+    r"^(?P<indent> *)(?:local)?rule (?P<rule>\w+):\n(?P<about>(?:(?P=indent) {4}.*\n)+)", re.MULTILINE
+)  # the jobs of a group are indented
 _FOREIGN = ("SLURM", "SNAKEMAKE", "DISTILLERY", "PYTEST", "XDG_CONFIG")
 
 

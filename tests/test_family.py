@@ -46,10 +46,10 @@ def test_a_set_has_its_coverage(finished: Clone) -> None:
 
 def test_the_rest_takes_what_is_there(finished: Clone) -> None:
     plan = finished.plan(experiment=FAMILY)
-    assert plan.rules == Counter(  # without the jobs of a group, which are listed otherwise
-        discover_modes=1, generate_increment=2, select=1, collect=3, evaluate=5, measure_coverage=4,
-        measure_autoencoder=1, tabulate_accuracy=1, tabulate_statistics=1, tabulate_autoencoder=1,
-        tabulate_increments=1, tabulate_coverage=1, plot_accuracy=1, plot_increments=1,
+    assert plan.rules == Counter(
+        discover_modes=1, generate_increment=2, select_increment=2, score_learnability=1, train_student=1, select=1,
+        collect=3, evaluate=5, measure_coverage=4, measure_autoencoder=1, tabulate_accuracy=1, tabulate_statistics=1,
+        tabulate_autoencoder=1, tabulate_increments=1, tabulate_coverage=1, plot_accuracy=1, plot_increments=1,
     )  # fmt: skip
     jobs = [job for job in plan.jobs if job.rule == "generate_increment"]
     first, second = sorted(jobs, key=lambda job: job.outputs)
