@@ -11,6 +11,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from safetensors.torch import save_file
+from test_chain import unet
 from tiny import (
     CLASSES,
     CPU,
@@ -28,7 +30,9 @@ from tiny_weights import kl
 from torch import Tensor
 
 from distillery.artifacts import read_images, read_table, read_tensors, write_images, write_json
+from distillery.diffusion.folders import WeightsError
 from distillery.diffusion.schedule import training_scheduler
+from distillery.diffusion.settings import PretrainedGenerator
 from distillery.job import BadInput
 from distillery.matching.checks import wrong_experts
 from distillery.matching.experts import Trajectories
@@ -37,6 +41,7 @@ from distillery.matching.opening import Places, initial_latents
 from distillery.matching.real import RealImages
 from distillery.matching.settings import IDC, LD3M, Experts, Latent, Pixels
 from distillery.matching.spaces import MicroBatches
+from distillery.matching.tables import table_of_unet
 from distillery.report import gradients
 from distillery.report.tables import ABSENT
 from distillery.stages import choose_snapshot, match, measure_gradients, open_unet, render, train_experts
@@ -452,14 +457,10 @@ def test_the_table_of_gradients_has_means_ratios_and_the_published_decay() -> No
 
 
 def test_a_unet_is_opened_and_optimised_through(place: Path, tmp_path: Path) -> None:
-    from test_chain import unet
-
     weights = tmp_path / "weights"
     unet(num_class_embeds=5).save_pretrained(weights / "unet")
     training_scheduler().save_pretrained(weights / "scheduler")
     write_json(weights / "model_index.json", {"id2label": dict(enumerate(GENERATOR_CLASSES))})
-    from distillery.diffusion.settings import PretrainedGenerator
-
     block = PretrainedGenerator(kind="pretrained", network="unet", weights=str(weights), classes="own")
     settings = open_unet.Settings(name="u", generator=block)
     folder = tmp_path / "generator"
@@ -479,3 +480,15 @@ def test_a_unet_is_opened_and_optimised_through(place: Path, tmp_path: Path) -> 
     found = learned(outputs["snapshots"])
     assert found[0]["condition"].shape == (8, 32)
     assert not torch.equal(found[0]["condition"], found[4]["condition"])
+
+
+def test_a_unet_says_which_vectors_it_lacks(tmp_path: Path) -> None:
+    assert table_of_unet(unet(), tmp_path) is None
+    assert table_of_unet(unet(num_class_embeds=5), tmp_path).shape == (5, 32)  # type: ignore[union-attr]
+    told = unet(class_embed_type="identity")
+    with pytest.raises(WeightsError, match=r"class_embedding.safetensors: no such file; .* put them there"):
+        table_of_unet(told, tmp_path)
+    save_file({"weight": torch.ones(5, 32)}, tmp_path / "class_embedding.safetensors")
+    assert torch.equal(table_of_unet(told, tmp_path), torch.ones(5, 32))  # type: ignore[arg-type]
+    with pytest.raises(WeightsError, match="class_embed_type 'timestep'; allowed: identity"):
+        table_of_unet(unet(class_embed_type="timestep"), tmp_path)

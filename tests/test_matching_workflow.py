@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import yaml
 from clone import PROJECT, Clone
+from diffusers import UNet2DModel
 
 from distillery.artifacts import described_tensors, read_images, read_table, write_tensors
 from distillery.experiment import ExperimentError, load
@@ -201,3 +202,28 @@ def test_files_of_experts_are_looked_at_before_anything_runs(tmp_path: Path) -> 
         assert line.startswith(f"experts.conv.files: {path}: {words}")
     path.write_bytes(b"nothing")
     assert "cannot be read" in faults("experts.conv.files", [str(path)])[0]
+
+
+def test_a_unet_is_for_optimised_images_alone(tmp_path: Path) -> None:
+    UNet2DModel(
+        sample_size=8,
+        in_channels=4,
+        out_channels=4,
+        block_out_channels=(8,),
+        layers_per_block=1,
+        norm_num_groups=4,
+        down_block_types=("DownBlock2D",),
+        up_block_types=("UpBlock2D",),
+    ).save_pretrained(tmp_path / "unet")
+    config = deepcopy(STARTER)
+    config["generators"]["unet"] = {"kind": "pretrained", "network": "unet", "weights": str(tmp_path), "classes": "own"}
+    config["methods"]["ld3m"] |= {"generator": "unet", "learn": ["latent"]}
+    assert load(config).matched("ld3m").kind == "ld3m"
+    config["methods"]["ld3m"]["learn"] = ["condition"]
+    config["methods"]["plain"] = {"kind": "plain", "generator": "unet"}
+    with pytest.raises(ExperimentError) as refused:
+        load(config)
+    assert str(refused.value).splitlines() == [
+        "methods.ld3m.learn: condition, and generators.unet knows no classes; allowed: [latent]",
+        "methods.plain: generators.unet is a UNet, which methods of kind ld3m alone take; give a DiT",
+    ]
