@@ -53,7 +53,7 @@ rule distilled:
 
 
 onstart:
-    note_holder()
+    processes.sign(HOLDER)
     attend_slurm()
 
 

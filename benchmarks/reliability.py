@@ -10,6 +10,7 @@ Finished, its files are compared byte for byte with those of an undisturbed run 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import random
 import shutil
 import signal
@@ -144,9 +145,11 @@ def _is_stage(process: psutil.Process) -> bool:
         return False
 
 
-def disturb(cluster: Cluster, folder: Path, kills: int, seed: int, say: Callable[[str], None] = print) -> Outcome:
+def disturb(
+    cluster: Cluster, folder: Path, kills: int, seed: int, outcome: Outcome, say: Callable[[str], None] = print
+) -> None:
     """Run the experiment again and again until so many things were ended, and compare what comes out."""
-    outcome, trouble, start = Outcome(), Trouble(cluster, seed), time.monotonic()
+    trouble, start = Trouble(cluster, seed), time.monotonic()
     whole = undisturbed(folder / "undisturbed").artifacts()
     while outcome.kills.total() < kills:
         clone, last = new_clone(folder / f"run-{outcome.runs}"), ""
@@ -175,8 +178,10 @@ def disturb(cluster: Cluster, folder: Path, kills: int, seed: int, say: Callable
         cluster.clear()
         shutil.rmtree(clone.folder)
         outcome.seconds = time.monotonic() - start
-        say(f"{outcome.kills.total()} kills, {outcome.runs} runs, {outcome.seconds:.0f} s")
-    return outcome
+        say(
+            f"{outcome.kills.total()} kills, {outcome.runs} runs, {len(outcome.different)} files differ,"
+            f" {outcome.unfinished} runs left something to do, {outcome.seconds:.0f} s"
+        )
 
 
 def main() -> None:
@@ -188,8 +193,9 @@ def main() -> None:
     print(f"seed {seed}", flush=True)
     cluster = Cluster()
     cluster("start")
-    with tempfile.TemporaryDirectory() as name:
-        outcome = disturb(cluster, Path(name), arguments.kills, seed, lambda words: print(words, flush=True))
+    outcome = Outcome()
+    with tempfile.TemporaryDirectory() as name, contextlib.suppress(KeyboardInterrupt):  # then the table says so far
+        disturb(cluster, Path(name), arguments.kills, seed, outcome, lambda words: print(words, flush=True))
     cluster("stop", "--purge")
     print(outcome.table())
     for file in outcome.different:

@@ -80,6 +80,20 @@ def test_each_job_has_a_card_of_its_own_and_a_third_one_waits(tmp_path: Path) ->
             assert third.leased() == leases[1]
 
 
+def test_the_wait_for_a_card_is_said_and_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setattr("distillery.devices.LEASE_SECONDS", 2.0)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    with jobs(tmp_path, 2, CUDA_VISIBLE_DEVICES="0,1") as two:
+        assert sorted(job.leased()[0] for job in two) == ["0", "1"]
+        with pytest.raises(TimeoutError, match="no card was free for"):
+            lease_card()
+    assert "waiting for a card: 0, 1 are leased" in capsys.readouterr().err
+
+
 def test_a_lease_ends_with_kill_9(tmp_path: Path) -> None:
     with jobs(tmp_path, 2, CUDA_VISIBLE_DEVICES="0,1") as two:
         leases = [job.leased() for job in two]

@@ -312,9 +312,13 @@ def test_an_index_that_leaves_its_folder_is_refused(name: object, tmp_path: Path
         place.write_bytes(weights.read_bytes())
     weights.unlink()
     index = weights.with_name(f"{weights.name}.index.json")
-    index.write_text(json.dumps({"weight_map": dict.fromkeys(tensors, "part.safetensors")}), "utf-8")
+
+    def name_part(part: object) -> None:
+        index.write_text(json.dumps({"metadata": {}, "weight_map": dict.fromkeys(tensors, part)}), "utf-8")
+
+    name_part("part.safetensors")
     open_dit(source, tmp_path / "whole")
-    index.write_text(json.dumps({"weight_map": dict.fromkeys(tensors, name)}), "utf-8")
+    name_part(name)
     with pytest.raises(BadInput, match=r"index.json: names .*, which lies outside the folder"):
         open_dit(source, tmp_path / "opened")
     assert not (tmp_path / "opened").exists()

@@ -8,11 +8,11 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import psutil
 import pytest
 import yaml
 from clone import PROJECT, Clone
@@ -102,13 +102,6 @@ def test_a_run_is_watched_while_its_process_lives(folder: Path) -> None:
     code = f"from distillery.slurm import note_run; note_run('{PREFIX}_other')"
     subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, "PYTHONPATH": str(PROJECT / "src")})
     assert watched(f"{PREFIX}_other") is False
-
-
-def test_a_number_that_another_process_got_is_not_the_run(folder: Path) -> None:
-    note_run(RUN)
-    note = folder / slurm.RUNS / f"{RUN}.json"
-    note.write_text(json.dumps([socket.gethostname(), os.getpid(), psutil.Process().create_time() - 5]), "utf-8")
-    assert watched(RUN) is False
 
 
 def test_a_run_of_another_machine_cannot_be_judged(folder: Path) -> None:
@@ -202,3 +195,13 @@ def test_the_profile_and_the_module_agree_on_the_names_of_jobs() -> None:
     assert profile["slurm-jobname-prefix"] == PREFIX
     assert profile["slurm-status-command"] == "squeue"
     assert "slurm-array-jobs" not in profile  # a failing task of one deletes what another has made
+
+
+def test_a_long_sleep_is_cut_and_a_short_one_is_not() -> None:
+    async def took(asked: float, limit: float) -> float:
+        start = time.monotonic()
+        await slurm.at_most(limit, lambda: asyncio.sleep(asked))()
+        return time.monotonic() - start
+
+    assert 0.2 <= asyncio.run(took(30, 0.2)) < 15
+    assert 0.2 <= asyncio.run(took(0.2, 30)) < 15

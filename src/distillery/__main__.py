@@ -122,7 +122,11 @@ def _run(name: str, stage: ModuleType, arguments: list[str]) -> int:
         from distillery.resume import stop_on_signals
 
         parallel.choose_card(visible_cards())
-        lease_card()
+        try:
+            lease_card()
+        except TimeoutError as error:
+            print(f"distillery {name}: {error}", file=sys.stderr)
+            return 1
         device: Any = prepare(threads)
         stop_on_signals()
         parallel.join(device)

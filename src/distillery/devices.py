@@ -6,8 +6,11 @@ torch is imported inside the functions: a lease has to be taken before torch loo
 from __future__ import annotations
 
 import ctypes
+import math
 import os
+import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -15,6 +18,12 @@ from filelock import FileLock, Timeout
 
 if TYPE_CHECKING:
     import torch
+
+LEASE_SECONDS = 24 * 3600.0
+"""How long a job waits for a card that others have."""
+
+SAY_SECONDS = 600.0
+"""Between two words on that."""
 
 _leases: list[FileLock] = []
 
@@ -31,14 +40,21 @@ def lease_card() -> str | None:
     """Take one of several visible GPUs for this process alone, and hide the others from it.
 
     The lock ends with the process, however that ends. Where there is one card or none nothing is leased, and under
-    Slurm neither: the scheduler has done it. With every card taken it waits for the first one.
+    Slurm neither: the scheduler has done it. With every card taken it says so and waits for the first one.
+
+    Raises:
+        TimeoutError: every card was taken for as long as `LEASE_SECONDS`.
     """
     cards = visible_cards()
     if len(cards) < 2 or "SLURM_JOB_ID" in os.environ:
         return None
     folder = Path(tempfile.gettempdir(), f"distillery-cards-{os.getuid()}")
     folder.mkdir(exist_ok=True)
-    while True:
+    start, said = time.monotonic(), -math.inf
+    while (now := time.monotonic()) - start < LEASE_SECONDS:
+        if now - start > 1 and now - said > SAY_SECONDS:
+            said = now
+            print(f"waiting for a card: {', '.join(cards)} are leased (locks in {folder})", file=sys.stderr, flush=True)
         for card in cards:
             lock = FileLock(folder / f"{card}.lock")
             try:
@@ -48,6 +64,7 @@ def lease_card() -> str | None:
             _leases.append(lock)
             os.environ["CUDA_VISIBLE_DEVICES"] = card
             return card
+    raise TimeoutError(f"no card was free for {LEASE_SECONDS / 3600:.0f} h: {', '.join(cards)} (locks in {folder})")
 
 
 def prepare(threads: int) -> torch.device:

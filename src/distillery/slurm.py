@@ -7,13 +7,12 @@ module. Orders go through sbatch, squeue and scancel, as the executor's own do.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import getpass
 import importlib
-import json
 import os
 import re
 import shlex
-import socket
 import subprocess
 import sys
 import time
@@ -24,7 +23,7 @@ from pathlib import Path
 from shutil import which
 from typing import Any
 
-import psutil
+from distillery import processes
 
 PREFIX = "distillery"
 """Of the names of jobs; `slurm-jobname-prefix` of the profile says the same."""
@@ -34,6 +33,10 @@ RUNS = Path(".snakemake/slurm-runs")
 COMMAND_SECONDS = 60.0
 GONE_SECONDS = 120.0
 """How long a cancelled job may take to save and end: more than the KillWait of clusters, which is 30 s."""
+
+LOOK_SECONDS = 30.0
+"""Between two questions for the states of jobs, at most. The executor's own waits grow to three minutes, at each link
+of a chain of increments."""
 
 EXPLAIN_SECONDS = 600.0
 """Between two words on jobs that wait."""
@@ -77,6 +80,7 @@ def attend(workflow: Any) -> None:
     watch = Watch(module.query_job_status, run, bool(workflow.executor_settings.requeue))
     module.query_job_status = watch  # type: ignore[attr-defined]
     module.get_min_job_age = steady(module.get_min_job_age)  # type: ignore[attr-defined]
+    executor.sleep = at_most(LOOK_SECONDS, executor.sleep)
 
 
 def need_client() -> None:
@@ -177,25 +181,12 @@ def queue(folder: Path | None = None) -> list[Queued]:
 
 def note_run(run: str) -> None:
     """Write down which process watches the jobs of a run."""
-    RUNS.mkdir(parents=True, exist_ok=True)
-    me = psutil.Process()
-    temporary = RUNS / f".{run}.tmp"
-    temporary.write_text(json.dumps([socket.gethostname(), me.pid, me.create_time()]), "utf-8")
-    temporary.replace(RUNS / f"{run}.json")
+    processes.sign(RUNS / f"{run}.json")
 
 
 def watched(run: str) -> bool | None:
     """Whether a living process watches the jobs of a run; None where that cannot be told from here."""
-    try:
-        host, pid, started = json.loads((RUNS / f"{run}.json").read_text("utf-8"))
-    except (OSError, ValueError):
-        return None
-    if host != socket.gethostname():
-        return None
-    try:
-        return bool(psutil.Process(pid).create_time() == started)
-    except psutil.NoSuchProcess:
-        return False
+    return processes.lives(RUNS / f"{run}.json")
 
 
 def cancel_orphans(surely: bool = True) -> int:
@@ -235,6 +226,16 @@ def cancel_orphans(surely: bool = True) -> int:
 
 
 # ---- while it runs ---------------------------------------------------------------------------------------------------
+
+
+def at_most(seconds: float, sleep: Callable[[], Awaitable[None]]) -> Callable[[], Awaitable[None]]:
+    """A sleep that ends after some seconds, if not before."""
+
+    async def shorter() -> None:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(sleep(), seconds)
+
+    return shorter
 
 
 def steady(ask: Callable[[], int | None]) -> Callable[[], int]:

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # A real Slurm on this one machine, for tests: munge, slurmctld and two slurmd from Debian's packages, on loopback, without
-# systemd, cgroups or accounting. Each virtual node has 4 CPUs, 128 GB and 4 GPUs that are /dev/null under another name.
+# systemd, cgroups or accounting. Each virtual node has 4 CPUs (or $SLURM_TEST_CPUS), 128 GB and 4 GPUs that are /dev/null
+# under another name.
 #
 #   cluster.sh start      installs what is missing (as root), starts what is not running; a healthy cluster is left alone
 #   cluster.sh stop       cancels the jobs and ends the daemons by their pid files; --purge removes the folder too
@@ -17,6 +18,7 @@ ROOT=${SLURM_TEST_ROOT:-/tmp/slurm-test}
 LOCK=${SLURM_TEST_LOCK:-/var/lock/slurm-test.lock}
 CTLD_PORT=${SLURM_TEST_PORT:-16817}
 NODES=(cn1 cn2)
+CPUS=${SLURM_TEST_CPUS:-4}
 GPUS=4
 PACKAGES=(munge slurmctld slurmd slurm-client)
 
@@ -128,7 +130,7 @@ configure() {
     : > "$ROOT/gres.conf"
     for node in "${NODES[@]}"; do
         number=$((number + 1))
-        echo "NodeName=$node NodeHostname=$host NodeAddr=127.0.0.1 Port=$((CTLD_PORT + 3 + number)) CPUs=4 RealMemory=128000" \
+        echo "NodeName=$node NodeHostname=$host NodeAddr=127.0.0.1 Port=$((CTLD_PORT + 3 + number)) CPUs=$CPUS RealMemory=128000" \
             "Gres=gpu:fake:$GPUS State=UNKNOWN" >> "$ROOT/slurm.conf"
         # Only of a character device does Slurm make a CUDA_VISIBLE_DEVICES.
         mkdir -p "$ROOT/devices/$node"

@@ -21,7 +21,8 @@ def test_random_kills_change_no_byte(cluster: Cluster, tmp_path: Path) -> None:
     about.loader.exec_module(reliability)
     seed = random.SystemRandom().randrange(2**32)
     print(f"seed {seed}")
-    outcome = reliability.disturb(cluster, tmp_path, KILLS, seed)
+    outcome = reliability.Outcome()
+    reliability.disturb(cluster, tmp_path, KILLS, seed, outcome)
     print(outcome.table())
     assert outcome.kills.total() >= KILLS
     assert outcome.different == []

@@ -32,10 +32,8 @@ def test_a_request_that_cannot_be_met_ends_before_anything_computes(
     cluster: Cluster, fresh: Clone, site: str, words: str
 ) -> None:
     key = site.partition(":")[0].strip()
-    rule = f"set-resources:\n  ingest:\n  {site}\n" if key in ("runtime", "gres") else ""
-    if rule:
-        with (fresh.folder / PROFILE).open("a", encoding="utf-8") as file:
-            file.write(f"\n{rule}")
+    if key in ("runtime", "gres"):
+        fresh.edit(PROFILE, "set-resources:\n", f"set-resources:\n  ingest:\n  {site}\n")
     else:
         fresh.edit(PROFILE, "default-resources:\n", f"default-resources:\n{site}\n")
     run = Run(fresh)
@@ -50,8 +48,8 @@ def test_a_request_that_cannot_be_met_ends_before_anything_computes(
 
 
 def test_a_gres_takes_the_place_of_the_gpus(cluster: Cluster, untrained: Clone) -> None:
-    with (untrained.folder / PROFILE).open("a", encoding="utf-8") as file:
-        file.write('\nset-resources:\n  train_generator:\n    gpu: 0\n    gres: "gpu:1"\n')
+    rule = 'set-resources:\n  train_generator:\n    gpu: 0\n    gres: "gpu:1"\n'
+    untrained.edit(PROFILE, "set-resources:\n", rule)
     run = Run(untrained, TARGET)
     stage = run.stage_saved()
     assert stage.environ()["CUDA_VISIBLE_DEVICES"] in ("0", "1", "2", "3")

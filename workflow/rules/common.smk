@@ -2,16 +2,13 @@
 # No rule stands here, and nothing here computes.
 
 import importlib
-import json
 import re
-import socket
 from pathlib import Path
 
-import psutil
 from snakemake.exceptions import WorkflowError
 
 from distillery import experiment as experiments
-from distillery import slurm
+from distillery import processes, slurm
 from distillery.data.sources import input_files, listing_digest
 from distillery.devices import visible_cards
 from distillery.diffusion.folders import files_here
@@ -94,14 +91,6 @@ wildcard_constraints:
 HOLDER = Path(".snakemake/holder.json")
 
 
-def note_holder():
-    """Write down which process holds Snakemake's lock from now on."""
-    me = psutil.Process()
-    note = HOLDER.with_suffix(".tmp")
-    note.write_text(json.dumps([socket.gethostname(), me.pid, me.create_time()]))
-    note.replace(HOLDER)
-
-
 def forget_dead_lock():
     """Remove the lock that a killed Snakemake left behind; one that a living process holds, here or elsewhere, stays."""
     if not HOLDER.exists():
@@ -113,9 +102,7 @@ def forget_dead_lock():
         for lock in Path(".snakemake/locks").glob("*.lock")
         if lock.stat().st_mtime <= noted
     ]
-    host, pid, started = json.loads(HOLDER.read_text())
-    alive = psutil.pid_exists(pid) and psutil.Process(pid).create_time() == started
-    if host == socket.gethostname() and not alive:
+    if processes.lives(HOLDER) is False:
         for lock in locks:
             lock.unlink(missing_ok=True)
 
@@ -481,6 +468,13 @@ def candidates_of(wildcards):
         increment_file(wildcards, wildcards.k, f"candidates-{shard}.parquet")
         for shard in shards
     ]
+
+
+def increment_group(wildcards):
+    """Candidates that one job makes are one submission with what follows; many shards are one each."""
+    if EXPERIMENT.lgd(wildcards.lgd).shards > 1:
+        return None
+    return f"increment-{wildcards.run}{wildcards.lgd}-{wildcards.k}"
 
 
 def scores_of(wildcards):

@@ -26,6 +26,8 @@ rule generate_increment:
         text="<results>/{run}logs/generate_increment-{lgd}-{k}-{shard}.log",
         cost="<results>/{run}cost/{lgd}/generate_increment-{k}-{shard}.json",
     priority: 10
+    group:
+        increment_group
     conda:
         "../../envs/distillery.yaml"
     resources:
