@@ -172,4 +172,4 @@ def go_on(process: psutil.Process) -> None:
 def end(run: Run, number: signal.Signals) -> None:
     """Send a signal to a Snakemake, and wait until it is gone."""
     os.kill(run.process.pid, number)
-    run.wait()
+    run.process.wait(120)
