@@ -128,12 +128,24 @@ def test_a_signal_ends_the_process_only_after_the_state_is_saved(
     assert str(resume.path) in capsys.readouterr().err
 
 
-def test_a_second_signal_does_not_wait(handlers: None) -> None:
-    os.kill(os.getpid(), signal.SIGTERM)
+@pytest.mark.parametrize("number", SIGNALS)
+def test_the_same_end_told_twice_still_saves(number: int, handlers: None, tmp_path: Path) -> None:
+    for _ in range(3):  # preempting a job, Slurm sends TERM twice, within milliseconds
+        os.kill(os.getpid(), number)
+    resume = Resume(tmp_path / "model.safetensors", "a", every=1e9)
     with pytest.raises(SystemExit) as stopped:
-        os.kill(os.getpid(), signal.SIGTERM)
-    assert stopped.value.code == 143
-    assert distillery.resume._requested == [signal.SIGTERM]
+        resume.checkpoint(state)
+    assert stopped.value.code == 128 + number
+    assert resume.restore() is not None
+
+
+def test_an_impatient_interrupt_does_not_wait(handlers: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
+    monkeypatch.setattr(distillery.resume, "IMPATIENT_SECONDS", -1.0)
+    os.kill(os.getpid(), signal.SIGTERM)  # a scheduler kills by itself where it will not wait
+    with pytest.raises(SystemExit) as stopped:
+        os.kill(os.getpid(), signal.SIGINT)
+    assert stopped.value.code == 130
 
 
 # ---- modules and optimizers ------------------------------------------------------------------------------------------

@@ -26,6 +26,9 @@ from distillery.progress import WORK
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 
+IMPATIENT_SECONDS = 2.0
+"""So long after the first signal, an interrupt from the keyboard is a second wish, not the first one told twice."""
+
 _requested: list[int] = []
 
 
@@ -35,12 +38,19 @@ def stop_requested() -> bool:
 
 
 def stop_on_signals() -> None:
-    """Turn the signals that end a job into a request, which the next checkpoint answers by saving first."""
+    """Turn the signals that end a job into a request, which the next checkpoint answers by saving first.
+
+    The same end is often told twice: Slurm sends TERM when it preempts a job and again when it ends its steps, torchrun
+    and a terminal pass on what all of them got. Only an interrupt some seconds later does not wait: somebody is
+    impatient.
+    """
+    first: list[float] = []
 
     def note(number: int, _: FrameType | None) -> None:
-        # The second one does not wait. Under torchrun it may be the first one, passed on; torchrun kills after 30 s.
-        if _requested and not parallel.inside():
+        now = time.monotonic()
+        if number == signal.SIGINT and first and now - first[0] > IMPATIENT_SECONDS and not parallel.inside():
             raise SystemExit(128 + number)
+        first.append(now)
         _requested.append(number)
 
     for number in SIGNALS:
