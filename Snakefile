@@ -27,6 +27,7 @@ include: "workflow/rules/data.smk"
 include: "workflow/rules/generators.smk"
 include: "workflow/rules/networks.smk"
 include: "workflow/rules/distill.smk"
+include: "workflow/rules/match.smk"
 include: "workflow/rules/evaluate.smk"
 include: "workflow/rules/report.smk"
 

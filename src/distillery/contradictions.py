@@ -25,6 +25,8 @@ from distillery.diffusion.settings import (
 )
 from distillery.experiment import CHOOSING, LGD, Experiment, Plain
 from distillery.guidance.settings import IGD, MGD3, Deviation, Influence
+from distillery.matching import checks
+from distillery.matching.settings import IDC, LD3M, Latent, Matched, Pixels
 from distillery.selection.settings import Herding, KCenter, RealByLearnability
 from distillery.students.names import refused_side
 from distillery.students.settings import Protocol, Recipe
@@ -52,6 +54,7 @@ def _of_blocks(experiment: Experiment) -> Iterator[str]:
         yield from _of_sides(experiment)
         yield from _of_protocols(experiment)
         yield from _of_surrogates(experiment, experiment.dataset.classes or known)
+        yield from _of_experts(experiment, experiment.dataset.classes or known)
     yield from _of_methods(experiment, len(experiment.dataset.classes or known))
     yield from _of_analysis(experiment)
 
@@ -65,18 +68,53 @@ def _of_methods(experiment: Experiment, classes: int) -> Iterator[str]:
             yield f"{key}.features: no reference {method.features!r}; references: {there}"
         if isinstance(method, RealByLearnability):
             yield from _of_increments(experiment, key, method)
-        if not isinstance(method, Plain | LGD | IGD | MGD3):
+        if isinstance(method, LD3M | Latent | Pixels | IDC):
+            yield from _of_matching(experiment, key, method, classes)
+        if not isinstance(method, Plain | LGD | IGD | MGD3 | LD3M):
             continue
         if method.generator not in experiment.generators:
             there = ", ".join(experiment.generators) or "none"
             yield f"{key}.generator: no generator {method.generator!r}; generators: {there}"
+        elif isinstance(method, LD3M):
+            generator = experiment.generators[method.generator]
+            yield from checks.faults_of_chain(key, method, generator, experiment.autoencoder)
         else:
+            yield from _of_unet(experiment, key, method.generator)
             if isinstance(method, LGD):
                 yield from _of_lgd(experiment, name, method)
             if not isinstance(method, Plain):
                 yield from _of_steering(experiment, key, method)
-        if 1 < classes < method.shards:
+        if not isinstance(method, LD3M) and 1 < classes < method.shards:
             yield f"{key}.shards: {method.shards} jobs for {classes} classes; allowed: 1 to {classes}"
+
+
+def _of_matching(experiment: Experiment, key: str, method: Matched, classes: int) -> Iterator[str]:
+    """Whether a method that optimises images has its experts, and can be split as it says."""
+    yield from checks.faults_of_shards(key, method, classes)
+    name = checks.experts_of(method)
+    network = experiment.experts_network(name) if name in experiment.experts else ""
+    yield from checks.faults_of_experts(key, method, experiment.experts, network)
+
+
+def _of_experts(experiment: Experiment, classes: Sequence[str]) -> Iterator[str]:
+    """Whether experts that come from elsewhere are of these images."""
+    for name, block in experiment.experts.items():
+        yield from checks.faults_of_files(
+            f"experts.{name}",
+            block,
+            network=experiment.experts_network(name),
+            classes=classes,
+            size=experiment.dataset.resolution,
+            channels=1 if experiment.dataset.channels == "grey" else 3,
+            epochs=experiment.experts_epochs(name),
+        )
+
+
+def _of_unet(experiment: Experiment, key: str, name: str) -> Iterator[str]:
+    """Whether a generator is one that samplers and trainings take."""
+    generator = experiment.generators[name]
+    if isinstance(generator, PretrainedGenerator) and generator.network == "unet":
+        yield f"{key}: generators.{name} is a UNet, which methods of kind ld3m alone take; give a DiT"
 
 
 def _twice(key: str, values: Sequence[object]) -> Iterator[str]:
@@ -109,7 +147,8 @@ def _of_sides(experiment: Experiment) -> Iterator[str]:
     """Whether images halve as often as autoencoder and networks want, and latents fall into patches."""
     side = experiment.dataset.resolution
     factor, channels, halving = _latents_of(experiment)
-    if experiment.generators and factor is not None and side % factor:
+    decoded = bool(experiment.generators) or any(isinstance(one, Latent) for one in experiment.methods.values())
+    if decoded and factor is not None and side % factor:
         yield f"{halving}, but dataset.resolution is {side}; allowed: a multiple of {factor}"
         return
     for name, generator in experiment.generators.items():
@@ -126,7 +165,8 @@ def _of_sides(experiment: Experiment) -> Iterator[str]:
                     "cosines of rows and columns"
                 )
         if isinstance(generator, PretrainedGenerator) and factor is not None:
-            yield from _of_shape(key, generator, channels, side, factor)
+            native = _draws_natively(experiment, name)
+            yield from _of_shape(key, generator, channels, None if native else side, factor)
         guided = generator.sampling.cfg_channels
         if channels is not None and guided != "all" and guided > channels:
             yield f"{key}.sampling.cfg_channels: {guided} of {channels} channels; allowed: 1 to {channels}, or all"
@@ -138,13 +178,28 @@ def _of_sides(experiment: Experiment) -> Iterator[str]:
             yield f"{key}: {why}, but {where} is {seen}"
 
 
-def _of_shape(key: str, generator: PretrainedGenerator, channels: int | None, side: int, factor: int) -> Iterator[str]:
-    """Whether a pretrained generator, where it is on this machine, makes latents of the autoencoder's shape."""
+def _draws_natively(experiment: Experiment, generator: str) -> bool:
+    """Whether all methods that name a generator let it draw at its own side; LD3M does so unless told otherwise."""
+    using = [one for one in experiment.methods.values() if getattr(one, "generator", None) == generator]
+    tuned = any(getattr(one, "base", None) == generator for one in experiment.generators.values())
+    native = [isinstance(one, LD3M) and one.chain.render_size == "native" for one in using]
+    return bool(native) and all(native) and not tuned
+
+
+def _of_shape(
+    key: str, generator: PretrainedGenerator, channels: int | None, side: int | None, factor: int
+) -> Iterator[str]:
+    """Whether a pretrained generator, where it is on this machine, makes latents of the autoencoder's shape.
+
+    Args:
+        side: of the images that it draws; None: it draws at its own side.
+    """
     try:
-        config = stated_config(generator, "transformer")
+        config = stated_config(generator, _part_of(generator))
         takes = (int(config["in_channels"]), int(config["sample_size"]))
     except (WeightsError, KeyError, TypeError, ValueError):
         return
+    side = takes[1] * factor if side is None else side
     if takes != (channels, side // factor):
         yield (
             f"{key}.weights: {generator.weights} takes latents of {takes[0]} x {takes[1]} x {takes[1]}, and the "
@@ -179,7 +234,7 @@ def _of_generators(experiment: Experiment) -> Iterator[str]:
     }
     for key, block in blocks.items():
         if block is not None:
-            parts = ("transformer",) if isinstance(block, PretrainedGenerator) else ("",)
+            parts = (_part_of(block),) if isinstance(block, PretrainedGenerator) else ("",)
             try:
                 check_stated(block, parts)
             except WeightsError as error:
@@ -204,6 +259,11 @@ def _of_generators(experiment: Experiment) -> Iterator[str]:
             yield from _of_finetuning(experiment, name, generator)
 
 
+def _part_of(generator: PretrainedGenerator) -> str:
+    """The folder that holds a generator's network."""
+    return "unet" if generator.network == "unet" else "transformer"
+
+
 def _of_finetuning(experiment: Experiment, name: str, generator: FinetunedGenerator) -> Iterator[str]:
     seen = [name]
     at: AnyGenerator = generator
@@ -215,8 +275,13 @@ def _of_finetuning(experiment: Experiment, name: str, generator: FinetunedGenera
         if at.base in seen:
             yield f"generators.{name}.base: {' -> '.join([*seen, at.base])} ends nowhere"
             return
+        yield from _of_unet(experiment, f"generators.{seen[-1]}.base", at.base)
         seen.append(at.base)
         at = experiment.generators[at.base]
+
+
+_SEEN_AS_STORED = Protocol(preset="ld3m")
+"""Networks that compare see images at the side of the data."""
 
 
 def _networks(experiment: Experiment) -> Iterator[tuple[str, str, Protocol]]:
@@ -232,6 +297,12 @@ def _networks(experiment: Experiment) -> Iterator[tuple[str, str, Protocol]]:
     for name, method in experiment.methods.items():
         if isinstance(method, LGD | RealByLearnability) and method.student.network:
             yield f"methods.{name}.student.network", method.student.network, method.student.protocol or first
+        if isinstance(method, LD3M | Latent | Pixels | IDC):
+            yield f"methods.{name}.network", experiment.comparing(name), _SEEN_AS_STORED
+    for name in experiment.experts:
+        yield f"experts.{name}.network", experiment.experts_network(name), _SEEN_AS_STORED
+    if experiment.matching.network:
+        yield "matching.network", experiment.matching.network, experiment.matching.protocol or first
     if experiment.analysis.redundancy.network:
         yield "analysis.redundancy.network", experiment.analysis.redundancy.network, first
 
@@ -284,6 +355,10 @@ def _of_labels(experiment: Experiment, key: str, recipe: Recipe) -> Iterator[str
 def _of_sizes(experiment: Experiment) -> Iterator[str]:
     """Whether every class has as many real images as are to be chosen from it."""
     chosen = sorted(name for name, method in experiment.methods.items() if method.kind in CHOOSING)
+    begun = (
+        name for name, one in experiment.methods.items() if getattr(one, "init", None) == "real" or one.kind == "idc"
+    )
+    chosen += sorted(begun)
     moded = [name for name in experiment.methods if experiment.mode(name) is not None]
     if not chosen and not moded:
         return
@@ -410,6 +485,10 @@ def _of_analysis(experiment: Experiment) -> Iterator[str]:
     if coverage is not None and coverage.features not in experiment.references:
         there = ", ".join(experiment.references) or "none"
         yield f"analysis.coverage.features: no reference {coverage.features!r}; references: {there}"
+    gradients = experiment.analysis.gradients
+    if gradients is not None and not isinstance(experiment.methods.get(gradients.method), LD3M):
+        there = ", ".join(name for name, one in experiment.methods.items() if isinstance(one, LD3M)) or "none"
+        yield f"analysis.gradients.method: no method {gradients.method!r} of kind ld3m; methods: {there}"
     for method in experiment.analysis.published.methods if experiment.analysis.published else ():
         if method not in experiment.methods:
             yield f"analysis.published.methods: no method {method!r}; methods: {', '.join(experiment.methods)}"

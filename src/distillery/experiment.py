@@ -33,6 +33,8 @@ from distillery.guidance.settings import (
     Mode,
     Surrogate,
 )
+from distillery.matching import checks
+from distillery.matching.settings import IDC, LD3M, MATCHED, Experts, Latent, Matched, Matching, Pixels
 from distillery.mistakes import described
 from distillery.selection.settings import Full, Herding, KCenter, Random, RealByLearnability
 from distillery.settings import Block, Count, Fraction, Name
@@ -79,7 +81,8 @@ class LGD(Block):
 
 
 Method = Annotated[
-    Plain | LGD | IGD | MGD3 | Random | Herding | KCenter | RealByLearnability | Full, Field(discriminator="kind")
+    Plain | LGD | IGD | MGD3 | LD3M | Latent | Pixels | IDC | Random | Herding | KCenter | RealByLearnability | Full,
+    Field(discriminator="kind"),
 ]
 
 REAL = ("random", "herding", "k_center")
@@ -116,12 +119,21 @@ class Coverage(Block):
     k: Count = Field(5, description="A ball around an image reaches to its k-th neighbour.")
 
 
+class Gradients(Block):
+    """How much of the gradient reaches the latents of LD3M, by steps and residual (table 1 of arXiv 2403.03881)."""
+
+    method: Name = Field(description="A method of kind `ld3m`: its generator, objective and start; the rest is varied.")
+    steps: list[Count] = Field([10, 20, 50], min_length=1)
+    repeats: Count = Field(3, description="Gradients per cell, each of another network.")
+
+
 class Analysis(Block):
     """What is measured beside accuracy."""
 
     redundancy: Redundancy = Redundancy()
     coverage: Coverage | None = Field(None, description="None: not measured.")
     published: Published | None = None
+    gradients: Gradients | None = Field(None, description="None: not measured.")
     front: bool = Field(False, description="Accuracy against redundancy over all methods, as a table and a figure.")
 
 
@@ -141,6 +153,8 @@ class Experiment(Block):
     generators: dict[Name, AnyGenerator]
     references: dict[Name, Reference] = Field({})
     surrogates: dict[Name, Surrogate] = Field({})
+    experts: dict[Name, Experts] = Field({})
+    matching: Matching = Matching()
     methods: dict[Name, Method] = Field(min_length=1)
     ipc: list[Count] = Field(min_length=1, description="Images per class.")
     evaluation: Evaluation
@@ -190,6 +204,36 @@ class Experiment(Block):
         assert isinstance(found, IGD | MGD3)
         return found
 
+    def matched(self, method: str) -> Matched:
+        """A method that optimises images, by its name."""
+        found = self.methods[method]
+        assert isinstance(found, LD3M | Latent | Pixels | IDC)
+        return found
+
+    @property
+    def plain_convnet(self) -> str:
+        """ConvNet-d for the side of the data: d = log2(side) - 2, and 1 at least."""
+        return f"convnet{min(max(self.dataset.resolution.bit_length() - 3, 1), 9)}"
+
+    def experts_network(self, experts: str) -> str:
+        """The network of experts."""
+        return self.experts[experts].network or self.plain_convnet
+
+    def experts_epochs(self, experts: str) -> int:
+        """How many epochs experts are trained: those that methods read, unless the experts say otherwise."""
+        return self.experts[experts].epochs or checks.last_epoch(self.methods, experts)
+
+    def comparing(self, method: str) -> str:
+        """The network that a method which optimises images compares with."""
+        found = self.matched(method)
+        name = checks.experts_of(found)
+        return found.network or (self.experts_network(name) if name in self.experts else self.plain_convnet)
+
+    @property
+    def held_out(self) -> float:
+        """Share of each class that methods which optimise images never see, because it chooses among snapshots."""
+        return self.matching.holdout if self.matching.choose == "best" else 0.0
+
     def mode(self, method: str) -> Mode | None:
         """The mode guidance of a method, if it has one."""
         found = self.methods[method]
@@ -201,8 +245,10 @@ class Experiment(Block):
         return found.influence if isinstance(found, LGD | IGD | MGD3) else None
 
     def nested(self, method: str) -> bool:
-        """Whether the sets of a method begin with the smaller ones: not where every size has modes of its own."""
+        """Whether the sets of a method begin with the smaller ones: not where every size is made by itself."""
         found = self.methods[method]
+        if found.kind in MATCHED:
+            return False
         return not (isinstance(found, MGD3) and found.mode.count is None)
 
     def modes(self, method: str, ipc: int) -> int:
@@ -227,7 +273,8 @@ class Experiment(Block):
     def stream(self, method: str) -> str:
         """The name of the stream that a generating method draws from."""
         found = self.methods[method]
-        return (found.stream if isinstance(found, Plain | LGD | IGD | MGD3) else None) or method
+        drawing = Plain | LGD | IGD | MGD3 | LD3M | Latent | Pixels | IDC
+        return (found.stream if isinstance(found, drawing) else None) or method
 
 
 class ExperimentError(Exception):

@@ -31,12 +31,20 @@ RUNS = [EXPERIMENT.run(seed) for seed in EXPERIMENT.seeds]
 
 KINDS = {
     kind: [name for name, method in EXPERIMENT.methods.items() if method.kind == kind]
-    for kind in ("lgd", "plain", *experiments.GUIDED, *experiments.CHOOSING, "full")
+    for kind in (
+        *("lgd", "plain", *experiments.GUIDED, *experiments.MATCHED),
+        *(*experiments.CHOOSING, "full"),
+    )
 }
 GENERATORS = {
     kind: [name for name, block in EXPERIMENT.generators.items() if block.kind == kind]
     for kind in ("train", "pretrained", "finetune")
 }
+UNETS = [
+    name
+    for name in GENERATORS["pretrained"]
+    if EXPERIMENT.generators[name].network == "unet"
+]
 OPENED = [
     block
     for block in ("autoencoder", "guidance_autoencoder")
@@ -60,6 +68,8 @@ wildcard_constraints:
     lgd=one_of(KINDS["lgd"]),
     plain=one_of(KINDS["plain"]),
     guided=one_of([name for kind in experiments.GUIDED for name in KINDS[kind]]),
+    matched=one_of([name for kind in experiments.MATCHED for name in KINDS[kind]]),
+    experts=one_of(EXPERIMENT.experts),
     loop=one_of([*KINDS["lgd"], *KINDS["real_by_learnability"]]),
     learned=one_of(KINDS["real_by_learnability"]),
     real=one_of([name for kind in experiments.REAL for name in KINDS[kind]]),
@@ -128,7 +138,7 @@ def gigabytes(first):
     return of
 
 
-OF_METHODS = ("method", "lgd", "plain", "guided", "loop", "learned", "real")
+OF_METHODS = ("method", "lgd", "plain", "guided", "matched", "loop", "learned", "real")
 """The wildcards that hold the name of a method; which one says what kinds a rule is for."""
 
 
@@ -166,6 +176,15 @@ GENERATOR = [
     "<results>/{run}generators/{generator}/transformer/config.json",
     "<results>/{run}generators/{generator}/transformer/diffusion_pytorch_model.safetensors",
     "<results>/{run}generators/{generator}/scheduler/scheduler_config.json",
+]
+
+
+UNET = [
+    "<results>/generators/{generator}/model_index.json",
+    "<results>/generators/{generator}/unet/config.json",
+    "<results>/generators/{generator}/unet/diffusion_pytorch_model.safetensors",
+    "<results>/generators/{generator}/unet/classes.safetensors",
+    "<results>/generators/{generator}/scheduler/scheduler_config.json",
 ]
 
 
@@ -227,6 +246,8 @@ def latents_of(wildcards):
 
 def generator_files(wildcards, name):
     """The files of a generator: one that is opened is the same for all runs."""
+    if name in UNETS:
+        return [file.format(generator=name) for file in UNET]
     run = "" if EXPERIMENT.generators[name].kind == "pretrained" else wildcards.run
     return [file.format(run=run, generator=name) for file in GENERATOR]
 
@@ -236,6 +257,59 @@ def generator_of(wildcards):
     return generator_files(
         wildcards, EXPERIMENT.methods[method_name(wildcards)].generator
     )
+
+
+def generator_of_space(wildcards):
+    """The files of the generator that images are optimised through, where they are."""
+    method = EXPERIMENT.methods[wildcards.matched]
+    return generator_of(wildcards) if method.kind == "ld3m" else []
+
+
+def autoencoder_of_space(wildcards):
+    """The files of the autoencoder whose latents are optimised, where they are."""
+    kind = EXPERIMENT.methods[wildcards.matched].kind
+    return autoencoder_of(wildcards) if kind in ("ld3m", "autoencoder") else []
+
+
+def expert_files(wildcards, method):
+    """The trajectories that a method matches: trained here, or those that the experiment names."""
+    objective = getattr(EXPERIMENT.methods[method], "objective", None)
+    name = getattr(objective, "experts", None)
+    if name is None:
+        return []
+    block = EXPERIMENT.experts[name]
+    return block.files or [
+        f"<results>/{wildcards.run}experts/{name}/trajectories-{shard}.safetensors"
+        for shard in range(block.shards)
+    ]
+
+
+def experts_of(wildcards):
+    """The trajectories that the method of a job matches."""
+    return expert_files(wildcards, wildcards.matched)
+
+
+def rendered_shards(wildcards):
+    """The pictures of all snapshots of a size."""
+    folder = f"<results>/{wildcards.run}distilled/{wildcards.matched}"
+    shards = range(EXPERIMENT.methods[wildcards.matched].shards)
+    return [f"{folder}/rendered-{wildcards.ipc}-{shard}.parquet" for shard in shards]
+
+
+def measured_generator(wildcards):
+    """The generator whose gradients are measured."""
+    method = EXPERIMENT.methods[EXPERIMENT.analysis.gradients.method]
+    return generator_files(wildcards, method.generator)
+
+
+def measured_experts(wildcards):
+    """The trajectories that the method whose gradients are measured matches."""
+    return expert_files(wildcards, EXPERIMENT.analysis.gradients.method)
+
+
+def all_norms(wildcards):
+    """The gradients of every run."""
+    return [f"<results>/{run}analysis/gradients.parquet" for run in RUNS]
 
 
 def base_of(wildcards):
@@ -419,6 +493,8 @@ def parts_of(wildcards):
     if method.kind in ("lgd", "real_by_learnability"):
         last = -(-int(wildcards.ipc) // method.increment_size)
         return [f"{folder}/increment-{k}/images.parquet" for k in range(1, last + 1)]
+    if method.kind in experiments.MATCHED:
+        return [f"{folder}/chosen-{wildcards.ipc}.parquet"]
     if not EXPERIMENT.nested(name):
         return [
             f"{folder}/sampled-{wildcards.ipc}-{shard}.parquet"
@@ -591,6 +667,8 @@ def tables():
         names.append("redundancy")
     if EXPERIMENT.analysis.coverage:
         names.append("coverage")
+    if EXPERIMENT.analysis.gradients:
+        names.append("gradients")
     if EXPERIMENT.analysis.front:
         names.append("front")
     return [f"{RESULTS}/tables/{name}.csv" for name in names]
@@ -601,6 +679,8 @@ def figures():
     names = ["accuracy"]
     if EXPERIMENT.analysis.redundancy.methods:
         names.append("redundancy")
+    if EXPERIMENT.analysis.gradients:
+        names.append("gradients")
     if EXPERIMENT.analysis.front:
         names.append("front")
     per_run = [

@@ -78,13 +78,13 @@ def local_folder(
     return Path(found, below or "")
 
 
-def read_config(folder: Path) -> dict[str, Any]:
-    """The `config.json` of a folder.
+def read_config(folder: Path, name: str = "config.json") -> dict[str, Any]:
+    """The `config.json` of a folder, or another file of that kind.
 
     Raises:
         WeightsError: it is absent or no JSON object.
     """
-    path = folder / "config.json"
+    path = folder / name
     try:
         found = json.loads(path.read_text("utf-8"))
     except FileNotFoundError:
@@ -234,6 +234,18 @@ def stated_config(block: Pretrained, part: str) -> dict[str, Any]:
     if is_hub_name(block.weights) and not _cached(block):
         raise WeightsError(f"{block.weights}: not on this machine")
     return read_config(local_folder(block.weights, block.revision, (part,), block.subfolder, download=False) / part)
+
+
+def stated_scheduler(block: Pretrained) -> dict[str, Any]:
+    """The noise schedule of weights that an experiment names.
+
+    Raises:
+        WeightsError: it is not on this machine, or no JSON object.
+    """
+    if is_hub_name(block.weights) and not _cached(block):
+        raise WeightsError(f"{block.weights}: not on this machine")
+    folder = local_folder(block.weights, block.revision, ("scheduler",), block.subfolder, download=False)
+    return read_config(folder / "scheduler", "scheduler_config.json")
 
 
 def files_here(weights: str, subfolder: str | None) -> list[str]:

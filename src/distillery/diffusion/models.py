@@ -13,6 +13,8 @@ AUTOENCODERS = ("AutoencoderKL", "AutoencoderTiny", "VQModel")
 TRANSFORMERS = ("DiTTransformer2DModel", "Transformer2DModel")
 """`Transformer2DModel` is what the class of a DiT was called when DiT's weights came to the hub."""
 
+UNETS = ("UNet2DModel", "UNet2DConditionModel")
+
 _DERIVED = ("pos_embed.pos_embed",)
 """Tensors that follow from the config: older files hold them, newer ones do not."""
 
@@ -43,6 +45,15 @@ def open_transformer(folder: Path) -> Any:
     if "row_of_no_class" in config:
         model.register_to_config(row_of_no_class=config["row_of_no_class"])
     return model
+
+
+def open_unet(folder: Path) -> Any:
+    """A UNet of one of the known classes, in float32.
+
+    Raises:
+        WeightsError: it is absent, broken, or of another class.
+    """
+    return _open(getattr(diffusers, _class_name(folder, UNETS)), folder)
 
 
 def set_timestep_shift(transformer: Any, shift: int) -> None:

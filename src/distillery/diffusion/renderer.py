@@ -108,18 +108,8 @@ def load_renderer(
     Raises:
         BadInput: they do not belong together.
     """
-    codec = Codec.load(autoencoder).to(device)
     transformer, scheduler = load_generator(generator)
-    trained_on = read_json(generator / "model_index.json", "train_generator").get("_autoencoder")
-    if trained_on and trained_on != codec.digest:
-        raise BadInput(
-            f"{autoencoder}: not the autoencoder that {generator} was trained with ({codec.digest}, not {trained_on})"
-        )
-    if transformer.config.in_channels != codec.channels:
-        raise BadInput(
-            f"{generator}: makes latents of {transformer.config.in_channels} channels, and {autoencoder} has "
-            f"{codec.channels}; take the autoencoder that it was trained with"
-        )
+    codec = codec_of(generator, autoencoder, transformer.config.in_channels).to(device)
     half = precision == "bfloat16" or (precision == "auto" and device.type == "cuda")
     denoiser = Denoiser(transformer, guidance_scale, cfg_channels, scheduler, half).to(device)
     size = codec.latent_size(resolution)
@@ -137,6 +127,32 @@ def load_renderer(
                 f"those of the autoencoder have {codec.channels} and 1/{codec.factor}; take one for the same latents"
             )
     return Renderer(denoiser, codec, Schedule(scheduler, steps), size, batch_size, device, small, solver)
+
+
+def codec_of(generator: Path | None, autoencoder: Path, channels: int | None) -> Codec:
+    """Open the autoencoder that a generator's latents belong to.
+
+    Args:
+        generator: its folder; None: the autoencoder is used without one.
+        channels: of the generator's latents.
+
+    Raises:
+        BadInput: they do not belong together.
+    """
+    codec = Codec.load(autoencoder)
+    if generator is None:
+        return codec
+    trained_on = read_json(generator / "model_index.json", "train_generator").get("_autoencoder")
+    if trained_on and trained_on != codec.digest:
+        raise BadInput(
+            f"{autoencoder}: not the autoencoder that {generator} was trained with ({codec.digest}, not {trained_on})"
+        )
+    if channels != codec.channels:
+        raise BadInput(
+            f"{generator}: makes latents of {channels} channels, and {autoencoder} has {codec.channels}; take the "
+            "autoencoder that it was trained with"
+        )
+    return codec
 
 
 def class_conditions(generator: Path, classes: Sequence[str]) -> dict[int, int]:

@@ -207,9 +207,16 @@ class Generator(Training):
 
 
 class PretrainedGenerator(Pretrained):
-    """A class-conditional `DiTTransformer2DModel` from elsewhere; `facebook/DiT-XL-2-256` is the reference."""
+    """A class-conditional `DiTTransformer2DModel` from elsewhere; `facebook/DiT-XL-2-256` is the reference.
+
+    Methods of kind `ld3m` take a UNet too.
+    """
 
     kind: Literal["pretrained"]
+    network: Literal["dit", "unet"] = Field(
+        "dit",
+        description="What the folder holds: `transformer/`, or `unet/` with a UNet2DModel or UNet2DConditionModel.",
+    )
     classes: Literal["imagenet1k", "own"] = Field(
         "imagenet1k", description="Where a class finds its row: the table of ImageNet-1K, or the folder's `id2label`."
     )

@@ -256,12 +256,13 @@ def cutmix(images: Tensor, partner: Tensor, box: Tensor) -> tuple[Tensor, Tensor
     return torch.where(inside, images[partner], images), share
 
 
-def dsa(images: Tensor, operation: str, uniform: Tensor) -> Tensor:
+def dsa(images: Tensor, operation: str, uniform: Tensor, *, align_corners: bool = True) -> Tensor:
     """One operation of differentiable siamese augmentation on standardised images (zero is the mean colour).
 
     Args:
         operation: one of `DSA`.
         uniform: (N, 4), U(0, 1), what the parameters of each image are made of.
+        align_corners: of scale and rotate: LD3M's code aligns them, the original of DSA does not.
 
     Raises:
         ValueError: no such operation.
@@ -299,8 +300,35 @@ def dsa(images: Tensor, operation: str, uniform: Tensor) -> Tensor:
         angle = (uniform[:, 0] * 2 - 1) * math.radians(DSA_DEGREES)
         cosine, sine = angle.cos(), angle.sin()
         matrix = torch.stack([torch.stack([cosine, -sine, zeros], 1), torch.stack([sine, cosine, zeros], 1)], 1)
-    grid = F.affine_grid(matrix.to(images.dtype), list(images.shape), align_corners=True)
-    return F.grid_sample(images, grid, align_corners=True)
+    grid = F.affine_grid(matrix.to(images.dtype), list(images.shape), align_corners=align_corners)
+    if images.is_cuda:
+        return warp(images, grid, align_corners=align_corners)
+    return F.grid_sample(images, grid, align_corners=align_corners)
+
+
+def warp(images: Tensor, grid: Tensor, *, align_corners: bool) -> Tensor:
+    """`F.grid_sample` (bilinear, zeros outside) by gathering four neighbours.
+
+    The gradient of torch's own kernel adds up in any order on a GPU; that of indexing does not.
+
+    Args:
+        grid: (N, H, W, 2), x and y from -1 to 1.
+    """
+    height, width = images.shape[-2:]
+    sides = torch.tensor([width, height], device=images.device, dtype=grid.dtype)
+    places = (grid + 1) / 2 * (sides - 1) if align_corners else ((grid + 1) * sides - 1) / 2
+    corner = places.floor()
+    share = places - corner
+    index = torch.arange(len(images), device=images.device)[:, None, None]
+    found = torch.zeros((), device=images.device, dtype=images.dtype)
+    for right in (0, 1):
+        for down in (0, 1):
+            x, y = corner[..., 0].long() + right, corner[..., 1].long() + down
+            inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
+            weight = (share[..., 0] if right else 1 - share[..., 0]) * (share[..., 1] if down else 1 - share[..., 1])
+            values = images.permute(0, 2, 3, 1)[index, y.clamp(0, height - 1), x.clamp(0, width - 1)]
+            found = found + values * (weight * inside)[..., None]
+    return found.permute(0, 3, 1, 2)
 
 
 def resize(images: Tensor, side: int) -> Tensor:

@@ -44,8 +44,11 @@ class Domain:
     def of(cls, pixels: Tensor, recipe: Recipe) -> Domain:
         """The domain of networks that a recipe trains on stored images (N, C, H, W) uint8."""
         channels, size = pixels.shape[1], recipe.size or pixels.shape[-1]
-        if recipe.normalize == "half":
-            return cls(size, channels)
+        return cls(size, channels) if recipe.normalize == "half" else cls.imagenet(size, channels)
+
+    @classmethod
+    def imagenet(cls, size: int, channels: int) -> Domain:
+        """Images standardised as those of ImageNet; grey ones by the means over the colours."""
         if channels == 3:
             return cls(size, channels, IMAGENET_MEAN, IMAGENET_STD)
         return cls(size, channels, sum(IMAGENET_MEAN) / 3, sum(IMAGENET_STD) / 3)

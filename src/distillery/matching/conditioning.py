@@ -1,0 +1,211 @@
+"""Denoisers that take class vectors as well as class labels: what LD3M learns beside the latents."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from distillery.diffusion.losses import PredictionType, noise_of
+
+Predict = Callable[[Tensor, Tensor, Tensor | None], Tensor]
+"""(states (N, C, h, w), timesteps (N,) int64, class vectors) -> output (N, C or 2C, h, w)."""
+
+
+class LabelOrVector(nn.Module):
+    """Stands for a table of classes: integer labels are looked up, vectors pass."""
+
+    def __init__(self, table: nn.Embedding, block: int) -> None:
+        """
+        Args:
+            table: (rows, D), the row of no class included.
+            block: of the transformer that the table belongs to: its place in vectors of one row per block.
+        """
+        super().__init__()
+        self.table, self.block = table, block
+
+    def forward(self, labels: Tensor, force_drop_ids: Tensor | None = None) -> Tensor:
+        """Labels (N,) int64, vectors (N, D), or vectors (N, blocks, D), to (N, D) in the type of the table."""
+        if not labels.is_floating_point():
+            return self.table(labels)
+        vectors = labels if labels.ndim == 2 else labels[:, self.block]
+        return vectors.to(self.table.weight.dtype)
+
+
+def open_labels(transformer: Any) -> Tensor:
+    """Let a `DiTTransformer2DModel` take vectors in the place of labels, in place.
+
+    Every block of diffusers' DiT owns a table. Where all are equal, as in models that were converted from one table, a
+    vector is one row; where they differ, it is one row of each.
+
+    Returns:
+        The rows, (classes + 1, D) or (classes + 1, blocks, D) fp32 on the CPU; the last is that of no class.
+    """
+    embedders = [block.norm1.emb for block in transformer.transformer_blocks]
+    tables = [embedder.class_embedder.embedding_table for embedder in embedders]
+    for number, (embedder, table) in enumerate(zip(embedders, tables, strict=True)):
+        embedder.class_embedder = LabelOrVector(table, number)
+    weights = [table.weight.detach().cpu() for table in tables]
+    if all(torch.equal(weight, weights[0]) for weight in weights):
+        return weights[0].clone()
+    return torch.stack(weights, 1)
+
+
+def takes_cross_attention(unet: Any) -> bool:
+    """Whether a UNet of diffusers hears of classes by cross-attention."""
+    return bool(unet.config.get("cross_attention_dim"))
+
+
+def open_unet_labels(unet: Any) -> Tensor | None:
+    """Let a UNet of diffusers take vectors in the place of labels, in place.
+
+    Returns:
+        The rows of its own table, (rows, D) fp32 on the CPU; None where it has none: its vectors come from elsewhere,
+        or it knows no classes.
+    """
+    table = getattr(unet, "class_embedding", None)
+    if not isinstance(table, nn.Embedding):
+        return None
+    unet.class_embedding = LabelOrVector(table, 0)
+    return table.weight.detach().cpu().clone()
+
+
+class VectorDenoiser(nn.Module):
+    """Noise prediction with classifier-free guidance, from states and class vectors.
+
+    Attributes:
+        channels: of a latent.
+        rows: (classes, …) initial class vectors, or None: the generator knows no classes.
+        null: (…) the vector of no class, or None.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        predict: Predict,
+        channels: int,
+        rows: Tensor | None,
+        null: Tensor | None,
+        *,
+        guidance_scale: float,
+        levels: Sequence[float],
+        prediction: PredictionType = "epsilon",
+        half: bool = False,
+    ) -> None:
+        """
+        Args:
+            predict: one call of `network`.
+            levels: abar of every timestep of the training schedule; a velocity needs them.
+            half: the network computes in bfloat16; guidance and all around it stay as the states are.
+
+        Raises:
+            ValueError: guidance without a vector of no class.
+        """
+        super().__init__()
+        if rows is not None and null is None and guidance_scale != 1:
+            raise ValueError(
+                f"guidance_scale: {guidance_scale} needs the row of no class, and the generator has none; allowed: 1"
+            )
+        self.network = network.eval().requires_grad_(False)
+        self._predict, self.channels, self._half = predict, channels, half
+        self.rows, self.null = rows, null
+        self._scale, self._levels, self._prediction = guidance_scale, levels, prediction
+
+    def forward(self, noisy: Tensor, timestep: int, vectors: Tensor | None) -> Tensor:
+        """
+        Args:
+            noisy: (N, C, h, w).
+            timestep: of the training schedule.
+            vectors: (N, …) class vectors, or None where there are no classes.
+
+        Returns:
+            e_u + s (e_c - e_u), (N, C, h, w), in the type of `noisy`; channels of a learned variance are dropped.
+        """
+        guided = vectors is not None and self.null is not None and self._scale != 1
+        states, conditions = noisy, vectors
+        if guided:
+            assert vectors is not None and self.null is not None
+            states = torch.cat([noisy, noisy])
+            conditions = torch.cat([vectors, self.null.to(vectors).expand_as(vectors)])
+        steps = torch.full((len(states),), timestep, device=noisy.device, dtype=torch.long)
+        with torch.autocast(noisy.device.type, torch.bfloat16) if self._half else nullcontext():
+            output = self._predict(states, steps, conditions)
+        output = output[:, : self.channels].to(noisy.dtype)
+        noise = noise_of(output, states, self._levels[timestep], self._prediction)
+        if guided:
+            conditional, unconditional = noise.chunk(2)
+            noise = unconditional + self._scale * (conditional - unconditional)
+        return noise
+
+
+def of_dit(transformer: Any, scheduler: Any, *, guidance_scale: float, half: bool = False) -> VectorDenoiser:
+    """A `VectorDenoiser` of a class-conditional DiT; its tables are replaced in place."""
+    rows = open_labels(transformer)
+
+    def predict(states: Tensor, steps: Tensor, vectors: Tensor | None) -> Tensor:
+        return transformer(states, timestep=steps, class_labels=vectors).sample
+
+    return VectorDenoiser(
+        transformer,
+        predict,
+        transformer.config.in_channels,
+        rows[:-1],
+        rows[-1],
+        guidance_scale=guidance_scale,
+        levels=levels_of(scheduler),
+        prediction=scheduler.config.prediction_type,
+        half=half,
+    )
+
+
+def of_unet(
+    unet: Any, scheduler: Any, table: Tensor | None, classes: int, *, guidance_scale: float, half: bool = False
+) -> VectorDenoiser:
+    """A `VectorDenoiser` of a UNet of diffusers.
+
+    It hears of a class by an embedding that is added to the timestep's (`num_class_embeds`, or `class_embed_type:
+    identity`), by cross-attention to one token, or not at all.
+
+    Args:
+        table: (rows, D) stored beside the UNet; None: it has a table of its own, or knows no classes.
+        classes: rows that stand for one; the last of those beyond is that of no class.
+
+    Raises:
+        ValueError: classes without vectors, or guidance without the vector of no class.
+    """
+    own = open_unet_labels(unet)
+    rows = table if own is None else own
+    attends = takes_cross_attention(unet)
+    if rows is None and (attends or unet.config.get("class_embed_type") is not None):
+        raise ValueError("the UNet asks for class vectors, and there is no table of them")
+    if rows is not None and len(rows) < classes:
+        raise ValueError(f"a table of {len(rows)} rows for {classes} classes")
+    if rows is not None and attends:
+        rows = rows[:, None]  # one token
+
+    def predict(states: Tensor, steps: Tensor, vectors: Tensor | None) -> Tensor:
+        if vectors is None:
+            return unet(states, steps).sample
+        if attends:
+            return unet(states, steps, encoder_hidden_states=vectors.to(unet.dtype)).sample
+        return unet(states, steps, class_labels=vectors).sample
+
+    return VectorDenoiser(
+        unet,
+        predict,
+        unet.config.in_channels,
+        None if rows is None else rows[:classes],
+        rows[-1] if rows is not None and len(rows) > classes else None,
+        guidance_scale=guidance_scale,
+        levels=levels_of(scheduler),
+        prediction=scheduler.config.prediction_type,
+        half=half,
+    )
+
+
+def levels_of(scheduler: Any) -> list[float]:
+    """Abar of every timestep of the training schedule."""
+    return [float(level) for level in scheduler.alphas_cumprod.double()]

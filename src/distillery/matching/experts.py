@@ -1,0 +1,157 @@
+"""Experts: networks whose training on the real images is kept, epoch by epoch, as flat vectors of weights."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from distillery.artifacts import damaged
+from distillery.job import BadInput
+from distillery.matching.checks import wrong_experts
+from distillery.matching.networks import Comparing
+from distillery.matching.real import RealImages
+from distillery.matching.settings import Experts
+from distillery.resume import Resume
+from distillery.students.presets import DSA
+from distillery.students.settings import Recipe, Speed
+from distillery.students.training import train_networks
+
+MADE_BY = "train_experts"
+Shapes = dict[str, torch.Size]
+
+
+def shapes_of(network: nn.Module) -> Shapes:
+    """The parameters of a network by name, in the order in which a flat vector holds them."""
+    return {name: parameter.shape for name, parameter in network.named_parameters()}
+
+
+def unflattened(weights: Tensor, shapes: Shapes) -> dict[str, Tensor]:
+    """A flat vector (P,) as the parameters of a network; a view."""
+    sizes = [math.prod(shape) for shape in shapes.values()]
+    parts = weights.split(sizes)
+    return {name: part.view(shape) for (name, shape), part in zip(shapes.items(), parts, strict=True)}
+
+
+def flattened(parameters: Mapping[str, Tensor], shapes: Shapes) -> Tensor:
+    """The parameters of a network as one vector, (P,) fp32 on the CPU."""
+    return torch.cat([parameters[name].detach().float().cpu().flatten() for name in shapes])
+
+
+def expert_recipe(block: Experts, epochs: int) -> Recipe:
+    """How experts are trained: plain SGD at one rate, DSA with parameters for each image."""
+    return Recipe(
+        epochs=epochs,
+        batch_size=block.batch_size,
+        learning_rate=block.learning_rate,
+        optimizer="sgd",
+        momentum=block.momentum,
+        weight_decay=block.weight_decay,
+        schedule="constant",
+        normalize="imagenet",
+        dsa="_".join(DSA) if block.augment else "",
+        looks=1,
+    )
+
+
+def train_experts(
+    real: RealImages,
+    networks: Comparing,
+    recipe: Recipe,
+    numbers: Sequence[int],
+    *,
+    key: tuple[int | str, ...],
+    device: torch.device,
+    resume: Resume,
+) -> Tensor:
+    """Trajectories of experts of these numbers: (experts, epochs + 1, P) fp32, the state before training first.
+
+    fp32 throughout: in bfloat16 the differences between epochs would drown in rounding.
+    """
+    done: list[Tensor] = []
+    if found := resume.restore():
+        done = list(found[0]["theta"].unbind())
+    for number in numbers[len(done) :]:
+        classifier = networks.classifier((*key, number))
+        kept: list[dict[str, Tensor]] = []
+        train_networks(
+            [classifier],
+            real.pixels,
+            real.labels,
+            recipe,
+            keys=[(*key, number)],
+            device=device,
+            speed=Speed(precision="float32"),
+            kept=kept,
+            what=f"expert {number}",
+        )
+        shapes = {f"network.{name}": shape for name, shape in shapes_of(classifier.network).items()}
+        done.append(torch.stack([flattened(state, shapes) for state in kept]))
+        resume.checkpoint(lambda: ({"theta": torch.stack(done)}, {"experts": len(done)}))
+    return torch.stack(done)
+
+
+def description(networks: Comparing, real: RealImages, recipe: Recipe) -> dict[str, Any]:
+    """What a file of experts says of itself: whoever reads it compares network, classes, sides and images."""
+    return {
+        "network": networks.name,
+        "classes": networks.classes,
+        "size": networks.domain.size,
+        "channels": networks.domain.channels,
+        "data": real.digest,
+        "recipe": recipe.model_dump(mode="json"),
+        "epochs": recipe.epochs,
+    }
+
+
+def wanted_of(network: str, real: RealImages, last_epoch: int) -> dict[str, Any]:
+    """What `description` has to say where these images are matched by this network."""
+    return {
+        "network": network,
+        "classes": real.classes,
+        "size": real.domain.size,
+        "channels": real.domain.channels,
+        "data": real.digest,
+        "epochs": last_epoch,
+    }
+
+
+class Trajectories:
+    """Trajectories of any number of files, read state by state."""
+
+    def __init__(self, paths: Sequence[Path], wanted: Mapping[str, Any]) -> None:
+        """
+        Args:
+            wanted: what `description` has to say, and with `epochs` the last epoch that is read.
+
+        Raises:
+            BadInput: experts of another network, other images, or fewer epochs.
+            DamagedArtifact: not a file of experts.
+        """
+        self._places: list[tuple[Path, int]] = []
+        for path in paths:
+            try:
+                with safe_open(path, framework="pt") as file:
+                    about = json.loads((file.metadata() or {}).get("about", "{}"))
+                    count = file.get_slice("theta").get_shape()[0]
+            except (OSError, SafetensorError, ValueError) as error:
+                raise damaged(path, MADE_BY, error) from error
+            if why := wrong_experts(about, wanted):
+                raise BadInput(f"{path}: {why}; train experts on these images, or leave out experts.<name>.files")
+            self._places += [(path, row) for row in range(count)]
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def state(self, expert: int, epoch: int) -> Tensor:
+        """The weights of an expert after so many epochs, (P,) fp32."""
+        path, row = self._places[expert]
+        with safe_open(path, framework="pt") as file:
+            state: Tensor = file.get_slice("theta")[row, epoch]
+        return state

@@ -1,0 +1,146 @@
+"""IDC-I (arXiv 2205.14959): gradients of convolutions, on networks that are themselves in training on real images."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.autograd import grad
+from torch.nn import functional as F
+
+from distillery.matching.networks import Comparing
+from distillery.matching.objectives import Metrics, loss_gradient
+from distillery.matching.real import RealImages
+from distillery.streams import Key, stream
+from distillery.students.augment import cutmix, draw_box, dsa
+
+NETWORK_MOMENTUM = 0.9
+
+
+def convolution_distance(ours: tuple[Tensor, ...], real: tuple[Tensor, ...]) -> Tensor:
+    """Sum of absolute differences of the gradients of convolutions, (); biases, norms and classifier are left out."""
+    parts = [(one - other).abs().sum() for one, other in zip(ours, real, strict=True) if one.ndim == 4]
+    return torch.stack(parts).sum()
+
+
+class IDCMatching:
+    """One class per step: a network learns on real images, and between its steps our images take theirs.
+
+    Attributes:
+        updates: steps of the images on one network: rounds times classes.
+    """
+
+    def __init__(
+        self,
+        real: RealImages,
+        networks: Comparing,
+        key: Key,
+        *,
+        inner: int = 100,
+        batch_real: int = 64,
+        batch_ours: int = 128,
+        epochs: int = 10,
+        images: int = 500,
+        batch_train: int = 64,
+        network_rate: float = 0.01,
+        network_decay: float = 5e-4,
+    ) -> None:
+        """
+        Args:
+            key: of the streams that networks, batches and augmentation are drawn from.
+            inner: rounds on one network.
+            epochs: that a network learns on all real images before the first round.
+            images: real ones that it sees between two rounds, in batches of `batch_train`.
+            network_rate, network_decay: of that training, SGD with momentum 0.9.
+        """
+        self._real, self._networks, self._key = real, networks, key
+        self._batch_real, self._batch_ours = batch_real, batch_ours
+        self._epochs, self._images, self._batch_train = epochs, images, batch_train
+        self._rate, self._decay = network_rate, network_decay
+        self._classes = len(real.classes)
+        self.updates = inner * self._classes
+        self._network: nn.Module | None = None
+        self._velocity: list[Tensor] = []
+
+    def gradient(self, images: Tensor, labels: Tensor, step: int) -> tuple[Tensor, Metrics]:
+        """The gradient of one class, zero elsewhere."""
+        network, (within, label) = self._network_at(step), divmod(step % self.updates, self._classes)
+        draws = stream(*self._key, "class", step)
+        rows = (labels == label).nonzero()[:, 0]
+        rows = rows[torch.randperm(len(rows), generator=draws)[: self._batch_ours]].to(images.device)
+        real = self._real.draw(label, self._batch_real, draws)
+        uniform = torch.rand(3, 1, 4, generator=draws).to(images.device)
+        leaf = images[rows].detach().requires_grad_()
+        seen = [
+            _three(one, uniform.expand(-1, len(one), -1), ("color", "crop", "cutout"))
+            for one in (real, self._real.standardised(leaf))
+        ]
+        target, ours = (
+            loss_gradient(network, one, torch.full((len(one),), label, device=one.device), graph=place == 1)
+            for place, one in enumerate(seen)
+        )
+        distance = convolution_distance(ours, target)
+        found = torch.zeros_like(images)
+        (found[rows],) = grad(distance, leaf)
+        return found, {"loss": float(distance.detach()), "round": within}
+
+    def _network_at(self, step: int) -> nn.Module:
+        """The network of a step: a new one that has learned for some epochs, or the last one after a round."""
+        iteration, within = divmod(step, self.updates)
+        if within == 0:
+            self._network = self._networks.new((*self._key, "network", iteration))
+            self._velocity = [torch.zeros_like(one) for one in self._network.parameters()]
+            for epoch in range(self._epochs):
+                draws = stream(*self._key, "before", iteration, epoch)
+                self._learn(self._network, torch.randperm(len(self._real.labels), generator=draws), draws)
+        assert self._network is not None, "restore the state first"
+        if within and within % self._classes == 0:
+            draws = stream(*self._key, "between", step)
+            rows = torch.randperm(len(self._real.labels), generator=draws)[: self._images]
+            self._learn(self._network, rows, draws)
+        return self._network
+
+    def _learn(self, network: nn.Module, rows: Tensor, draws: torch.Generator) -> None:
+        """One pass of SGD over real images: colour and crop for each image, and CutMix with one box per batch."""
+        parameters = list(network.parameters())
+        for some in rows.split(self._batch_train):
+            labels = self._real.labels[some].to(self._real.pixels.device)
+            uniform = torch.rand(2, len(some), 4, generator=draws).to(labels.device)
+            seen = _three(self._real.seen(some), uniform, ("color", "crop"))
+            partner = torch.randperm(len(some), generator=draws).to(labels.device)
+            box = draw_box(seen.shape[-2], seen.shape[-1], draws).to(labels.device)
+            seen, share = cutmix(seen, partner, box)
+            answers = network(seen)
+            own, other = (F.cross_entropy(answers, of, reduction="none") for of in (labels, labels[partner]))
+            found = grad((share * own + (1 - share) * other).mean(), parameters)
+            with torch.no_grad():
+                for parameter, velocity, gradient in zip(parameters, self._velocity, found, strict=True):
+                    velocity.mul_(NETWORK_MOMENTUM).add_(gradient + self._decay * parameter)
+                    parameter.sub_(self._rate * velocity)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The network and its momentum."""
+        if self._network is None:
+            return {}
+        named = list(self._network.named_parameters())
+        return {f"network/{name}": value.detach().clone() for name, value in named} | {
+            f"velocity/{name}": value.clone() for (name, _), value in zip(named, self._velocity, strict=True)
+        }
+
+    @torch.no_grad()
+    def load_state_dict(self, tensors: dict[str, Tensor]) -> None:
+        """Put both back."""
+        if tensors:
+            self._network = self._networks.new((*self._key, "network", 0))
+            for name, parameter in self._network.named_parameters():
+                parameter.copy_(tensors[f"network/{name}"])
+            device = self._real.pixels.device
+            self._velocity = [
+                tensors[f"velocity/{name}"].to(device).clone() for name, _ in self._network.named_parameters()
+            ]
+
+
+def _three(images: Tensor, uniform: Tensor, operations: tuple[str, ...]) -> Tensor:
+    """All of these operations, one after another; uniform: (operations, N, 4)."""
+    for operation, numbers in zip(operations, uniform, strict=True):
+        images = dsa(images, operation, numbers, align_corners=False)
+    return images

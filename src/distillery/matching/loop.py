@@ -1,0 +1,160 @@
+"""The one loop of all methods that optimise images: render, compare, pull back, step; snapshots on the way."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from distillery.matching.objectives import Objective
+from distillery.matching.spaces import Space
+from distillery.matching.steps import Optimiser
+from distillery.progress import Progress, count_images
+from distillery.resume import Resume
+
+MOST_GROWTH = 100.0
+"""An image whose parameters have grown by more has left everything that a generator or a network knows."""
+
+
+class Diverged(Exception):
+    """The images are no longer finite, or have grown beyond all measure; the message says which and when.
+
+    Attributes:
+        run: what there was until then; its last snapshot is good.
+    """
+
+    def __init__(self, why: str, run: Run) -> None:
+        super().__init__(why)
+        self.run = run
+
+
+@dataclass
+class Run:
+    """What the loop leaves.
+
+    Attributes:
+        snapshots: iteration -> all that its images are made of, on the CPU.
+        history: one row per iteration, of its last step: iteration, loss, and whatever else an objective tells.
+    """
+
+    snapshots: dict[int, dict[str, Tensor]] = field(default_factory=dict)
+    history: list[dict[str, float]] = field(default_factory=list)
+
+
+def match(
+    space: Space,
+    objective: Objective,
+    optimiser: Optimiser,
+    labels: Tensor,
+    *,
+    iterations: int,
+    every: int,
+    resume: Resume,
+    what: str = "match",
+) -> Run:
+    """Optimise images.
+
+    Nothing but the state of the space, the optimiser and the objective goes from one step to the next, and all that is
+    random is keyed by the step: a run that was killed goes on with the bytes of one that was not.
+
+    Args:
+        optimiser: of the parameters of `space`.
+        labels: (N,) int64, of the images.
+        iterations: each of `objective.updates` steps.
+        every: iterations between two snapshots; the state before the first and after the last are two of them.
+
+    Raises:
+        Diverged: see there.
+    """
+    run, start, updates = Run(), 0, objective.updates
+    if found := resume.restore():
+        start = _restore(found, space, objective, optimiser, run)
+    if not start:
+        run.snapshots[0] = _snapshot(space, 0)
+    with Progress(what, iterations * updates, "step", start) as progress:
+        for step in range(start, iterations * updates):
+            images = space.render(step)
+            towards, metrics = objective.gradient(images, labels, step)
+            gradients = space.pull_back(towards, step)
+            sizes = {f"gradient_{name}": float(one.flatten(1).norm(dim=1).mean()) for name, one in gradients.items()}
+            row = {"iteration": float(step // updates), **metrics, **sizes}
+            _refuse(row, step // updates, run)
+            optimiser.step(gradients)
+            _refuse_growth(optimiser, step // updates, run)
+            done = step + 1
+            if done % updates == 0:
+                run.history.append(row)
+                if done // updates % every == 0 or done == iterations * updates:
+                    run.snapshots[done // updates] = _snapshot(space, done)
+            progress.advance()
+            count_images(len(labels))
+            resume.checkpoint(lambda at=done: _checkpoint(space, objective, optimiser, run, at))  # type: ignore[misc]
+    return run
+
+
+def _snapshot(space: Space, step: int) -> dict[str, Tensor]:
+    return {name: value.detach().cpu().clone() for name, value in space.state(step).items()}
+
+
+def _refuse(values: dict[str, float], iteration: int, run: Run) -> None:
+    for name, value in values.items():
+        if not math.isfinite(value):
+            raise Diverged(f"{name} is not finite in iteration {iteration}", run)
+
+
+def _refuse_growth(optimiser: Optimiser, iteration: int, run: Run) -> None:
+    for name, times in optimiser.growth().items():
+        if not times <= MOST_GROWTH:
+            raise Diverged(f"{name} has grown {times:.3g} times in iteration {iteration}", run)
+
+
+def _checkpoint(
+    space: Space, objective: Objective, optimiser: Optimiser, run: Run, step: int
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Everything that the next step depends on, and what the loop has found so far."""
+    tensors = {f"parameter/{name}": value.clone() for name, value in space.parameters.items()}
+    tensors |= {f"optimiser/{name}": value for name, value in optimiser.state_dict().items()}
+    tensors |= {f"objective/{name}": value for name, value in objective.state_dict().items()}
+    return tensors | snapshot_tensors(run.snapshots), {"step": step, "history": run.history}
+
+
+@torch.no_grad()
+def _restore(
+    found: tuple[dict[str, Tensor], dict[str, Any]],
+    space: Space,
+    objective: Objective,
+    optimiser: Optimiser,
+    run: Run,
+) -> int:
+    tensors, facts = found
+    parts: dict[str, dict[str, Tensor]] = {"parameter": {}, "optimiser": {}, "objective": {}, "snapshot": {}}
+    for name, value in tensors.items():
+        kind, _, rest = name.partition("/")
+        parts[kind][rest] = value
+    for name, parameter in space.parameters.items():
+        parameter.copy_(parts["parameter"][name])
+    optimiser.load_state_dict(parts["optimiser"])
+    objective.load_state_dict(parts["objective"])
+    run.snapshots.update(snapshots_of({f"snapshot/{name}": value for name, value in parts["snapshot"].items()}))
+    run.history[:] = facts["history"]
+    return int(facts["step"])
+
+
+def snapshot_tensors(snapshots: dict[int, dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Snapshots as flat tensors, `snapshot/<iteration>/<name>`."""
+    return {
+        f"snapshot/{iteration}/{name}": value for iteration, one in snapshots.items() for name, value in one.items()
+    }
+
+
+def snapshots_of(tensors: dict[str, Tensor]) -> dict[int, dict[str, Tensor]]:
+    """What `snapshot_tensors` gave, by iteration in ascending order."""
+    found: dict[int, dict[str, Tensor]] = {}
+    for key, value in tensors.items():
+        kind, iteration, name = key.split("/", 2)
+        assert kind == "snapshot"
+        found.setdefault(int(iteration), {})[name] = value
+    return dict(sorted(found.items()))

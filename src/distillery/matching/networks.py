@@ -1,0 +1,57 @@
+"""The networks that compare: drawn anew from a stream, and nothing but their weights."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from distillery.job import BadInput
+from distillery.streams import Key
+from distillery.students.features import last_linear
+from distillery.students.networks import Classifier, Domain
+from distillery.students.training import drops_out
+
+
+class Comparing:
+    """Makes networks of one architecture, in fp32 on the device."""
+
+    def __init__(self, name: str, classes: Sequence[str], domain: Domain, device: torch.device) -> None:
+        """
+        Raises:
+            BadInput: a network with running statistics or dropout: its gradient is not of its weights alone.
+        """
+        self.name, self.classes, self.domain, self._device = name, list(classes), domain, device
+        first = Classifier(name, classes, domain)
+        if drops_out(first) or any(True for _ in first.network.buffers()):
+            raise BadInput(
+                f"network: {name} has running statistics or dropout, and gradients of one network are compared; take "
+                "one with instance norm, as convnet5 or resnet_ap10"
+            )
+
+    def classifier(self, key: Key) -> Classifier:
+        """A network of this key's weights, which ask for gradients."""
+        return Classifier(self.name, self.classes, self.domain, key).to(self._device).requires_grad_(True)
+
+    def new(self, key: Key) -> nn.Module:
+        """The network alone: standardised images (N, C, H, W) to logits (N, classes)."""
+        network: nn.Module = self.classifier(key).network
+        return network
+
+    def embedding(self, key: Key) -> Embedding:
+        """A frozen network as the features that it sees."""
+        return Embedding(self.classifier(key).requires_grad_(False))
+
+
+class Embedding:
+    """What a network sees in images before it decides: the input of its last linear layer, with a graph to them."""
+
+    def __init__(self, classifier: Classifier) -> None:
+        self._network, self._seen = classifier.network, list[Tensor]()
+        last_linear(classifier).register_forward_pre_hook(lambda _, inputs: self._seen.append(inputs[0]))
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Standardised images (N, C, H, W) to features (N, F)."""
+        self._network(images)
+        return self._seen.pop()

@@ -1,0 +1,253 @@
+"""Settings of methods that optimise images: spaces, objectives, steps, experts, and the choice among snapshots."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field
+
+from distillery.settings import Block, Count, Exponent, Fraction, Name, NonNegative, Positive
+from distillery.students.settings import Network, Protocol
+
+Whole = Annotated[int, Field(ge=0)]
+
+
+def _named(given: object) -> object:
+    """A name alone stands for `{kind: name}`."""
+    return {"kind": given} if isinstance(given, str) else given
+
+
+# ---- objectives ------------------------------------------------------------------------------------------------------
+
+
+class Gradient(Block):
+    """Gradient matching (DC, arXiv 2006.05929) under siamese augmentation (DSA, arXiv 2102.08259)."""
+
+    kind: Literal["gradient"]
+    outer: Count = Field(1, description="Steps of the images on one network.")
+    inner: Count = Field(1, description="Epochs that the network is trained on the images between two of these steps.")
+    batch_real: Count = Field(256, description="Real images per class and step, at most.")
+    learning_rate: Positive = Field(0.01, description="Of the network between two steps of the images.")
+    batch_train: Count = Field(256, description="Images in one step of the network.")
+    augment: bool = Field(True, description="One operation of DSA, the same for real images and ours.")
+
+
+class Distribution(Block):
+    """Distribution matching (DM, arXiv 2110.04181): mean features of networks that were never trained."""
+
+    kind: Literal["distribution"]
+    batch_real: Count = Field(256, description="Real images per class and step, at most.")
+    augment: bool = Field(True, description="One operation of DSA, the same for real images and ours.")
+
+
+class Trajectory(Block):
+    """Trajectory matching (MTT, arXiv 2203.11932) in constant memory (TESLA, arXiv 2211.10586)."""
+
+    kind: Literal["trajectory"]
+    experts: Name | None = Field(None, description="An entry of `experts`: whose trajectories are matched.")
+    epochs: Count = Field(3, description="M: epochs of an expert that our steps are to reach.")
+    max_start_epoch: Count = Field(5, description="The expert's epoch that we start from is drawn below this one.")
+    steps: Count = Field(20, description="N: steps on our images.")
+    batch: Count | None = Field(None, description="Our images in one step; none: all of them.")
+    learning_rate: Positive = Field(0.01, description="Alpha, of these steps; it is learned.")
+    learning_rate_step: NonNegative = Field(1e-6, description="Learning rate of alpha; 0: alpha stays.")
+    gradient: Literal["tesla", "exact"] | None = Field(
+        None,
+        description="`tesla`: earlier steps are held fixed, as published for LD3M; `exact`: the adjoint goes through "
+        "them. None: `exact` for pixels, else `tesla`.",
+    )
+    augment: bool = Field(True, description="One operation of DSA per step, with parameters for each image.")
+
+
+AnyObjective = Annotated[
+    Gradient | Distribution | Trajectory,
+    Field(discriminator="kind"),
+]
+Objective = Annotated[AnyObjective, BeforeValidator(_named, json_schema_input_type=AnyObjective | str)]
+
+# ---- steps -----------------------------------------------------------------------------------------------------------
+
+
+class Step(Block):
+    """How far the optimiser goes."""
+
+    rule: Literal["relative", "absolute"] = Field(
+        "relative",
+        description="`relative`: each image's gradient at unit RMS, in units of the deviation that it began with; "
+        "`absolute`: SGD.",
+    )
+    latent: Positive = Field(0.01, description="Rate of latents.")
+    condition: Positive = Field(0.01, description="Rate of class vectors.")
+    momentum: Fraction = 0.5
+
+
+class PixelStep(Block):
+    """How far the optimiser goes in pixels, standardised by channel."""
+
+    rule: Literal["relative", "absolute"] = Field("absolute", description="As for latents.")
+    pixels: Positive | None = Field(
+        None,
+        description="Rate; none: as published: for `absolute` 0.1 (gradient), 1 (distribution), 1000 (trajectory), "
+        "for `relative` 0.01.",
+    )
+    momentum: Fraction = 0.5
+
+
+PUBLISHED_PIXEL_RATES = {"gradient": 0.1, "distribution": 1.0, "trajectory": 1000.0}
+"""Of DSA, DM and MTT for standardised pixels."""
+
+# ---- spaces ----------------------------------------------------------------------------------------------------------
+
+
+class Chain(Block):
+    """The reverse diffusion that a latent goes through."""
+
+    steps: int = Field(10, ge=1, le=1000)
+    uneven: bool = Field(
+        False,
+        description="Allow 1 step, and numbers that do not divide the training schedule: the highest levels are left "
+        "out then.",
+    )
+    guidance_scale: Positive = Field(3.0, description="Classifier-free guidance; 1 means none.")
+    residual: Literal["x0", "eq7", "none"] = Field(
+        "x0",
+        description="What brings the latent into every step: a share of it in the predicted clean latent (the released "
+        "code), of its noised state in the step's result (eq. 7 of the paper), or nothing.",
+    )
+    quantise: Literal["none", "vq"] = Field("none", description="`vq`: the residual takes the codebook's entry.")
+    noise: Literal["fixed", "per_iteration"] = Field(
+        "fixed",
+        description="`fixed`: the distilled set is one set of images; `per_iteration`: drawn anew, as published.",
+    )
+    render_size: Literal["native", "target"] = Field(
+        "native", description="Side at which a pretrained generator draws: its own, then resized, or that of the data."
+    )
+    denoiser: Literal["trained", "random"] = Field(
+        "trained", description="`random`: the generator without its weights."
+    )
+    condition: Literal["class", "none"] = Field(
+        "class",
+        description="Where class vectors start: the generator's row of the class, or its row of no class, for a "
+        "generator that does not know the classes.",
+    )
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto", description="Of the denoiser; auto: bfloat16 on a GPU. Everything around it is float32."
+    )
+    gradient_checkpointing: bool = Field(False, description="Within the denoiser too: less memory, one more pass.")
+
+
+class _Optimised(Block):
+    """What every method has that optimises images."""
+
+    iterations: Count = Field(1000, description="Steps of the optimiser; with networks that live longer, networks.")
+    network: Network | None = Field(
+        None, description="The network that compares; none: that of the experts, or ConvNet-d with d = log2(side) - 2."
+    )
+    stream: str | None = Field(
+        None, description="Methods of one stream share initial images, networks and noise; none: the method's name."
+    )
+    shards: Count = Field(1, description="Jobs that the classes are spread over, where they do not act on each other.")
+
+
+class _InLatents(_Optimised):
+    init: Literal["real", "gaussian"] = Field("real", description="Encoded real images of the class, or N(0, 1).")
+    micro_batch: Count = Field(10, description="Images that are differentiated at once; halved where memory is short.")
+    objective: Objective
+    step: Step = Step()
+
+
+class LD3M(_InLatents):
+    """Latents and class vectors, optimised through the diffusion of a frozen generator (arXiv 2403.03881)."""
+
+    kind: Literal["ld3m"]
+    generator: Name
+    chain: Chain = Chain()
+    learn: list[Literal["latent", "condition"]] = Field(["latent", "condition"], min_length=1, max_length=2)
+
+
+class Latent(_InLatents):
+    """Latents, optimised through the decoder alone: LD3M without diffusion."""
+
+    kind: Literal["autoencoder"]
+
+
+class Pixels(_Optimised):
+    """Pixels themselves: DC, DSA, DM and MTT as published."""
+
+    kind: Literal["pixel"]
+    init: Literal["real", "noise"] = "real"
+    clamp: bool = Field(True, description="Keep images in [0, 1], as files hold them; the originals did not.")
+    objective: Objective
+    step: PixelStep = PixelStep()
+
+
+class IDC(_Optimised):
+    """IDC-I (arXiv 2205.14959, its form without mosaics): gradients of networks in training, in pixels."""
+
+    kind: Literal["idc"]
+    inner: Count = Field(100, description="Rounds on one network, each a step per class and some steps of the network.")
+    batch_real: Count = 64
+    batch_ours: Count = Field(128, description="Our images of a class in one step, at most.")
+    learning_rate: Positive | None = Field(
+        None, description="Of pixels in [0, 1]; none: 0.003 (ipc / 10) (side / 224)^2, and 0.001 from 100 classes on."
+    )
+    momentum: Fraction = 0.5
+    epochs: Count | None = Field(None, description="On real images before the first round; none: 10, or 5 from 100.")
+    images: Count = Field(500, description="Real images that the network sees between two rounds.")
+    batch_train: Count | None = Field(None, description="In one step of the network; none: 64, or 128 from 100.")
+    network_rate: Positive | None = Field(
+        None, description="Learning rate of the network; none: 0.01, or 0.1 from 100."
+    )
+    network_decay: NonNegative | None = Field(None, description="Its weight decay; none: 5e-4, or 1e-4 from 100.")
+    iterations: Count = Field(500, description="Networks, one after another.")
+    network: Network | None = Field("resnet_ap10", description="The network that compares.")
+    shards: Literal[1] = 1
+
+
+MATCHED = ("ld3m", "autoencoder", "pixel", "idc")
+"""The kinds of method that optimise images."""
+
+Matched = LD3M | Latent | Pixels | IDC
+
+# ---- experts ---------------------------------------------------------------------------------------------------------
+
+
+class Experts(Block):
+    """Networks whose training on the real images is kept, epoch by epoch."""
+
+    network: Network | None = Field(None, description="None: ConvNet-d with d = log2(side) - 2.")
+    count: Count = Field(100, description="Trajectories.")
+    per_shard: Count = Field(10, description="Trajectories in one job and file.")
+    epochs: Count | None = Field(None, description="None: as many as the methods that name them read.")
+    learning_rate: Positive = 0.01
+    momentum: Fraction = 0.0
+    weight_decay: NonNegative = 0.0
+    batch_size: Count = 256
+    augment: bool = Field(True, description="One operation of DSA per batch, with parameters for each image.")
+    files: list[str] | None = Field(
+        None, min_length=1, description="None: trained here. Files of `train_experts`, of the same images and network."
+    )
+
+    @property
+    def shards(self) -> int:
+        """Jobs that train them."""
+        return -(-self.count // self.per_shard)
+
+
+# ---- choice ----------------------------------------------------------------------------------------------------------
+
+
+class Matching(Block):
+    """What all methods share that optimise images: which training images they never see, and which snapshot is kept."""
+
+    every: Count = Field(200, description="Iterations between two snapshots; the first and the last always are.")
+    choose: Literal["best", "last"] = Field(
+        "best",
+        description="Kept is the snapshot that networks learn most from, as the held-out images say, or the last.",
+    )
+    holdout: Annotated[float, Field(gt=0, lt=1), Exponent] = Field(
+        0.1, description="Share of each class's training images that is held out for that; with `last` none is."
+    )
+    network: Network | None = Field(None, description="The network that is trained; none: the one that compares.")
+    protocol: Protocol | None = Field(None, description="How; none: the first protocol of the evaluation.")
+    students: Count = Field(2, description="Networks trained on each snapshot.")

@@ -1,0 +1,236 @@
+"""Where images are optimised: through the diffusion, through the decoder alone, or pixel by pixel.
+
+A space renders its parameters without a graph, and later pulls the gradient at the images back to them, a few images at
+a time: no operation mixes images, so the result is that of the whole graph.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from torch.autograd import grad
+
+from distillery.matching.chain import Chain, clamped
+
+Tensors = dict[str, Tensor]
+
+
+class Space(Protocol):
+    """A parameterisation of images."""
+
+    parameters: Tensors
+    """What the optimiser steps in place, each (N, …), fp32."""
+
+    def render(self, step: int) -> Tensor:
+        """Images (N, channels, H, W) in [0, 1], without a graph."""
+        ...
+
+    def pull_back(self, towards: Tensor, step: int) -> Tensors:
+        """The gradient at the images of the last `render`, of the same step, to one for each parameter."""
+        ...
+
+    def state(self, step: int) -> Tensors:
+        """All that the images of a step are made of, learned or not: `rendered` makes them again."""
+        ...
+
+    def rendered(self, state: Tensors) -> Tensor:
+        """The images of a state."""
+        ...
+
+
+class MicroBatches:
+    """Slices of N images, as large as the memory allows: halved when it is short, and remembered."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+
+    def each(self, count: int, work: Callable[[slice], None]) -> None:
+        """Call `work` with slices that cover `count` images."""
+        at = 0
+        while at < count:
+            rows = slice(at, min(at + self.size, count))
+            try:
+                work(rows)
+            except torch.cuda.OutOfMemoryError:
+                if self.size == 1:
+                    raise
+                self.size = (self.size + 1) // 2
+                torch.cuda.empty_cache()
+                continue
+            at = rows.stop
+
+
+class ChainSpace:
+    """Latents and class vectors, rendered by the diffusion of a frozen generator (LD3M)."""
+
+    def __init__(
+        self,
+        chain: Chain,
+        picture: Callable[[Tensor], Tensor],
+        latents: Tensor,
+        vectors: Tensor | None,
+        noise: Callable[[int], Tensor],
+        *,
+        learn: frozenset[str] = frozenset({"latent", "condition"}),
+        micro_batch: int = 10,
+    ) -> None:
+        """
+        Args:
+            picture: clean latents to images in [0, 1].
+            latents: (N, C, h, w) fp32, clean.
+            vectors: (N, …) fp32, or None for a generator without classes.
+            noise: of a step, (N, C, h, w); the same whenever it is asked for the same step.
+            learn: which of `latent` and `condition` are parameters.
+        """
+        self._chain, self._picture, self._noise = chain, picture, noise
+        self._latents, self._vectors = latents.clone(), None if vectors is None else vectors.clone()
+        everything = {"latent": self._latents, "condition": self._vectors}
+        self.parameters = {name: one for name, one in everything.items() if name in learn and one is not None}
+        self._batches = MicroBatches(micro_batch)
+        self._visited: list[list[Tensor]] = []
+
+    def render(self, step: int) -> Tensor:
+        """Images of all latents; the states of every step are kept for `pull_back`."""
+        images, self._visited = self._images(self._latents, self._vectors, self._noise(step))
+        return images
+
+    @torch.no_grad()
+    def _images(self, latents: Tensor, vectors: Tensor | None, noise: Tensor) -> tuple[Tensor, list[list[Tensor]]]:
+        images: list[Tensor] = []
+        visited: list[list[Tensor]] = []
+
+        def work(rows: slice) -> None:
+            states = self._chain.visit(latents[rows], None if vectors is None else vectors[rows], noise[rows])
+            images.append(self._picture(states[-1]))
+            visited.append(states)
+
+        self._batches.each(len(latents), work)
+        return torch.cat(images), [list(states) for states in zip(*visited, strict=True)]
+
+    def pull_back(self, towards: Tensor, step: int) -> Tensors:
+        """dL/dZ and dL/dc for the noise of this step, which the images were rendered with."""
+        latents, vectors, noise = self._latents, self._vectors, self._noise(step)
+        states = [torch.cat(parts) for parts in self._visited]
+        of_latents = torch.zeros_like(latents)
+        of_vectors = None if vectors is None else torch.zeros_like(vectors)
+
+        def work(rows: slice) -> None:
+            found = self._chain.pull_back(
+                [state[rows] for state in states],
+                latents[rows],
+                None if vectors is None else vectors[rows],
+                noise[rows],
+                self._picture,
+                towards[rows],
+            )
+            of_latents[rows] = found[0]
+            if of_vectors is not None and found[1] is not None:
+                of_vectors[rows] = found[1]
+
+        self._batches.each(len(latents), work)
+        self._visited = []
+        everything = {"latent": of_latents, "condition": of_vectors}
+        return {name: one for name, one in everything.items() if name in self.parameters and one is not None}
+
+    def state(self, step: int) -> Tensors:
+        """Latents, vectors and the noise of the step."""
+        vectors = {} if self._vectors is None else {"condition": self._vectors}
+        return {"latent": self._latents, **vectors, "noise": self._noise(step)}
+
+    def rendered(self, state: Tensors) -> Tensor:
+        """The images of a state."""
+        return self._images(state["latent"], state.get("condition"), state["noise"])[0]
+
+
+class LatentSpace:
+    """Latents, rendered by the decoder alone."""
+
+    def __init__(self, picture: Callable[[Tensor], Tensor], latents: Tensor, *, micro_batch: int = 10) -> None:
+        """
+        Args:
+            picture: latents to images in [0, 1].
+            latents: (N, C, h, w) fp32.
+        """
+        self._picture, self._batches = picture, MicroBatches(micro_batch)
+        self.parameters = {"latent": latents.clone()}
+
+    def render(self, step: int) -> Tensor:
+        """Images of all latents; every step has the same."""
+        return self.rendered(self.parameters)
+
+    def pull_back(self, towards: Tensor, step: int) -> Tensors:
+        """dL/dZ."""
+        latents = self.parameters["latent"]
+        found = torch.zeros_like(latents)
+
+        def work(rows: slice) -> None:
+            leaf = latents[rows].detach().requires_grad_()
+            (found[rows],) = grad(self._picture(leaf), leaf, towards[rows])
+
+        self._batches.each(len(latents), work)
+        return {"latent": found}
+
+    def state(self, step: int) -> Tensors:
+        """The latents."""
+        return dict(self.parameters)
+
+    @torch.no_grad()
+    def rendered(self, state: Tensors) -> Tensor:
+        """The images of a state."""
+        images: list[Tensor] = []
+        self._batches.each(len(state["latent"]), lambda rows: images.append(self._picture(state["latent"][rows])))
+        return torch.cat(images)
+
+
+class PixelSpace:
+    """Pixels, standardised by channel, so that published learning rates hold."""
+
+    def __init__(self, images: Tensor, mean: Tensor, std: Tensor, *, clamp: bool = True) -> None:
+        """
+        Args:
+            images: (N, channels, H, W) fp32 in [0, 1].
+            mean, std: (channels, 1, 1), of the parameters.
+            clamp: keep what is rendered in [0, 1], with a gradient as if it were not clamped.
+        """
+        self._mean, self._std, self._clamp = mean, std, clamp
+        self.parameters = {"pixels": (images - mean) / std}
+
+    def render(self, step: int) -> Tensor:
+        """Images of all parameters; every step has the same."""
+        return self.rendered(self.parameters)
+
+    def pull_back(self, towards: Tensor, step: int) -> Tensors:
+        """dL/dP = std dL/dS."""
+        return {"pixels": towards * self._std}
+
+    def state(self, step: int) -> Tensors:
+        """The parameters."""
+        return dict(self.parameters)
+
+    @torch.no_grad()
+    def rendered(self, state: Tensors) -> Tensor:
+        """The images of a state."""
+        images = state["pixels"] * self._std + self._mean
+        return clamped(images) if self._clamp else images
+
+
+class UnitPixels(PixelSpace):
+    """Pixels in [0, 1], brought back there now and then: the parameterisation of IDC-I (arXiv 2205.14959)."""
+
+    def __init__(self, images: Tensor, every: int) -> None:
+        """
+        Args:
+            images: (N, channels, H, W) fp32 in [0, 1].
+            every: steps from one clamp of the parameters to the next; the first comes at once.
+        """
+        super().__init__(images, torch.zeros(()), torch.ones(()), clamp=False)
+        self._every = every
+
+    def render(self, step: int) -> Tensor:
+        """The parameters themselves."""
+        if step % self._every == 0:
+            self.parameters["pixels"].clamp_(0, 1)
+        return self.parameters["pixels"].clone()

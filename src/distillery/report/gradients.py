@@ -1,0 +1,118 @@
+"""The gradients that reach the latents of LD3M, beside the published ones: a table and a figure."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from distillery.report.figures import PRINT_DPI, styled
+from distillery.report.tables import ABSENT, markdown_table
+
+COLUMNS = ("seed", "steps", "residual", "repeat", "loss", "latent", "condition")
+
+PUBLISHED = {10: 58.1, 20: 33.5, 30: 19.8, 40: 15.4, 50: 13.9, 60: 12.1, 70: 10.4, 80: 8.7, 90: 6.5}
+"""Norm of dL/dZ times 1e4 without a residual, by steps: table 1 of arXiv 2403.03881, for its generator and its loss."""
+
+_LOOKS = {"x0": ("#0072B2", "o", "-"), "eq7": ("#D55E00", "s", "--"), "none": ("#009E73", "^", "-.")}
+
+
+def gradient_table(rows: pd.DataFrame) -> pd.DataFrame:
+    """One row per number of steps and residual.
+
+    Args:
+        rows: of `measure_gradients`, all seeds.
+
+    Returns:
+        `steps`, `residual`, `n`, `latent_mean`, `latent_std`, `condition_mean`, `condition_std`, `to_none`: latent_mean
+        by that without a residual at the same steps.
+    """
+    found = []
+    for cell, part in rows.groupby(["steps", "residual"], sort=True):
+        steps, residual = cell
+        one: dict[str, object] = {"steps": steps, "residual": residual, "n": len(part)}
+        for name in ("latent", "condition"):
+            values = part[name].to_numpy(dtype=float)
+            one[f"{name}_mean"] = float(values.mean())
+            one[f"{name}_std"] = float(values.std(ddof=1)) if len(values) > 1 else float("nan")
+        found.append(one)
+    table = pd.DataFrame(found)
+    plain = table[table["residual"] == "none"].set_index("steps")["latent_mean"]
+    table["to_none"] = table["latent_mean"] / table["steps"].map(plain)
+    return table
+
+
+def csv_bytes(table: pd.DataFrame) -> bytes:
+    """The table as CSV, six significant digits."""
+    return table.to_csv(index=False, float_format="%.6g", lineterminator="\n").encode()
+
+
+def gradient_markdown(table: pd.DataFrame) -> str:
+    """Steps downwards, residuals across, the published norm without a residual at the right; latents, then vectors."""
+    n = int(table["n"].min())
+    text = (
+        f"Mean over images of the norm of dL/dZ, ± sample deviation, n = {n} gradients per cell; residuals across. The "
+        "published column is of another generator and loss: its decay compares, not its size.\n\n"
+        + _part(table, "latent", published=True)
+    )
+    if table["condition_mean"].notna().any():
+        text += "\nThe same of dL/dc.\n\n" + _part(table, "condition", published=False)
+    return text
+
+
+def _part(table: pd.DataFrame, name: str, published: bool) -> str:
+    shown = [residual for residual in _LOOKS if residual in set(table["residual"])]
+    found = {(row["steps"], row["residual"]): row for row in table.to_dict("records")}
+    rows = []
+    for steps in sorted(set(table["steps"])):
+        here = {residual: found[steps, residual] for residual in shown}
+        cells = [f"{_short(one[f'{name}_mean'])} ± {_short(one[f'{name}_std'])}" for one in here.values()]
+        rows.append([str(steps), *cells])
+        if published:
+            rows[-1] += [_short(here[residual]["to_none"]) for residual in shown if residual != "none"]
+            rows[-1].append(f"{PUBLISHED[steps]:g}e-4" if steps in PUBLISHED else ABSENT)
+    ratios = [f"{residual} / none" for residual in shown if residual != "none"]
+    return markdown_table(["steps", *shown, *([*ratios, "published, none"] if published else [])], rows)
+
+
+def _short(value: float) -> str:
+    return ABSENT if np.isnan(value) else f"{value:.3g}"
+
+
+@styled
+def gradient_figure(table: pd.DataFrame) -> Figure:
+    """Norm of dL/dZ against the number of steps, a line per residual, and the published decay scaled to its first."""
+    figure = Figure(figsize=(4.6, 3.2), dpi=PRINT_DPI, layout="constrained")
+    axes = figure.subplots()
+    for residual, (color, marker, line) in _LOOKS.items():
+        part = table[table["residual"] == residual].sort_values("steps")
+        axes.errorbar(
+            part["steps"],
+            part["latent_mean"],
+            yerr=part["latent_std"].fillna(0),
+            color=color,
+            marker=marker,
+            linestyle=line,
+            markersize=4.5,
+            linewidth=1.4,
+            capsize=2,
+            label=residual,
+        )
+    plain = table[table["residual"] == "none"].sort_values("steps")
+    common = [place for place, steps in enumerate(plain["steps"].tolist()) if steps in PUBLISHED]
+    if common:
+        first = common[0]
+        scale = plain["latent_mean"].tolist()[first] / PUBLISHED[plain["steps"].tolist()[first]]
+        axes.plot(
+            list(PUBLISHED),
+            [scale * value for value in PUBLISHED.values()],
+            color="#777777",
+            linestyle=(0, (1, 1.5)),
+            linewidth=1.2,
+            label="published, none (scaled)",
+        )
+    axes.set_yscale("log")
+    axes.set_xlabel("sampling steps")
+    axes.set_ylabel("norm of dL/dZ")
+    figure.legend(loc="outside lower center", ncols=4, fontsize=8)
+    return figure

@@ -1,0 +1,96 @@
+"""Choose among the snapshots of optimised images, by networks trained on each and training images held out."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from distillery.job import Input, Job, Output
+from distillery.settings import Block
+from distillery.students.settings import Recipe
+
+if TYPE_CHECKING:
+    from distillery.experiment import Experiment
+
+
+class Settings(Block):
+    """What the stage depends on."""
+
+    seed: int
+    method: str
+    ipc: int
+    choose: Literal["best", "last"]
+    held_out: float
+    network: str
+    recipe: Recipe
+    students: int
+
+    @classmethod
+    def of(cls, experiment: Experiment, run: str, method: str, ipc: str) -> Settings:
+        """The part of an experiment that this stage reads."""
+        matching = experiment.matching
+        network = matching.network or experiment.comparing(method)
+        recipe = experiment.recipe(matching.protocol or experiment.evaluation.protocols[0], network, ipc)
+        return cls(
+            seed=experiment.seed(run),
+            method=method,
+            ipc=int(ipc),
+            choose=matching.choose,
+            held_out=experiment.held_out,
+            network=network,
+            recipe=recipe.model_copy(update={"looks": 1}),
+            students=matching.students,
+        )
+
+
+def run(settings: Settings, *, data: Input, rendered: list[Input], images: Output, choice: Output, job: Job) -> None:
+    """Rendered snapshots to the images of one, and a table of what each was worth. Test images have no say."""
+    import numpy as np
+    import pyarrow as pa
+    import torch
+
+    from distillery.artifacts import concatenate, read_images, write_images, write_table
+    from distillery.matching.choice import accuracies
+    from distillery.matching.real import RealImages
+    from distillery.resume import Resume
+
+    whole = concatenate([read_images(path, "render") for path in rendered])
+    resumes: list[Resume] = []
+
+    def resume(part: str) -> Resume:
+        resumes.append(job.resume(choice.with_name(f"{choice.stem}.{part}")))
+        return resumes[-1]
+
+    iterations = sorted(set(whole.columns["iteration"].tolist()))
+    rows = []
+    kept = iterations[-1]
+    if settings.choose == "best":
+        held = RealImages.load(data, settings.held_out, settings.seed, job.device, kept=False)
+        for iteration in iterations:
+            some = whole.take(np.flatnonzero(whole.columns["iteration"] == iteration))
+            found = accuracies(
+                torch.from_numpy(some.pixels()),
+                torch.from_numpy(some.labels),
+                held,
+                settings.network,
+                settings.recipe,
+                students=settings.students,
+                seed=settings.seed,
+                device=job.device,
+                resume=lambda part, at=iteration: resume(f"iteration-{at}.{part}"),  # type: ignore[misc]
+                what=f"{settings.method} ipc {settings.ipc} iteration {iteration}",
+            )
+            rows += [{"iteration": iteration, "student": at, "accuracy": one} for at, one in enumerate(found)]
+        # A network that has diverged has learned nothing.
+        right = {at: [row["accuracy"] for row in rows if row["iteration"] == at] for at in iterations}
+        means = {at: float(np.nan_to_num(values).mean()) for at, values in right.items()}
+        kept = max(iterations, key=lambda at: (means[at], at))  # of equal ones the later
+    facts = {"method": settings.method, "ipc": settings.ipc, "seed": settings.seed, "network": settings.network}
+    table = rows or [{"iteration": at, "student": None, "accuracy": None} for at in iterations]
+    write_table(
+        choice,
+        pa.Table.from_pylist([{**facts, **row, "kept": row["iteration"] == kept} for row in table]),
+        job.provenance,
+    )
+    write_images(images, whole.take(np.flatnonzero(whole.columns["iteration"] == kept)), job.provenance)
+    for part in resumes:
+        part.finish()

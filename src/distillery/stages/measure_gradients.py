@@ -1,0 +1,94 @@
+"""Measure how much of the gradient reaches the latents of LD3M, for each residual and several numbers of steps."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from distillery.job import Input, Job, Output
+from distillery.matching.settings import LD3M, Trajectory
+from distillery.settings import Block
+
+if TYPE_CHECKING:
+    from distillery.experiment import Experiment
+
+
+class Settings(Block):
+    """What the stage depends on."""
+
+    seed: int
+    stream: str
+    method: LD3M
+    network: str
+    ipc: int
+    held_out: float
+    steps: list[int]
+    repeats: int
+
+    @classmethod
+    def of(cls, experiment: Experiment, run: str) -> Settings:
+        """The part of an experiment that this stage reads."""
+        gradients = experiment.analysis.gradients
+        assert gradients is not None
+        method = experiment.matched(gradients.method)
+        assert isinstance(method, LD3M)
+        return cls(
+            seed=experiment.seed(run),
+            stream=experiment.stream(gradients.method),
+            method=method.model_copy(update={"stream": None, "network": None, "iterations": 1}),
+            network=experiment.comparing(gradients.method),
+            ipc=min(experiment.ipc),
+            held_out=experiment.held_out,
+            steps=gradients.steps,
+            repeats=gradients.repeats,
+        )
+
+
+def run(
+    settings: Settings,
+    *,
+    data: Input,
+    generator: list[Input],
+    autoencoder: list[Input],
+    experts: list[Input] | None = None,
+    norms: Output,
+    job: Job,
+) -> None:
+    """A generator and a method at its start to norms of dL/dZ and dL/dc, one row per steps, residual and repeat."""
+    import pyarrow as pa
+
+    from distillery.artifacts import write_table
+    from distillery.matching.checks import last_read
+    from distillery.matching.decay import gradient_norms
+    from distillery.matching.experts import Trajectories, wanted_of
+    from distillery.matching.generator import open_generator
+    from distillery.matching.opening import Places, comparing_objective, initial_latents
+    from distillery.matching.real import RealImages
+
+    method, key = settings.method, (settings.seed, settings.stream)
+    real = RealImages.load(data, settings.held_out, settings.seed, job.device)
+    trajectories = None
+    if isinstance(method.objective, Trajectory) and experts:
+        trajectories = Trajectories(experts, wanted_of(settings.network, real, last_read(method.objective)))
+    objective = comparing_objective(method, real, settings.network, (*key, "match"), job.device, trajectories)
+    opened = open_generator(
+        generator[0].parent,
+        autoencoder[0].parent,
+        method.chain,
+        real.classes,
+        resolution=real.domain.size,
+        seed=settings.seed,
+        device=job.device,
+    )
+    places = Places.of(key, real.classes, range(len(real.classes)), settings.ipc)
+    rows = gradient_norms(
+        opened,
+        method,
+        objective,
+        places,
+        initial_latents(method, real, places, opened.codec, opened.side, key, job.device),
+        steps=settings.steps,
+        repeats=settings.repeats,
+        resolution=real.domain.size,
+        device=job.device,
+    )
+    write_table(norms, pa.Table.from_pylist([{"seed": settings.seed, **row} for row in rows]), job.provenance)

@@ -1,0 +1,36 @@
+"""Set the gradients that reach the latents of LD3M beside the published decay, as a table and a plot."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from distillery.job import Input, Job, Output
+from distillery.settings import Block
+
+if TYPE_CHECKING:
+    from distillery.experiment import Experiment
+
+COMPUTES = False
+
+
+class Settings(Block):
+    """Nothing: the rows say it all."""
+
+    @classmethod
+    def of(cls, experiment: Experiment, **wildcards: str) -> Settings:
+        """The part of an experiment that this stage reads."""
+        return cls()
+
+
+def run(
+    settings: Settings, *, norms: list[Input], csv: Output, markdown: Output, png: Output, svg: Output, job: Job
+) -> None:
+    """Join what `measure_gradients` wrote for every seed, and draw it."""
+    from distillery.artifacts import write_bytes
+    from distillery.report import figures, gradients, tables
+
+    rows = tables.read_rows(norms, gradients.COLUMNS, made_by="measure_gradients")
+    table = gradients.gradient_table(rows)
+    write_bytes(csv, gradients.csv_bytes(table))
+    write_bytes(markdown, gradients.gradient_markdown(table).encode())
+    figures.save(gradients.gradient_figure(table), png, svg)

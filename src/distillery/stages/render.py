@@ -1,0 +1,78 @@
+"""Render the snapshots of optimised images: an image set with a column that says which iteration each is of."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pydantic import Field
+
+from distillery.job import Input, Job, Output
+from distillery.matching.settings import IDC, LD3M, Latent, Pixels
+from distillery.settings import Block
+
+if TYPE_CHECKING:
+    from distillery.experiment import Experiment
+
+
+class Settings(Block):
+    """What the stage depends on."""
+
+    seed: int
+    method: LD3M | Latent | Pixels | IDC = Field(discriminator="kind")
+
+    @classmethod
+    def of(cls, experiment: Experiment, run: str, method: str, ipc: str, shard: str) -> Settings:
+        """The part of an experiment that this stage reads."""
+        found = experiment.matched(method)
+        return cls(seed=experiment.seed(run), method=found.model_copy(update={"stream": None, "network": None}))
+
+
+def run(
+    settings: Settings,
+    *,
+    snapshots: Input,
+    generator: list[Input] | None = None,
+    autoencoder: list[Input] | None = None,
+    images: Output,
+    job: Job,
+) -> None:
+    """Snapshots to PNG images, iteration after iteration, each in the order class, slot."""
+    import numpy as np
+    import torch
+
+    from distillery.artifacts import ImageSet, concatenate, encode_png, read_tensors, write_images
+    from distillery.data.pixels import to_bytes
+    from distillery.matching.loop import snapshots_of
+    from distillery.matching.opening import Places, open_space
+    from distillery.progress import Progress
+    from distillery.students.networks import Domain
+
+    tensors, about = read_tensors(snapshots, "match")
+    classes, labels, slots = about["classes"], about["labels"], about["slots"]
+    space = open_space(
+        settings.method,
+        None,
+        Places(
+            torch.tensor(labels),
+            torch.tensor(slots),
+            [(label, slot) for label, slot in zip(labels, slots, strict=True)],
+        ),
+        (settings.seed,),
+        classes=classes,
+        domain=Domain.imagenet(about["size"], about["channels"]),
+        seed=settings.seed,
+        device=job.device,
+        generator=generator[0].parent if generator else None,
+        autoencoder=autoencoder[0].parent if autoencoder else None,
+    )
+    names = [f"{classes[label]}/{slot:05d}.png" for label, slot in zip(labels, slots, strict=True)]
+    sets = []
+    found = snapshots_of(tensors)
+    with Progress(job.stage, len(found) * len(labels), "image") as progress:
+        for iteration, state in found.items():
+            rendered = space.rendered({name: value.to(job.device) for name, value in state.items()})
+            pixels = to_bytes(2 * rendered - 1).cpu().numpy()
+            columns = {"slot": np.array(slots), "iteration": np.full(len(labels), iteration)}
+            sets.append(ImageSet([encode_png(one) for one in pixels], np.array(labels), classes, names, columns))
+            progress.advance(len(labels))
+    write_images(images, concatenate(sets), job.provenance)

@@ -1,0 +1,65 @@
+"""Train experts on the real images, one shard: the weights after every epoch, for trajectory matching."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from distillery.job import Input, Job, Output
+from distillery.matching.settings import Experts
+from distillery.settings import Block
+
+if TYPE_CHECKING:
+    from distillery.experiment import Experiment
+
+
+class Settings(Block):
+    """What the stage depends on: experts `first` to `last` - 1."""
+
+    seed: int
+    name: str
+    network: str
+    experts: Experts
+    epochs: int
+    held_out: float
+    first: int
+    last: int
+
+    @classmethod
+    def of(cls, experiment: Experiment, run: str, experts: str, shard: str) -> Settings:
+        """The part of an experiment that this stage reads; how many shards there are it does not depend on."""
+        block = experiment.experts[experts]
+        first = int(shard) * block.per_shard
+        return cls(
+            seed=experiment.seed(run),
+            name=experts,
+            network=experiment.experts_network(experts),
+            experts=block.model_copy(update={"count": 1, "per_shard": 1, "epochs": None, "network": None}),
+            epochs=experiment.experts_epochs(experts),
+            held_out=experiment.held_out,
+            first=first,
+            last=min(first + block.per_shard, block.count),
+        )
+
+
+def run(settings: Settings, *, data: Input, trajectories: Output, job: Job) -> None:
+    """Training images to `theta` (experts, epochs + 1, P) fp32, the state before training first."""
+    from distillery.artifacts import write_tensors
+    from distillery.matching.experts import description, expert_recipe, train_experts
+    from distillery.matching.networks import Comparing
+    from distillery.matching.real import RealImages
+
+    real = RealImages.load(data, settings.held_out, settings.seed, job.device)
+    networks = Comparing(settings.network, real.classes, real.domain, job.device)
+    recipe = expert_recipe(settings.experts, settings.epochs)
+    resume = job.resume(trajectories)
+    theta = train_experts(
+        real,
+        networks,
+        recipe,
+        range(settings.first, settings.last),
+        key=(settings.seed, job.stage, settings.name),
+        device=job.device,
+        resume=resume,
+    )
+    write_tensors(trajectories, {"theta": theta}, job.provenance, **description(networks, real, recipe))
+    resume.finish()
