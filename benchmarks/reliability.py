@@ -2,7 +2,7 @@
 
     python benchmarks/reliability.py --kills 200
 
-Every few seconds something is ended: a process of a stage, a job, a node with all that runs on it, the controller, or
+Every some seconds something is ended: a process of a stage, a job, a node with all that runs on it, the controller, or
 Snakemake itself (killed, hung up, interrupted). A run that ends before its time is started by the same command again.
 Finished, its files are compared byte for byte with those of an undisturbed run on this machine, and the next begins.
 """
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import random
 import shutil
 import signal
@@ -31,8 +32,8 @@ sys.path[:0] = [str(PROJECT / "tests"), str(PROJECT / "tests/slurm")]
 from clone import Clone  # noqa: E402
 from on_slurm import HERE, SMALL, Cluster, Run, end  # noqa: E402
 
-PAUSE_SECONDS = (0.5, 8.0)
-"""Between a start or a kill and the next kill."""
+PAUSE_SECONDS = (0.5, 20.0)
+"""Between a start or a kill and the next kill. A job starts and saves in some ten seconds; it has to get on at times."""
 
 STAGES = "a process of a stage: kill -9"
 JOBS = "a job: scancel"
@@ -100,12 +101,12 @@ def new_clone(folder: Path) -> Clone:
 class Trouble:
     """Ends things at random."""
 
-    def __init__(self, cluster: Cluster, seed: int) -> None:
-        self.cluster, self.draw = cluster, random.Random(seed)
+    def __init__(self, cluster: Cluster, seed: int, pause: tuple[float, float]) -> None:
+        self.cluster, self.draw, self.pause = cluster, random.Random(seed), pause
 
     def wait(self, run: Run) -> bool:
         """Let some seconds pass; whether the run still goes."""
-        stop = time.monotonic() + self.draw.uniform(*PAUSE_SECONDS)
+        stop = time.monotonic() + self.draw.uniform(*self.pause)
         while time.monotonic() < stop and run.process.poll() is None:
             time.sleep(0.05)
         return run.process.poll() is None
@@ -146,10 +147,16 @@ def _is_stage(process: psutil.Process) -> bool:
 
 
 def disturb(
-    cluster: Cluster, folder: Path, kills: int, seed: int, outcome: Outcome, say: Callable[[str], None] = print
+    cluster: Cluster,
+    folder: Path,
+    kills: int,
+    seed: int,
+    outcome: Outcome,
+    say: Callable[[str], None] = print,
+    pause: tuple[float, float] = PAUSE_SECONDS,
 ) -> None:
     """Run the experiment again and again until so many things were ended, and compare what comes out."""
-    trouble, start = Trouble(cluster, seed), time.monotonic()
+    trouble, start = Trouble(cluster, seed, pause), time.monotonic()
     whole = undisturbed(folder / "undisturbed").artifacts()
     while outcome.kills.total() < kills:
         clone, last = new_clone(folder / f"run-{outcome.runs}"), ""
@@ -188,14 +195,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--seed", type=int, default=None, help="of what is ended when; none: another each time")
+    parser.add_argument(
+        "--pause", type=float, nargs=2, default=PAUSE_SECONDS, help="seconds before a kill, from and to"
+    )
     arguments = parser.parse_args()
     seed = random.SystemRandom().randrange(2**32) if arguments.seed is None else arguments.seed
     print(f"seed {seed}", flush=True)
     cluster = Cluster()
     cluster("start")
     outcome = Outcome()
-    with tempfile.TemporaryDirectory() as name, contextlib.suppress(KeyboardInterrupt):  # then the table says so far
-        disturb(cluster, Path(name), arguments.kills, seed, outcome, lambda words: print(words, flush=True))
+    say, pause = functools.partial(print, flush=True), tuple(arguments.pause)
+    with (
+        tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name,
+        contextlib.suppress(KeyboardInterrupt),  # the table then says what was until here
+    ):
+        disturb(cluster, Path(name), arguments.kills, seed, outcome, say, pause)
     cluster("stop", "--purge")
     print(outcome.table())
     for file in outcome.different:
