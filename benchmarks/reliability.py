@@ -33,7 +33,7 @@ from clone import Clone  # noqa: E402
 from on_slurm import HERE, SMALL, Cluster, Run, end  # noqa: E402
 
 PAUSE_SECONDS = (0.5, 20.0)
-"""Between a start or a kill and the next kill. A job starts and saves in some ten seconds; it has to get on at times."""
+"""Between a start or a kill and the next kill. A job starts and saves in some ten seconds; it has to get on too."""
 
 STAGES = "a process of a stage: kill -9"
 JOBS = "a job: scancel"
