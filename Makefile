@@ -31,8 +31,8 @@ seeds: setup  ## the default over three experiment seeds, evaluated longer: the 
 front: setup  ## accuracy against redundancy over lambda and omega
 	snakemake --cores $(CORES) --configfile experiments/digits-front.yaml
 
-test: setup  ## the whole test suite
-	python -m pytest
+test: setup  ## the whole test suite, on two workers
+	python -m pytest --numprocesses 2 --dist loadgroup --no-loadscope-reorder
 
 lint: setup  ## style, format, types and workflow checks
 	ruff check .

@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 import pytest
 import yaml
 from clone import PROJECT, SMOKE, SMOKE_RUN, Clone, Plan, wait_until
@@ -33,7 +32,7 @@ from distillery.artifacts import read_images
 PROTOCOL = "small+epochs=10@1_2@full+looks=2"
 METHODS, SIZES, CLASSES = ["dit", "lgd", "random"], [1, 2], ["0", "1", "7"]
 
-AIM_SECONDS, MOST_SECONDS = 90, 180
+CORES, AIM_SECONDS, MOST_SECONDS = 2, 90, 180
 """What the smoke experiment shall take on two idle cores, and where the test fails."""
 
 DRY_RUN_SECONDS, DOOR_SECONDS, IMPORT_SECONDS = 4.0, 0.5, 0.3
@@ -49,25 +48,23 @@ class Finished:
     """The finished smoke experiment.
 
     Attributes:
-        seconds: that it took.
-        others: processor seconds that other processes took meanwhile.
+        seconds: of processor time that it took, its jobs among them: what a busy machine leaves as it is, nearly.
     """
 
     clone: Clone
     printed: str
     seconds: float
-    others: float
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
     """The tree of the one real run; nobody changes it."""
     clone = Clone.of_project(tmp_path_factory.mktemp("workflow") / "finished")
-    before, own, start = busy_seconds(), os.times(), time.monotonic()
+    before = os.times()
     printed = clone.smoke()
-    seconds, now = time.monotonic() - start, os.times()
-    children = now.children_user - own.children_user + now.children_system - own.children_system
-    return Finished(clone, printed, seconds, busy_seconds() - before - children)
+    now = os.times()
+    seconds = now.children_user - before.children_user + now.children_system - before.children_system
+    return Finished(clone, printed, seconds)
 
 
 @pytest.fixture
@@ -75,12 +72,6 @@ def tree(finished: Finished, tmp_path: Path) -> Iterator[Clone]:
     """A copy of the finished tree, to be changed."""
     yield finished.clone.copy(tmp_path / "tree")
     shutil.rmtree(tmp_path / "tree")
-
-
-def busy_seconds() -> float:
-    """Processor seconds of the whole machine that were not idle."""
-    times = psutil.cpu_times()
-    return sum(times) - times.idle - times.iowait
 
 
 def seconds_of(clone: Clone, *command: str) -> float:
@@ -103,10 +94,8 @@ def test_the_sources_of_the_copy_are_what_runs(finished: Finished) -> None:
 
 
 def test_the_smoke_experiment_takes_its_time(finished: Finished) -> None:
-    print(f"smoke: {finished.seconds:.0f} s (aim: {AIM_SECONDS}), others took {finished.others:.0f} processor seconds")
-    if finished.others > 0.2 * finished.seconds:
-        pytest.skip(f"{finished.seconds:.0f} s on a busy machine say nothing")
-    assert finished.seconds < MOST_SECONDS
+    print(f"smoke: {finished.seconds:.0f} processor seconds (aim: {AIM_SECONDS} s on {CORES} idle cores)")
+    assert finished.seconds < MOST_SECONDS * CORES
 
 
 def test_the_accuracy_table_has_its_columns_and_a_row_for_all(finished: Finished) -> None:
