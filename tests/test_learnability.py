@@ -14,7 +14,8 @@ from torch.nn import functional as F
 from torchvision.transforms import v2
 
 from distillery.data.pixels import to_bytes, to_unit
-from distillery.diffusion.sampler import Step, sample
+from distillery.diffusion.sampler import sample
+from distillery.diffusion.step import Step
 from distillery.guidance.learnability import LearnabilityGuidance
 from distillery.guidance.score import Score, Scorer
 from distillery.streams import stream

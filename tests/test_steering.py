@@ -575,7 +575,7 @@ def test_a_size_goes_on_from_the_smaller_one_and_shards_change_nothing(
     whole = read_images(guided(world, tmp_path / "whole.parquet", surrogate, modes, []), "x")
     one = guided(world, tmp_path / "one.parquet", surrogate, modes, [], ipc=1)
     two = read_images(guided(world, tmp_path / "two.parquet", surrogate, modes, [one], first=1), "x")
-    assert whole.images == read_images(one, "x").images + two.images
+    assert whole.images == [*read_images(one, "x").images, *two.images]
     shard = read_images(guided(world, tmp_path / "s.parquet", surrogate, modes, [], shard=1, shards=2), "x")
     rows = [row for row, label in enumerate(whole.labels) if label in (1, 3)]
     difference = torch.from_numpy(shard.columns["latent"] - whole.columns["latent"][rows]).abs().max()

@@ -23,8 +23,8 @@ from distillery.data.pixels import to_unit
 from distillery.diffusion.autoencoder import Codec, train_autoencoder
 from distillery.diffusion.denoiser import Denoiser
 from distillery.diffusion.renderer import Renderer
-from distillery.diffusion.sampler import Step
 from distillery.diffusion.schedule import Schedule, training_scheduler
+from distillery.diffusion.step import Step
 from distillery.diffusion.training import InMemory, new_transformer, train_generator
 from distillery.guidance.score import Scorer
 from distillery.job import Job

@@ -11,7 +11,6 @@ step began (FreeDoM, arXiv 2303.09833).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
 import torch
@@ -20,32 +19,8 @@ from torch import Tensor
 from distillery.diffusion.denoiser import Denoiser
 from distillery.diffusion.schedule import Schedule
 from distillery.diffusion.solvers import SolverName, solver_of
+from distillery.diffusion.step import Step
 from distillery.streams import Key, image_noise
-
-
-@dataclass
-class Step:
-    """The state of all images at one sampling index.
-
-    Attributes:
-        index: steps-1 (pure noise) to 0.
-        noisy: x_i, (N, C, H, W); a leaf with gradient if an active guidance needs the graph.
-        noise: the prediction of the denoiser, after classifier-free guidance.
-        clean: the clean latent that it implies; with a graph to `noisy` if a guidance needs it.
-        labels: (N,) class labels.
-        schedule: of the sampler.
-        deviation: standard deviation of the DDPM step, (N, C, H, W) where the model learned it.
-        slots: (N,) place of each image in its class, or None where nobody said it.
-    """
-
-    index: int
-    noisy: Tensor
-    noise: Tensor
-    clean: Tensor
-    labels: Tensor
-    schedule: Schedule
-    deviation: Tensor | float = 0.0
-    slots: Tensor | None = None
 
 
 class Guidance(Protocol):
@@ -105,16 +80,11 @@ def sample(
                 fresh = image_noise(keys, f"{index} back {number}", shape).to(device)
                 noisy = schedule.back(noisy, fresh, index)
             purpose = f"{index} again {number}" if number else index
-            noisy, noise, clean, deviation, shifts = _seen(
-                denoiser, schedule, noisy, index, labels, conditions, slots, active
-            )
+            step = _seen(denoiser, schedule, noisy, index, labels, conditions, slots, active)
+            shifts = [guidance.shift(step).detach() for guidance in active]
             with torch.no_grad():
-                noisy = stepper.step(
-                    index,
-                    noisy,
-                    noise,
-                    clean,
-                    deviation,
+                noisy = stepper.following(
+                    step,
                     shifts,
                     lambda at=purpose: image_noise(keys, at, shape).to(device),  # type: ignore[misc]
                 )
@@ -135,8 +105,8 @@ def _seen(
     conditions: Tensor,
     slots: Tensor | None,
     active: Sequence[Guidance],
-) -> tuple[Tensor, Tensor, Tensor, Tensor | float, list[Tensor]]:
-    """What a step starts from: state, noise prediction, clean latent, deviation, and the shifts of the guidances."""
+) -> Step:
+    """What a step starts from; with a graph to its noisy state if an active guidance needs one."""
     graph = any(guidance.needs_graph() for guidance in active)
     noisy = noisy.detach().requires_grad_(graph)
     with torch.set_grad_enabled(graph):
@@ -144,5 +114,4 @@ def _seen(
         clean = schedule.clean(noisy, noise, index)
     with torch.no_grad():
         deviation = schedule.deviation(variance, index)
-    state = Step(index, noisy, noise, clean, labels, schedule, deviation, slots)
-    return noisy, noise, clean, deviation, [guidance.shift(state).detach() for guidance in active]
+    return Step(index, noisy, noise, clean, labels, schedule, deviation, slots)

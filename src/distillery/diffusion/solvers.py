@@ -13,6 +13,7 @@ from diffusers import DPMSolverMultistepScheduler
 from torch import Tensor
 
 from distillery.diffusion.schedule import Schedule
+from distillery.diffusion.step import Step
 
 SolverName = Literal["ddpm", "ddim", "dpm"]
 
@@ -20,21 +21,10 @@ SolverName = Literal["ddpm", "ddim", "dpm"]
 class Solver(Protocol):
     """One run over the sampling indices, from the highest to 0; a multistep solver remembers what it saw."""
 
-    def step(
-        self,
-        index: int,
-        noisy: Tensor,
-        noise: Tensor,
-        clean: Tensor,
-        deviation: Tensor | float,
-        shifts: Sequence[Tensor],
-        fresh: Callable[[], Tensor],
-    ) -> Tensor:
-        """The state at the next lower index.
+    def following(self, step: Step, shifts: Sequence[Tensor], fresh: Callable[[], Tensor]) -> Tensor:
+        """The state at the next lower index, (N, C, H, W).
 
         Args:
-            noisy, noise, clean: (N, C, H, W), the state, the noise prediction and the clean latent that it implies.
-            deviation: standard deviation of the DDPM step.
             shifts: of the DDPM mean, each (N, C, H, W).
             fresh: draws the step's noise, (N, C, H, W).
         """
@@ -47,21 +37,12 @@ class Ancestral:
     def __init__(self, schedule: Schedule) -> None:
         self._schedule = schedule
 
-    def step(
-        self,
-        index: int,
-        noisy: Tensor,
-        noise: Tensor,
-        clean: Tensor,
-        deviation: Tensor | float,
-        shifts: Sequence[Tensor],
-        fresh: Callable[[], Tensor],
-    ) -> Tensor:
+    def following(self, step: Step, shifts: Sequence[Tensor], fresh: Callable[[], Tensor]) -> Tensor:
         """The state at the next lower index."""
-        mean = self._schedule.posterior_mean(clean, noisy, index)
+        mean = self._schedule.posterior_mean(step.clean, step.noisy, step.index)
         for shift in shifts:
             mean = mean + shift
-        return mean + deviation * fresh() if index > 0 else mean
+        return mean + step.deviation * fresh() if step.index > 0 else mean
 
 
 class DDIM:
@@ -70,20 +51,11 @@ class DDIM:
     def __init__(self, schedule: Schedule) -> None:
         self._schedule = schedule
 
-    def step(
-        self,
-        index: int,
-        noisy: Tensor,
-        noise: Tensor,
-        clean: Tensor,
-        deviation: Tensor | float,
-        shifts: Sequence[Tensor],
-        fresh: Callable[[], Tensor],
-    ) -> Tensor:
+    def following(self, step: Step, shifts: Sequence[Tensor], fresh: Callable[[], Tensor]) -> Tensor:
         """The state at the next lower index; nothing is drawn."""
-        noise = _shifted(self._schedule, index, noise, shifts)
-        before = float(self._schedule.alphas_cumprod_previous[index])
-        return before**0.5 * self._schedule.clean(noisy, noise, index) + (1 - before) ** 0.5 * noise
+        noise = _shifted(self._schedule, step, shifts)
+        before = float(self._schedule.alphas_cumprod_previous[step.index])
+        return before**0.5 * self._schedule.clean(step.noisy, noise, step.index) + (1 - before) ** 0.5 * noise
 
 
 class DPMSolver:
@@ -96,24 +68,16 @@ class DPMSolver:
         )
         self._scheduler.set_timesteps(timesteps=schedule.timesteps.flip(0).tolist())
 
-    def step(
-        self,
-        index: int,
-        noisy: Tensor,
-        noise: Tensor,
-        clean: Tensor,
-        deviation: Tensor | float,
-        shifts: Sequence[Tensor],
-        fresh: Callable[[], Tensor],
-    ) -> Tensor:
+    def following(self, step: Step, shifts: Sequence[Tensor], fresh: Callable[[], Tensor]) -> Tensor:
         """The state at the next lower index; nothing is drawn."""
-        noise = _shifted(self._schedule, index, noise, shifts)
-        return self._scheduler.step(noise, self._schedule.timesteps[index], noisy).prev_sample
+        noise = _shifted(self._schedule, step, shifts)
+        return self._scheduler.step(noise, self._schedule.timesteps[step.index], step.noisy).prev_sample
 
 
-def _shifted(schedule: Schedule, index: int, noise: Tensor, shifts: Sequence[Tensor]) -> Tensor:
+def _shifted(schedule: Schedule, step: Step, shifts: Sequence[Tensor]) -> Tensor:
+    noise = step.noise
     for shift in shifts:
-        noise = noise - shift / schedule.mean_per_noise(index)
+        noise = noise - shift / schedule.mean_per_noise(step.index)
     return noise
 
 

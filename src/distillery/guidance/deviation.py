@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from distillery.diffusion.sampler import Step
+from distillery.diffusion.step import Step
 
 
 class ClassMemory:

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from distillery.artifacts import damaged, read_tensors
 from distillery.data.pixels import to_unit
 from distillery.diffusion.autoencoder import Codec
-from distillery.diffusion.sampler import Step
+from distillery.diffusion.step import Step
 from distillery.guidance.unit_step import unit_step
 from distillery.job import BadInput
 from distillery.students.networks import Classifier

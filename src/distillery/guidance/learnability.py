@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from distillery.diffusion.autoencoder import Codec
-from distillery.diffusion.sampler import Step
+from distillery.diffusion.step import Step
 from distillery.guidance.score import Scorer
 from distillery.guidance.unit_step import unit_step
 

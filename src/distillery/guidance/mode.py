@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from distillery.artifacts import read_tensors
-from distillery.diffusion.sampler import Step
+from distillery.diffusion.step import Step
 from distillery.job import BadInput
 from distillery.streams import stream
 

@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from distillery.diffusion.sampler import Step
+from distillery.diffusion.step import Step
 
 SMALLEST_GRADIENT = 1e-12
 
