@@ -32,7 +32,7 @@ front: setup  ## accuracy against redundancy over lambda and omega
 	snakemake --cores $(CORES) --configfile experiments/digits-front.yaml
 
 test: setup  ## the whole test suite, on two workers
-	python -m pytest --numprocesses 2 --dist loadgroup --no-loadscope-reorder
+	python -m pytest --numprocesses 2 --no-loadscope-reorder
 
 lint: setup  ## style, format, types and workflow checks
 	ruff check .

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,17 +15,29 @@ TOGETHER = {"test_devices": "cards", "test_local_machine": "cards"}
 """Files that use the same thing of the machine: one worker takes them, one after another."""
 
 
-@pytest.hookimpl(tryfirst=True)
+def group_of(place: str) -> str:
+    """What one worker takes of the tests, by the path of a file relative to the project."""
+    path = Path(place)
+    return "slurm" if path.parent.name == "slurm" else TOGETHER.get(path.stem, path.stem)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A worker takes whole files, because their tests share what was run for them; and the only cluster is one's."""
+    """Put the long groups first."""
+    groups = [group_of(item.nodeid.split("::")[0]) for item in items]
+    rank = {id(item): FIRST.index(one) if one in FIRST else len(FIRST) for item, one in zip(items, groups, strict=True)}
+    items.sort(key=lambda item: rank[id(item)])
 
-    def group(item: pytest.Item) -> str:
-        name = item.path.stem
-        return "slurm" if item.path.parent.name == "slurm" else TOGETHER.get(name, name)
 
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(group(item)))
-    items.sort(key=lambda item: FIRST.index(group(item)) if group(item) in FIRST else len(FIRST))
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """A worker takes whole groups: tests of a file share what was run for them, and there is one cluster for all."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByGroup(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return group_of(nodeid.split("::")[0])
+
+    return ByGroup(config, log)
 
 
 @pytest.fixture(scope="session", autouse=True)
