@@ -35,7 +35,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
     class ByGroup(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            return group_of(nodeid.split("::")[0])
+            return group_of(nodeid.split("::", maxsplit=1)[0])
 
     return ByGroup(config, log)
 
