@@ -18,7 +18,17 @@ import yaml
 from clone import PROJECT, Clone
 
 from distillery import slurm
-from distillery.slurm import PREFIX, SlurmProblem, Watch, cancel_orphans, need_client, note_run, steady, watched
+from distillery.slurm import (
+    PREFIX,
+    SlurmProblem,
+    Watch,
+    cancel_orphans,
+    cancel_rest,
+    need_client,
+    note_run,
+    steady,
+    watched,
+)
 
 RUN = f"{PREFIX}_1234"
 
@@ -149,6 +159,16 @@ def test_only_jobs_of_a_dead_snakemake_of_this_folder_are_cancelled(
     assert cancel_orphans(surely=False) == 2
     [cancelled] = [command for command in called if command[0] == "scancel"]
     assert sorted(cancelled[1:]) == ["2", "4"]
+
+
+def test_a_run_that_ends_leaves_no_jobs_of_its_own(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mine, other = (f"{number}|{PREFIX}_{run}|RUNNING|None|{folder}|" for number, run in ((1, "mine"), (2, "other")))
+    called = answers(monkeypatch, [mine, other])
+    cancel_rest(f"{PREFIX}_mine")
+    assert called[1:] == [("scancel", "1")]
+    called = answers(monkeypatch, [other])
+    cancel_rest(f"{PREFIX}_mine")
+    assert [command[0] for command in called] == ["squeue"]
 
 
 def test_jobs_that_do_not_end_are_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

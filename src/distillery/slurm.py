@@ -7,6 +7,7 @@ module. Orders go through sbatch, squeue and scancel, as the executor's own do.
 from __future__ import annotations
 
 import asyncio
+import atexit
 import contextlib
 import getpass
 import importlib
@@ -75,6 +76,7 @@ def attend(workflow: Any) -> None:
     need_client()
     cancel_orphans()
     note_run(run)
+    atexit.register(cancel_rest, run)
     try_requests(workflow.dag.needrun_jobs(), executor, workflow.executor_settings)
     module = importlib.import_module("snakemake_executor_plugin_slurm")
     watch = Watch(module.query_job_status, run, bool(workflow.executor_settings.requeue))
@@ -223,6 +225,16 @@ def cancel_orphans(surely: bool = True) -> int:
                 raise SlurmProblem(f"cancelled jobs that do not end: {' '.join(sorted(left))}; see `squeue --me`")
             time.sleep(0.5)
     return len(orphans)
+
+
+def cancel_rest(run: str) -> None:
+    """Cancel the jobs of a run that has ended.
+
+    The executor cancels those on its list; one that Ctrl-C finds asking for their states has none of them there.
+    """
+    with contextlib.suppress(SlurmProblem):  # then the next run finds them
+        if left := [job.number for job in queue() if job.run == run]:
+            _run("scancel", *left)
 
 
 # ---- while it runs ---------------------------------------------------------------------------------------------------
