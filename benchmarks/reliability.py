@@ -154,10 +154,15 @@ def disturb(
     outcome: Outcome,
     say: Callable[[str], None] = print,
     pause: tuple[float, float] = PAUSE_SECONDS,
+    finished: Clone | None = None,
 ) -> None:
-    """Run the experiment again and again until so many things were ended, and compare what comes out."""
+    """Run the experiment again and again until so many things were ended, and compare what comes out.
+
+    Args:
+        finished: an undisturbed run; none: one is made.
+    """
     trouble, start = Trouble(cluster, seed, pause), time.monotonic()
-    whole = undisturbed(folder / "undisturbed").artifacts()
+    whole = (finished or undisturbed(folder / "undisturbed")).artifacts()
     while outcome.kills.total() < kills:
         clone, last = new_clone(folder / f"run-{outcome.runs}"), ""
         run = Run(clone)

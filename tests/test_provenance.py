@@ -61,7 +61,7 @@ def replacing(old: str, new: str) -> Callable[[str], str]:
     "edit",
     [
         replacing('"""Draw one latent per key.', '"""Draw a latent for each key.'),
-        replacing('"""The state of all images at one sampling index.', '"""All images.'),
+        replacing('"""What may steer a sampler."""', '"""What steers."""'),
         lambda text: '"""Another word on the module."""\n' + text.partition('"""\n')[2],
         lambda text: f"# a comment\n{text}\n# another\n",
         replacing(f"{BODY}{CLEAN}", f"{BODY}{CLEAN.replace('= ', f'= ({BODY}    ')}{BODY})"),

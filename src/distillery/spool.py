@@ -21,6 +21,9 @@ class _Spool:
         self._file = tempfile.SpooledTemporaryFile(MOST_IN_MEMORY, prefix="distillery-")  # noqa: SIM115
         self._lock = Lock()
 
+    def __del__(self) -> None:
+        self._file.close()
+
     def put(self, content: bytes) -> None:
         self._file.write(content)
 

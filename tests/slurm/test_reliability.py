@@ -7,13 +7,13 @@ import random
 import sys
 from pathlib import Path
 
-from clone import PROJECT
+from clone import PROJECT, Clone
 from on_slurm import Cluster
 
 KILLS = 5
 
 
-def test_random_kills_change_no_byte(cluster: Cluster, tmp_path: Path) -> None:
+def test_random_kills_change_no_byte(cluster: Cluster, undisturbed: Clone, tmp_path: Path) -> None:
     about = importlib.util.spec_from_file_location("reliability", PROJECT / "benchmarks/reliability.py")
     assert about is not None and about.loader is not None
     reliability = importlib.util.module_from_spec(about)
@@ -22,7 +22,7 @@ def test_random_kills_change_no_byte(cluster: Cluster, tmp_path: Path) -> None:
     seed = random.SystemRandom().randrange(2**32)
     print(f"seed {seed}")
     outcome = reliability.Outcome()
-    reliability.disturb(cluster, tmp_path, KILLS, seed, outcome)
+    reliability.disturb(cluster, tmp_path, KILLS, seed, outcome, finished=undisturbed)
     print(outcome.table())
     assert outcome.kills.total() >= KILLS
     assert outcome.different == []
