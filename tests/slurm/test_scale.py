@@ -47,3 +47,12 @@ def test_all_places_of_the_cluster_are_used_and_nothing_is_lost(
     assert not cluster.jobs()
     # A result, a log, a cost, a benchmark and what Snakemake notes of each; no file per image.
     assert finished.files < 20
+
+
+def test_the_increments_of_every_seed_are_made(cluster: Cluster, scale: ModuleType, tmp_path: Path) -> None:
+    folder = tmp_path / "scale"
+    scale.build(folder, scale.Scale(classes=2, shards=2, seeds=2, networks=1, ipc=(1,), increment=1))
+    target = "results/scale/seed-1/distilled/lgd/increment-1/images.parquet"
+    finished = scale.run(folder, target)
+    print(finished)
+    assert (folder / target).exists()

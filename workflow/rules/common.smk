@@ -471,10 +471,15 @@ def candidates_of(wildcards):
 
 
 def increment_group(wildcards):
-    """Candidates that one job makes are one submission with what follows; many shards are one each."""
-    if EXPERIMENT.lgd(wildcards.lgd).shards > 1:
-        return None
-    return f"increment-{wildcards.run}{wildcards.lgd}-{wildcards.k}"
+    """The short stages of an increment are one submission. A slash in its name would keep Slurm waiting for ever."""
+    loop = getattr(wildcards, "lgd", None) or wildcards.loop
+    return f"increment-{wildcards.k}-{loop}@{wildcards.run.strip('/')}"
+
+
+def candidates_group(wildcards):
+    """Candidates that one job makes go with them; many shards are one submission each."""
+    several = EXPERIMENT.lgd(wildcards.lgd).shards > 1
+    return None if several else increment_group(wildcards)
 
 
 def scores_of(wildcards):

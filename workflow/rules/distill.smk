@@ -27,7 +27,7 @@ rule generate_increment:
         cost="<results>/{run}cost/{lgd}/generate_increment-{k}-{shard}.json",
     priority: 10
     group:
-        increment_group
+        candidates_group
     conda:
         "../../envs/distillery.yaml"
     resources:
@@ -72,7 +72,7 @@ rule score_learnability:
         cost="<results>/{run}cost/{lgd}/score_learnability-{k}.json",
     priority: 10
     group:
-        "increment-{run}{lgd}-{k}"
+        increment_group
     conda:
         "../../envs/distillery.yaml"
     resources:
@@ -107,7 +107,7 @@ rule select_increment:
         cost="<results>/{run}cost/{lgd}/select_increment-{k}.json",
     priority: 10
     group:
-        "increment-{run}{lgd}-{k}"
+        increment_group
     conda:
         "../../envs/distillery.yaml"
     resources:

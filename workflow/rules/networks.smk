@@ -146,7 +146,7 @@ rule train_student:
         cost="<results>/{run}cost/{loop}/train_student-{k}.json",
     priority: 10
     group:
-        "increment-{run}{loop}-{k}"
+        increment_group
     conda:
         "../../envs/distillery.yaml"
     resources:
