@@ -25,7 +25,7 @@ from typing import Any
 
 import torch
 from diffusers import AutoencoderKL
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd import grad
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -59,10 +59,18 @@ WAYS = ("ours", "checkpointed", "whole graph")
 class LiveBytes(TorchDispatchMode):
     """The peak of what tensors hold that were made meanwhile."""
 
-    def __init__(self) -> None:
+    def __init__(self, *there: Any) -> None:
+        """Tensors and modules that are there already do not count, nor do views of them."""
         super().__init__()
         self.now = self.peak = 0
         self._known: weakref.WeakSet[Any] = weakref.WeakSet()
+        # A storage as Python sees it lives as long as somebody holds it: these are held to stay known.
+        self._there = [
+            tensor.untyped_storage()
+            for one in there
+            for tensor in (one.state_dict(keep_vars=True).values() if isinstance(one, nn.Module) else [one])
+        ]
+        self._known.update(self._there)
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = function(*args, **(kwargs or {}))
@@ -130,7 +138,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, float]:
         once()
         peak = torch.cuda.max_memory_allocated() - weights
     else:
-        with LiveBytes() as live:
+        with LiveBytes(denoiser, picture.codec.autoencoder, latents, vectors, noise) as live:
             once()
         peak = live.peak
     seconds = []

@@ -61,6 +61,13 @@ def test_the_table_has_a_line_for_each_and_for_all(results: Path, capsys: pytest
     assert "3.000" in lines[-2]
 
 
+def test_hours_of_several_cards_count_each(tmp_path: Path) -> None:
+    file = tmp_path / "cost/train_generator-dit.json"
+    file.parent.mkdir()
+    file.write_text(json.dumps(record("train_generator", 3600.0, **GPU, cards=4, peak_gpu_memory_mb=1.0)), "utf-8")
+    assert summed(records(tmp_path))["train_generator", ALL].gpu_hours == 4.0
+
+
 def test_a_folder_without_records_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([str(tmp_path)]) == 1
     assert "no recorded costs" in capsys.readouterr().err

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from distillery.devices import lease_card, prepare, visible_cards
+from distillery.devices import allowed_cores, lease_card, prepare, visible_cards
 
 JOB = """
 import os, sys, time
@@ -129,6 +129,15 @@ def test_two_users_do_not_share_their_locks(tmp_path: Path) -> None:
     with jobs(tmp_path, 1, CUDA_VISIBLE_DEVICES="0,1") as [job]:
         job.leased()
         assert [path.name for path in tmp_path.iterdir()] == [f"distillery-cards-{os.getuid()}"]
+
+
+@pytest.mark.parametrize(("given", "cores"), [("", 8), ("3", 3), ("64", 8), ("0", 8), ("4(x2)", 8)])
+def test_a_job_of_slurm_keeps_no_more_cores_busy_than_it_was_given(
+    given: str, cores: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(8)))
+    monkeypatch.setenv("SLURM_CPUS_PER_TASK", given)
+    assert allowed_cores() == cores
 
 
 def test_the_cards_are_those_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,12 +9,13 @@ import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
 
 from distillery import __main__ as door
-from distillery import progress
+from distillery import devices, progress
 from distillery.artifacts import ImageSet, encode_png, read_images, write_images
 from distillery.data import ingest as ingest_module
 from distillery.provenance import ROOT
@@ -242,11 +243,21 @@ def test_many_images_are_decoded_by_several_processes(tmp_path: Path, monkeypatc
     monkeypatch.setattr(ingest_module, "POOL_FROM", 1)
     settings = {"dataset": {"source": {"kind": "digits"}, "resolution": 16, "holdout": {}, "classes": ["0", "1"]}}
     files = {name: tmp_path / f"{name}.parquet" for name in ("train", "test", "rejected")}
-    call = ["ingest", "--settings", json.dumps(settings), "--threads", "1"]
-    for name, path in files.items():
-        call += [f"--{name}", str(path)]
-    assert door.main(call) == 0
+    pools: list[int] = []
+    pool = ingest_module.ProcessPoolExecutor
+
+    def noted(workers: int, *rest: Any, **options: Any) -> Any:
+        pools.append(workers)
+        return pool(workers, *rest, **options)
+
+    monkeypatch.setattr(ingest_module, "ProcessPoolExecutor", noted)
+    monkeypatch.setattr(devices, "allowed_cores", lambda: 2)
+    call = ["ingest", "--settings", json.dumps(settings), "--threads"]
+    options = [word for name, path in files.items() for word in (f"--{name}", str(path))]
+    assert door.main([*call, "64", *options]) == 0
     pooled = {name: path.read_bytes() for name, path in files.items()}
-    monkeypatch.setattr(ingest_module, "POOL_FROM", 10_000)
-    assert door.main(call) == 0
+    assert pools == [2]
+    # One core asked for is one process, whatever the machine has.
+    assert door.main([*call, "1", *options]) == 0
     assert {name: path.read_bytes() for name, path in files.items()} == pooled
+    assert pools == [2]

@@ -83,6 +83,24 @@ def test_a_surrogate_of_other_classes_is_refused(tmp_path: Path) -> None:
     assert "cannot be read (no header of safetensors)" in faults(edit)[0]
 
 
+def test_a_surrogate_of_the_same_classes_by_other_names_is_taken(tmp_path: Path) -> None:
+    about = json.dumps({"classes": ["n01440764", "n03028079"]})
+    header = json.dumps({"__metadata__": {"about": about}}).encode()
+    path = tmp_path / "checkpoints.safetensors"
+    path.write_bytes(len(header).to_bytes(8, "little") + header)
+    for name in ("n01440764", "n03028079"):
+        (tmp_path / "pictures" / name).mkdir(parents=True)
+        for number in range(9):
+            (tmp_path / "pictures" / name / f"{number}.png").touch()
+
+    def edit(config: Config) -> None:
+        config["dataset"]["source"] = {"kind": "folder", "train": str(tmp_path / "pictures")}
+        config["dataset"]["classes"] = ["church", "tench"]
+        at("surrogates.conv", {"network": "convnet2_w8", "checkpoints": str(path)})(config)
+
+    load(changed(edit))
+
+
 @pytest.mark.parametrize("file", SHIPPED, ids=lambda file: file.stem)
 def test_a_shipped_experiment_loads(file: Path) -> None:
     config = yaml.safe_load(file.read_text("utf-8"))
@@ -428,7 +446,7 @@ TOGETHER = {
     ),
     "guidance of channels that are not there": (
         at("generators.dit.sampling.cfg_channels", 5),
-        "generators.dit.sampling.cfg_channels: 5 of 4 channels; allowed: 1 to 4, or all",
+        "generators.dit.sampling.cfg_channels: 5 of 4 channels; allowed: 1 to 4, all or auto",
     ),
     "a base that is not there": (
         at("generators.tuned", {"kind": "finetune", "base": "dlt"}),
@@ -445,6 +463,32 @@ TOGETHER = {
     "mirrors that are not encoded": (
         at("generators.dit.flip", True),
         "generators.dit.flip: there are no mirrors; set latents.mirrored: true",
+    ),
+    "test images by a name where there are none": (
+        at("dataset.test_names", "val_"),
+        "dataset.test_names: the source has no test images of its own; leave it out",
+    ),
+    "a teacher of snapshots": (
+        lambda e: (
+            e["methods"].update(dm={"kind": "pixel", "objective": "distribution"}),
+            e.update(matching={"protocol": "rded"}),
+        ),
+        "matching.protocol: snapshots are compared with hard labels, and rded has soft ones; give another protocol"
+        " here, or choose: last",
+    ),
+    "images that are held out to choose a snapshot": (
+        lambda e: (
+            e["methods"].update(dm={"kind": "pixel", "objective": "distribution"}, lgd={"kind": "random"}),
+            e["methods"].pop("random"),
+            e.update(ipc=[60], matching={"holdout": 0.5}, analysis={}),
+        ),
+        "ipc: 60 images per class, but class '0' has 45 training images after those that matching.holdout keeps to"
+        " choose a snapshot, and methods.dm chooses among them; allowed: 1 to 45",
+    ),
+    "weights of a reference that are not there": (
+        at("references.real.weights", "weights/none.safetensors"),
+        "references.real.weights: weights/none.safetensors: no such file; give a safetensors file, or timm, or leave it"
+        " out to train the network here",
     ),
     "a batch that does not divide": (
         lambda e: e["generators"]["dit"].update(accumulate=5, processes=2),
@@ -662,6 +706,30 @@ def test_an_objective_may_be_named_alone() -> None:
     experiment = load(changed(at("generators.tuned", tuned)))
     objective = experiment.generators["tuned"].objective
     assert objective.kind == "memory" and (objective.policy_real, objective.policy_generated) == ("max", "max")
+
+
+def test_a_mode_for_each_of_more_images_than_there_are_is_refused() -> None:
+    found = faults(
+        lambda e: (e["methods"].update(modes={"kind": "mgd3", "generator": "dit"}), e.update(ipc=[90], analysis={}))
+    )
+    assert found[0] == (
+        "ipc: 90 images per class are as many modes for methods.modes, but class '0' has 89 training images, and a mode"
+        " needs one of its own; allowed: 1 to 89, or a methods.modes.mode.count"
+    )
+
+
+def test_a_batch_in_pieces_has_no_memory() -> None:
+    tuned = {"kind": "finetune", "base": "dit", "trainable": "full", "objective": "memory", "accumulate": 2}
+    assert (
+        "accumulate: 2 passes would be as many steps of the memories of memory" in faults(at("generators.t", tuned))[0]
+    )
+    assert load(changed(at("generators.t", {**tuned, "objective": "plain"}))).generators["t"].accumulate == 2
+
+
+def test_deviation_of_igd_remembers_64_latents_unless_it_says_otherwise() -> None:
+    igd = {"kind": "igd", "generator": "dit", "influence": {"surrogate": "conv"}}
+    experiment = guided(one={**igd, "deviation": {"strength": 3}}, all={**igd, "deviation": {"capacity": None}})
+    assert [resolved_steering(experiment, name)[2].capacity for name in ("one", "all")] == [64, None]  # type: ignore[union-attr]
 
 
 def test_the_range_follows_the_steps() -> None:

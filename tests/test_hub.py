@@ -70,7 +70,9 @@ def test_a_name_is_fetched_once_and_then_opened_offline(
     first = opened(tmp_path / "first", tmp_path / "cache", hub)
     assert first.returncode == 0, first.stderr
     assert WEIGHTS in hub.sent
-    assert not [name for name in hub.sent if name.endswith((".bin", ".md"))]  # no pickle, and nothing that is not needed
+    assert not [
+        name for name in hub.sent if name.endswith((".bin", ".md"))
+    ]  # no pickle, and nothing that is not needed
     files = len(hub.sent)
     again = opened(tmp_path / "again", tmp_path / "cache", hub, offline=True)
     assert again.returncode == 0, again.stderr
@@ -97,6 +99,27 @@ def test_a_download_that_breaks_off_is_told_and_the_same_command_ends_it(hub: Hu
     hub.breaks = 0
     whole = opened(tmp_path / "opened", tmp_path / "cache", hub)
     assert whole.returncode == 0, whole.stderr
+
+
+def test_what_the_cache_has_of_a_repository_does_not_stop_a_plan(tmp_path: Path) -> None:
+    """Half a download, or another part of it, is completed by the job that opens the rest."""
+    place = tmp_path / "hub" / f"models--{DIT.replace('/', '--')}" / "snapshots" / ("0" * 40)
+    (place / "vae").mkdir(parents=True)
+    (place / "vae" / "config.json").write_text("{}", "utf-8")
+    code = (
+        "from distillery.diffusion.folders import WeightsError, check_stated\n"
+        "from distillery.diffusion.settings import PretrainedGenerator\n"
+        f"block = PretrainedGenerator(kind='pretrained', weights={DIT!r})\n"
+        "try:\n    check_stated(block, ('transformer',))\nexcept WeightsError as error:\n    print(error)"
+    )
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("HF_")} | {
+        "HF_HOME": str(tmp_path)
+    }
+    for more, words in (({}, ""), ({"HF_HUB_OFFLINE": "1"}, "HF_HUB_OFFLINE is set")):
+        done = subprocess.run(
+            [sys.executable, "-c", code], env={**environment, **more}, text=True, capture_output=True, check=True
+        )
+        assert words in done.stdout if words else done.stdout == ""
 
 
 @pytest.mark.parametrize(

@@ -445,6 +445,32 @@ def test_a_test_split_of_the_source_is_taken_as_it_is(tmp_path: Path) -> None:
     assert test_ids == ["a/000.png", "a/001.png", "b/000.png"]
 
 
+def test_test_images_may_be_those_whose_names_begin_so(tmp_path: Path) -> None:
+    train = folder_of(tmp_path / "train", {"a": 3, "b": 3})
+    folder_of(tmp_path / "test", {"a": 2, "b": 2})
+    for name in ("a", "b"):
+        (tmp_path / "test" / name / "000.png").rename(tmp_path / "test" / name / "val_0.png")
+    source = Folder(kind="folder", train=train.train, test=str(tmp_path / "test"))
+    train_ids, test_ids = make(tmp_path / "out", source, test_names="val_").ids()
+    assert len(train_ids) == 6 and test_ids == ["a/val_0.png", "b/val_0.png"]
+    png = encoded(picture(32))
+    write_rows(tmp_path / "train.parquet", [(png, f"n/{row}.png", row % 2) for row in range(4)], ["a", "b"])
+    names = [f"x/{'val_' if row > 1 else ''}{row}.png" for row in range(4)]
+    write_rows(tmp_path / "test.parquet", [(png, name, row % 2) for row, name in enumerate(names)], ["a", "b"])
+    table = parquet(tmp_path / "train.parquet", test=[tmp_path / "test.parquet"])
+    assert make(tmp_path / "rows", table, test_names="val_").ids()[1] == ["x/val_2.png", "x/val_3.png"]
+    with pytest.raises(BadInput, match=r"dataset.test_names: no test image has a file name that begins with 'other'"):
+        make(tmp_path / "none", source, test_names="other")
+
+
+def test_a_file_too_large_for_an_image_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = folder_of(tmp_path / "in", {"a": 3, "b": 3})
+    with (tmp_path / "in" / "a" / "film.png").open("wb") as file:
+        file.truncate(2**40)  # a hole, which takes no room: reading it would end the run
+    made = make(tmp_path / "out", source, holdout=HALF, max_rejected=0.5)
+    assert list(made.reasons().values()) == ["cannot be read: larger than 256 MiB"]
+
+
 def test_a_class_without_a_test_image_stops_the_run(tmp_path: Path) -> None:
     train = folder_of(tmp_path / "train", {"a": 3, "b": 3})
     folder_of(tmp_path / "test", {"a": 2})

@@ -26,7 +26,7 @@ def step_of(number: int, count: int = BATCH) -> tuple[Tensor, Tensor]:
     """Latents and labels of a step; classes come unevenly, and most latents lie on one side."""
     draws = stream("memory", number)
     latents = torch.randn(count, NUMBERS, generator=draws, dtype=torch.float64) + 0.4
-    return latents, torch.randint(CLASSES, (count,), generator=draws).clamp_max(CLASSES - 1)
+    return latents, (torch.randint(2 * CLASSES, (count,), generator=draws) - CLASSES).clamp_min(0)
 
 
 class Lists:
@@ -66,6 +66,34 @@ def held(memory: LatentMemory, label: int) -> Tensor:
     """The unit vectors of a class, the oldest first."""
     rows = memory.valid[label].nonzero()[:, 0]
     return memory.units[label][rows[memory.stamps[label][rows].argsort()]]
+
+
+@pytest.mark.parametrize("policy", ["max", "min"])
+def test_rounds_that_no_class_needs_change_nothing(policy: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a GPU, which is not asked how many are needed."""
+    asked, blind = memory_of(policy), memory_of(policy)
+    monkeypatch.setattr(blind, "_rounds", lambda added: added)
+    for number in range(300):
+        latents, labels = step_of(number)
+        asked.add(latents, labels)
+        blind.add(latents, labels)
+        assert torch.equal(asked.valid, blind.valid)
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_no_step_asks_the_device_for_a_number(policy: Policy) -> None:
+    """A tensor without numbers cannot be asked."""
+    nowhere = torch.device("meta")
+    memory = LatentMemory(CLASSES, SIZE, BATCH, NUMBERS, policy=policy, device=nowhere, max_age=9)
+    latents, labels = torch.randn(BATCH, NUMBERS, device=nowhere), torch.zeros(BATCH, dtype=torch.long, device=nowhere)
+    with pytest.raises(RuntimeError, match="meta"):
+        latents.sum().item()
+    for _ in range(3):
+        memory.add(latents, labels, where=labels == 0)
+        for extreme in ("min", "max"):
+            found, has = memory.extremes(latents, labels, extreme)  # type: ignore[arg-type]
+            loss = reduce_extremes(found, has, labels, CLASSES, extreme=extreme)  # type: ignore[arg-type]
+            assert loss.shape == ()
 
 
 @pytest.mark.parametrize("policy", POLICIES)

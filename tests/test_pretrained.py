@@ -11,10 +11,12 @@ from typing import Any
 import pytest
 import torch
 from diffusers import DDPMScheduler
+from safetensors.torch import load_file
 from tiny import CPU, job, keys
 from tiny_weights import CHANNELS, SIDE, SIZE, autoencoder_files, dit, kl, openings, save_dit, tiny, vq
 
-from distillery.artifacts import write_tensors
+from distillery.artifacts import read_json, write_tensors
+from distillery.data.identity import imagenet_names
 from distillery.data.pixels import to_bytes
 from distillery.diffusion.autoencoder import Codec
 from distillery.diffusion.denoiser import Denoiser, load_generator
@@ -343,6 +345,56 @@ def test_a_pickle_that_does_something_is_not_opened(tmp_path: Path) -> None:
     (tmp_path / "diffusion_pytorch_model.bin").write_bytes(pickle.dumps(Harm()))
     with pytest.raises(WeightsError, match="holds something else than tensors"):
         list(convert(tmp_path))
+
+
+def test_pickles_in_several_files_are_rewritten_with_their_index(tmp_path: Path) -> None:
+    source = save_dit(tmp_path / "given", dit(layers=1))
+    folder = source / "transformer"
+    (folder / "diffusion_pytorch_model.safetensors").unlink()
+    state = dit(layers=1).state_dict()
+    places = {}
+    for number, names in enumerate((sorted(state)[::2], sorted(state)[1::2])):
+        file = f"diffusion_pytorch_model-0000{number + 1}-of-00002.bin"
+        torch.save({name: state[name] for name in names}, folder / file)
+        places |= dict.fromkeys(names, file)
+    index = {"metadata": {"total_size": 1}, "weight_map": places}
+    (folder / "diffusion_pytorch_model.bin.index.json").write_text(json.dumps(index), "utf-8")
+    with pytest.raises(BadInput, match="pickled weights, which are not opened"):
+        open_dit(source, tmp_path / "opened")
+    assert len(list(convert(source))) == 3
+    open_dit(source, tmp_path / "opened")
+    kept = load_file(openings(tmp_path / "opened")["weights"])
+    assert all(torch.equal(kept[name], state[name]) for name in state)
+
+
+def test_a_generator_whose_names_contradict_the_table_is_refused(tmp_path: Path) -> None:
+    names = [", ".join(names) for names in imagenet_names().values()]
+    own = {str(index): name for index, name in enumerate(names)}
+    right = save_dit(tmp_path / "right", dit(classes=1002, layers=1), {**own, "1001": "my cat"})
+    table = read_json(openings(open_dit(right, tmp_path / "opened"))["index"], "open_generator")["id2label"]
+    assert table["0"].startswith("n01440764, tench") and table["1001"] == "my cat"
+    turned = save_dit(tmp_path / "turned", dit(layers=1), dict(zip(own, reversed(names), strict=True)))
+    with pytest.raises(
+        BadInput, match=r"id2label calls class 0 '.*', which is n01440764 in ImageNet-1K; set classes: own"
+    ):
+        open_dit(turned, tmp_path / "wrong")
+    index = read_json(openings(open_dit(turned, tmp_path / "own", classes="own"))["index"], "open_generator")
+    assert class_conditions(tmp_path / "own", ["tench"]) == {0: 999}
+    assert index["id2label"]["999"] == names[0]
+
+
+def test_a_schedule_without_any_signal_at_its_end_is_refused(tmp_path: Path) -> None:
+    source = save_dit(tmp_path / "given", dit(layers=1))
+    DDPMScheduler(rescale_betas_zero_snr=True).save_pretrained(source / "scheduler")
+    with pytest.raises(BadInput, match="rescale_betas_zero_snr"):
+        open_dit(source, tmp_path / "opened")
+
+
+@pytest.mark.parametrize(
+    ("learned", "given", "guided"), [(True, "auto", 3), (False, "auto", "all"), (True, "all", "all")]
+)
+def test_guidance_acts_on_three_channels_where_the_variance_is_learned(learned: bool, given: Any, guided: Any) -> None:
+    assert Denoiser(dit(layers=1, learned_variance=learned), cfg_channels=given).cfg_channels == guided
 
 
 def test_a_digest_is_compared(tmp_path: Path) -> None:

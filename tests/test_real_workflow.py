@@ -80,6 +80,8 @@ def made(folder: Path) -> Clone:
     save_dit(clone.folder / "weights/pipeline", dit(layers=1))
     kl().save_pretrained(clone.folder / "weights/pipeline/vae")
     tiny().save_pretrained(clone.folder / "weights/tiny")
+    kl(blocks=3).save_pretrained(clone.folder / "weights/large")
+    save_dit(clone.folder / "weights/classless", dit(layers=1))
     (clone.folder / FILE).write_text(yaml.safe_dump(EXPERIMENT, sort_keys=False), "utf-8")
     return clone
 
@@ -147,8 +149,34 @@ def test_every_method_has_its_images_in_the_order_of_the_experiment(finished: Cl
         (lambda e: e["dataset"].update(resolution=32), "takes latents of 4 x 8 x 8, and the autoencoder gives 4 x 16"),
         (lambda e: e["generators"]["big"].update(weights="./weights"), "weights/transformer/config.json: no such file"),
         (lambda e: e["generators"]["tuned"]["sampling"].update(cfg_channels=5), "cfg_channels: 5 of 4 channels"),
+        (
+            lambda e: e["guidance_autoencoder"].update(weights="./weights/large"),
+            "guidance_autoencoder.weights: ./weights/large makes latents of 4 channels and 1/4 of the side, and the"
+            " autoencoder of 4 and 1/2",
+        ),
+        (
+            lambda e: e["dataset"].update(channels="grey"),
+            "autoencoder.weights: ./weights/pipeline takes images of 3 channels, and dataset.channels has 1",
+        ),
+        (
+            lambda e: e["generators"]["tuned"].update(unknown_classes="error"),
+            "generators.big.weights: ./weights/pipeline knows no class 'my cat'; name the classes",
+        ),
+        (
+            lambda e: e["generators"]["big"].update(weights="./weights/classless", classes="own"),
+            "generators.big.weights: weights/classless/model_index.json: names no classes (id2label)",
+        ),
+        (
+            lambda e: e["generators"]["big"].update(
+                weights="./nowhere", origin="fetch it from the shelf", sha256={"transformer/config.json": "0" * 64}
+            ),
+            "hub; fetch it from the shelf; transformer/config.json has to have the sha256 00",
+        ),
     ],
-    ids=["another shape", "another folder", "more channels"],
+    ids=[
+        *("another shape", "another folder", "more channels", "another decoder", "grey images", "a class of nobody's"),
+        *("no names of classes", "weights that are absent"),
+    ],
 )
 def test_what_does_not_fit_is_refused_before_anything_runs(change: Any, words: str, tmp_path: Path) -> None:
     clone = made(tmp_path / "clone")

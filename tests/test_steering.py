@@ -33,8 +33,10 @@ from distillery.data.pixels import to_unit
 from distillery.diffusion.denoiser import Denoiser
 from distillery.diffusion.renderer import class_conditions
 from distillery.diffusion.sampler import Guidance, sample
+from distillery.diffusion.schedule import Schedule, training_scheduler
 from distillery.diffusion.settings import Sampling
 from distillery.diffusion.solvers import SolverName
+from distillery.diffusion.step import Step
 from distillery.guidance.deviation import ClassMemory, DeviationGuidance
 from distillery.guidance.further import influence_strength
 from distillery.guidance.influence import (
@@ -78,7 +80,7 @@ def drawn(world: World, guidances: list[Guidance], solver: SolverName = "ddpm", 
     denoiser = options.pop("denoiser", world.denoiser())
     return sample(
         denoiser,
-        world.schedule(options.pop("steps", STEPS)),
+        options.pop("schedule", None) or world.schedule(options.pop("steps", STEPS)),
         LATENT[1],
         keys(len(LABELS), "steering"),
         LABELS,
@@ -179,9 +181,12 @@ def test_ddim_is_the_step_of_its_paper(world: World) -> None:
         torch.testing.assert_close(got, expected.float(), rtol=1e-5, atol=1e-5)
 
 
-def test_the_fast_solver_is_that_of_diffusers(world: World) -> None:
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
+def test_the_fast_solver_is_that_of_diffusers(prediction: str, world: World) -> None:
+    """Of the noise, which a step holds whatever the network of the generator predicts."""
     watcher = Watcher()
-    last = drawn(world, [watcher], "dpm")
+    schedule = Schedule(training_scheduler(prediction), STEPS)  # type: ignore[arg-type]
+    last = drawn(world, [watcher], "dpm", schedule=schedule)
     oracle: Any = DPMSolverMultistepScheduler.from_config(world.schedule().config)
     timesteps = world.schedule(STEPS).timesteps.flip(0)
     oracle.set_timesteps(timesteps=timesteps.tolist())
@@ -460,6 +465,32 @@ def test_influence_falls_under_its_guidance(world: World, surrogate: Path) -> No
         found.append(influence(images, LABELS).detach())
         assert guidance.skipped == 0
     assert found[1].mean() < found[0].mean()
+
+
+def test_influence_moves_an_image_by_a_length_that_its_gradient_does_not_change(world: World, surrogate: Path) -> None:
+    class Scaled(torch.nn.Module):
+        def __init__(self, factor: float) -> None:
+            super().__init__()
+            self.factor = factor
+
+        def forward(self, images: Tensor, labels: Tensor) -> Tensor:
+            return self.factor * influence_of(surrogate)(images, labels)
+
+    schedule, k, index = world.schedule(STEPS), 3.0, 6
+    noisy = latents(len(LABELS)).requires_grad_()
+    noise = world.denoiser()(noisy, int(schedule.timesteps[index]), LABELS)[0]
+    step = Step(
+        index=index, schedule=schedule, noisy=noisy, noise=noise, clean=schedule.clean(noisy, noise, index),
+        deviation=torch.zeros(()), labels=LABELS, slots=SLOTS,
+    )  # fmt: skip
+    shifts = [
+        InfluenceGuidance(Scaled(factor), world.codec, strength=k, first=5, last=7).shift(step)  # type: ignore[arg-type]
+        for factor in (1.0, 1000.0)
+    ]
+    torch.testing.assert_close(*shifts, rtol=1e-4, atol=2e-5)
+    amplitude = noise.detach().flatten(1).square().mean(1).sqrt()
+    wanted = k * (1 - schedule.alphas_cumprod[index]).sqrt().float() * amplitude
+    torch.testing.assert_close(shifts[0].flatten(1).norm(dim=1), wanted, rtol=1e-4, atol=1e-6)
 
 
 def test_influence_acts_in_its_range_alone(world: World, surrogate: Path) -> None:

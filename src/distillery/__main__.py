@@ -93,7 +93,7 @@ def _run(name: str, stage: ModuleType, arguments: list[str]) -> int:
 
     from distillery import parallel
     from distillery.artifacts import DamagedArtifact
-    from distillery.devices import lease_card, prepare, visible_cards
+    from distillery.devices import allowed_cores, lease_card, prepare, visible_cards
     from distillery.job import BadInput, Job
 
     parsed = _parser(name, stage).parse_args(arguments)
@@ -115,6 +115,7 @@ def _run(name: str, stage: ModuleType, arguments: list[str]) -> int:
             print(f"distillery {name}: {path}: no such file", file=sys.stderr)
             return 2
     threads = parsed.threads or len(os.sched_getaffinity(0))
+    cores = min(threads, allowed_cores())
     processes = stage.processes(settings) if hasattr(stage, "processes") else 1
     if processes > 1 and not parallel.inside():
         parallel.launch(processes, [name, *arguments])
@@ -132,7 +133,7 @@ def _run(name: str, stage: ModuleType, arguments: list[str]) -> int:
         parallel.join(device)
     else:
         device, threads = _Nothing(), 0  # its bytes depend on neither
-    job = Job(name, parsed.settings, device, threads, tuple(inputs), parsed.checkpoint_seconds)
+    job = Job(name, parsed.settings, device, threads, tuple(inputs), parsed.checkpoint_seconds, cores)
     try:
         stage.run(settings, job=job, **files)
     except (BadInput, DamagedArtifact) as error:
@@ -145,6 +146,12 @@ def _run(name: str, stage: ModuleType, arguments: list[str]) -> int:
     return 0
 
 
+def _peak_mb(whose: int) -> float:
+    import resource
+
+    return resource.getrusage(whose).ru_maxrss / 1024
+
+
 class _Nothing:
     """The device of a stage that computes nothing with torch."""
 
@@ -154,6 +161,7 @@ class _Nothing:
 def _record_cost(path: Path | None, stage: str, device: str, threads: int) -> None:
     import resource
 
+    from distillery import parallel
     from distillery.progress import WORK
 
     seconds = WORK.seconds
@@ -162,7 +170,8 @@ def _record_cost(path: Path | None, stage: str, device: str, threads: int) -> No
         "device": device,
         "threads": max(threads, 1),
         "seconds": round(seconds, 3),
-        "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
+        # of the largest process: this one, or one that it has started
+        "peak_memory_mb": round(max(map(_peak_mb, (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))), 1),
     }
     if WORK.images:
         cost["images"] = WORK.images
@@ -171,6 +180,7 @@ def _record_cost(path: Path | None, stage: str, device: str, threads: int) -> No
         import torch
 
         cost["gpu"] = torch.cuda.get_device_name()
+        cost["cards"] = parallel.size()
         cost["peak_gpu_memory_mb"] = round(torch.cuda.max_memory_allocated() / 2**20, 1)
     print(json.dumps(cost), file=sys.stderr)
     if path is not None:

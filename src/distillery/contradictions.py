@@ -7,26 +7,23 @@ from __future__ import annotations
 
 import difflib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from distillery.data.identity import same_class
 from distillery.data.settings import Dataset
 from distillery.data.sources import class_names, class_sizes
-from distillery.diffusion.folders import WeightsError, check_stated, stated_config
-from distillery.diffusion.settings import (
-    AnyGenerator,
-    Autoencoder,
-    FinetunedGenerator,
-    Generator,
-    Pretrained,
-    PretrainedAutoencoder,
-    PretrainedGenerator,
-)
 from distillery.experiment import CHOOSING, LGD, Experiment, Plain
+from distillery.generators_fit import (
+    faults_of_class_names,
+    faults_of_generators,
+    faults_of_latents,
+    faults_of_unet,
+    latents_of,
+)
 from distillery.guidance.settings import IGD, MGD3, Deviation, Influence
 from distillery.matching import checks
-from distillery.matching.settings import IDC, LD3M, Latent, Matched, Pixels
+from distillery.matching.settings import IDC, LD3M, MATCHED, Latent, Matched, Pixels
 from distillery.selection.settings import Herding, KCenter, RealByLearnability
 from distillery.students.names import refused_side
 from distillery.students.settings import Protocol, Recipe
@@ -49,12 +46,16 @@ def _of_blocks(experiment: Experiment) -> Iterator[str]:
     yield from _twice("seeds", experiment.seeds)
     yield from _twice("ipc", experiment.ipc)
     yield from _twice("evaluation.networks", experiment.evaluation.networks)
-    yield from _of_generators(experiment)
+    yield from faults_of_generators(experiment)
     if known:
-        yield from _of_sides(experiment)
+        # As the data call them: `ingest` keeps those names, and so does every file that is made of them.
+        classes = [same_class(name, known) or name for name in experiment.dataset.classes or known]
+        yield from faults_of_latents(experiment)
+        yield from _of_networks(experiment)
+        yield from faults_of_class_names(experiment, classes)
         yield from _of_protocols(experiment)
-        yield from _of_surrogates(experiment, experiment.dataset.classes or known)
-        yield from _of_experts(experiment, experiment.dataset.classes or known)
+        yield from _of_surrogates(experiment, classes)
+        yield from _of_experts(experiment, classes)
     yield from _of_methods(experiment, len(experiment.dataset.classes or known))
     yield from _of_analysis(experiment)
 
@@ -79,7 +80,7 @@ def _of_methods(experiment: Experiment, classes: int) -> Iterator[str]:
             generator = experiment.generators[method.generator]
             yield from checks.faults_of_chain(key, method, generator, experiment.autoencoder)
         else:
-            yield from _of_unet(experiment, key, method.generator)
+            yield from faults_of_unet(experiment, key, method.generator)
             if isinstance(method, LGD):
                 yield from _of_lgd(experiment, name, method)
             if not isinstance(method, Plain):
@@ -110,13 +111,6 @@ def _of_experts(experiment: Experiment, classes: Sequence[str]) -> Iterator[str]
         )
 
 
-def _of_unet(experiment: Experiment, key: str, name: str) -> Iterator[str]:
-    """Whether a generator is one that samplers and trainings take."""
-    generator = experiment.generators[name]
-    if isinstance(generator, PretrainedGenerator) and generator.network == "unet":
-        yield f"{key}: generators.{name} is a UNet, which methods of kind ld3m alone take; give a DiT"
-
-
 def _twice(key: str, values: Sequence[object]) -> Iterator[str]:
     """What a list of different things holds more than once."""
     if twice := [repr(value) for value, times in Counter(values).items() if times > 1]:
@@ -133,6 +127,8 @@ def _of_data(dataset: Dataset, known: list[str]) -> Iterator[str]:
             yield f"dataset.holdout.fraction: {fraction} leaves no image on one side; allowed: between 0 and 1"
     elif dataset.holdout is not None:
         yield "dataset.holdout: the source has test images of its own; leave out one of the two"
+    if dataset.test_names is not None and (dataset.source.kind == "digits" or not dataset.source.test):
+        yield "dataset.test_names: the source has no test images of its own; leave it out"
     for wanted in dataset.classes or []:
         if known and same_class(wanted, known) is None:
             close = difflib.get_close_matches(wanted, known, n=3)
@@ -143,141 +139,15 @@ def _of_data(dataset: Dataset, known: list[str]) -> Iterator[str]:
         yield f"dataset.source.train: holds one class, {known[0]!r}; at least two are needed"
 
 
-def _of_sides(experiment: Experiment) -> Iterator[str]:
-    """Whether images halve as often as autoencoder and networks want, and latents fall into patches."""
+def _of_networks(experiment: Experiment) -> Iterator[str]:
+    """Whether networks take images of the side that they will see."""
     side = experiment.dataset.resolution
-    factor, channels, halving = _latents_of(experiment)
-    decoded = bool(experiment.generators) or any(isinstance(one, Latent) for one in experiment.methods.values())
-    if decoded and factor is not None and side % factor:
-        yield f"{halving}, but dataset.resolution is {side}; allowed: a multiple of {factor}"
-        return
-    for name, generator in experiment.generators.items():
-        key = f"generators.{name}"
-        if isinstance(generator, Generator):
-            width = generator.num_attention_heads * generator.attention_head_dim
-            if factor is not None and (side // factor) % generator.patch_size:
-                latent = side // factor
-                yield f"{key}.patch_size: {generator.patch_size} does not divide the {latent} x {latent} latents"
-            if width % 4:
-                yield (
-                    f"{key}.attention_head_dim: {generator.num_attention_heads} heads of "
-                    f"{generator.attention_head_dim} make {width} channels; allowed: a multiple of 4, for sines and "
-                    "cosines of rows and columns"
-                )
-        if isinstance(generator, PretrainedGenerator) and factor is not None:
-            native = _draws_natively(experiment, name)
-            yield from _of_shape(key, generator, channels, None if native else side, factor)
-        guided = generator.sampling.cfg_channels
-        if channels is not None and guided != "all" and guided > channels:
-            yield f"{key}.sampling.cfg_channels: {guided} of {channels} channels; allowed: 1 to {channels}, or all"
     for key, network, protocol in _networks(experiment):
         size = protocol.side(experiment.classes)
         if why := refused_side(network, size or side):
             where = f"the size of protocol {protocol.label}" if size else "dataset.resolution"
             seen = size or side
             yield f"{key}: {why}, but {where} is {seen}"
-
-
-def _draws_natively(experiment: Experiment, generator: str) -> bool:
-    """Whether all methods that name a generator let it draw at its own side; LD3M does so unless told otherwise."""
-    using = [one for one in experiment.methods.values() if getattr(one, "generator", None) == generator]
-    tuned = any(getattr(one, "base", None) == generator for one in experiment.generators.values())
-    native = [isinstance(one, LD3M) and one.chain.render_size == "native" for one in using]
-    return bool(native) and all(native) and not tuned
-
-
-def _of_shape(
-    key: str, generator: PretrainedGenerator, channels: int | None, side: int | None, factor: int
-) -> Iterator[str]:
-    """Whether a pretrained generator, where it is on this machine, makes latents of the autoencoder's shape.
-
-    Args:
-        side: of the images that it draws; None: it draws at its own side.
-    """
-    try:
-        config = stated_config(generator, _part_of(generator))
-        takes = (int(config["in_channels"]), int(config["sample_size"]))
-    except (WeightsError, KeyError, TypeError, ValueError):
-        return
-    side = takes[1] * factor if side is None else side
-    if takes != (channels, side // factor):
-        yield (
-            f"{key}.weights: {generator.weights} takes latents of {takes[0]} x {takes[1]} x {takes[1]}, and the "
-            f"autoencoder gives {channels} x {side // factor} x {side // factor} at dataset.resolution {side}; "
-            f"allowed: dataset.resolution {takes[1] * factor} and an autoencoder of {takes[0]} latent channels"
-        )
-
-
-def _latents_of(experiment: Experiment) -> tuple[int | None, int | None, str]:
-    """By how much latents are smaller than images, how many channels they have, and why; None: nobody knows yet."""
-    block = experiment.autoencoder
-    if isinstance(block, Autoencoder):
-        blocks = len(block.block_out_channels)
-        why = f"autoencoder.block_out_channels: {blocks} blocks halve the side {blocks - 1} times"
-        return 2 ** (blocks - 1), block.latent_channels, why
-    try:
-        config = stated_config(block, "")
-        halvings = len(config.get("encoder_block_out_channels") or config["block_out_channels"]) - 1
-        channels = int(config.get("vq_embed_dim") or config["latent_channels"])
-    except (WeightsError, KeyError, TypeError, ValueError):
-        return None, None, ""
-    return 2**halvings, channels, f"autoencoder.weights: {block.weights} halves the side {halvings} times"
-
-
-def _of_generators(experiment: Experiment) -> Iterator[str]:
-    """Whether weights are there and whole, fine-tuning has a base, and training what it asks for."""
-    blocks: dict[str, Pretrained | None] = {"guidance_autoencoder": experiment.guidance_autoencoder}
-    if isinstance(experiment.autoencoder, PretrainedAutoencoder):
-        blocks["autoencoder"] = experiment.autoencoder
-    blocks |= {
-        f"generators.{name}": g for name, g in experiment.generators.items() if isinstance(g, PretrainedGenerator)
-    }
-    for key, block in blocks.items():
-        if block is not None:
-            parts = (_part_of(block),) if isinstance(block, PretrainedGenerator) else ("",)
-            try:
-                check_stated(block, parts)
-            except WeightsError as error:
-                yield f"{key}.weights: {error}"
-    term = experiment.autoencoder.perceptual if isinstance(experiment.autoencoder, Autoencoder) else None
-    if term is not None and term.reference not in experiment.references:
-        there = ", ".join(experiment.references) or "none"
-        yield f"autoencoder.perceptual.reference: no reference {term.reference!r}; references: {there}"
-    for name, generator in experiment.generators.items():
-        if isinstance(generator, PretrainedGenerator):
-            continue
-        key = f"generators.{name}"
-        if generator.flip and not experiment.latents.mirrored:
-            yield f"{key}.flip: there are no mirrors; set latents.mirrored: true"
-        pieces = generator.processes * generator.accumulate
-        if generator.batch_size % pieces:
-            yield (
-                f"{key}.batch_size: {generator.batch_size} images for {generator.processes} processes of "
-                f"{generator.accumulate} passes each; allowed: a multiple of {pieces}"
-            )
-        if isinstance(generator, FinetunedGenerator):
-            yield from _of_finetuning(experiment, name, generator)
-
-
-def _part_of(generator: PretrainedGenerator) -> str:
-    """The folder that holds a generator's network."""
-    return "unet" if generator.network == "unet" else "transformer"
-
-
-def _of_finetuning(experiment: Experiment, name: str, generator: FinetunedGenerator) -> Iterator[str]:
-    seen = [name]
-    at: AnyGenerator = generator
-    while isinstance(at, FinetunedGenerator):
-        if at.base not in experiment.generators:
-            others = ", ".join(other for other in experiment.generators if other != name) or "none"
-            yield f"generators.{seen[-1]}.base: no generator {at.base!r}; generators: {others}"
-            return
-        if at.base in seen:
-            yield f"generators.{name}.base: {' -> '.join([*seen, at.base])} ends nowhere"
-            return
-        yield from _of_unet(experiment, f"generators.{seen[-1]}.base", at.base)
-        seen.append(at.base)
-        at = experiment.generators[at.base]
 
 
 _SEEN_AS_STORED = Protocol(preset="ld3m")
@@ -325,11 +195,16 @@ def _of_protocols(experiment: Experiment) -> Iterator[str]:
             yield from _of_labels(experiment, key, recipe)
             break
     for name, reference in experiment.references.items():
+        if reference.weights not in (None, "timm") and not Path(str(reference.weights)).is_file():
+            ways = [reference.origin or "give a safetensors file, or timm, or leave it out to train the network here"]
+            ways += [f"it has to have the sha256 {reference.sha256}"] if reference.sha256 else []
+            yield f"references.{name}.weights: {reference.weights}: no such file; {'; '.join(ways)}"
         if experiment.recipe(reference.training, reference.network, "full").labels == "soft":
             yield f"references.{name}.training.labels: soft ones need a teacher, and this has none; allowed: hard"
     for name, surrogate in experiment.surrogates.items():
         if experiment.recipe(surrogate.training, surrogate.network, "full").labels == "soft":
             yield f"surrogates.{name}.training.labels: soft ones need a teacher, and this has none; allowed: hard"
+    yield from _of_choice(experiment)
     for name, method in experiment.methods.items():
         if isinstance(method, LGD | RealByLearnability):
             protocol = method.student.protocol or evaluation.protocols[0]
@@ -339,6 +214,19 @@ def _of_protocols(experiment: Experiment) -> Iterator[str]:
                     f"methods.{name}.student.protocol: the student learns from hard labels, and "
                     f"{protocol.label} has soft ones; give another protocol here"
                 )
+
+
+def _of_choice(experiment: Experiment) -> Iterator[str]:
+    """Whether the snapshots of methods that optimise images can be compared: their labels are hard."""
+    if not experiment.held_out or not any(one.kind in MATCHED for one in experiment.methods.values()):
+        return
+    protocol = experiment.matching.protocol or experiment.evaluation.protocols[0]
+    network = experiment.matching.network or experiment.evaluation.networks[0]
+    if experiment.recipe(protocol, network, experiment.ipc[0]).labels == "soft":
+        yield (
+            f"matching.protocol: snapshots are compared with hard labels, and {protocol.label} has soft ones; give "
+            "another protocol here, or choose: last"
+        )
 
 
 def _of_labels(experiment: Experiment, key: str, recipe: Recipe) -> Iterator[str]:
@@ -355,29 +243,40 @@ def _of_labels(experiment: Experiment, key: str, recipe: Recipe) -> Iterator[str
 def _of_sizes(experiment: Experiment) -> Iterator[str]:
     """Whether every class has as many real images as are to be chosen from it."""
     chosen = sorted(name for name, method in experiment.methods.items() if method.kind in CHOOSING)
-    begun = (
+    begun = sorted(
         name for name, one in experiment.methods.items() if getattr(one, "init", None) == "real" or one.kind == "idc"
     )
-    chosen += sorted(begun)
     moded = [name for name in experiment.methods if experiment.mode(name) is not None]
-    if not chosen and not moded:
+    if not chosen and not moded and not begun:
         return
     sizes = _training_sizes(experiment)
-    holdout = experiment.dataset.holdout
+    held = " after those that are held out" if experiment.dataset.holdout is not None else ""
     for name in moded:
         modes = max(experiment.modes(name, ipc) for ipc in experiment.ipc)
         least = min(sizes, key=lambda one: sizes[one])
         if modes > sizes[least]:
+            said = (one := experiment.mode(name)) is not None and one.count is not None
+            where = f"methods.{name}.mode.count: {modes} modes"
+            where = where if said else f"ipc: {modes} images per class are as many modes for methods.{name}"
+            other = "" if said else f", or a methods.{name}.mode.count"
             yield (
-                f"methods.{name}.mode.count: {modes} modes, but class {least!r} has {sizes[least]} training images, "
-                f"and a mode needs one of its own; allowed: 1 to {sizes[least]}"
+                f"{where}, but class {least!r} has {sizes[least]} training images, "
+                f"and a mode needs one of its own; allowed: 1 to {sizes[least]}{other}"
             )
-    for name, size in sizes.items() if chosen else ():
+    yield from _too_many(experiment, chosen, sizes, held)
+    if share := experiment.held_out:
+        sizes = {name: size - min(max(round(size * share), 1), size - 1) for name, size in sizes.items()}
+        held = " after those that matching.holdout keeps to choose a snapshot"
+    yield from _too_many(experiment, begun, sizes, held)
+
+
+def _too_many(experiment: Experiment, methods: list[str], sizes: Mapping[str, int], held: str) -> Iterator[str]:
+    """Whether a class has as many images as methods take from it."""
+    for name, size in sizes.items() if methods else ():
         if too_many := [ipc for ipc in experiment.ipc if ipc > size]:
-            held = " after those that are held out" if holdout is not None else ""
             yield (
                 f"ipc: {max(too_many)} images per class, but class {name!r} has {size} training images{held}, and "
-                f"methods.{chosen[0]} chooses among them; allowed: 1 to {size}"
+                f"methods.{methods[0]} chooses among them; allowed: 1 to {size}"
             )
             return
 
@@ -407,7 +306,7 @@ def _of_steering(experiment: Experiment, key: str, method: LGD | IGD | MGD3) -> 
             f"{key}.mode.stop: {method.mode.stop} leaves no index above it in {where}; allowed: 0 to {steps - 2}, or "
             "strength: 0"
         )
-    factor, pool = _latents_of(experiment)[0], method.mode.pool if method.mode is not None else None
+    factor, pool = latents_of(experiment)[0], method.mode.pool if method.mode is not None else None
     if factor is not None and pool is not None and pool > (side := experiment.dataset.resolution // factor):
         yield f"{key}.mode.pool: {pool} is more than the side of the latents; allowed: 1 to {side}"
     if method.influence is not None and method.influence.repeats > 1 and sampling.solver == "dpm":

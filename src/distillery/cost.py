@@ -24,11 +24,11 @@ class Cost:
     Attributes:
         seconds: of all jobs.
         longest: seconds of one job.
-        gpu_hours: hours of jobs that had a card; each has one.
+        gpu_hours: hours of jobs that had cards, times their cards.
         core_hours: hours times threads of jobs that computed without one.
         images: that went through a network, or were read.
         image_seconds: seconds of the jobs that counted images.
-        memory: most MB of one job.
+        memory: most MB of one process.
         gpu_memory: most MB on a card of one job.
     """
 
@@ -50,7 +50,7 @@ class Cost:
         self.seconds += seconds
         self.longest = max(self.longest, seconds)
         if record["device"] == "cuda":
-            self.gpu_hours += seconds / 3600
+            self.gpu_hours += seconds / 3600 * record.get("cards", 1)
             self.cards.add(record["gpu"])
         else:
             self.core_hours += seconds / 3600 * record.get("threads", 1)

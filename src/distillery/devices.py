@@ -28,6 +28,12 @@ SAY_SECONDS = 600.0
 _leases: list[FileLock] = []
 
 
+def allowed_cores() -> int:
+    """The cores that this process may keep busy: those it is bound to, and no more than Slurm has given to its job."""
+    bound, given = len(os.sched_getaffinity(0)), os.environ.get("SLURM_CPUS_PER_TASK", "")
+    return min(bound, int(given)) if given.isdecimal() and int(given) > 0 else bound
+
+
 def visible_cards() -> list[str]:
     """The GPUs that this process may use, as `CUDA_VISIBLE_DEVICES` names them."""
     if (listed := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:

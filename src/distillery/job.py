@@ -50,6 +50,7 @@ class Job:
         threads: that torch uses.
         inputs: the files that it reads.
         checkpoint_seconds: between two checkpoints of a long loop.
+        cores: that it may keep busy; its bytes do not depend on them.
     """
 
     stage: str
@@ -58,6 +59,7 @@ class Job:
     threads: int
     inputs: tuple[Path, ...] = ()
     checkpoint_seconds: float = 120.0
+    cores: int = 1
 
     @cached_property
     def code(self) -> str:

@@ -16,6 +16,8 @@ rule ingest:
         # a log outlives a failed job, and a failure is when a user wants to read it
         rejected="<results>/data/rejected.parquet",
         cost="<results>/cost/ingest.json",
+    # on this machine as many as Snakemake has; a cluster gives cpus_per_task
+    threads: 64
     conda:
         "../../envs/distillery.yaml"
     resources:
@@ -29,7 +31,7 @@ rule ingest:
     shell:
         "python -m distillery ingest"
         " --settings {params.settings:q}"
-        " --threads 1"
+        " --threads {threads}"
         " --train {output.train:q}"
         " --test {output.test:q}"
         " --rejected {log.rejected:q}"

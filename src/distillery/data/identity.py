@@ -42,6 +42,11 @@ def wnid_of(name: str) -> str | None:
     return name if name in imagenet_names() else _wnids_by_name().get(name.strip().replace("_", " ").lower())
 
 
+def wnids_of(text: str) -> set[str]:
+    """The wnids that a text may mean which holds one name of a class, or several with commas between them."""
+    return {wnid for name in [text, *_parts(text)] if (wnid := wnid_of(name)) is not None}
+
+
 def imagenet_index(name: str) -> int | None:
     """The place of a class in ImageNet-1K (0 to 999), by wnid or name; None where it has none."""
     wnid = wnid_of(name)

@@ -267,7 +267,9 @@ def _read(
     entries: list[_Entry] = []
     bad: list[Rejected] = []
     with Progress(f"reading {split} images", total, "image") as progress:
-        source = records(dataset.source, split, labels)
+        source: Iterable[Record] = records(dataset.source, split, labels)
+        if split == "test" and (begins := dataset.test_names) is not None:
+            source = (record for record in source if record.name.startswith(begins))
         for record, result in _fitted(source, fit, workers if total >= POOL_FROM else 1):
             if isinstance(result, str):
                 bad.append(Rejected(record.origin, result))
@@ -279,8 +281,10 @@ def _read(
 
 
 def _check_share(dataset: Dataset, split: Split, usable: int, bad: list[Rejected], table: Path) -> None:
-    """Refuse a split of which too much was rejected."""
+    """Refuse a split of which too much was rejected, or nothing is left."""
     total = usable + len(bad)
+    if not total and split == "test" and dataset.test_names is not None:
+        raise BadInput(f"dataset.test_names: no test image has a file name that begins with {dataset.test_names!r}")
     if len(bad) > dataset.max_rejected * total:
         first = "; ".join(f"{image.path}: {image.reason}" for image in bad[:SHOWN_REJECTED])
         raise BadInput(

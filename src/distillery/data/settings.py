@@ -80,5 +80,11 @@ class Dataset(Block):
         },
     )
     holdout: Holdout | None = Field(None, description="Needed where the source has no test images.")
+    test_names: str | None = Field(
+        None,
+        min_length=1,
+        description="Test images are those whose file names begin so; others are left out. `ILSVRC2012_val_` keeps "
+        "what a network that was pretrained on ImageNet has not seen.",
+    )
     max_rejected: Fraction = Field(0.01, description="A larger share of unreadable images stops the run.")
     max_pixels: Count = Field(100_000_000, description="An image of more pixels is rejected unread.")

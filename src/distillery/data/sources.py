@@ -6,6 +6,7 @@ through, and so that two machines with the same files see the same records.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import json
@@ -27,6 +28,8 @@ Split = Literal["train", "test"]
 
 BATCH_ROWS = 64
 SHOWN_NAMES = 10
+MOST_BYTES = 2**28
+"""A larger file is no image that anybody trains on, and is not read."""
 
 
 DIGITS = (178, 182, 177, 183, 181, 182, 181, 179, 174, 180)
@@ -46,12 +49,14 @@ class Record:
         origin: where a user finds the image.
         class_name: its class; None where its label names no class.
         content: the encoded file, or the path to it.
+        name: of its file, without folders; empty where there is none.
     """
 
     id: str
     origin: str
     class_name: str | None
     content: bytes | Path
+    name: str = ""
 
     def read(self) -> bytes:
         """The encoded file.
@@ -63,6 +68,8 @@ class Record:
             return self.content
         if not self.content.is_file():  # a dangling link; or a pipe, which would never end
             raise FileNotFoundError(2, "no such file")
+        if self.content.stat().st_size > MOST_BYTES:  # an archive, a film: it would be read whole
+            raise OSError(errno.EFBIG, f"larger than {MOST_BYTES // 2**20} MiB")
         return self.content.read_bytes()
 
 
@@ -293,7 +300,7 @@ def _folder_records(folder: str, split: Split, classes: Collection[str]) -> Iter
         if _text(name) in classes:
             for path in _image_files(class_folder):
                 identity = _text(Path(os.path.relpath(path, folder)).as_posix())
-                yield Record(identity, _text(path), _text(name), Path(path))
+                yield Record(identity, _text(path), _text(name), Path(path), _text(Path(path).name))
 
 
 # ---- Parquet ---------------------------------------------------------------------------------------------------------
@@ -467,6 +474,7 @@ def _parquet_records(source: Parquet, split: Split, classes: Collection[str]) ->
                         about = value if isinstance(value, dict) else {"bytes": value}
                         identity = about["path"] if by_path else f"{stem}/{row:07d}"
                         origin = f"{path}, row {row}" + (f", {about['path']}" if about.get("path") else "")
-                        yield Record(identity, origin, name, about["bytes"] or b"")
+                        file_name = Path(about.get("path") or "").name
+                        yield Record(identity, origin, name, about["bytes"] or b"", file_name)
             except (OSError, pa.ArrowException) as error:
                 raise _unreadable(split, path, error) from error

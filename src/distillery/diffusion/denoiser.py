@@ -26,12 +26,13 @@ class Denoiser(nn.Module):
         self,
         transformer: Any,
         guidance_scale: float = 1.0,
-        cfg_channels: int | Literal["all"] = "all",
+        cfg_channels: int | Literal["auto", "all"] = "auto",
         scheduler: Any = None,
         half: bool = False,
     ) -> None:
         """
         Args:
+            cfg_channels: that are guided, from the first; auto: 3 where the variance is learned, else all.
             scheduler: says what the transformer predicts; none: the noise.
             half: the transformer computes in bfloat16; everything around it stays in fp32.
         """
@@ -40,8 +41,10 @@ class Denoiser(nn.Module):
         self._levels = None if scheduler is None else scheduler.alphas_cumprod
         self._half = half
         self.transformer = transformer.eval().requires_grad_(False)
-        self.guidance_scale, self.cfg_channels = guidance_scale, cfg_channels
+        self.guidance_scale = guidance_scale
         self.channels: int = transformer.config.in_channels
+        learned = transformer.config.out_channels == 2 * self.channels
+        self.cfg_channels = (3 if learned else "all") if cfg_channels == "auto" else cfg_channels
         self.null_class: int = transformer.config.num_embeds_ada_norm
 
     def forward(self, noisy: Tensor, timestep: int, conditions: Tensor) -> tuple[Tensor, Tensor | None]:

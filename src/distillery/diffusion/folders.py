@@ -210,19 +210,21 @@ def model_digest(folder: Path) -> str:
 def check_stated(block: Pretrained, parts: tuple[str, ...]) -> None:
     """Whether weights that an experiment names are there and whole, as far as this machine can say without a download.
 
-    A name on the hub that is not in its cache is left to the job that opens it, unless `HF_HUB_OFFLINE` is set.
+    A name on the hub is left to the job that opens it, unless `HF_HUB_OFFLINE` is set: what its cache lacks is fetched.
 
     Raises:
-        WeightsError: they are not; the message names the file and the way out.
+        WeightsError: they are not; the message names the file, the way out, and the digests that are compared.
     """
-    if is_hub_name(block.weights) and not _cached(block):
-        if _offline():
-            local_folder(block.weights, block.revision, parts, block.subfolder, download=False)
+    if is_hub_name(block.weights) and not _offline():
         return
-    folder = local_folder(block.weights, block.revision, parts, block.subfolder, download=False)
-    for part in parts:
-        read_config(folder / part)
-        weight_files(folder / part)
+    try:
+        folder = local_folder(block.weights, block.revision, parts, block.subfolder, download=False)
+        for part in parts:
+            read_config(folder / part)
+            weight_files(folder / part)
+    except WeightsError as error:
+        digests = [f"{name} has to have the sha256 {digest}" for name, digest in sorted(block.sha256.items())]
+        raise WeightsError("; ".join([str(error), *filter(None, [block.origin]), *digests])) from error
 
 
 def stated_config(block: Pretrained, part: str) -> dict[str, Any]:
@@ -234,6 +236,17 @@ def stated_config(block: Pretrained, part: str) -> dict[str, Any]:
     if is_hub_name(block.weights) and not _cached(block):
         raise WeightsError(f"{block.weights}: not on this machine")
     return read_config(local_folder(block.weights, block.revision, (part,), block.subfolder, download=False) / part)
+
+
+def stated_folder(block: Pretrained) -> Path:
+    """The folder of weights that an experiment names.
+
+    Raises:
+        WeightsError: it is not on this machine.
+    """
+    if is_hub_name(block.weights) and not _cached(block):
+        raise WeightsError(f"{block.weights}: not on this machine")
+    return local_folder(block.weights, block.revision, (), block.subfolder, download=False)
 
 
 def stated_scheduler(block: Pretrained) -> dict[str, Any]:
@@ -292,6 +305,20 @@ def convert(folder: Path) -> Iterator[tuple[Path, Path]]:
         with replacing(target) as temporary:
             save_file({name: value.contiguous().clone() for name, value in state.items()}, temporary, {"format": "pt"})
         yield path, target
+    for path in sorted(folder.rglob("diffusion_pytorch_model*.bin.index.json")):
+        index = read_config(path.parent, path.name)
+        try:
+            places = {name: _rewritten(file) for name, file in index["weight_map"].items()}
+        except (KeyError, AttributeError, TypeError) as error:
+            raise WeightsError(f"{path}: cannot be read ({error!r})") from error
+        target = path.with_name(f"{_rewritten(path.name.removesuffix('.index.json'))}.index.json")
+        with replacing(target) as temporary:
+            temporary.write_text(json.dumps({**index, "weight_map": places}, indent=2), "utf-8")
+        yield path, target
+
+
+def _rewritten(name: str) -> str:
+    return str(Path(name).with_suffix(".safetensors"))
 
 
 def main(arguments: list[str]) -> int:

@@ -126,7 +126,7 @@ class LatentMemory:
         if self.policy == "fifo":
             self._keep_newest()
         else:
-            self._evict(len(labels))
+            self._evict(self._rounds(len(labels)))
 
     def _extend_gram(self, units: Tensor, labels: Tensor, place: Tensor) -> None:
         """Cosines of new latents with their class, as rows and columns, O(N d) for each."""
@@ -142,15 +142,16 @@ class LatentMemory:
         newest = self.stamps.masked_fill(~self.valid, -1).topk(self.size, 1).values
         self.valid &= self.stamps >= newest[:, -1:]
 
+    def _rounds(self, added: int) -> int:
+        """Rounds of eviction: no class needs more than were added, and a CPU can be asked how many it needs."""
+        return min(added, int(self.valid.sum(1).max()) - self.size) if self.valid.device.type == "cpu" else added
+
     def _evict(self, rounds: int) -> None:
         """Of every class that holds too many, one after another, the latent that the policy names.
 
         Args:
-            rounds: more than any class needs; what a round finds in a class that is small enough stays. On a CPU, where
-                asking costs nothing, no more rounds are made than are needed.
+            rounds: as many as any class needs, or more: what a round finds in a class that is small enough stays.
         """
-        if self.valid.device.type == "cpu":
-            rounds = min(rounds, int(self.valid.sum(1).max()) - self.size)
         sign = 1.0 if self.policy == "max" else -1.0
         scores = sign * self.scores()
         for _ in range(rounds):

@@ -10,10 +10,7 @@ from typing import Any, Literal
 from diffusers import DDPMScheduler
 
 from distillery.artifacts import copy_file, write_json
-from distillery.data.identity import imagenet_id2label
 from distillery.diffusion.folders import WeightsError, read_config
-
-IMAGENET_CLASSES = 1000
 
 
 def open_scheduler(folder: Path) -> Any:
@@ -33,6 +30,8 @@ def open_scheduler(folder: Path) -> Any:
     prediction = found.get("prediction_type", "epsilon")
     if prediction not in ("epsilon", "v_prediction"):
         raise WeightsError(f"{path}: prediction_type {prediction!r}; allowed: epsilon, v_prediction")
+    if found.get("rescale_betas_zero_snr"):
+        raise WeightsError(f"{path}: rescale_betas_zero_snr: a schedule that ends without any signal is not supported")
     if found.get("trained_betas") is not None:
         betas["trained_betas"] = found["trained_betas"]
     return DDPMScheduler(**betas, prediction_type=prediction, timestep_spacing="linspace", clip_sample=False)
@@ -49,30 +48,6 @@ def timestep_shift(transformer: Any, wanted: Literal["auto", "dit", "diffusers"]
     if stated is not None:
         return int(stated)
     return 0 if transformer.config.out_channels == 2 * transformer.config.in_channels else 1
-
-
-def class_table(folder: Path, classes: Literal["imagenet1k", "own"], count: int) -> dict[str, str]:
-    """Index -> names of the classes of a generator: by the table of ImageNet-1K, or by its own `id2label`.
-
-    Raises:
-        WeightsError: it has no names, or another number of classes.
-    """
-    path = folder / "model_index.json"
-    own: Mapping[str, str] = {}
-    if path.exists():
-        try:
-            own = json.loads(path.read_text("utf-8")).get("id2label") or {}
-        except (OSError, ValueError, AttributeError) as error:
-            raise WeightsError(f"{path}: cannot be read ({error})") from error
-    if classes == "own":
-        if not own:
-            raise WeightsError(f"{path}: names no classes (id2label); set classes: imagenet1k if it is one of those")
-        if outside := [key for key in own if not key.isdecimal() or int(key) >= count]:
-            raise WeightsError(f"{path}: id2label names class {outside[0]} of {count}; the two do not belong together")
-        return dict(own)
-    if count < IMAGENET_CLASSES:
-        raise WeightsError(f"{folder}: {count} classes, and ImageNet-1K has {IMAGENET_CLASSES}; set classes: own")
-    return imagenet_id2label(own)
 
 
 def write_pipeline_index(path: Path, names: Mapping[str, str], autoencoder: Path, digest: str) -> None:

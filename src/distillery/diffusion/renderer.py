@@ -96,7 +96,7 @@ def load_renderer(
     resolution: int,
     steps: int,
     guidance_scale: float,
-    cfg_channels: int | Literal["all"],
+    cfg_channels: int | Literal["auto", "all"],
     batch_size: int,
     device: torch.device,
     guidance_autoencoder: Path | None = None,

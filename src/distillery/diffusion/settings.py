@@ -54,6 +54,9 @@ class Pretrained(Block):
     sha256: dict[str, Annotated[str, Field(pattern="^[0-9a-f]{64}$")]] = Field(
         {}, description="File in the folder -> the digest that it must have."
     )
+    origin: str | None = Field(
+        None, description="What to download and where to put it, for whoever has no such folder."
+    )
 
 
 class PretrainedAutoencoder(Pretrained):
@@ -88,8 +91,10 @@ class Sampling(Block):
     )
     steps: int = Field(50, ge=2, le=1000)
     guidance_scale: Positive = Field(4.0, description="Classifier-free guidance; 1 means none.")
-    cfg_channels: Count | Literal["all"] = Field(
-        "all", description="Noise channels that classifier-free guidance acts on; the published DiT-XL/2 uses 3."
+    cfg_channels: Count | Literal["auto", "all"] = Field(
+        "auto",
+        description="Noise channels that classifier-free guidance acts on; auto: the first 3 for a model of learned "
+        "variance, as DiT was published and sampled by all who built on it, and all for any other.",
     )
     batch_size: Count = Field(256, description="Most images in one pass.")
     precision: Literal["auto", "float32", "bfloat16"] = Field(
@@ -190,6 +195,11 @@ class Training(Block):
             raise ValueError(
                 f"processes: {self.processes} would have memories of their own, and {self.objective.kind} has one; "
                 "allowed: 1"
+            )
+        if self.accumulate > 1 and not isinstance(self.objective, PlainLoss):
+            raise ValueError(
+                f"accumulate: {self.accumulate} passes would be as many steps of the memories of "
+                f"{self.objective.kind}, which compare a whole batch; allowed: 1"
             )
         return self
 

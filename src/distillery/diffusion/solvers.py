@@ -64,7 +64,11 @@ class DPMSolver:
     def __init__(self, schedule: Schedule) -> None:
         self._schedule = schedule
         self._scheduler: Any = DPMSolverMultistepScheduler.from_config(
-            schedule.config, algorithm_type="dpmsolver++", solver_order=2, variance_type=None
+            schedule.config,
+            algorithm_type="dpmsolver++",
+            solver_order=2,
+            variance_type=None,
+            prediction_type="epsilon",  # a step holds the noise, whatever the network predicts
         )
         self._scheduler.set_timesteps(timesteps=schedule.timesteps.flip(0).tolist())
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, field_validator
 
 from distillery.settings import Block, Count, Exponent, Fraction, Name, NonNegative, Positive
 from distillery.students.settings import Network, Protocol, of_reference
@@ -124,9 +124,17 @@ class IGD(_Guided):
     kind: Literal["igd"]
     influence: Influence
     deviation: Deviation = Field(
-        Deviation(capacity=64), description="`auto`: gamma = 120 d / 4096; range none: that of influence."
+        Deviation(capacity=64),
+        description="`auto`: gamma = 120 d / 4096; range none: that of influence; capacity: 64 unless given.",
     )
     mode: Mode | None = Field(None, description="Modes as a third guidance.")
+
+    @field_validator("deviation")
+    @classmethod
+    def _remembers_64(cls, deviation: Deviation) -> Deviation:
+        """As published, unless the file says otherwise."""
+        said = "capacity" in deviation.model_fields_set
+        return deviation if said else deviation.model_copy(update={"capacity": 64})
 
 
 class MGD3(_Guided):

@@ -92,7 +92,13 @@ def train_experts(
             what=f"expert {number}",
         )
         shapes = {f"network.{name}": shape for name, shape in shapes_of(classifier.network).items()}
-        done.append(torch.stack([flattened(state, shapes) for state in kept]))
+        theta = torch.stack([flattened(state, shapes) for state in kept])
+        if not theta.isfinite().all():
+            raise BadInput(
+                f"experts: expert {number} diverges: its weights are not finite within {recipe.epochs} epochs at rate "
+                f"{recipe.learning_rate:g}; lower experts.<name>.learning_rate"
+            )
+        done.append(theta)
         resume.checkpoint(lambda: ({"theta": torch.stack(done)}, {"experts": len(done)}))
     return torch.stack(done)
 

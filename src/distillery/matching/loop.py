@@ -24,11 +24,12 @@ class Diverged(Exception):
 
     Attributes:
         run: what there was until then; its last snapshot is good.
+        inside: it is what the objective computed: a network that learns within it, or its own learned rate.
     """
 
-    def __init__(self, why: str, run: Run) -> None:
+    def __init__(self, why: str, run: Run, inside: bool = False) -> None:
         super().__init__(why)
-        self.run = run
+        self.run, self.inside = run, inside
 
 
 @dataclass
@@ -81,6 +82,7 @@ def match(
             gradients = space.pull_back(towards, step)
             sizes = {f"gradient_{name}": float(one.flatten(1).norm(dim=1).mean()) for name, one in gradients.items()}
             row = {"iteration": float(step // updates), **metrics, **sizes}
+            _refuse(metrics, step // updates, run, inside=step > 0)
             _refuse(row, step // updates, run)
             optimiser.step(gradients)
             _refuse_growth(optimiser, step // updates, run)
@@ -99,10 +101,10 @@ def _snapshot(space: Space, step: int) -> dict[str, Tensor]:
     return {name: value.detach().cpu().clone() for name, value in space.state(step).items()}
 
 
-def _refuse(values: dict[str, float], iteration: int, run: Run) -> None:
+def _refuse(values: dict[str, float], iteration: int, run: Run, inside: bool = False) -> None:
     for name, value in values.items():
         if not math.isfinite(value):
-            raise Diverged(f"{name} is not finite in iteration {iteration}", run)
+            raise Diverged(f"{name} is not finite in iteration {iteration}", run, inside)
 
 
 def _refuse_growth(optimiser: Optimiser, iteration: int, run: Run) -> None:

@@ -24,7 +24,8 @@ from distillery.matching.real import RealImages
 from distillery.matching.settings import (
     IDC,
     LD3M,
-    PUBLISHED_PIXEL_RATES,
+    PUBLISHED_RATES,
+    RELATIVE_RATE,
     Distribution,
     Gradient,
     Latent,
@@ -188,11 +189,12 @@ def optimiser_of(method: Matched, parameters: Tensors, ipc: int, side: int, clas
     if isinstance(method, IDC):
         rate = idc_rate(method, ipc, side, classes)
         return Optimiser(parameters, {"pixels": rate}, rule="absolute", momentum=method.momentum)
+    published = PUBLISHED_RATES[method.objective.kind] if method.step.rule == "absolute" else RELATIVE_RATE
     if isinstance(method, Pixels):
-        published = PUBLISHED_PIXEL_RATES[method.objective.kind] if method.step.rule == "absolute" else 0.01
         rate = published if method.step.pixels is None else method.step.pixels
         return Optimiser(parameters, {"pixels": rate}, rule=method.step.rule, momentum=method.step.momentum)
-    rates = {"latent": method.step.latent, "condition": method.step.condition}
+    given = {"latent": method.step.latent, "condition": method.step.condition}
+    rates = {name: published if rate is None else rate for name, rate in given.items()}
     return Optimiser(parameters, rates, rule=method.step.rule, momentum=method.step.momentum)
 
 

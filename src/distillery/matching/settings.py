@@ -76,8 +76,12 @@ class Step(Block):
         description="`relative`: each image's gradient at unit RMS, in units of the deviation that it began with; "
         "`absolute`: SGD.",
     )
-    latent: Positive = Field(0.01, description="Rate of latents.")
-    condition: Positive = Field(0.01, description="Rate of class vectors.")
+    latent: Positive | None = Field(
+        None,
+        description="Rate of latents; none: for `absolute` as published, 0.1 (gradient), 1 (distribution), 1000 "
+        "(trajectory), for `relative` 0.01.",
+    )
+    condition: Positive | None = Field(None, description="Rate of class vectors; none: as for latents.")
     momentum: Fraction = 0.5
 
 
@@ -93,8 +97,11 @@ class PixelStep(Block):
     momentum: Fraction = 0.5
 
 
-PUBLISHED_PIXEL_RATES = {"gradient": 0.1, "distribution": 1.0, "trajectory": 1000.0}
-"""Of DSA, DM and MTT for standardised pixels."""
+PUBLISHED_RATES = {"gradient": 0.1, "distribution": 1.0, "trajectory": 1000.0}
+"""Of DSA, DM and MTT for standardised pixels; LD3M took them over for latents and class vectors."""
+
+RELATIVE_RATE = 0.01
+"""A start: one for all objectives."""
 
 # ---- spaces ----------------------------------------------------------------------------------------------------------
 

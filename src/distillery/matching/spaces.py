@@ -113,7 +113,9 @@ class ChainSpace:
     def pull_back(self, towards: Tensor, step: int) -> Tensors:
         """dL/dZ and dL/dc for the noise of this step, which the images were rendered with."""
         latents, vectors, noise = self._latents, self._vectors, self._noise(step)
-        states = [torch.cat(parts) for parts in self._visited]
+        states = []
+        while self._visited:  # each is let go as soon as it is joined: they are held once
+            states.append(torch.cat(self._visited.pop(0)))
         of_latents = torch.zeros_like(latents)
         of_vectors = None if vectors is None else torch.zeros_like(vectors)
 
@@ -131,7 +133,6 @@ class ChainSpace:
                 of_vectors[rows] = found[1]
 
         self._batches.each(len(latents), work)
-        self._visited = []
         everything = {"latent": of_latents, "condition": of_vectors}
         return {name: one for name, one in everything.items() if name in self.parameters and one is not None}
 

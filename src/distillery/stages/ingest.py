@@ -5,7 +5,6 @@ An image that cannot be used is left out and named, with the reason, in the tabl
 
 from __future__ import annotations
 
-import os
 import sys
 from typing import TYPE_CHECKING
 
@@ -40,7 +39,7 @@ def run(settings: Settings, *, train: Output, test: Output, rejected: Output, jo
         test=test,
         rejected=rejected,
         provenance=job.provenance,
-        workers=len(os.sched_getaffinity(0)),
+        workers=job.cores,
     )
     print(
         f"ingest: {tally.train} training images, {tally.test} test images, {tally.rejected} rejected", file=sys.stderr

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from distillery.job import BadInput, Input, Job, Output
-from distillery.matching.settings import IDC, LD3M, Latent, Pixels, Trajectory
+from distillery.matching.settings import IDC, LD3M, Gradient, Latent, Pixels, Trajectory
 from distillery.settings import Block
 
 if TYPE_CHECKING:
@@ -113,9 +113,11 @@ def run(
         write(last_good, Run({last: diverged.run.snapshots[last]}))
         resume.finish()
         rate = "learning_rate" if isinstance(method, IDC) else "step"
+        learns = isinstance(getattr(method, "objective", None), Gradient | Trajectory)
+        further = f", or the rates of methods.{settings.name}.objective" if diverged.inside and learns else ""
         raise BadInput(
             f"methods.{settings.name}.{rate}: it diverges: {diverged}. The last good snapshot, that of iteration "
-            f"{last}, is kept in {last_good}; lower the rate"
+            f"{last}, is kept in {last_good}; lower the rate{further}"
         ) from diverged
     write(snapshots, done)
     write_table(history, pa.Table.from_pylist(done.history), job.provenance)

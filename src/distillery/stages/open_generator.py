@@ -32,9 +32,10 @@ class Settings(Block):
 def run(settings: Settings, *, index: Output, config: Output, weights: Output, scheduler: Output, job: Job) -> None:
     """A folder, or a name on the hub, to a transformer and a noise schedule in the layout of diffusers."""
     from distillery.artifacts import write_bytes, write_json, write_tensors
+    from distillery.diffusion.class_names import class_table
     from distillery.diffusion.folders import WeightsError, check_digests, local_folder
     from distillery.diffusion.models import open_transformer, set_timestep_shift
-    from distillery.diffusion.pipelines import class_table, open_scheduler, timestep_shift
+    from distillery.diffusion.pipelines import open_scheduler, timestep_shift
 
     block = settings.generator
     try:

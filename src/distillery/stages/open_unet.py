@@ -33,9 +33,10 @@ def run(
 ) -> None:
     """A folder with `unet/` and `scheduler/` to the layout of the pipeline, with the class vectors beside the UNet."""
     from distillery.artifacts import write_bytes, write_json, write_tensors
+    from distillery.diffusion.class_names import class_table
     from distillery.diffusion.folders import WeightsError, check_digests, local_folder
     from distillery.diffusion.models import open_unet
-    from distillery.diffusion.pipelines import class_table, open_scheduler
+    from distillery.diffusion.pipelines import open_scheduler
     from distillery.matching.tables import table_of_unet
 
     block = settings.generator

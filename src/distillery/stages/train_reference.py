@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from distillery.job import Input, Job, Output
+from distillery.job import BadInput, Input, Job, Output
 from distillery.settings import Block
 from distillery.students.settings import Network, Recipe
 
@@ -21,6 +21,7 @@ class Settings(Block):
     recipe: Recipe
     pretrained: bool
     rows: list[int] | None
+    sha256: str | None = None
 
     @classmethod
     def of(cls, experiment: Experiment, run: str, reference: str) -> Settings:
@@ -33,6 +34,7 @@ class Settings(Block):
             recipe=experiment.recipe(block.training, block.network, "full"),
             pretrained=block.weights is not None,
             rows=block.rows,
+            sha256=block.sha256,
         )
 
 
@@ -42,6 +44,7 @@ def run(
     """Images to a network with its domain and its accuracy; the test images choose nothing."""
     from distillery.data.pixels import load_pixels
     from distillery.data.reading import ImageTable
+    from distillery.diffusion.folders import file_digest
     from distillery.students.networks import Classifier, Domain
     from distillery.students.pretrained import open_pretrained
     from distillery.students.training import accuracy_of_table, train_network
@@ -51,6 +54,11 @@ def run(
     domain = Domain.of(table.pixels([0]), settings.recipe)
     resume = job.resume(model)
     if settings.pretrained:
+        if weights is not None and settings.sha256 not in (None, found := file_digest(weights)):
+            raise BadInput(
+                f"references.{settings.name}.weights: {weights}: sha256 {found}, and the experiment names "
+                f"{settings.sha256}; download it again"
+            )
         classifier = open_pretrained(weights, settings.network, table.classes, domain, settings.rows)
     else:
         pixels, labels, classes, _ = load_pixels(images)

@@ -215,6 +215,10 @@ class Reference(Block):
         description="None: trained here. `timm`: the pretrained weights of timm's hub. A path: a safetensors file of "
         "this project, or a state dict of the network.",
     )
+    origin: str | None = Field(None, description="What to download and where to put it, for whoever has no such file.")
+    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = Field(
+        None, description="The digest that the file of weights must have."
+    )
     rows: list[Annotated[int, Field(ge=0)]] | None = Field(
         None, description="Which outputs of pretrained weights are the classes, in their order; none: all of them."
     )
