@@ -37,7 +37,7 @@ from distillery.job import BadInput
 from distillery.matching.checks import wrong_experts
 from distillery.matching.experts import Trajectories
 from distillery.matching.loop import snapshots_of
-from distillery.matching.opening import Places, initial_latents
+from distillery.matching.opening import Places, initial_latents, optimiser_of
 from distillery.matching.real import RealImages
 from distillery.matching.settings import IDC, LD3M, Experts, Latent, Pixels
 from distillery.matching.spaces import MicroBatches
@@ -120,7 +120,12 @@ def learned(snapshots: Path) -> dict[int, dict[str, Tensor]]:
 
 @pytest.mark.parametrize("name", METHODS)
 def test_killed_and_resumed_it_gives_the_same_bytes(
-    name: str, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_request: None
+    name: str,
+    place: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    no_request: None,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     whole = run(place, tmp_path / "whole", METHODS[name])
     for step in (1, 2, 3):
@@ -128,7 +133,10 @@ def test_killed_and_resumed_it_gives_the_same_bytes(
         with stopped_at(step, monkeypatch), pytest.raises(SystemExit):
             run(place, out, METHODS[name])
         assert (out / "snapshots.safetensors.resume.safetensors").exists()
+        capsys.readouterr()
         again = run(place, out, METHODS[name])
+        # and not from its start, which would give the same
+        assert f"resuming at {{'step': {step}" in capsys.readouterr().err
         assert [path.read_bytes() for path in again] == [path.read_bytes() for path in whole]
         assert list(out.glob("*.resume.safetensors")) == []
 
@@ -325,7 +333,11 @@ def test_the_snapshot_that_networks_learn_most_from_is_kept(place: Path, tmp_pat
 
 
 def test_a_killed_choice_goes_on(
-    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_request: None
+    place: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    no_request: None,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     whole.mkdir(), killed.mkdir()
@@ -333,7 +345,9 @@ def test_a_killed_choice_goes_on(
     with stopped_at(4, monkeypatch), pytest.raises(SystemExit):
         chosen(place, killed, "best")
     assert len(list(killed.glob("*.resume.safetensors"))) == 1
+    capsys.readouterr()
     chosen(place, killed, "best")
+    assert "resuming at" in capsys.readouterr().err
     for name in ("images.parquet", "choice.parquet"):
         assert (killed / name).read_bytes() == (whole / name).read_bytes()
     assert not list(killed.glob("*.resume.safetensors"))
@@ -361,13 +375,52 @@ def test_experts_keep_every_epoch_and_do_not_depend_on_their_shard(place: Path, 
 
 
 def test_a_killed_training_of_experts_goes_on(
-    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_request: None
+    place: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    no_request: None,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     path = tmp_path / "experts.safetensors"
     with stopped_at(1, monkeypatch), pytest.raises(SystemExit):
         experts(place, path)
+    capsys.readouterr()
     experts(place, path)
+    assert "resuming at {'experts': 1}" in capsys.readouterr().err
     assert path.read_bytes() == (place / "experts.safetensors").read_bytes()
+
+
+def test_an_expert_that_diverges_is_refused_with_its_key(place: Path, tmp_path: Path) -> None:
+    block = Experts(batch_size=16, learning_rate=1e20)
+    settings = train_experts.Settings(
+        seed=0, name="e", network=NETWORK, experts=block, epochs=2, held_out=0.25, first=0, last=1
+    )
+    path = tmp_path / "experts.safetensors"
+    with pytest.raises(BadInput, match=r"expert 0 diverges: .*; lower experts.<name>.learning_rate"):
+        train_experts.run(settings, data=place / "train.parquet", trajectories=path, job=job("train_experts", settings))
+    assert not path.exists()
+
+
+def test_a_loss_that_is_not_finite_stops_and_keeps_what_was_before(place: Path, tmp_path: Path) -> None:
+    method = Pixels(kind="pixel", objective={**TRAJECTORY, "learning_rate": 1e30}, iterations=4)
+    words = r"it diverges: .* is not finite in iteration 0\. The last good snapshot, that of"
+    with pytest.raises(BadInput, match=words) as refused:
+        run(place, tmp_path, method)
+    kept = tmp_path / "snapshots.last-good.safetensors"
+    assert str(kept) in str(refused.value)
+    assert list(learned(kept)) == [0] and all(one.isfinite().all() for one in learned(kept)[0].values())
+
+
+@pytest.mark.parametrize(("kind", "rate"), [("gradient", 0.1), ("distribution", 1.0), ("trajectory", 1000.0)])
+def test_rates_are_the_published_ones_where_steps_are_absolute(kind: str, rate: float) -> None:
+    objective = TRAJECTORY if kind == "trajectory" else {"kind": kind}
+    parameters = {"latent": torch.zeros(2, 3), "condition": torch.zeros(2, 3)}
+    for step, moved in (({"rule": "absolute"}, rate), ({"rule": "absolute", "latent": 0.5}, 0.5)):
+        method = LD3M(kind="ld3m", generator="g", objective=objective, step={**step, "momentum": 0})
+        found = {name: value.clone() for name, value in parameters.items()}
+        optimiser_of(method, found, 1, SIDE, 4).step({name: torch.ones(2, 3) for name in found})
+        torch.testing.assert_close(found["latent"], torch.full((2, 3), -moved))
+        torch.testing.assert_close(found["condition"], torch.full((2, 3), -rate))
 
 
 def test_experts_of_another_network_or_other_images_are_refused(place: Path, tmp_path: Path) -> None:

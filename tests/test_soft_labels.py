@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from tiny import CLASSES, CPU, MADE_BY, NETWORK, SIDE, digits, image_set_of, job
 
 from distillery.artifacts import read_table, read_tensors, write_images
+from distillery.diffusion.folders import file_digest
 from distillery.job import BadInput
 from distillery.stages import evaluate, store_soft_labels, train_reference
 from distillery.students.networks import IMAGENET_MEAN, Classifier, Domain
@@ -210,6 +211,21 @@ def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
     (tmp_path / "w.safetensors").write_bytes(b"no weights")
     with pytest.raises(BadInput, match="no safetensors file with weights"):
         open_pretrained(tmp_path / "w.safetensors", NETWORK, CLASSES, DOMAIN, None)
+
+
+def test_the_digest_of_a_reference_is_compared(folder: Path, tmp_path: Path) -> None:
+    images, test, weights = folder / "set.parquet", folder / "test.parquet", folder / "teacher.safetensors"
+    options: dict[str, Any] = {"seed": 0, "name": "real", "network": NETWORK, "recipe": RECIPE, "pretrained": True}
+    for digest, fits in ((file_digest(weights), True), ("0" * 64, False)):
+        settings = train_reference.Settings(**options, rows=None, sha256=digest)
+        run = job("train_reference", settings, [images, test, weights])
+        model = tmp_path / "out.safetensors"
+        files: dict[str, Any] = {"images": images, "test": test, "weights": weights, "model": model}
+        if fits:
+            train_reference.run(settings, **files, job=run)
+        else:
+            with pytest.raises(BadInput, match=r"references.real.weights: .*: sha256 [0-9a-f]{64}, and the experiment"):
+                train_reference.run(settings, **files, job=run)
 
 
 def test_a_reference_is_opened_instead_of_trained_and_its_accuracy_is_measured(folder: Path, tmp_path: Path) -> None:

@@ -16,10 +16,10 @@ rule ingest:
         # a log outlives a failed job, and a failure is when a user wants to read it
         rejected="<results>/data/rejected.parquet",
         cost="<results>/cost/ingest.json",
-    # on this machine as many as Snakemake has; a cluster gives cpus_per_task
-    threads: 64
     conda:
         "../../envs/distillery.yaml"
+    # on this machine as many as Snakemake has; a cluster gives cpus_per_task
+    threads: 64
     resources:
         cpus_per_task=4,
         mem=gigabytes(4),
