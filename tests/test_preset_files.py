@@ -78,8 +78,9 @@ def test_a_preset_without_data_and_weights_says_what_to_get(
     assert len(data) == 1
     assert "ILSVRC2012" in data[0] and "md5" in data[0] and "data/imagenet/val" in data[0]
     if "weights" in preset(name).get("autoencoder", {}):
-        assert any(line.startswith("autoencoder.weights: ./weights/sd-vae-ft-mse: no such folder") for line in lines)
-        assert any(line.startswith("generators.dit.weights: ./weights/DiT-XL-2-256: no such folder") for line in lines)
+        for key, weights in (("autoencoder", "sd-vae-ft-mse"), ("generators.dit", "DiT-XL-2-256")):
+            (line,) = [line for line in lines if line.startswith(f"{key}.weights: ./weights/{weights}: no such folder")]
+            assert f"/{weights} --local-dir weights/{weights}`" in line  # what to fetch, and where to
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in EXPERIMENTS.glob("*.yaml")))
