@@ -15,6 +15,9 @@ from torch import Tensor
 
 Policy = Literal["fifo", "max", "min"]
 
+MANY_CLASSES = 4
+"""Classes per sample of a step up to which a product with the latents of all costs less than to copy those of its own."""
+
 
 class LatentMemory:
     """At most `size` latents of each class, as unit vectors.
@@ -79,12 +82,7 @@ class LatentMemory:
         units = unit(latents).to(self.units.dtype)
         counts = self.valid[labels]
         with torch.no_grad():
-            if len(self.valid) <= len(labels):  # few classes: one product with all of them spares the copies
-                every = units @ self.units.flatten(0, 1).T
-                rows = torch.arange(len(labels), device=labels.device)
-                found = every.view(len(labels), *self.valid.shape)[rows, labels]
-            else:
-                found = torch.einsum("bd,bsd->bs", units, self.units[labels])
+            found = self._cosines(units, labels)
             void = torch.inf if extreme == "min" else -torch.inf
             found = found.masked_fill(~counts, void)
             place = found.argmin(1) if extreme == "min" else found.argmax(1)
@@ -128,9 +126,17 @@ class LatentMemory:
         else:
             self._evict(self._rounds(len(labels)))
 
+    def _cosines(self, units: Tensor, labels: Tensor) -> Tensor:
+        """Of unit vectors (B, d) with all places of their class, (B, places)."""
+        if len(self.valid) <= MANY_CLASSES * len(labels):  # one product with all of them spares the copies
+            every = units @ self.units.flatten(0, 1).T
+            rows = torch.arange(len(labels), device=labels.device)
+            return every.view(len(labels), *self.valid.shape)[rows, labels]
+        return torch.einsum("bd,bsd->bs", units, self.units[labels])
+
     def _extend_gram(self, units: Tensor, labels: Tensor, place: Tensor) -> None:
         """Cosines of new latents with their class, as rows and columns, O(N d) for each."""
-        row = torch.einsum("bd,bsd->bs", units, self.units[labels])
+        row = self._cosines(units, labels)
         self.gram[labels, place] = row
         self.gram[labels, :, place] = row
         # Two new ones of a class write their cosine twice, and rounding may tell the two apart.
