@@ -468,6 +468,10 @@ TOGETHER = {
         at("dataset.test_names", "val_"),
         "dataset.test_names: the source has no test images of its own; leave it out",
     ),
+    "a network with dropout that compares": (
+        at("methods.dm", {"kind": "pixel", "objective": "distribution", "network": "vit_ld3m"}),
+        "methods.dm.network: vit_ld3m has dropout, and images are compared by what one network makes of them twice;",
+    ),
     "a teacher of snapshots": (
         lambda e: (
             e["methods"].update(dm={"kind": "pixel", "objective": "distribution"}),

@@ -25,7 +25,7 @@ from distillery.guidance.settings import IGD, MGD3, Deviation, Influence
 from distillery.matching import checks
 from distillery.matching.settings import IDC, LD3M, MATCHED, Latent, Matched, Pixels
 from distillery.selection.settings import Herding, KCenter, RealByLearnability
-from distillery.students.names import refused_side
+from distillery.students.names import DROPS_OUT, refused_side
 from distillery.students.settings import Protocol, Recipe
 
 
@@ -148,6 +148,11 @@ def _of_networks(experiment: Experiment) -> Iterator[str]:
             where = f"the size of protocol {protocol.label}" if size else "dataset.resolution"
             seen = size or side
             yield f"{key}: {why}, but {where} is {seen}"
+        if protocol is _SEEN_AS_STORED and network in DROPS_OUT:
+            yield (
+                f"{key}: {network} has dropout, and images are compared by what one network makes of them twice; allowed: "
+                "networks with instance norm, as convnet5 or resnet_ap10"
+            )
 
 
 _SEEN_AS_STORED = Protocol(preset="ld3m")

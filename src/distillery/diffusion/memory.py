@@ -16,7 +16,7 @@ from torch import Tensor
 Policy = Literal["fifo", "max", "min"]
 
 MANY_CLASSES = 4
-"""Classes per sample of a step up to which a product with the latents of all costs less than to copy those of its own."""
+"""Classes per sample up to which a product with the latents of all costs less than copies of those of its own."""
 
 
 class LatentMemory:

@@ -19,6 +19,9 @@ LEAST_SIDES = {
 }
 """Our networks besides the ConvNets, and the least side of their images in pixels."""
 
+DROPS_OUT = ("vit_ld3m",)
+"""Ours whose training draws random numbers: what they compute twice differs."""
+
 ONE_WIDTH = ("alexnet_small", "vgg11_in", "vit_ld3m")
 
 OURS = re.compile(rf"(?P<family>convnet(?P<depth>[1-9])|{'|'.join(LEAST_SIDES)})(_w(?P<width>[1-9]\d*))?")
