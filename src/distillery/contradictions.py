@@ -150,8 +150,8 @@ def _of_networks(experiment: Experiment) -> Iterator[str]:
             yield f"{key}: {why}, but {where} is {seen}"
         if protocol is _SEEN_AS_STORED and network in DROPS_OUT:
             yield (
-                f"{key}: {network} has dropout, and images are compared by what one network makes of them twice; allowed: "
-                "networks with instance norm, as convnet5 or resnet_ap10"
+                f"{key}: {network} has dropout, and images are compared by what one network makes of them twice; "
+                "allowed: networks with instance norm, as convnet5 or resnet_ap10"
             )
 
 
