@@ -16,6 +16,7 @@ import pytest
 import torch
 from clone import PROJECT, wait_until
 from diffusers import DDPMScheduler
+from diffusers.models.attention import BasicTransformerBlock
 from tiny import CLASSES, CPU, LATENT, StoppedAt, job, no_resume
 from tiny_weights import openings
 from torch import Tensor, nn
@@ -155,13 +156,32 @@ def test_the_bound_trains_the_variance_alone_and_is_finite_at_the_first_step() -
     assert logits.grad is not None and logits.grad.abs().sum() > 0
 
 
+@pytest.fixture
+def passes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The number of latents in each pass through a block, as they come."""
+    found: list[int] = []
+    forward = BasicTransformerBlock.forward
+
+    def noted(self: Any, states: Tensor, *rest: Any, **options: Any) -> Any:
+        found.append(len(states))
+        return forward(self, states, *rest, **options)
+
+    monkeypatch.setattr(BasicTransformerBlock, "forward", noted)
+    return found
+
+
 @pytest.mark.parametrize("accumulate", [2, 4])
-def test_a_batch_in_pieces_is_the_batch(accumulate: int, tmp_path: Path) -> None:
-    assert distance(train(tmp_path), train(tmp_path, accumulate=accumulate)) < 1e-4
+def test_a_batch_in_pieces_is_the_batch(accumulate: int, tmp_path: Path, passes: list[int]) -> None:
+    whole, once = train(tmp_path), list(passes)
+    passes.clear()
+    assert distance(whole, train(tmp_path, accumulate=accumulate)) < 1e-4
+    assert len(passes) == accumulate * len(once) and max(passes) * accumulate == max(once)
 
 
-def test_activations_that_are_computed_twice_are_the_same(tmp_path: Path) -> None:
-    assert distance(train(tmp_path), train(tmp_path, gradient_checkpointing=True)) == 0
+def test_activations_that_are_computed_twice_are_the_same(tmp_path: Path, passes: list[int]) -> None:
+    whole, once = train(tmp_path), len(passes)
+    assert distance(whole, train(tmp_path, gradient_checkpointing=True)) == 0
+    assert len(passes) == 3 * once  # as many as before, and twice as many in the second training
 
 
 def test_low_precision_is_close_and_weights_stay_float32(tmp_path: Path) -> None:
