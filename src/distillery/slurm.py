@@ -48,7 +48,7 @@ SILENCE_SECONDS = 24 * 3600.0
 MIN_JOB_AGE = 300
 """Seconds that a controller remembers an ended job, where nobody changed it."""
 
-REFUSALS = re.compile(r"invalid|not available|not permitted|violates|unsupported|too many|exceeds", re.IGNORECASE)
+REFUSALS = re.compile(r"invalid|not available|permitted|violates|unsupported|too many|exceeds", re.IGNORECASE)
 """What sbatch says of a request that waiting does not help."""
 
 Query = Callable[[str, Any], Awaitable[tuple[dict[str, str] | None, float | None]]]
@@ -147,7 +147,7 @@ def try_requests(jobs: Iterable[Any], executor: Any, settings: Any) -> None:
     if refused:
         raise SlurmProblem(
             f"--profile slurm: the cluster refuses what these rules ask for:\n{chr(10).join(refused)}\n"
-            f"Partition, account and form of the GPU request are set in {PROFILE}"
+            f"Partition, account, form of the GPU request, and what a rule asks for (set-resources) are set in {PROFILE}"
         )
 
 

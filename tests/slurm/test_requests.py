@@ -26,13 +26,14 @@ JOBS = "has been submitted with SLURM jobid"
         pytest.param("  constraint: a100", "Invalid feature specification", id="no such constraint"),
         pytest.param("  runtime: 99d", "Requested time limit is invalid", id="longer than the partition allows"),
         pytest.param("  gres: 'gpu:h100:1'", "node configuration is not available", id="no such card"),
+        pytest.param("  cpus_per_task: 99", "More processors requested than permitted", id="more cores than a node has"),
     ],
 )
 def test_a_request_that_cannot_be_met_ends_before_anything_computes(
     cluster: Cluster, fresh: Clone, site: str, words: str
 ) -> None:
     key = site.partition(":")[0].strip()
-    if key in ("runtime", "gres"):
+    if key in ("runtime", "gres", "cpus_per_task"):
         fresh.edit(PROFILE, "set-resources:\n", f"set-resources:\n  ingest:\n  {site}\n")
     else:
         fresh.edit(PROFILE, "default-resources:\n", f"default-resources:\n{site}\n")
