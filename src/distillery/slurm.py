@@ -147,7 +147,7 @@ def try_requests(jobs: Iterable[Any], executor: Any, settings: Any) -> None:
     if refused:
         raise SlurmProblem(
             f"--profile slurm: the cluster refuses what these rules ask for:\n{chr(10).join(refused)}\n"
-            f"Partition, account, form of the GPU request, and what a rule asks for (set-resources) are set in {PROFILE}"
+            f"Partition, account, form of the GPU request, and what a rule asks for are set in {PROFILE}"
         )
 
 

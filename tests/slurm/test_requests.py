@@ -26,7 +26,7 @@ JOBS = "has been submitted with SLURM jobid"
         pytest.param("  constraint: a100", "Invalid feature specification", id="no such constraint"),
         pytest.param("  runtime: 99d", "Requested time limit is invalid", id="longer than the partition allows"),
         pytest.param("  gres: 'gpu:h100:1'", "node configuration is not available", id="no such card"),
-        pytest.param("  cpus_per_task: 99", "More processors requested than permitted", id="more cores than a node has"),
+        pytest.param("  cpus_per_task: 99", "More processors requested than permitted", id="more cores than there are"),
     ],
 )
 def test_a_request_that_cannot_be_met_ends_before_anything_computes(
