@@ -26,7 +26,7 @@ class Denoiser(nn.Module):
         self,
         transformer: Any,
         guidance_scale: float = 1.0,
-        cfg_channels: int | Literal["auto", "all"] = "auto",
+        cfg_channels: int | Literal["auto", "all"] = "all",
         scheduler: Any = None,
         half: bool = False,
     ) -> None:
@@ -43,8 +43,9 @@ class Denoiser(nn.Module):
         self.transformer = transformer.eval().requires_grad_(False)
         self.guidance_scale = guidance_scale
         self.channels: int = transformer.config.in_channels
-        learned = transformer.config.out_channels == 2 * self.channels
-        self.cfg_channels = (3 if learned else "all") if cfg_channels == "auto" else cfg_channels
+        if cfg_channels == "auto":
+            cfg_channels = 3 if transformer.config.out_channels == 2 * self.channels else "all"
+        self.cfg_channels: int | Literal["all"] = cfg_channels
         self.null_class: int = transformer.config.num_embeds_ada_norm
 
     def forward(self, noisy: Tensor, timestep: int, conditions: Tensor) -> tuple[Tensor, Tensor | None]:
