@@ -480,6 +480,13 @@ TOGETHER = {
         "matching.protocol: snapshots are compared with hard labels, and rded has soft ones; give another protocol"
         " here, or choose: last",
     ),
+    "a protocol of snapshots that does not know its network": (
+        lambda e: (
+            e["methods"].update(dm={"kind": "pixel", "objective": "distribution"}),
+            e.update(matching={"protocol": {"preset": "small", "learning_rate": {"resnet": 0.1}}}),
+        ),
+        "matching.protocol: learning_rate: no entry fits 'convnet2_w8', and there is no default",
+    ),
     "images that are held out to choose a snapshot": (
         lambda e: (
             e["methods"].update(dm={"kind": "pixel", "objective": "distribution"}, lgd={"kind": "random"}),

@@ -22,9 +22,9 @@ from distillery.streams import stream
 from distillery.students import networks
 from distillery.students.architectures import _HalvingPool, vgg11_in
 from distillery.students.features import features_of, last_linear
-from distillery.students.names import LEAST_SIDES, ONE_WIDTH, known_network, least_side, refused_side
+from distillery.students.names import DROPS_OUT, LEAST_SIDES, ONE_WIDTH, known_network, least_side, refused_side
 from distillery.students.networks import Classifier, Domain, parameter_count
-from distillery.students.training import logits_of
+from distillery.students.training import drops_out, logits_of
 
 SWIN = "swin_tiny_patch4_window7_224"
 OURS = ["convnet5", "convnet6", *LEAST_SIDES]
@@ -499,3 +499,8 @@ def test_equal_keys_give_equal_weights(name: str, size: int) -> None:
     one, again, other = (network(name, size, key).network.state_dict() for key in (1, 1, 2))
     assert all(torch.equal(one[part], again[part]) for part in one)
     assert any(not torch.equal(one[part], other[part]) for part in one)
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_which_networks_drop_out_is_known_without_building_them(name: str) -> None:
+    assert drops_out(network(name, 64)) == (name in DROPS_OUT)

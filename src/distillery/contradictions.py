@@ -227,7 +227,12 @@ def _of_choice(experiment: Experiment) -> Iterator[str]:
         return
     protocol = experiment.matching.protocol or experiment.evaluation.protocols[0]
     network = experiment.matching.network or experiment.evaluation.networks[0]
-    if experiment.recipe(protocol, network, experiment.ipc[0]).labels == "soft":
+    try:
+        labels = experiment.recipe(protocol, network, experiment.ipc[0]).labels
+    except ValueError as error:
+        yield f"matching.protocol: {error}"
+        return
+    if labels == "soft":
         yield (
             f"matching.protocol: snapshots are compared with hard labels, and {protocol.label} has soft ones; give "
             "another protocol here, or choose: last"
@@ -270,7 +275,7 @@ def _of_sizes(experiment: Experiment) -> Iterator[str]:
             )
     yield from _too_many(experiment, chosen, sizes, held)
     if share := experiment.held_out:
-        sizes = {name: size - min(max(round(size * share), 1), size - 1) for name, size in sizes.items()}
+        sizes = {name: size - checks.held_out_of(size, share) for name, size in sizes.items()}
         held = " after those that matching.holdout keeps to choose a snapshot"
     yield from _too_many(experiment, begun, sizes, held)
 

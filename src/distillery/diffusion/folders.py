@@ -227,17 +227,6 @@ def check_stated(block: Pretrained, parts: tuple[str, ...]) -> None:
         raise WeightsError("; ".join([str(error), *filter(None, [block.origin]), *digests])) from error
 
 
-def stated_config(block: Pretrained, part: str) -> dict[str, Any]:
-    """The config of weights that an experiment names.
-
-    Raises:
-        WeightsError: it is not on this machine.
-    """
-    if is_hub_name(block.weights) and not _cached(block):
-        raise WeightsError(f"{block.weights}: not on this machine")
-    return read_config(local_folder(block.weights, block.revision, (part,), block.subfolder, download=False) / part)
-
-
 def stated_folder(block: Pretrained) -> Path:
     """The folder of weights that an experiment names.
 
@@ -249,16 +238,22 @@ def stated_folder(block: Pretrained) -> Path:
     return local_folder(block.weights, block.revision, (), block.subfolder, download=False)
 
 
+def stated_config(block: Pretrained, part: str) -> dict[str, Any]:
+    """The config of weights that an experiment names.
+
+    Raises:
+        WeightsError: it is not on this machine, or no JSON object.
+    """
+    return read_config(stated_folder(block) / part)
+
+
 def stated_scheduler(block: Pretrained) -> dict[str, Any]:
     """The noise schedule of weights that an experiment names.
 
     Raises:
         WeightsError: it is not on this machine, or no JSON object.
     """
-    if is_hub_name(block.weights) and not _cached(block):
-        raise WeightsError(f"{block.weights}: not on this machine")
-    folder = local_folder(block.weights, block.revision, ("scheduler",), block.subfolder, download=False)
-    return read_config(folder / "scheduler", "scheduler_config.json")
+    return read_config(stated_folder(block) / "scheduler", "scheduler_config.json")
 
 
 def files_here(weights: str, subfolder: str | None) -> list[str]:
@@ -291,7 +286,7 @@ def convert(folder: Path) -> Iterator[tuple[Path, Path]]:
     import torch
     from safetensors.torch import save_file
 
-    from distillery.artifacts import replacing
+    from distillery.artifacts import replacing, write_json
 
     for path in sorted(folder.rglob("diffusion_pytorch_model*.bin")):
         try:
@@ -312,8 +307,7 @@ def convert(folder: Path) -> Iterator[tuple[Path, Path]]:
         except (KeyError, AttributeError, TypeError) as error:
             raise WeightsError(f"{path}: cannot be read ({error!r})") from error
         target = path.with_name(f"{_rewritten(path.name.removesuffix('.index.json'))}.index.json")
-        with replacing(target) as temporary:
-            temporary.write_text(json.dumps({**index, "weight_map": places}, indent=2), "utf-8")
+        write_json(target, {**index, "weight_map": places})
         yield path, target
 
 

@@ -14,6 +14,11 @@ TRAINING_STEPS = 1000
 """Of the schedule that generators are trained on here."""
 
 
+def held_out_of(size: int, share: float) -> int:
+    """How many images of a class of this size choose among snapshots: a share, one at least, and never all."""
+    return min(max(round(size * share), 1), size - 1)
+
+
 def schedule_length(generator: AnyGenerator) -> int:
     """Steps of a generator's training schedule; where nobody can say yet, those of all known ones."""
     if not isinstance(generator, PretrainedGenerator):

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from distillery.data.pixels import load_pixels
 from distillery.job import BadInput
+from distillery.matching.checks import held_out_of
 from distillery.students.networks import Domain
 
 
@@ -27,7 +28,7 @@ def held_out(labels: np.ndarray, classes: Sequence[str], paths: Sequence[str], s
         return out
     for label, name in enumerate(classes):
         rows = np.flatnonzero(labels == label)
-        count = min(max(round(len(rows) * share), 1), len(rows) - 1)
+        count = held_out_of(len(rows), share)
         if count < 1:
             raise BadInput(
                 f"class {name!r} has {len(rows)} training images, and one is to be held out to choose a snapshot; give "
