@@ -4,9 +4,9 @@ python benchmarks/guided_sampling.py                    # the models of the defa
 python benchmarks/guided_sampling.py --model dit_xl_2   # shapes of DiT-XL/2 and its decoder, random weights: a GPU
 
 The plain loop draws one image after another in fp32, as the public code does. Ours draws batches: in fp32, and on a GPU
-with the denoiser in bfloat16 as well. Each variant runs in a process of its own; seconds per image come from the guided
-steps that were measured after a warm-up, times the steps of a whole image. The share of the peak compares with the
-fastest matrix product of the same precision on the same machine.
+with the denoiser, and with denoiser and decoder, in bfloat16 as well. Each variant runs in a process of its own; seconds
+per image come from the guided steps that were measured after a warm-up, times the steps of a whole image. The peak is
+that of the fastest matrix product of the same precision on the same machine.
 """
 
 from __future__ import annotations
@@ -59,6 +59,11 @@ MODELS: dict[str, dict[str, Any]] = {
 STEPS = 50
 GUIDED = {"learnability": 36, "influence": 16, "mode": 24, "deviation": 36}
 """Guided steps of 50 at the published ranges."""
+HALF = {
+    "none": "batched, fp32",
+    "denoiser": "batched, bf16 denoiser",
+    "both": "batched, bf16 both",
+}
 
 
 class Flops(TorchDispatchMode):
@@ -75,11 +80,16 @@ class Flops(TorchDispatchMode):
         return out
 
 
-def world(model: str, device: torch.device, half: bool) -> dict[str, Any]:
-    """Models of random weights, and a memory of a few latents per class."""
+def world(model: str, device: torch.device, half: str) -> dict[str, Any]:
+    """Models of random weights, and a memory of a few latents per class.
+
+    Args:
+        half: what computes in bfloat16: none, denoiser, or both (the decoder too).
+    """
     about = MODELS[model]
     torch.manual_seed(stream("benchmark", model).initial_seed())
-    transformer = build_transformer(classes=about["classes"], **about["transformer"])
+    with device:
+        transformer = build_transformer(classes=about["classes"], **about["transformer"])
     blocks, side = len(about["codec"]["block_out_channels"]), about["images"]["side"]
     codec = AutoencoderKL(
         in_channels=about["images"]["channels"],
@@ -99,8 +109,8 @@ def world(model: str, device: torch.device, half: bool) -> dict[str, Any]:
     memory = ClassMemory()
     memory.add(torch.randn(100, *shape).to(device), torch.arange(10).repeat(10))
     return {
-        "denoiser": Denoiser(transformer, about["scale"], half=half).to(device),
-        "codec": Codec(codec).to(device),
+        "denoiser": Denoiser(transformer, about["scale"], half=half != "none").to(device),
+        "codec": Codec(codec, half=half == "both").to(device),
         "networks": [network.eval().requires_grad_(False) for network in networks],
         "memory": memory,
         "modes": torch.randn(10, 10, *shape, device=device),
@@ -153,7 +163,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, float]:
         found[f"{kind}_flop"] = counter.total / (2 * batch)
     host = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     found["peak_gb"] = (torch.cuda.max_memory_allocated() if device.type == "cuda" else host) / 2**30
-    found["peak_flops"] = fastest_product(device, arguments.half)
+    found["peak_flops"] = fastest_product(device, arguments.half != "none")
     return found
 
 
@@ -202,19 +212,19 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--seconds", type=float, default=10.0, help="that each variant is measured for")
     parser.add_argument("--batch", type=int, help=argparse.SUPPRESS)
-    parser.add_argument("--half", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--half", choices=HALF, default="none", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.batch is not None:
         print(json.dumps(measure(arguments)))
         return
-    variants = [("one at a time, fp32", 1, False), *(("batched, fp32", batch, False) for batch in arguments.batches)]
-    if torch.cuda.is_available():
-        variants += [("batched, bf16 denoiser", batch, True) for batch in arguments.batches]
+    variants = [("one at a time, fp32", 1, "none")]
+    for half, name in HALF.items() if torch.cuda.is_available() else [("none", HALF["none"])]:
+        variants += [(name, batch, half) for batch in arguments.batches]
     rows: list[dict[str, Any]] = []
     for name, batch, half in variants:
         command = [sys.executable, __file__, "--model", arguments.model, "--guidance", arguments.guidance]
         command += ["--threads", str(arguments.threads), "--seconds", str(arguments.seconds), "--batch", str(batch)]
-        done = subprocess.run([*command, *(["--half"] if half else [])], capture_output=True, text=True, check=False)
+        done = subprocess.run([*command, "--half", half], capture_output=True, text=True, check=False)
         lines = done.stdout.strip().splitlines()
         failed = (done.stderr.strip().splitlines() or ["killed"])[-1][:80]
         rows.append({"name": name, "batch": batch, **(json.loads(lines[-1]) if lines else {"error": failed})})

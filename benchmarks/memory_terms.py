@@ -52,7 +52,8 @@ def main() -> None:
     device = prepare(arguments.threads)
     shape, batch = MODELS[arguments.model], arguments.batch
     scheduler, draws = training_scheduler(), stream("benchmark", "memory")
-    model = build_transformer(classes=CLASSES, **shape).eval().to(device)
+    with device:
+        model = build_transformer(classes=CLASSES, **shape).eval()
     size = (batch, shape["channels"], shape["size"], shape["size"])
     clean, noise = (torch.randn(size, generator=draws).to(device) for _ in range(2))
     timesteps = torch.randint(1000, (batch,), generator=draws).to(device)

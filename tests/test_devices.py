@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from distillery.devices import allowed_cores, lease_card, prepare, visible_cards
+from distillery.devices import allowed_cores, fused_attention, lease_card, prepare, visible_cards
 
 JOB = """
 import os, sys, time
@@ -175,3 +175,29 @@ def test_the_number_of_threads_is_that_which_was_asked_for() -> None:
     finally:
         torch.set_num_threads(before[0])
         torch.use_deterministic_algorithms(before[1])
+
+
+def test_on_a_gpu_attention_with_a_gradient_takes_the_kernel_that_repeats(monkeypatch: pytest.MonkeyPatch) -> None:
+    kernels = ("flash", "mem_efficient", "cudnn", "math")
+
+    def allowed() -> list[bool]:
+        return [getattr(torch.backends.cuda, f"{kernel}_sdp_enabled")() for kernel in kernels]
+
+    before = allowed(), torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    try:
+        device = prepare(1)
+        only_math = [False, False, False, True]
+        assert allowed() == only_math
+        with fused_attention(device):
+            assert allowed() == only_math
+        with torch.no_grad(), fused_attention(device):
+            assert allowed() == [True] * 4
+        with torch.no_grad(), fused_attention(torch.device("cpu")):
+            assert allowed() == only_math
+        assert allowed() == only_math
+    finally:
+        for kernel, flag in zip(kernels, before[0], strict=True):
+            getattr(torch.backends.cuda, f"enable_{kernel}_sdp")(flag)
+        torch.set_num_threads(before[1])
+        torch.use_deterministic_algorithms(before[2])

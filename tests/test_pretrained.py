@@ -253,6 +253,39 @@ def test_a_small_autoencoder_decodes_for_the_guidance_alone(tmp_path: Path) -> N
         assert decoded == ["small", "small", "large"]
 
 
+@pytest.mark.parametrize("small", [False, True])
+def test_a_decoder_of_half_precision_decodes_for_the_guidance_alone(tmp_path: Path, small: bool) -> None:
+    folder = open_dit(save_dit(tmp_path / "given", dit(layers=1)), tmp_path / "dit")
+    for name, model in (("autoencoder", kl()), ("small", tiny())):
+        model.save_pretrained(tmp_path / f"{name}-given")
+        open_vae(tmp_path / f"{name}-given", tmp_path / name)
+    renderer = load_renderer(
+        folder,
+        tmp_path / "autoencoder",
+        resolution=SIDE,
+        steps=2,
+        guidance_scale=1.0,
+        cfg_channels="all",
+        batch_size=2,
+        device=CPU,
+        guidance_autoencoder=tmp_path / "small" if small else None,
+        decoder_precision="bfloat16",
+    )
+    codec = renderer.guidance_codec
+    assert codec is not None and codec.half and not renderer.codec.half
+    assert (codec.digest == renderer.codec.digest) is not small
+    latents, pixels = renderer.render(keys(1), torch.tensor([0]), torch.tensor([5]))
+    assert torch.equal(pixels, to_bytes(renderer.codec.decode(latents)))
+
+    exact = Codec(codec.autoencoder)
+    leaf = latents.requires_grad_()
+    images = [one.decode(leaf) for one in (codec, exact)]
+    assert images[0].dtype == torch.float32
+    gradients = [torch.autograd.grad(one.square().sum(), leaf)[0] for one in images]
+    for low, full in (images, gradients):
+        assert 0 < float(((low - full).norm() / full.norm()).detach()) < 0.05
+
+
 # ---- what bad weights get --------------------------------------------------------------------------------------------
 
 

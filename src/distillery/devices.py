@@ -11,6 +11,7 @@ import os
 import sys
 import tempfile
 import time
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -84,8 +85,25 @@ def prepare(threads: int) -> torch.device:
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     if torch.cuda.is_available():
         torch.backends.cudnn.benchmark = False
+        # Where torch only warns of what does not repeat, the gradients of fused attention do not repeat.
+        torch.backends.cuda.enable_math_sdp(True)
+        torch.backends.cuda.enable_flash_sdp(False)
+        torch.backends.cuda.enable_mem_efficient_sdp(False)
+        torch.backends.cuda.enable_cudnn_sdp(False)
         return torch.device("cuda")
     return torch.device("cpu")
+
+
+def fused_attention(device: torch.device) -> AbstractContextManager[None]:
+    """Where attention may take fused kernels: on a GPU, without a graph. Forward they repeat."""
+    import torch
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+
+    if device.type != "cuda" or torch.is_grad_enabled():
+        return nullcontext()
+    return sdpa_kernel(
+        [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.CUDNN_ATTENTION, SDPBackend.MATH]
+    )
 
 
 def lowered(device: torch.device, precision: Literal["auto", "float32", "bfloat16"]) -> torch.autocast:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Literal
 
@@ -31,10 +32,11 @@ class Codec:
         channels: of a latent.
         factor: by how much a latent's side is smaller than the image's.
         digest: which model this is; latents carry it.
+        half: the decoder computes in bfloat16; what goes in and comes out is fp32.
     """
 
-    def __init__(self, autoencoder: Any, digest: str = "") -> None:
-        self.autoencoder, self.digest = autoencoder.eval().requires_grad_(False), digest
+    def __init__(self, autoencoder: Any, digest: str = "", half: bool = False) -> None:
+        self.autoencoder, self.digest, self.half = autoencoder.eval().requires_grad_(False), digest, half
         config = autoencoder.config
         self.scale: float = config.scaling_factor
         self.shift: float = config.get("shift_factor") or 0.0
@@ -59,9 +61,15 @@ class Codec:
             raise damaged(folder, made_by, error) from error
 
     def to(self, device: torch.device) -> Codec:
-        """Move to a device."""
+        """Move to a device; on a GPU convolutions want their channels last."""
         self.autoencoder.to(device)
+        if device.type == "cuda":
+            self.autoencoder.to(memory_format=torch.channels_last)
         return self
+
+    def halved(self) -> Codec:
+        """The same model, decoding in bfloat16."""
+        return Codec(self.autoencoder, self.digest, half=True)
 
     def latent_size(self, resolution: int) -> int:
         """Side of the latents of images of this side."""
@@ -80,7 +88,9 @@ class Codec:
 
     def decode(self, latents: Tensor) -> Tensor:
         """Scaled latents to images, about [-1, 1] and not clamped."""
-        return self.autoencoder.decode(latents / self.scale + self.shift).sample
+        with torch.autocast(latents.device.type, torch.bfloat16) if self.half else nullcontext():
+            images: Tensor = self.autoencoder.decode(latents / self.scale + self.shift).sample
+        return images.to(latents.dtype)
 
 
 def train_autoencoder(

@@ -11,6 +11,7 @@ from diffusers import DDPMScheduler, DiTTransformer2DModel
 from torch import Tensor, nn
 
 from distillery.artifacts import damaged
+from distillery.devices import fused_attention
 from distillery.diffusion.losses import PredictionType, noise_of
 from distillery.diffusion.models import open_transformer
 
@@ -65,7 +66,8 @@ class Denoiser(nn.Module):
             states = torch.cat([noisy, noisy])
             labels = torch.cat([conditions, torch.full_like(conditions, self.null_class)])
         steps = torch.full((len(states),), timestep, device=noisy.device, dtype=torch.long)
-        with torch.autocast(noisy.device.type, torch.bfloat16) if self._half else nullcontext():
+        half = torch.autocast(noisy.device.type, torch.bfloat16) if self._half else nullcontext()
+        with half, fused_attention(noisy.device):
             output = self.transformer(states, timestep=steps, class_labels=labels).sample
         output = output.to(noisy.dtype)
         noise, variance = output.split(self.channels, 1) if output.shape[1] > self.channels else (output, None)

@@ -80,11 +80,15 @@ class LatentMemory:
             The cosines, (B,), of no meaning where the class is empty; and (B,) whether it is not.
         """
         units = unit(latents).to(self.units.dtype)
+        return self.extremes_among(units, labels, self.cosines(units, labels), extreme)
+
+    def extremes_among(
+        self, units: Tensor, labels: Tensor, cosines: Tensor, extreme: Literal["min", "max"]
+    ) -> tuple[Tensor, Tensor]:
+        """What `extremes` gives, of unit vectors (B, d) whose `cosines` are known."""
         counts = self.valid[labels]
         with torch.no_grad():
-            found = self._cosines(units, labels)
-            void = torch.inf if extreme == "min" else -torch.inf
-            found = found.masked_fill(~counts, void)
+            found = cosines.masked_fill(~counts, torch.inf if extreme == "min" else -torch.inf)
             place = found.argmin(1) if extreme == "min" else found.argmax(1)
         return (units * self.units[labels, place]).sum(1), counts.any(1)
 
@@ -100,9 +104,18 @@ class LatentMemory:
         Raises:
             ValueError: more latents than a batch has.
         """
-        if len(latents) > self.batch:
-            raise ValueError(f"{len(latents)} latents, but the memory has room for {self.batch} in a step")
         units = unit(latents).to(self.units.dtype)
+        self.add_units(units, labels, None if self.policy == "fifo" else self.cosines(units, labels), where)
+
+    @torch.no_grad()
+    def add_units(self, units: Tensor, labels: Tensor, cosines: Tensor | None, where: Tensor | None = None) -> None:
+        """What `add` does, of unit vectors (B, d).
+
+        Args:
+            cosines: theirs with the places of their class as they are before this, (B, places); `fifo` needs none.
+        """
+        if len(units) > self.batch:
+            raise ValueError(f"{len(units)} latents, but the memory has room for {self.batch} in a step")
         kept = torch.ones_like(labels, dtype=torch.bool) if where is None else where
         trash = self.valid.shape[1] - 1
         # The k-th latent of its class goes to the k-th free place of that class.
@@ -116,8 +129,8 @@ class LatentMemory:
         self.valid[labels, place] = kept
         rows = torch.arange(len(labels), device=labels.device)
         self.stamps[labels, place] = self.clock * self.batch + rows
-        if self.policy != "fifo":
-            self._extend_gram(units, labels, place)
+        if cosines is not None:
+            self._extend_gram(units, labels, place, cosines)
         if self.max_age is not None:
             self.valid &= self.clock - self.stamps // self.batch < self.max_age
         self.clock += 1
@@ -126,7 +139,8 @@ class LatentMemory:
         else:
             self._evict(self._rounds(len(labels)))
 
-    def _cosines(self, units: Tensor, labels: Tensor) -> Tensor:
+    @torch.no_grad()
+    def cosines(self, units: Tensor, labels: Tensor) -> Tensor:
         """Of unit vectors (B, d) with all places of their class, (B, places)."""
         if len(self.valid) <= MANY_CLASSES * len(labels):  # one product with all of them spares the copies
             every = units @ self.units.flatten(0, 1).T
@@ -134,14 +148,16 @@ class LatentMemory:
             return every.view(len(labels), *self.valid.shape)[rows, labels]
         return torch.einsum("bd,bsd->bs", units, self.units[labels])
 
-    def _extend_gram(self, units: Tensor, labels: Tensor, place: Tensor) -> None:
+    def _extend_gram(self, units: Tensor, labels: Tensor, place: Tensor, cosines: Tensor) -> None:
         """Cosines of new latents with their class, as rows and columns, O(N d) for each."""
-        row = self._cosines(units, labels)
-        self.gram[labels, place] = row
-        self.gram[labels, :, place] = row
-        # Two new ones of a class write their cosine twice, and rounding may tell the two apart.
-        self.gram.copy_(torch.maximum(self.gram, self.gram.transpose(1, 2)))
-        self.gram.diagonal(dim1=1, dim2=2).zero_()
+        self.gram[labels, place] = cosines
+        self.gram[labels, :, place] = cosines
+        # Those that are new know nothing of each other yet. Rounding may tell the two cosines of a pair apart.
+        between = units @ units.T
+        between = torch.maximum(between, between.T).fill_diagonal_(0.0)
+        one, other = labels[:, None] == labels, place.expand(len(place), -1)
+        trash = self.valid.shape[1] - 1
+        self.gram[labels, other.T.where(one, trash), other.where(one, trash)] = between
 
     def _keep_newest(self) -> None:
         """Of every class the newest latents, as many as it may hold."""
@@ -173,7 +189,7 @@ class LatentMemory:
 
         Summed anew in each step, for running sums drift; within a step, what leaves is taken off.
         """
-        return (self.gram * self.valid[:, None, :]).sum(2)
+        return (self.gram @ self.valid[..., None].to(self.gram.dtype))[..., 0]
 
     def statistics(self) -> dict[str, Tensor]:
         """Means over all valid latents, each (): how many there are, their age in steps, and v per other latent."""

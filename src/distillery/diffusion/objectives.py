@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from distillery.diffusion.losses import DiffusionLoss, Objective, TrainingStep
-from distillery.diffusion.memory import LatentMemory, Policy
+from distillery.diffusion.memory import LatentMemory, Policy, unit
 from distillery.diffusion.settings import PlainLoss, Training
 
 Reduction = Literal["class_extreme", "sample_mean"]
@@ -106,19 +106,29 @@ class MemoryObjective:
         loss = self._plain.loss(step)
         # Cosines are taken in fp32 whatever the network computes in.
         with torch.autocast(step.clean.device.type, enabled=False):
-            found = step.predicted_clean.float()
-            limit = self._max_timestep
-            near = torch.ones_like(step.labels, dtype=torch.bool) if limit is None else step.timesteps <= limit
-            for weight, memory, extreme in zip(self._lambdas, (self.real, self.generated), ("min", "max"), strict=True):
+            labels, limit = step.labels, self._max_timestep
+            near = torch.ones_like(labels, dtype=torch.bool) if limit is None else step.timesteps <= limit
+            predicted = unit(step.predicted_clean.float())
+            real = unit(step.clean if self._real_latent == "sample" else step.mean)
+            # One product says what is compared and what the memory of real latents wants to know of those that come.
+            both = self.real.cosines(torch.cat([predicted, real]), labels.repeat(2)).chunk(2)
+            earlier = self.generated.cosines(predicted, labels)
+            compared: list[tuple[float, LatentMemory, Tensor, Literal["min", "max"]]] = [
+                (self._lambdas[0], self.real, both[0], "min"),
+                (self._lambdas[1], self.generated, earlier, "max"),
+            ]
+            for weight, memory, cosines, extreme in compared:
                 if weight:
-                    loss = loss + weight * self._term(memory, found, step.labels, near, extreme)
-            self.real.add(step.clean if self._real_latent == "sample" else step.mean, step.labels)
-            self.generated.add(found.detach(), step.labels, near)
+                    found, has = memory.extremes_among(predicted, labels, cosines, extreme)
+                    classes = len(memory.valid)
+                    loss = loss + weight * reduce_extremes(
+                        found, has & near, labels, classes, extreme=extreme, **self._options
+                    )
+            self.real.add_units(real, labels, None if self.real.policy == "fifo" else both[1])
+            self.generated.add_units(
+                predicted.detach(), labels, None if self.generated.policy == "fifo" else earlier, near
+            )
         return loss
-
-    def _term(self, memory: LatentMemory, found: Tensor, labels: Tensor, near: Tensor, extreme: Any) -> Tensor:
-        cosines, has = memory.extremes(found, labels, extreme)
-        return reduce_extremes(cosines, has & near, labels, len(memory.valid), extreme=extreme, **self._options)
 
     def words(self) -> str:
         """What the memories hold, for a log: how many latents, their mean age in steps, their mean cosine."""

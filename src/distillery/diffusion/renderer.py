@@ -102,8 +102,13 @@ def load_renderer(
     guidance_autoencoder: Path | None = None,
     solver: SolverName = "ddpm",
     precision: Literal["auto", "float32", "bfloat16"] = "auto",
+    decoder_precision: Literal["float32", "bfloat16"] = "float32",
 ) -> Renderer:
     """Open a generator and the autoencoders that decode for it, all in the layout of `save_pretrained`.
+
+    Args:
+        precision: of the denoiser; auto: bfloat16 on a GPU.
+        decoder_precision: of what decodes for guidances; images are rendered in fp32.
 
     Raises:
         BadInput: they do not belong together.
@@ -126,6 +131,8 @@ def load_renderer(
                 f"guidance_autoencoder: latents of {small.channels} channels and 1/{small.factor} of the side, but "
                 f"those of the autoencoder have {codec.channels} and 1/{codec.factor}; take one for the same latents"
             )
+    if decoder_precision == "bfloat16":
+        small = (small or codec).halved()
     return Renderer(denoiser, codec, Schedule(scheduler, steps), size, batch_size, device, small, solver)
 
 

@@ -98,7 +98,10 @@ class Sampling(Block):
     )
     batch_size: Count = Field(256, description="Most images in one pass.")
     precision: Literal["auto", "float32", "bfloat16"] = Field(
-        "auto", description="Of the denoiser; auto: bfloat16 on a GPU, float32 on a CPU. Guidances are always float32."
+        "auto", description="Of the denoiser; auto: bfloat16 on a GPU, float32 on a CPU. Scores are always float32."
+    )
+    decoder_precision: Literal["float32", "bfloat16"] = Field(
+        "float32", description="Of the decoder where a guidance decodes. Images are rendered in float32."
     )
 
 
