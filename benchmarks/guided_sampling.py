@@ -5,8 +5,8 @@ python benchmarks/guided_sampling.py --model dit_xl_2   # shapes of DiT-XL/2 and
 
 The plain loop draws one image after another in fp32, as the public code does. Ours draws batches: in fp32, and on a GPU
 with the denoiser, and with denoiser and decoder, in bfloat16 as well. Each variant runs in a process of its own;
-seconds per image come from the guided steps that were measured after a warm-up, times the steps of a whole image. The peak
-is that of the fastest matrix product of the same precision on the same machine.
+seconds per image come from the guided steps that were measured after a warm-up, times the steps of a whole image.
+The peak is that of the fastest matrix product of the same precision on the same machine.
 """
 
 from __future__ import annotations

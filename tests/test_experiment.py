@@ -142,7 +142,7 @@ ONE_KEY = {
     "a misspelt key of a generator": (
         at("generators.dit.sampling.guidance", 4),
         "generators.dit.sampling.guidance: no such key; did you mean 'guidance_scale'?; allowed: batch_size,"
-        " cfg_channels, guidance_scale, precision, solver, steps",
+        " cfg_channels, decoder_precision, guidance_scale, precision, solver, steps",
     ),
     "a key that resembles none": (at("dataset.source.q", 1), "dataset.source.q: no such key; allowed: kind"),
     "a missing block": (without("evaluation"), "evaluation: field required"),
