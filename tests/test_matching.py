@@ -206,6 +206,26 @@ def test_a_step_that_diverges_keeps_and_names_the_last_good_snapshot(place: Path
     assert not kept.exists()
 
 
+@pytest.mark.parametrize("objective", [GRADIENT, DISTRIBUTION, TRAJECTORY], ids=lambda given: str(given["kind"]))
+@pytest.mark.parametrize("space", ["ld3m", "autoencoder", "pixel"])
+def test_every_space_moves_under_every_objective(
+    space: str, objective: dict[str, Any], place: Path, tmp_path: Path
+) -> None:
+    options: dict[str, Any] = {"objective": objective, "iterations": 2}
+    method = {
+        "ld3m": lambda: LD3M(kind="ld3m", generator="g", chain=CHAIN, **options),
+        "autoencoder": lambda: Latent(kind="autoencoder", **options),
+        "pixel": lambda: Pixels(kind="pixel", **options),
+    }[space]()
+    snapshots, history = run(place, tmp_path, method)
+    assert bool(np.isfinite(read_table(history, "match")["loss"].to_numpy()).all())
+    first, last = (learned(snapshots)[number] for number in (0, 2))
+    for name in {"ld3m": ("latent", "condition"), "autoencoder": ("latent",), "pixel": ("pixels",)}[space]:
+        value = first[name]
+        moved = (last[name] - value).flatten(1).norm(dim=1)
+        assert bool(moved.isfinite().all()) and bool((moved > 0).all()), name
+
+
 @pytest.mark.parametrize("objective", [GRADIENT, DISTRIBUTION, TRAJECTORY])
 def test_every_objective_lowers_its_loss_on_digits(objective: dict[str, Any], place: Path, tmp_path: Path) -> None:
     method = Pixels(

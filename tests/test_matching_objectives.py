@@ -25,7 +25,7 @@ from distillery.matching.steps import Optimiser
 from distillery.matching.trajectory import Batch, TrajectoryMatching, trajectory_gradient
 from distillery.streams import stream
 from distillery.students.augment import dsa, warp
-from distillery.students.networks import Domain
+from distillery.students.networks import Classifier, Domain
 from distillery.students.presets import DSA
 
 
@@ -256,6 +256,18 @@ def test_the_distance_of_gradients_can_be_differentiated_again() -> None:
     step = 1e-6
     slope = (distance(ours_ + step * along) - distance(ours_ - step * along)) / (2 * step)
     assert float((found * along).sum()) == pytest.approx(float(slope.detach()), rel=1e-4)
+
+
+def test_a_network_with_attention_is_differentiated_twice() -> None:
+    comparing = Comparing("vit_tiny_patch16_224", ["a", "b"], Domain.imagenet(32, 3), CPU)
+    network, draws, labels = comparing.new(("attention",)), stream("attention"), torch.tensor([0, 1])
+    ours_, real_ = (torch.randn(2, 3, 32, 32, generator=draws) for _ in range(2))
+    target = [part.detach() for part in loss_gradient(network, real_, labels)]
+    leaf = ours_.requires_grad_()
+    (found,) = grad(gradient_distance(loss_gradient(network, leaf, labels, graph=True), target), leaf)
+    assert bool(found.isfinite().all()) and float(found.norm()) > 0
+    plain = Classifier("vit_tiny_patch16_224", ["a", "b"], Domain.imagenet(32, 3), ("attention",)).network
+    torch.testing.assert_close(network(real_), plain(real_), rtol=1e-4, atol=1e-4)
 
 
 def test_a_step_repeats_itself_and_steps_differ() -> None:

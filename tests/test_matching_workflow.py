@@ -163,6 +163,11 @@ REFUSED: dict[str, tuple[str, Any, str]] = {
         "mtt",
         "analysis.gradients.method: no method 'mtt' of kind ld3m; methods: ld3m",
     ),
+    "gradients through more steps than there are": (
+        "analysis.gradients.steps",
+        [10, 1001],
+        "analysis.gradients.steps: 1001 steps of a schedule of 1000; allowed: 1 to 1000",
+    ),
     "a network too deep for the images": (
         "experts.conv.network",
         "convnet5",
