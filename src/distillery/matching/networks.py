@@ -35,7 +35,7 @@ class Comparing:
         made = Classifier(self.name, self.classes, self.domain, key).to(self._device).requires_grad_(True)
         for part in made.modules():  # fused attention cannot be differentiated twice
             if hasattr(part, "fused_attn"):
-                part.fused_attn = False
+                part.fused_attn = False  # type: ignore[assignment]
         return made
 
     def new(self, key: Key) -> nn.Module:
