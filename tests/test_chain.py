@@ -18,7 +18,7 @@ from distillery.diffusion.autoencoder import Codec
 from distillery.diffusion.schedule import training_scheduler
 from distillery.job import BadInput
 from distillery.matching.chain import Chain, Picture, clamped
-from distillery.matching.conditioning import VectorDenoiser, levels_of, of_dit, of_unet, open_labels
+from distillery.matching.conditioning import VectorDenoiser, ends_of, levels_of, of_dit, of_unet, open_labels
 from distillery.matching.generator import quantiser
 from distillery.matching.spaces import ChainSpace, LatentSpace
 from distillery.streams import stream
@@ -64,13 +64,18 @@ def relative(one: Tensor, other: Tensor) -> float:
 # ---- steps -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("ends", [{}, {"steps_offset": 1, "set_alpha_to_one": False}], ids=["dit", "ldm"])
 @pytest.mark.parametrize("steps", [1, 5, 9, 10, 35])
-def test_without_a_residual_every_step_is_ddim_of_diffusers(steps: int) -> None:
+def test_without_a_residual_every_step_is_ddim_of_diffusers(steps: int, ends: dict[str, Any]) -> None:
     network = denoiser()
-    chain = Chain(network, LEVELS, steps=steps, residual="none")
     latents, vectors, noise = inputs(network)
-    theirs: Any = DDIMScheduler.from_config(training_scheduler().config, timestep_spacing="leading")
-    theirs.alphas_cumprod, theirs.final_alpha_cumprod = theirs.alphas_cumprod.double(), torch.ones(()).double()
+    theirs: Any = DDIMScheduler.from_config(training_scheduler().config, timestep_spacing="leading", **ends)
+    chain = Chain(network, LEVELS, steps=steps, residual="none", ends=ends_of(theirs))
+    assert (chain.timesteps[0], chain.abar_next[0]) == ((1, LEVELS[0]) if ends else (0, 1.0))
+    theirs.alphas_cumprod, theirs.final_alpha_cumprod = (
+        theirs.alphas_cumprod.double(),
+        theirs.final_alpha_cumprod.double(),
+    )
     theirs.set_timesteps(steps)
     assert theirs.timesteps.tolist() == chain.timesteps[::-1]
     states = chain.visit(latents, vectors, noise)

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from diffusers import DDIMScheduler
 from safetensors.torch import save_file
 from test_chain import unet
 from tiny import (
@@ -36,10 +37,12 @@ from distillery.diffusion.settings import PretrainedGenerator
 from distillery.job import BadInput
 from distillery.matching.checks import wrong_experts
 from distillery.matching.experts import Trajectories
+from distillery.matching.generator import open_generator
 from distillery.matching.loop import snapshots_of
 from distillery.matching.opening import Places, initial_latents, optimiser_of
 from distillery.matching.real import RealImages
 from distillery.matching.settings import IDC, LD3M, Experts, Latent, Pixels
+from distillery.matching.settings import Chain as ChainSettings
 from distillery.matching.spaces import MicroBatches
 from distillery.matching.tables import table_of_unet
 from distillery.report import gradients
@@ -48,6 +51,7 @@ from distillery.stages import choose_snapshot, match, measure_gradients, open_un
 from distillery.students.settings import Recipe
 
 CHAIN: dict[str, Any] = {"steps": 2}
+RUN: dict[str, Any] = {"seed": 0, "device": CPU}
 GRADIENT: dict[str, Any] = {"kind": "gradient", "batch_real": 8}
 DISTRIBUTION: dict[str, Any] = {"kind": "distribution", "batch_real": 8}
 TRAJECTORY: dict[str, Any] = {"kind": "trajectory", "experts": "e", "epochs": 1, "max_start_epoch": 2, "steps": 3}
@@ -532,7 +536,8 @@ def test_the_table_of_gradients_has_means_ratios_and_the_published_decay() -> No
 def test_a_unet_is_opened_and_optimised_through(place: Path, tmp_path: Path) -> None:
     weights = tmp_path / "weights"
     unet(num_class_embeds=5).save_pretrained(weights / "unet")
-    training_scheduler().save_pretrained(weights / "scheduler")
+    # As latent diffusion was published: the first timestep is 1, and the last step ends at the level of timestep 0.
+    DDIMScheduler(beta_end=0.0195, steps_offset=1, set_alpha_to_one=False).save_pretrained(weights / "scheduler")
     write_json(weights / "model_index.json", {"id2label": dict(enumerate(GENERATOR_CLASSES))})
     block = PretrainedGenerator(kind="pretrained", network="unet", weights=str(weights), classes="own")
     settings = open_unet.Settings(name="u", generator=block)
@@ -545,6 +550,9 @@ def test_a_unet_is_opened_and_optimised_through(place: Path, tmp_path: Path) -> 
         "classes": folder / "unet" / "classes.safetensors",
     }
     open_unet.run(settings, **files, job=job("open_unet", settings))
+    opened = open_generator(folder, place / "autoencoder", ChainSettings(steps=10), CLASSES, resolution=SIDE, **RUN)
+    chain = opened.chain(ChainSettings(steps=10))
+    assert chain.timesteps == list(range(1, 1000, 100)) and chain.abar_next[0] == opened.levels[0]
     told = settings_of(METHODS["ld3m"])
     outputs = {"snapshots": tmp_path / "s.safetensors", "history": tmp_path / "h.parquet"}
     autoencoder = [place / "autoencoder" / "config.json"]

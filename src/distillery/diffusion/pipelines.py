@@ -16,6 +16,8 @@ from distillery.diffusion.folders import WeightsError, read_config
 def open_scheduler(folder: Path) -> Any:
     """The noise schedule of a folder as a `DDPMScheduler`: betas and prediction type are its own, whatever its class.
 
+    So are `steps_offset` and `set_alpha_to_one`, which the chain of LD3M asks for, where they are not 0 and true.
+
     Raises:
         WeightsError: it is absent or cannot be used.
     """
@@ -34,7 +36,11 @@ def open_scheduler(folder: Path) -> Any:
         raise WeightsError(f"{path}: rescale_betas_zero_snr: a schedule that ends without any signal is not supported")
     if found.get("trained_betas") is not None:
         betas["trained_betas"] = found["trained_betas"]
-    return DDPMScheduler(**betas, prediction_type=prediction, timestep_spacing="linspace", clip_sample=False)
+    scheduler: Any = DDPMScheduler(**betas, prediction_type=prediction, timestep_spacing="linspace", clip_sample=False)
+    ends = {"steps_offset": found.get("steps_offset", 0), "set_alpha_to_one": found.get("set_alpha_to_one", True)}
+    if ends != {"steps_offset": 0, "set_alpha_to_one": True}:
+        scheduler.register_to_config(**ends)
+    return scheduler
 
 
 def timestep_shift(transformer: Any, wanted: Literal["auto", "dit", "diffusers"]) -> int:

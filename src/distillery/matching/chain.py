@@ -50,8 +50,9 @@ class Chain:
 
     Attributes:
         steps: T.
-        timesteps: of the training schedule at each k: k (1000 // T), the `leading` spacing, T of them for every T.
-        abar, abar_next: cumulative alpha product at each k, and at the step that follows; 1 after the last.
+        timesteps: of the training schedule at each k: k (1000 // T), the `leading` spacing, T of them for every T, plus
+            the offset.
+        abar, abar_next: cumulative alpha product at each k, and at the step that follows.
     """
 
     def __init__(
@@ -62,6 +63,7 @@ class Chain:
         steps: int,
         residual: Residual = "x0",
         quantise: Callable[[Tensor], Tensor] | None = None,
+        ends: tuple[int, float] = (0, 1.0),
     ) -> None:
         """
         Args:
@@ -69,6 +71,7 @@ class Chain:
             residual: `x0`: a share of the latent in the predicted clean one (the released code); `eq7`: a share of
                 its noised state in the result of the step (eq. 7); `none`: plain DDIM.
             quantise: what the residual makes of the latent first; none: nothing.
+            ends: the offset of the timesteps, and abar after the last step.
 
         Raises:
             ValueError: no steps, or more than the training schedule has.
@@ -77,9 +80,10 @@ class Chain:
             raise ValueError(f"steps: {steps} of a schedule of {len(levels)}; allowed: 1 to {len(levels)}")
         self.steps, self.residual, self._denoise = steps, residual, denoise
         self._quantise = quantise or (lambda latents: latents)
-        self.timesteps = [k * (len(levels) // steps) for k in range(steps)]
+        offset, last = ends
+        self.timesteps = [min(k * (len(levels) // steps) + offset, len(levels) - 1) for k in range(steps)]
         self.abar = [levels[timestep] for timestep in self.timesteps]
-        self.abar_next = [1.0, *self.abar[:-1]]
+        self.abar_next = [last, *self.abar[:-1]]
 
     def noised(self, latents: Tensor, noise: Tensor) -> Tensor:
         """z_T = sqrt(abar) Z + sqrt(1 - abar) n at the highest level."""

@@ -209,3 +209,14 @@ def of_unet(
 def levels_of(scheduler: Any) -> list[float]:
     """Abar of every timestep of the training schedule."""
     return [float(level) for level in scheduler.alphas_cumprod.double()]
+
+
+def ends_of(scheduler: Any) -> tuple[int, float]:
+    """By how much the timesteps of a chain lie above multiples, and abar after its last step.
+
+    0 and 1, but for schedules as those of latent diffusion (`steps_offset: 1`, `set_alpha_to_one: false`), where it is
+    that of timestep 0.
+    """
+    config = scheduler.config
+    last = 1.0 if config.get("set_alpha_to_one", True) else float(scheduler.alphas_cumprod[0].double())
+    return int(config.get("steps_offset", 0)), last

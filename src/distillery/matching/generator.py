@@ -37,6 +37,7 @@ class Generator:
     denoiser: conditioning.VectorDenoiser
     codec: Codec
     levels: list[float]
+    ends: tuple[int, float]
     side: int
     latent_side: int
     conditions: dict[int, int]
@@ -50,7 +51,14 @@ class Generator:
         if why := wrong_steps(settings.steps, len(self.levels), settings.uneven):
             raise BadInput(f"chain.steps: {why}")
         quantise = quantiser(self.codec) if settings.quantise == "vq" else None
-        return Chain(self.denoiser, self.levels, steps=settings.steps, residual=settings.residual, quantise=quantise)
+        return Chain(
+            self.denoiser,
+            self.levels,
+            steps=settings.steps,
+            residual=settings.residual,
+            quantise=quantise,
+            ends=self.ends,
+        )
 
     def vectors(self, labels: Tensor, condition: str) -> Tensor | None:
         """Class vectors to start from, (N, …) fp32, or None where there are no classes."""
@@ -128,6 +136,7 @@ def open_generator(
         denoiser.to(device),
         codec,
         conditioning.levels_of(scheduler),
+        conditioning.ends_of(scheduler),
         latent * codec.factor,
         latent,
         class_conditions(folder, classes) if by_class else {},
