@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from distillery.artifacts import damaged
 from distillery.data.pixels import room_for, to_unit
-from distillery.devices import lowered
+from distillery.devices import fused_attention, lowered
 from distillery.diffusion.averages import follow
 from distillery.diffusion.folders import WeightsError, model_digest, read_config
 from distillery.diffusion.models import open_autoencoder
@@ -80,7 +80,8 @@ class Codec:
 
         An autoencoder without a posterior has one latent per image: its deviation is zero.
         """
-        encoded = self.autoencoder.encode(images)
+        with fused_attention(images.device):
+            encoded = self.autoencoder.encode(images)
         if hasattr(encoded, "latent_dist"):
             posterior = encoded.latent_dist
             return (posterior.mean - self.shift) * self.scale, posterior.std * self.scale
@@ -88,7 +89,8 @@ class Codec:
 
     def decode(self, latents: Tensor) -> Tensor:
         """Scaled latents to images, about [-1, 1] and not clamped."""
-        with torch.autocast(latents.device.type, torch.bfloat16) if self.half else nullcontext():
+        half = torch.autocast(latents.device.type, torch.bfloat16) if self.half else nullcontext()
+        with half, fused_attention(latents.device):
             images: Tensor = self.autoencoder.decode(latents / self.scale + self.shift).sample
         return images.to(latents.dtype)
 
