@@ -395,14 +395,15 @@ def _of_analysis(experiment: Experiment) -> Iterator[str]:
         there = ", ".join(experiment.references) or "none"
         yield f"analysis.coverage.features: no reference {coverage.features!r}; references: {there}"
     gradients = experiment.analysis.gradients
-    measured = experiment.methods.get(gradients.method) if gradients is not None else None
-    if gradients is not None and not isinstance(measured, LD3M):
-        there = ", ".join(name for name, one in experiment.methods.items() if isinstance(one, LD3M)) or "none"
-        yield f"analysis.gradients.method: no method {gradients.method!r} of kind ld3m; methods: {there}"
-    elif gradients is not None and isinstance(measured, LD3M) and measured.generator in experiment.generators:
-        length = checks.schedule_length(experiment.generators[measured.generator])
-        if (most := max(gradients.steps)) > length:
-            yield f"analysis.gradients.steps: {most} steps of a schedule of {length}; allowed: 1 to {length}"
+    if gradients is not None:
+        measured = experiment.methods.get(gradients.method)
+        if not isinstance(measured, LD3M):
+            there = ", ".join(name for name, one in experiment.methods.items() if isinstance(one, LD3M)) or "none"
+            yield f"analysis.gradients.method: no method {gradients.method!r} of kind ld3m; methods: {there}"
+        elif measured.generator in experiment.generators:
+            length = checks.schedule_length(experiment.generators[measured.generator])
+            if (most := max(gradients.steps)) > length:
+                yield f"analysis.gradients.steps: {most} steps of a schedule of {length}; allowed: 1 to {length}"
     for method in experiment.analysis.published.methods if experiment.analysis.published else ():
         if method not in experiment.methods:
             yield f"analysis.published.methods: no method {method!r}; methods: {', '.join(experiment.methods)}"

@@ -105,14 +105,14 @@ class LatentMemory:
             ValueError: more latents than a batch has.
         """
         units = unit(latents).to(self.units.dtype)
-        self.add_units(units, labels, None if self.policy == "fifo" else self.cosines(units, labels), where)
+        self.add_units(units, labels, self.cosines(units, labels), where)
 
     @torch.no_grad()
-    def add_units(self, units: Tensor, labels: Tensor, cosines: Tensor | None, where: Tensor | None = None) -> None:
+    def add_units(self, units: Tensor, labels: Tensor, cosines: Tensor, where: Tensor | None = None) -> None:
         """What `add` does, of unit vectors (B, d).
 
         Args:
-            cosines: theirs with the places of their class as they are before this, (B, places); `fifo` needs none.
+            cosines: theirs with the places of their class as they are before this, (B, places).
         """
         if len(units) > self.batch:
             raise ValueError(f"{len(units)} latents, but the memory has room for {self.batch} in a step")
@@ -129,7 +129,7 @@ class LatentMemory:
         self.valid[labels, place] = kept
         rows = torch.arange(len(labels), device=labels.device)
         self.stamps[labels, place] = self.clock * self.batch + rows
-        if cosines is not None:
+        if self.policy != "fifo":
             self._extend_gram(units, labels, place, cosines)
         if self.max_age is not None:
             self.valid &= self.clock - self.stamps // self.batch < self.max_age

@@ -124,10 +124,8 @@ class MemoryObjective:
                     loss = loss + weight * reduce_extremes(
                         found, has & near, labels, classes, extreme=extreme, **self._options
                     )
-            self.real.add_units(real, labels, None if self.real.policy == "fifo" else both[1])
-            self.generated.add_units(
-                predicted.detach(), labels, None if self.generated.policy == "fifo" else earlier, near
-            )
+            self.real.add_units(real, labels, both[1])
+            self.generated.add_units(predicted.detach(), labels, earlier, near)
         return loss
 
     def words(self) -> str:
