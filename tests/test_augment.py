@@ -11,6 +11,7 @@ from torch import Tensor
 from torchvision.transforms import RandomResizedCrop
 from torchvision.transforms import functional as reference
 
+from distillery.data.pixels import scaled, scaled_by_products
 from distillery.streams import stream
 from distillery.students import augment
 from distillery.students.presets import DSA
@@ -295,3 +296,14 @@ def test_test_images_are_resized_whole_and_cropped_from_the_centre() -> None:
     theirs = reference.resize(stored, [32, 32], antialias=True)
     assert halved.shape[-1] == 32
     assert int((halved.int() - theirs.int()).abs().max()) <= 1
+
+
+@pytest.mark.parametrize(("height", "width", "side"), [(24, 24, 16), (24, 24, 41), (24, 30, 13)])
+def test_resampling_by_products_is_that_of_torch(height: int, width: int, side: int) -> None:
+    given = torch.randn(2, 3, height, width, dtype=torch.float64, generator=stream("given")).requires_grad_()
+    mine, theirs = scaled_by_products(given, side), scaled(given, side)
+    assert theirs.shape == (2, 3, side, side)
+    assert torch.allclose(mine, theirs, atol=1e-12)
+    towards = torch.randn(mine.shape, dtype=torch.float64, generator=stream("towards"))
+    one, other = (torch.autograd.grad(made, given, towards)[0] for made in (mine, theirs))
+    assert torch.allclose(one, other, atol=1e-12)

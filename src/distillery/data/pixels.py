@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from distillery.artifacts import ImageSet, damaged, decode_image
 from distillery.data.reading import ImageTable
@@ -88,3 +89,27 @@ def to_unit(pixels: Tensor) -> Tensor:
 def to_bytes(images: Tensor) -> Tensor:
     """Images in [-1, 1] (any shape, any float type) as uint8: what lies beyond is clamped, halves are rounded up."""
     return ((images.to(torch.float32).clamp(-1, 1) + 1) * 127.5 + 0.5).floor().to(torch.uint8)
+
+
+def scaled(images: Tensor, side: int) -> Tensor:
+    """Images (N, C, H, W) of a float type to (N, C, side, side), by the antialiased triangle (bilinear) of Pillow.
+
+    On a GPU the gradient of torch's own kernel adds up in any order; there products with matrices take its place.
+    """
+    if images.shape[-2:] == (side, side):
+        return images
+    if images.is_cuda and images.requires_grad:
+        return scaled_by_products(images, side)
+    return F.interpolate(images, (side, side), mode="bilinear", antialias=True)
+
+
+def scaled_by_products(images: Tensor, side: int) -> Tensor:
+    """What `scaled` gives, as a matrix from the left and one from the right: the same filter to rounding."""
+    tall, wide = images.shape[-2:]
+    unit = {length: torch.eye(length, device=images.device, dtype=images.dtype) for length in (tall, wide)}
+    down, across = (
+        F.interpolate(unit[length][None, None], (side, length), mode="bilinear", antialias=True)[0, 0]
+        for length in (tall, wide)
+    )
+    with torch.autocast(images.device.type, enabled=False):
+        return down @ images @ across.T

@@ -12,9 +12,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 from torch.autograd import grad
-from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from distillery.data.pixels import scaled
 from distillery.diffusion.autoencoder import Codec
 
 Residual = Literal["x0", "eq7", "none"]
@@ -40,9 +40,7 @@ class Picture:
     def __call__(self, latents: Tensor) -> Tensor:
         """Scaled latents (N, C, h, w) to images (N, channels, H, W) in [0, 1]."""
         images = (self.codec.decode(latents) + 1) / 2
-        if self._side is not None and images.shape[-1] != self._side:
-            images = F.interpolate(images, size=(self._side, self._side), mode="bilinear", antialias=True)
-        return clamped(images)
+        return clamped(images if self._side is None else scaled(images, self._side))
 
 
 class Chain:

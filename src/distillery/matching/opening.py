@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
+from distillery.data.pixels import scaled
 from distillery.diffusion.autoencoder import Codec
 from distillery.diffusion.renderer import codec_of
 from distillery.job import BadInput
@@ -83,8 +83,7 @@ def initial_latents(
         return image_noise(places.keys, "initial", (codec.channels, size, size)).to(device)
     found = []
     for images in initial_images(real, places, key).split(method.micro_batch):
-        scaled = F.interpolate(images, size=(side, side), mode="bilinear", antialias=True)
-        found.append(codec.encode(2 * scaled - 1)[0])  # encoders take [-1, 1], never what networks see
+        found.append(codec.encode(2 * scaled(images, side) - 1)[0])  # encoders take [-1, 1], never what networks see
     return torch.cat(found)
 
 

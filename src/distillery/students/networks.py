@@ -10,9 +10,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from distillery.artifacts import Provenance, damaged, read_tensors, write_tensors
+from distillery.data.pixels import scaled
 from distillery.streams import Key, stream
 from distillery.students.architectures import (
     alexnet_small,
@@ -62,8 +62,7 @@ class Domain:
 
     def from_unit(self, images: Tensor) -> Tensor:
         """Images in [-1, 1], as a decoder gives them, to what the network takes. Differentiable, no clamp."""
-        if images.shape[-1] != self.size:
-            images = F.interpolate(images, size=(self.size, self.size), mode="bilinear", antialias=True)
+        images = scaled(images, self.size)
         mean, std = self.statistics(images.device)
         return ((images + 1) / 2 - mean) / std
 
