@@ -470,7 +470,19 @@ TOGETHER = {
     ),
     "a network with dropout that compares": (
         at("methods.dm", {"kind": "pixel", "objective": "distribution", "network": "vit_ld3m"}),
-        "methods.dm.network: vit_ld3m has dropout, and images are compared by what one network makes of them twice;",
+        "methods.dm.network: vit_ld3m has running statistics or dropout, and gradients of one network are compared;",
+    ),
+    "a network with batch norm that compares": (
+        at("methods.dm", {"kind": "pixel", "objective": "distribution", "network": "resnet18"}),
+        "methods.dm.network: resnet18 has running statistics or dropout, and gradients of one network are compared;",
+    ),
+    "a network that compares, at the side at which snapshots are chosen": (
+        lambda e: (
+            e["methods"].update(dm={"kind": "pixel", "objective": "distribution", "network": "convnet4"}),
+            e.update(matching={"protocol": {"preset": "small", "size": 8}}),
+        ),
+        "methods.dm.network: convnet4 halves the image 4 times: 8 pixels are too few, it takes 16 or more, but the size"
+        " of protocol small+size=8 is 8",
     ),
     "a teacher of snapshots": (
         lambda e: (
@@ -485,7 +497,7 @@ TOGETHER = {
             e["methods"].update(dm={"kind": "pixel", "objective": "distribution"}),
             e.update(matching={"protocol": {"preset": "small", "learning_rate": {"resnet": 0.1}}}),
         ),
-        "matching.protocol: learning_rate: no entry fits 'convnet2_w8', and there is no default",
+        "matching.protocol: learning_rate: no entry fits 'convnet2', and there is no default",
     ),
     "images that are held out to choose a snapshot": (
         lambda e: (

@@ -30,16 +30,26 @@ from tiny import (
 from tiny_weights import kl
 from torch import Tensor
 
+import distillery.resume
 from distillery.artifacts import read_images, read_table, read_tensors, write_images, write_json
 from distillery.diffusion.folders import WeightsError
 from distillery.diffusion.schedule import training_scheduler
 from distillery.diffusion.settings import PretrainedGenerator
 from distillery.job import BadInput
+from distillery.matching.chain import Chain
 from distillery.matching.checks import wrong_experts
-from distillery.matching.experts import Trajectories
+from distillery.matching.experts import Trajectories, expert_recipe
 from distillery.matching.generator import open_generator
+from distillery.matching.idc import IDCMatching
 from distillery.matching.loop import snapshots_of
-from distillery.matching.opening import Places, initial_latents, optimiser_of
+from distillery.matching.opening import (
+    Places,
+    comparing_objective,
+    idc_constants,
+    idc_rate,
+    initial_latents,
+    optimiser_of,
+)
 from distillery.matching.real import RealImages
 from distillery.matching.settings import IDC, LD3M, Experts, Latent, Pixels
 from distillery.matching.settings import Chain as ChainSettings
@@ -140,7 +150,7 @@ def test_killed_and_resumed_it_gives_the_same_bytes(
         capsys.readouterr()
         again = run(place, out, METHODS[name])
         # and not from its start, which would give the same
-        assert f"resuming at {{'step': {step}" in capsys.readouterr().err
+        assert f"resuming at step {step}," in capsys.readouterr().err
         assert [path.read_bytes() for path in again] == [path.read_bytes() for path in whole]
         assert list(out.glob("*.resume.safetensors")) == []
 
@@ -196,7 +206,7 @@ def test_random_weights_and_no_class_are_other_images(place: Path, tmp_path: Pat
 
 
 def test_a_step_that_diverges_keeps_and_names_the_last_good_snapshot(place: Path, tmp_path: Path) -> None:
-    step = METHODS["ld3m"].step.model_copy(update={"latent": 40.0})
+    step = METHODS["ld3m"].step.model_copy(update={"latent": 40.0, "condition": 0.01})
     with pytest.raises(BadInput) as refused:
         run(place, tmp_path, METHODS["ld3m"].model_copy(update={"step": step, "iterations": 20}))
     message = str(refused.value)
@@ -252,6 +262,55 @@ def test_micro_batches_are_halved_where_memory_is_short() -> None:
     assert seen == [(0, 2), (2, 4), (4, 5)] and batches.size == 2
     with pytest.raises(torch.cuda.OutOfMemoryError):
         MicroBatches(1).each(1, lambda _: (_ for _ in ()).throw(torch.cuda.OutOfMemoryError))
+
+
+def test_a_resumed_run_keeps_the_micro_batch_that_fitted(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_request: None
+) -> None:
+    """Memory is short in the backward pass alone, as it is on a GPU: images are then rendered fewer at once, too."""
+    pull_back, visit, rendered = Chain.pull_back, Chain.visit, list[int]()
+
+    def short(self: Chain, states: list[Tensor], *others: Any) -> Any:
+        if len(states[0]) > 2:
+            raise torch.cuda.OutOfMemoryError
+        return pull_back(self, states, *others)
+
+    def seen(self: Chain, latents: Tensor, *others: Any) -> Any:
+        rendered.append(len(latents))
+        return visit(self, latents, *others)
+
+    monkeypatch.setattr(Chain, "pull_back", short)
+    monkeypatch.setattr(Chain, "visit", seen)
+    whole = run(place, tmp_path / "whole", METHODS["ld3m"])
+    with stopped_at(2, monkeypatch), pytest.raises(SystemExit):
+        run(place, tmp_path / "killed", METHODS["ld3m"])
+    rendered.clear()
+    again = run(place, tmp_path / "killed", METHODS["ld3m"])
+    assert max(rendered) == 2
+    assert [path.read_bytes() for path in again] == [path.read_bytes() for path in whole]
+
+
+def test_a_signal_is_answered_while_a_network_of_idc_learns(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_request: None
+) -> None:
+    method = METHODS["idc"].model_copy(update={"epochs": 3, "iterations": 2})
+    whole = run(place, tmp_path / "whole", method)
+    learn, calls = IDCMatching._learn, list[int]()
+
+    def told(self: IDCMatching, *others: Any) -> None:
+        learn(self, *others)
+        calls.append(1)
+        if len(calls) == 5:  # three epochs of the first network, then two of the second
+            distillery.resume._requested.append(15)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(IDCMatching, "_learn", told)
+        with pytest.raises(SystemExit):
+            run(place, tmp_path / "killed", method)
+    assert len(calls) == 5
+    distillery.resume._requested.clear()
+    again = run(place, tmp_path / "killed", method)
+    assert [path.read_bytes() for path in again] == [path.read_bytes() for path in whole]
 
 
 # ---- where it starts -------------------------------------------------------------------------------------------------
@@ -316,14 +375,20 @@ def test_rendered_are_the_images_of_each_snapshot(name: str, place: Path, tmp_pa
         assert all(one.tobytes() in known for one in first)
 
 
-def chosen(place: Path, tmp_path: Path, how: Any) -> tuple[int, list[dict[str, Any]]]:
-    """Which of two snapshots is chosen: real digits (iteration 0), or noise (iteration 7)."""
+def chosen(place: Path, tmp_path: Path, how: Any, shards: int = 1) -> tuple[int, list[dict[str, Any]]]:
+    """Which of two snapshots is chosen: real digits (iteration 0), or noise (iteration 7).
+
+    Args:
+        shards: jobs that have rendered them, each some of the classes.
+    """
     real = RealImages.load(place / "train.parquet", 0.25, 0, CPU)
     rows = torch.cat([real.of_class(label)[:4] for label in range(4)])
     noise = torch.randint(0, 256, (16, 1, SIDE, SIDE), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    for iteration, pixels in (0, real.pixels[rows]), (7, noise):
-        columns = {"slot": np.tile(np.arange(4), 4), "iteration": np.full(16, iteration)}
-        write_images(tmp_path / f"{iteration}.parquet", image_set_of(pixels, real.labels[rows], **columns), MADE_BY)
+    columns = {"slot": np.tile(np.arange(4), 8), "iteration": np.repeat([0, 7], 16)}
+    both = image_set_of(torch.cat([real.pixels[rows], noise]), real.labels[rows].repeat(2), **columns)
+    files = [tmp_path / f"{shard}.parquet" for shard in range(shards)]
+    for shard, file in enumerate(files):
+        write_images(file, both.take(np.flatnonzero(both.labels % shards == shard)), MADE_BY)
     settings = choose_snapshot.Settings(
         seed=0,
         method="it",
@@ -335,9 +400,9 @@ def chosen(place: Path, tmp_path: Path, how: Any) -> tuple[int, list[dict[str, A
         students=2,
     )
     images, choice = tmp_path / "images.parquet", tmp_path / "choice.parquet"
-    shards = [tmp_path / "0.parquet", tmp_path / "7.parquet"]
-    files = {"data": place / "train.parquet", "images": images, "choice": choice}
-    choose_snapshot.run(settings, **files, rendered=shards, job=job("choose_snapshot", settings))
+    outputs = {"images": images, "choice": choice}
+    data = place / "train.parquet"
+    choose_snapshot.run(settings, data=data, rendered=files, **outputs, job=job("choose_snapshot", settings))
     kept = read_images(images, "choose_snapshot")
     assert len(kept) == 16
     (iteration,) = set(kept.columns["iteration"].tolist())
@@ -377,6 +442,14 @@ def test_a_killed_choice_goes_on(
     assert not list(killed.glob("*.resume.safetensors"))
 
 
+def test_a_choice_does_not_depend_on_how_many_jobs_made_the_images(place: Path, tmp_path: Path) -> None:
+    whole, split = tmp_path / "whole", tmp_path / "split"
+    whole.mkdir(), split.mkdir()
+    one, other = chosen(place, whole, "best"), chosen(place, split, "best", shards=2)
+    assert one == other
+    assert (whole / "images.parquet").read_bytes() == (split / "images.parquet").read_bytes()
+
+
 def test_the_last_snapshot_is_kept_where_nothing_is_held_out(place: Path, tmp_path: Path) -> None:
     assert chosen(place, tmp_path, "last")[0] == 7
 
@@ -398,20 +471,35 @@ def test_experts_keep_every_epoch_and_do_not_depend_on_their_shard(place: Path, 
     assert len(read) == 3 and torch.equal(read.state(2, 1), theta[1, 1])
 
 
-def test_a_killed_training_of_experts_goes_on(
+def test_a_training_of_experts_that_is_killed_after_every_epoch_goes_on(
     place: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     no_request: None,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    path = tmp_path / "experts.safetensors"
-    with stopped_at(1, monkeypatch), pytest.raises(SystemExit):
-        experts(place, path)
-    capsys.readouterr()
-    experts(place, path)
-    assert "resuming at {'experts': 1}" in capsys.readouterr().err
+    path, kills = tmp_path / "experts.safetensors", 0
+    while not path.exists():
+        try:
+            with stopped_at(1, monkeypatch):
+                experts(place, path)
+        except SystemExit:
+            kills += 1
+            assert kills < 20
+    assert kills == 6  # two epochs of either expert, and the end of either
+    resumed = re.findall(r"(\S+).resume.safetensors: resuming at (.*)", capsys.readouterr().err)
+    said = {(Path(file).name, at) for file, at in resumed}
+    one, other, both = (f"experts{name}" for name in (".expert-0", ".expert-1", ".safetensors"))
+    assert said == {
+        (one, "epoch 1"),
+        (one, "epoch 2"),
+        (both, "experts 1"),
+        (other, "epoch 1"),
+        (other, "epoch 2"),
+        (both, "experts 2"),
+    }
     assert path.read_bytes() == (place / "experts.safetensors").read_bytes()
+    assert list(tmp_path.glob("*.resume.safetensors")) == []
 
 
 def test_an_expert_that_diverges_is_refused_with_its_key(place: Path, tmp_path: Path) -> None:
@@ -425,11 +513,27 @@ def test_an_expert_that_diverges_is_refused_with_its_key(place: Path, tmp_path: 
     assert not path.exists()
 
 
-def test_a_loss_that_is_not_finite_stops_and_keeps_what_was_before(place: Path, tmp_path: Path) -> None:
-    method = Pixels(kind="pixel", objective={**TRAJECTORY, "learning_rate": 1e30}, iterations=4)
+@pytest.mark.parametrize(
+    ("method", "keys"),
+    [
+        (
+            Pixels(kind="pixel", objective={**TRAJECTORY, "learning_rate": 1e30}, iterations=4),
+            ("methods.it.step: ", "or the rates of methods.it.objective"),
+        ),
+        (
+            METHODS["idc"].model_copy(update={"network_rate": 1e30}),
+            ("methods.it.learning_rate: ", "or methods.it.network_rate"),
+        ),
+    ],
+    ids=["trajectory", "idc"],
+)
+def test_a_loss_that_is_not_finite_stops_and_keeps_what_was_before(
+    method: Any, keys: tuple[str, str], place: Path, tmp_path: Path
+) -> None:
     words = r"it diverges: .* is not finite in iteration 0\. The last good snapshot, that of"
     with pytest.raises(BadInput, match=words) as refused:
         run(place, tmp_path, method)
+    assert str(refused.value).startswith(keys[0]) and str(refused.value).endswith(keys[1])
     kept = tmp_path / "snapshots.last-good.safetensors"
     assert str(kept) in str(refused.value)
     assert list(learned(kept)) == [0] and all(one.isfinite().all() for one in learned(kept)[0].values())
@@ -444,7 +548,49 @@ def test_rates_are_the_published_ones_where_steps_are_absolute(kind: str, rate: 
         found = {name: value.clone() for name, value in parameters.items()}
         optimiser_of(method, found, 1, SIDE, 4).step({name: torch.ones(2, 3) for name in found})
         torch.testing.assert_close(found["latent"], torch.full((2, 3), -moved))
-        torch.testing.assert_close(found["condition"], torch.full((2, 3), -rate))
+        torch.testing.assert_close(found["condition"], torch.full((2, 3), -moved))
+
+
+def test_the_constants_of_idc_are_those_of_its_code() -> None:
+    method = IDC(kind="idc")
+    assert idc_rate(method, 10, 224, 10) == 3e-3
+    assert idc_rate(method, 1, 112, 10) == pytest.approx(3e-3 / 10 / 4)
+    assert idc_rate(method, 10, 224, 99) == 3e-3 and idc_rate(method, 10, 224, 100) == 1e-3
+    assert idc_rate(method.model_copy(update={"learning_rate": 0.5}), 10, 224, 100) == 0.5
+    few, many = idc_constants(method, 99), idc_constants(method, 100)
+    names = ("epochs", "batch_train", "network_rate", "network_decay")
+    assert [few[name] for name in names] == [10, 64, 0.01, 5e-4]
+    assert [many[name] for name in names] == [5, 128, 0.1, 1e-4]
+    assert {name: few[name] for name in ("inner", "batch_real", "batch_ours", "images")} == {
+        "inner": 100,
+        "batch_real": 64,
+        "batch_ours": 128,
+        "images": 500,
+    }
+    assert idc_constants(method.model_copy(update={"epochs": 3}), 100)["epochs"] == 3
+
+
+def test_experts_are_trained_by_plain_sgd_with_every_operation_of_dsa() -> None:
+    recipe = expert_recipe(Experts(), 7)
+    assert (recipe.optimizer, recipe.learning_rate, recipe.momentum, recipe.weight_decay) == ("sgd", 0.01, 0, 0)
+    assert (recipe.schedule, recipe.batch_size, recipe.epochs, recipe.cutmix) == ("constant", 256, 7, 0)
+    assert set(recipe.dsa.split("_")) == {"color", "crop", "cutout", "flip", "scale", "rotate"}
+    assert expert_recipe(Experts(augment=False), 7).dsa == ""
+
+
+@pytest.mark.parametrize(("kind", "exact"), [("pixel", True), ("autoencoder", False), ("ld3m", False)])
+def test_pixels_take_the_exact_gradient_of_a_way_and_latents_that_of_tesla(kind: str, exact: bool, place: Path) -> None:
+    real = RealImages.load(place / "train.parquet", 0.25, 0, CPU)
+    read = Trajectories([place / "experts.safetensors"], {})
+    for said, wanted in ((None, exact), ("exact", True), ("tesla", False)):
+        objective = {**TRAJECTORY, "gradient": said}
+        method = {
+            "pixel": lambda given: Pixels(kind="pixel", objective=given),
+            "autoencoder": lambda given: Latent(kind="autoencoder", objective=given),
+            "ld3m": lambda given: LD3M(kind="ld3m", generator="g", objective=given),
+        }[kind](objective)
+        matching: Any = comparing_objective(method, real, NETWORK, ("x",), CPU, read)
+        assert matching._exact is wanted
 
 
 def test_experts_of_another_network_or_other_images_are_refused(place: Path, tmp_path: Path) -> None:

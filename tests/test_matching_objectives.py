@@ -231,6 +231,39 @@ def gradient_matching(**options: Any) -> GradientMatching:
     return GradientMatching(real(), networks(), ("test",), **{**SMALL, **options})
 
 
+@pytest.mark.parametrize("kind", ["gradient", "distribution", "idc"])
+def test_all_images_of_a_class_are_no_distance_from_themselves_and_darker_ones_are(kind: str) -> None:
+    """Both sides are standardised and augmented alike, whatever is drawn."""
+    see = real(12)
+    options: dict[str, Any] = {"batch_real": 12}
+    idc = {**IDC, **options, "batch_ours": 12}
+    makers: dict[str, Callable[[], Any]] = {
+        "gradient": lambda: GradientMatching(see, networks(), ("same",), **options),
+        "distribution": lambda: DistributionMatching(see, networks(), ("same",), **options),
+        "idc": lambda: IDCMatching(see, networks(), ("same",), **idc),
+    }
+    same = see.pixels.float() / 255
+    one, other = (makers[kind]() for _ in range(2))
+    for step in range(12):
+        alike, darker = (
+            each.gradient(part * same, see.labels, step)[1]["loss"] for each, part in ((one, 1), (other, 0.9))
+        )
+        assert alike < 0.1 * darker, (step, alike, darker)
+
+
+def test_a_network_that_is_matched_by_its_way_sees_standardised_images_through_what_was_drawn() -> None:
+    images, labels = ours()
+    walk: Any = _Walk()
+    matching = TrajectoryMatching(real(), networks(), walk, ("seen",), steps=3, batch=4)
+    batches, draws, waiting = matching._batches(labels, stream("seen batches"), CPU), stream("seen batches"), []
+    for batch in batches:
+        waiting = waiting or list(torch.randperm(8, generator=draws).split(4))
+        rows = waiting.pop(0)
+        drawn = siamese.draw(draws, 4)
+        assert torch.equal(batch.rows, rows)
+        assert torch.equal(batch.seen(images[rows]), drawn((images[rows] - real().mean) / real().std))
+
+
 def test_gradients_of_classes_do_not_mix() -> None:
     """With one network per step, the gradient of a class is what it is without the other classes."""
     images, labels = ours()

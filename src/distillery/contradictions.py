@@ -25,7 +25,7 @@ from distillery.guidance.settings import IGD, MGD3, Deviation, Influence
 from distillery.matching import checks
 from distillery.matching.settings import IDC, LD3M, MATCHED, Latent, Matched, Pixels
 from distillery.selection.settings import Herding, KCenter, RealByLearnability
-from distillery.students.names import DROPS_OUT, refused_side
+from distillery.students.names import DROPS_OUT, OURS, refused_side
 from distillery.students.settings import Protocol, Recipe
 
 
@@ -108,6 +108,8 @@ def _of_experts(experiment: Experiment, classes: Sequence[str]) -> Iterator[str]
             size=experiment.dataset.resolution,
             channels=1 if experiment.dataset.channels == "grey" else 3,
             epochs=experiment.experts_epochs(name),
+            held_out=experiment.held_out,
+            seeds=experiment.seeds,
         )
 
 
@@ -148,11 +150,19 @@ def _of_networks(experiment: Experiment) -> Iterator[str]:
             where = f"the size of protocol {protocol.label}" if size else "dataset.resolution"
             seen = size or side
             yield f"{key}: {why}, but {where} is {seen}"
-        if protocol is _SEEN_AS_STORED and network in DROPS_OUT:
-            yield (
-                f"{key}: {network} has dropout, and images are compared by what one network makes of them twice; "
-                "allowed: networks with instance norm, as convnet5 or resnet_ap10"
-            )
+        elif protocol is _SEEN_AS_STORED and (why := _cannot_compare(experiment, network)):
+            yield f"{key}: {why}"
+
+
+def _cannot_compare(experiment: Experiment, network: str) -> str | None:
+    """Why images are not compared by a network; None if they are. One of timm has to be built to know, in seconds."""
+    if OURS.fullmatch(network) and network not in DROPS_OUT:
+        return None
+    from distillery.matching.networks import cannot_compare
+    from distillery.students.networks import Classifier, Domain
+
+    domain = Domain.imagenet(experiment.dataset.resolution, 1 if experiment.dataset.channels == "grey" else 3)
+    return cannot_compare(Classifier(network, ["one", "other"], domain))
 
 
 _SEEN_AS_STORED = Protocol(preset="ld3m")
@@ -174,6 +184,8 @@ def _networks(experiment: Experiment) -> Iterator[tuple[str, str, Protocol]]:
             yield f"methods.{name}.student.network", method.student.network, method.student.protocol or first
         if isinstance(method, LD3M | Latent | Pixels | IDC):
             yield f"methods.{name}.network", experiment.comparing(name), _SEEN_AS_STORED
+            if experiment.held_out and not experiment.matching.network:
+                yield f"methods.{name}.network", experiment.comparing(name), experiment.matching.protocol or first
     for name in experiment.experts:
         yield f"experts.{name}.network", experiment.experts_network(name), _SEEN_AS_STORED
     if experiment.matching.network:
@@ -223,15 +235,17 @@ def _of_protocols(experiment: Experiment) -> Iterator[str]:
 
 def _of_choice(experiment: Experiment) -> Iterator[str]:
     """Whether the snapshots of methods that optimise images can be compared: their labels are hard."""
-    if not experiment.held_out or not any(one.kind in MATCHED for one in experiment.methods.values()):
+    matched = [name for name, one in experiment.methods.items() if one.kind in MATCHED]
+    if not experiment.held_out or not matched:
         return
     protocol = experiment.matching.protocol or experiment.evaluation.protocols[0]
-    network = experiment.matching.network or experiment.evaluation.networks[0]
-    try:
-        labels = experiment.recipe(protocol, network, experiment.ipc[0]).labels
-    except ValueError as error:
-        yield f"matching.protocol: {error}"
-        return
+    labels = "hard"
+    for network in sorted({experiment.matching.network or experiment.comparing(name) for name in matched}):
+        try:
+            labels = experiment.recipe(protocol, network, experiment.ipc[0]).labels
+        except ValueError as error:
+            yield f"matching.protocol: {error}"
+            return
     if labels == "soft":
         yield (
             f"matching.protocol: snapshots are compared with hard labels, and {protocol.label} has soft ones; give "
@@ -257,7 +271,8 @@ def _of_sizes(experiment: Experiment) -> Iterator[str]:
         name for name, one in experiment.methods.items() if getattr(one, "init", None) == "real" or one.kind == "idc"
     )
     moded = [name for name in experiment.methods if experiment.mode(name) is not None]
-    if not chosen and not moded and not begun:
+    split = sorted(name for name, one in experiment.methods.items() if one.kind in MATCHED and experiment.held_out)
+    if not chosen and not moded and not begun and not split:
         return
     sizes = _training_sizes(experiment)
     held = " after those that are held out" if experiment.dataset.holdout is not None else ""
@@ -274,6 +289,13 @@ def _of_sizes(experiment: Experiment) -> Iterator[str]:
                 f"and a mode needs one of its own; allowed: 1 to {sizes[least]}{other}"
             )
     yield from _too_many(experiment, chosen, sizes, held)
+    if split and min(sizes.values()) < 2:
+        name = min(sizes, key=lambda one: sizes[one])
+        yield (
+            f"methods.{split[0]}: class {name!r} has {sizes[name]} training images, and one has to be held out to "
+            "choose a snapshot; give it more, or set matching.choose: last"
+        )
+        return
     if share := experiment.held_out:
         sizes = {name: size - checks.held_out_of(size, share) for name, size in sizes.items()}
         held = " after those that matching.holdout keeps to choose a snapshot"

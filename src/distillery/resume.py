@@ -32,6 +32,10 @@ IMPATIENT_SECONDS = 2.0
 _requested: list[int] = []
 
 
+class StopRequested(Exception):
+    """A signal has asked this process to stop, in the midst of a step; nothing has changed since it began."""
+
+
 def stop_requested() -> bool:
     """Whether a signal has asked this process to stop."""
     return bool(_requested)
@@ -83,7 +87,8 @@ class Resume:
             return None
         WORK.take_over(float(about.get("seconds", 0)))
         facts = json.loads(about["facts"])
-        print(f"{self.path}: resuming at {facts}", file=sys.stderr)
+        at = ", ".join(f"{name} {value}" for name, value in facts.items() if not isinstance(value, list | dict))
+        print(f"{self.path}: resuming at {at}", file=sys.stderr)
         return tensors, facts
 
     def checkpoint(self, state: Callable[[], tuple[dict[str, Tensor], dict[str, Any]]], force: bool = False) -> None:

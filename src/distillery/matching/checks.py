@@ -19,6 +19,11 @@ def held_out_of(size: int, share: float) -> int:
     return min(max(round(size * share), 1), size - 1)
 
 
+def words_of_holdout(share: float, seed: int) -> str:
+    """Which training images choose among snapshots, so that no expert has seen them."""
+    return f"seed {seed}, matching.holdout {share:g}" if share else "none"
+
+
 def schedule_length(generator: AnyGenerator) -> int:
     """Steps of a generator's training schedule; where nobody can say yet, those of all known ones."""
     if not isinstance(generator, PretrainedGenerator):
@@ -153,12 +158,34 @@ def faults_of_experts(key: str, method: Matched, experts: Mapping[str, Experts],
 
 
 def faults_of_files(
-    key: str, block: Experts, *, network: str, classes: Sequence[str], size: int, channels: int, epochs: int
+    key: str,
+    block: Experts,
+    *,
+    network: str,
+    classes: Sequence[str],
+    size: int,
+    channels: int,
+    epochs: int,
+    held_out: float,
+    seeds: Sequence[int],
 ) -> Iterator[str]:
     """Whether files of experts, where the experiment names them, are of this network and of such images."""
     from distillery.artifacts import described_tensors
 
-    wanted = {"network": network, "classes": list(classes), "size": size, "channels": channels, "epochs": epochs}
+    if block.files and held_out and len(seeds) > 1:
+        yield (
+            f"{key}.files: experts of one seed, but each of seeds {', '.join(map(str, seeds))} holds out images of its "
+            "own to choose a snapshot; give one seed, set matching.choose: last, or leave files out to train them here"
+        )
+        return
+    wanted = {
+        "network": network,
+        "classes": list(classes),
+        "size": size,
+        "channels": channels,
+        "held_out": words_of_holdout(held_out, seeds[0]),
+        "epochs": epochs,
+    }
     for file in block.files or ():
         try:
             about = described_tensors(Path(file))
@@ -173,16 +200,18 @@ def wrong_experts(about: Mapping[str, Any], wanted: Mapping[str, Any]) -> str | 
     """Why experts do not fit: the first of `wanted` that they are not, as a clause; None if they do."""
     if about.get("network") is None or about.get("epochs") is None:
         return "it is no file of train_experts"
-    words = {"size": "px", "channels": "channels"}
+    words = {
+        "data": "it was trained on other images ({found}, and these are {value})",
+        "held_out": "no expert has seen the images held out by {found}, and here they are those of {value}",
+        "classes": "it knows the classes {found}, and the data have {value}",
+        "size": "its experts are of {found} px, and {value} is wanted",
+        "channels": "its experts are of {found} channels, and {value} is wanted",
+        "epochs": "its trajectories have {found} epochs, and epoch {value} is read (epochs + max_start_epoch - 1)",
+    }
     for name, value in wanted.items():
         found = about.get(name)
-        if name == "epochs":
-            if found < value:
-                return f"its trajectories have {found} epochs, and epoch {value} is read (epochs + max_start_epoch - 1)"
-        elif found != value:
-            if name == "data":
-                return f"it was trained on other images ({found}, and these are {value})"
-            if name == "classes":
-                return f"it knows the classes {', '.join(found or [])}, and the data have {', '.join(value)}"
-            return f"its experts are of {found} {words.get(name, '')}".rstrip() + f", and {value} is wanted"
+        if found < value if name == "epochs" else found != value:
+            shown = [", ".join(one) if isinstance(one, list) else one for one in (found, value)]
+            template = words.get(name, "its experts are of {found}, and {value} is wanted")
+            return template.format(found=shown[0], value=shown[1])
     return None

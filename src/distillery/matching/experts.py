@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -69,16 +69,26 @@ def train_experts(
     key: tuple[int | str, ...],
     device: torch.device,
     resume: Resume,
+    resume_of: Callable[[int], Resume],
 ) -> Tensor:
     """Trajectories of experts of these numbers: (experts, epochs + 1, P) fp32, the state before training first.
 
     fp32 throughout: in bfloat16 the differences between epochs would drown in rounding.
+
+    Args:
+        resume: of the experts that are ready.
+        resume_of: of the training of one.
+
+    Raises:
+        BadInput: an expert diverges.
     """
     done: list[Tensor] = []
     if found := resume.restore():
         done = list(found[0]["theta"].unbind())
+        for number in numbers[: len(done)]:  # it may have been stopped between the two files
+            resume_of(number).finish()
     for number in numbers[len(done) :]:
-        classifier = networks.classifier((*key, number))
+        classifier, training = networks.classifier((*key, number)), resume_of(number)
         kept: list[dict[str, Tensor]] = []
         train_networks(
             [classifier],
@@ -89,28 +99,36 @@ def train_experts(
             device=device,
             speed=Speed(precision="float32"),
             kept=kept,
+            resume=training,
             what=f"expert {number}",
         )
         shapes = {f"network.{name}": shape for name, shape in shapes_of(classifier.network).items()}
         theta = torch.stack([flattened(state, shapes) for state in kept])
         if not theta.isfinite().all():
+            training.finish()
             raise BadInput(
                 f"experts: expert {number} diverges: its weights are not finite within {recipe.epochs} epochs at rate "
                 f"{recipe.learning_rate:g}; lower experts.<name>.learning_rate"
             )
         done.append(theta)
-        resume.checkpoint(lambda: ({"theta": torch.stack(done)}, {"experts": len(done)}))
+        resume.checkpoint(lambda: ({"theta": torch.stack(done)}, {"experts": len(done)}), force=True)
+        training.finish()
     return torch.stack(done)
 
 
-def description(networks: Comparing, real: RealImages, recipe: Recipe) -> dict[str, Any]:
-    """What a file of experts says of itself: whoever reads it compares network, classes, sides and images."""
+def description(networks: Comparing, real: RealImages, recipe: Recipe, held_out: str) -> dict[str, Any]:
+    """What a file of experts says of itself: whoever reads it compares network, classes, sides and images.
+
+    Args:
+        held_out: which images no expert has seen, as `checks.words_of_holdout` says.
+    """
     return {
         "network": networks.name,
         "classes": networks.classes,
         "size": networks.domain.size,
         "channels": networks.domain.channels,
         "data": real.digest,
+        "held_out": held_out,
         "recipe": recipe.model_dump(mode="json"),
         "epochs": recipe.epochs,
     }

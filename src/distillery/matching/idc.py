@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from distillery.matching.networks import Comparing
 from distillery.matching.objectives import Metrics, loss_gradient
 from distillery.matching.real import RealImages
+from distillery.resume import StopRequested, stop_requested
 from distillery.streams import Key, stream
 from distillery.students.augment import cutmix, draw_box, dsa
 
@@ -84,12 +85,18 @@ class IDCMatching:
         return found, {"loss": float(distance.detach()), "round": within}
 
     def _network_at(self, step: int) -> nn.Module:
-        """The network of a step: a new one that has learned for some epochs, or the last one after a round."""
+        """The network of a step: a new one that has learned for some epochs, or the last one after a round.
+
+        Raises:
+            StopRequested: while a new one learned.
+        """
         iteration, within = divmod(step, self.updates)
         if within == 0:
             self._network = self._networks.new((*self._key, "network", iteration))
             self._velocity = [torch.zeros_like(one) for one in self._network.parameters()]
             for epoch in range(self._epochs):
+                if stop_requested():  # on resuming, this network begins anew
+                    raise StopRequested
                 draws = stream(*self._key, "before", iteration, epoch)
                 self._learn(self._network, torch.randperm(len(self._real.labels), generator=draws), draws)
         assert self._network is not None, "restore the state first"

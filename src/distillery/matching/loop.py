@@ -13,7 +13,7 @@ from distillery.matching.objectives import Objective
 from distillery.matching.spaces import Space
 from distillery.matching.steps import Optimiser
 from distillery.progress import Progress, count_images
-from distillery.resume import Resume
+from distillery.resume import Resume, StopRequested
 
 MOST_GROWTH = 100.0
 """An image whose parameters have grown by more has left everything that a generator or a network knows."""
@@ -78,11 +78,15 @@ def match(
     with Progress(what, iterations * updates, "step", start) as progress:
         for step in range(start, iterations * updates):
             images = space.render(step)
-            towards, metrics = objective.gradient(images, labels, step)
+            try:
+                towards, metrics = objective.gradient(images, labels, step)
+            except StopRequested:
+                resume.checkpoint(lambda at=step: _checkpoint(space, objective, optimiser, run, at))  # type: ignore[misc]
+                raise
             gradients = space.pull_back(towards, step)
             sizes = {f"gradient_{name}": float(one.flatten(1).norm(dim=1).mean()) for name, one in gradients.items()}
             row = {"iteration": float(step // updates), **metrics, **sizes}
-            _refuse(metrics, step // updates, run, inside=step > 0)
+            _refuse(metrics, step // updates, run, inside=True)
             _refuse(row, step // updates, run)
             optimiser.step(gradients)
             _refuse_growth(optimiser, step // updates, run)
@@ -120,7 +124,8 @@ def _checkpoint(
     tensors = {f"parameter/{name}": value.clone() for name, value in space.parameters.items()}
     tensors |= {f"optimiser/{name}": value for name, value in optimiser.state_dict().items()}
     tensors |= {f"objective/{name}": value for name, value in objective.state_dict().items()}
-    return tensors | snapshot_tensors(run.snapshots), {"step": step, "history": run.history}
+    facts = {"step": step, "micro_batch": space.batches.size, "history": run.history}
+    return tensors | snapshot_tensors(run.snapshots), facts
 
 
 @torch.no_grad()
@@ -142,6 +147,7 @@ def _restore(
     objective.load_state_dict(parts["objective"])
     run.snapshots.update(snapshots_of({f"snapshot/{name}": value for name, value in parts["snapshot"].items()}))
     run.history[:] = facts["history"]
+    space.batches.size = facts["micro_batch"]
     return int(facts["step"])
 
 

@@ -14,6 +14,16 @@ from distillery.students.networks import Classifier, Domain
 from distillery.students.training import drops_out
 
 
+def cannot_compare(classifier: Classifier) -> str | None:
+    """Why gradients of such networks are not compared; None if they are."""
+    if drops_out(classifier) or any(True for _ in classifier.network.buffers()):
+        return (
+            f"{classifier.name} has running statistics or dropout, and gradients of one network are compared; take "
+            "one with instance norm, as convnet5 or resnet_ap10"
+        )
+    return None
+
+
 class Comparing:
     """Makes networks of one architecture, in fp32 on the device."""
 
@@ -23,12 +33,8 @@ class Comparing:
             BadInput: a network with running statistics or dropout: its gradient is not of its weights alone.
         """
         self.name, self.classes, self.domain, self._device = name, list(classes), domain, device
-        first = Classifier(name, classes, domain)
-        if drops_out(first) or any(True for _ in first.network.buffers()):
-            raise BadInput(
-                f"network: {name} has running statistics or dropout, and gradients of one network are compared; take "
-                "one with instance norm, as convnet5 or resnet_ap10"
-            )
+        if why := cannot_compare(Classifier(name, classes, domain)):
+            raise BadInput(f"network: {why}")
 
     def classifier(self, key: Key) -> Classifier:
         """A network of this key's weights, which ask for gradients."""

@@ -192,8 +192,8 @@ def optimiser_of(method: Matched, parameters: Tensors, ipc: int, side: int, clas
     if isinstance(method, Pixels):
         rate = published if method.step.pixels is None else method.step.pixels
         return Optimiser(parameters, {"pixels": rate}, rule=method.step.rule, momentum=method.step.momentum)
-    given = {"latent": method.step.latent, "condition": method.step.condition}
-    rates = {name: published if rate is None else rate for name, rate in given.items()}
+    latent = published if method.step.latent is None else method.step.latent
+    rates = {"latent": latent, "condition": latent if method.step.condition is None else method.step.condition}
     return Optimiser(parameters, rates, rule=method.step.rule, momentum=method.step.momentum)
 
 

@@ -81,7 +81,7 @@ class Step(Block):
         description="Rate of latents; none: for `absolute` as published, 0.1 (gradient), 1 (distribution), 1000 "
         "(trajectory), for `relative` 0.01.",
     )
-    condition: Positive | None = Field(None, description="Rate of class vectors; none: as for latents.")
+    condition: Positive | None = Field(None, description="Rate of class vectors; none: that of latents.")
     momentum: Fraction = 0.5
 
 

@@ -18,29 +18,6 @@ from distillery.matching.chain import Chain, clamped
 Tensors = dict[str, Tensor]
 
 
-class Space(Protocol):
-    """A parameterisation of images."""
-
-    parameters: Tensors
-    """What the optimiser steps in place, each (N, …), fp32."""
-
-    def render(self, step: int) -> Tensor:
-        """Images (N, channels, H, W) in [0, 1], without a graph."""
-        ...
-
-    def pull_back(self, towards: Tensor, step: int) -> Tensors:
-        """The gradient at the images of the last `render`, of the same step, to one for each parameter."""
-        ...
-
-    def state(self, step: int) -> Tensors:
-        """All that the images of a step are made of, learned or not: `rendered` makes them again."""
-        ...
-
-    def rendered(self, state: Tensors) -> Tensor:
-        """The images of a state."""
-        ...
-
-
 class MicroBatches:
     """Slices of N images, as large as the memory allows: halved when it is short, and remembered."""
 
@@ -61,6 +38,32 @@ class MicroBatches:
                 torch.cuda.empty_cache()
                 continue
             at = rows.stop
+
+
+class Space(Protocol):
+    """A parameterisation of images."""
+
+    parameters: Tensors
+    """What the optimiser steps in place, each (N, …), fp32."""
+
+    batches: MicroBatches
+    """How many images are worked on at once."""
+
+    def render(self, step: int) -> Tensor:
+        """Images (N, channels, H, W) in [0, 1], without a graph."""
+        ...
+
+    def pull_back(self, towards: Tensor, step: int) -> Tensors:
+        """The gradient at the images of the last `render`, of the same step, to one for each parameter."""
+        ...
+
+    def state(self, step: int) -> Tensors:
+        """All that the images of a step are made of, learned or not: `rendered` makes them again."""
+        ...
+
+    def rendered(self, state: Tensors) -> Tensor:
+        """The images of a state."""
+        ...
 
 
 class ChainSpace:
@@ -89,7 +92,7 @@ class ChainSpace:
         self._latents, self._vectors = latents.clone(), None if vectors is None else vectors.clone()
         everything = {"latent": self._latents, "condition": self._vectors}
         self.parameters = {name: one for name, one in everything.items() if name in learn and one is not None}
-        self._batches = MicroBatches(micro_batch)
+        self.batches = MicroBatches(micro_batch)
         self._visited: list[list[Tensor]] = []
 
     def render(self, step: int) -> Tensor:
@@ -107,7 +110,7 @@ class ChainSpace:
             images.append(self._picture(states[-1]))
             visited.append(states)
 
-        self._batches.each(len(latents), work)
+        self.batches.each(len(latents), work)
         return torch.cat(images), [list(states) for states in zip(*visited, strict=True)]
 
     def pull_back(self, towards: Tensor, step: int) -> Tensors:
@@ -132,7 +135,7 @@ class ChainSpace:
             if of_vectors is not None and found[1] is not None:
                 of_vectors[rows] = found[1]
 
-        self._batches.each(len(latents), work)
+        self.batches.each(len(latents), work)
         everything = {"latent": of_latents, "condition": of_vectors}
         return {name: one for name, one in everything.items() if name in self.parameters and one is not None}
 
@@ -155,7 +158,7 @@ class LatentSpace:
             picture: latents to images in [0, 1].
             latents: (N, C, h, w) fp32.
         """
-        self._picture, self._batches = picture, MicroBatches(micro_batch)
+        self._picture, self.batches = picture, MicroBatches(micro_batch)
         self.parameters = {"latent": latents.clone()}
 
     def render(self, step: int) -> Tensor:
@@ -171,7 +174,7 @@ class LatentSpace:
             leaf = latents[rows].detach().requires_grad_()
             (found[rows],) = grad(self._picture(leaf), leaf, towards[rows])
 
-        self._batches.each(len(latents), work)
+        self.batches.each(len(latents), work)
         return {"latent": found}
 
     def state(self, step: int) -> Tensors:
@@ -182,7 +185,7 @@ class LatentSpace:
     def rendered(self, state: Tensors) -> Tensor:
         """The images of a state."""
         images: list[Tensor] = []
-        self._batches.each(len(state["latent"]), lambda rows: images.append(self._picture(state["latent"][rows])))
+        self.batches.each(len(state["latent"]), lambda rows: images.append(self._picture(state["latent"][rows])))
         return torch.cat(images)
 
 
@@ -197,6 +200,7 @@ class PixelSpace:
             clamp: keep what is rendered in [0, 1], with a gradient as if it were not clamped.
         """
         self._mean, self._std, self._clamp = mean, std, clamp
+        self.batches = MicroBatches(len(images))
         self.parameters = {"pixels": (images - mean) / std}
 
     def render(self, step: int) -> Tensor:

@@ -54,6 +54,8 @@ def run(settings: Settings, *, data: Input, rendered: list[Input], images: Outpu
     from distillery.resume import Resume
 
     whole = concatenate([read_images(path, "render") for path in rendered])
+    # Networks meet the images in one order, however many jobs made them.
+    whole = whole.take(np.lexsort((whole.columns["slot"], whole.labels, whole.columns["iteration"])))
     resumes: list[Resume] = []
 
     def resume(part: str) -> Resume:

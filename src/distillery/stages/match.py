@@ -112,12 +112,14 @@ def run(
         last = max(diverged.run.snapshots)
         write(last_good, Run({last: diverged.run.snapshots[last]}))
         resume.finish()
-        rate = "learning_rate" if isinstance(method, IDC) else "step"
-        learns = isinstance(getattr(method, "objective", None), Gradient | Trajectory)
-        further = f", or the rates of methods.{settings.name}.objective" if diverged.inside and learns else ""
+        rate, inside = "step", ""
+        if isinstance(method, IDC):
+            rate, inside = "learning_rate", f", or methods.{settings.name}.network_rate"
+        elif isinstance(method.objective, Gradient | Trajectory):
+            inside = f", or the rates of methods.{settings.name}.objective"
         raise BadInput(
             f"methods.{settings.name}.{rate}: it diverges: {diverged}. The last good snapshot, that of iteration "
-            f"{last}, is kept in {last_good}; lower the rate{further}"
+            f"{last}, is kept in {last_good}; lower the rate{inside if diverged.inside else ''}"
         ) from diverged
     write(snapshots, done)
     write_table(history, pa.Table.from_pylist(done.history), job.provenance)

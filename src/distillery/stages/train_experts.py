@@ -44,6 +44,7 @@ class Settings(Block):
 def run(settings: Settings, *, data: Input, trajectories: Output, job: Job) -> None:
     """Training images to `theta` (experts, epochs + 1, P) fp32, the state before training first."""
     from distillery.artifacts import write_tensors
+    from distillery.matching.checks import words_of_holdout
     from distillery.matching.experts import description, expert_recipe, train_experts
     from distillery.matching.networks import Comparing
     from distillery.matching.real import RealImages
@@ -60,6 +61,8 @@ def run(settings: Settings, *, data: Input, trajectories: Output, job: Job) -> N
         key=(settings.seed, job.stage, settings.name),
         device=job.device,
         resume=resume,
+        resume_of=lambda number: job.resume(trajectories.with_name(f"{trajectories.stem}.expert-{number}")),
     )
-    write_tensors(trajectories, {"theta": theta}, job.provenance, **description(networks, real, recipe))
+    held_out = words_of_holdout(settings.held_out, settings.seed)
+    write_tensors(trajectories, {"theta": theta}, job.provenance, **description(networks, real, recipe, held_out))
     resume.finish()
