@@ -22,6 +22,7 @@ from distillery import experiment as experiments
 from distillery.data.identity import class_lists
 from distillery.experiment import ExperimentError, guided_range, load, resolved_guidance, resolved_steering
 from distillery.settings import canonical
+from distillery.stages import sample_guided
 
 SCHEMA = PROJECT / "workflow/schemas/experiment.schema.json"
 SHIPPED = [PROJECT / "config.yaml", *sorted((PROJECT / "experiments").glob("*.yaml"))]
@@ -583,6 +584,10 @@ TOGETHER = {
         "surrogates.conv.checkpoints: 'nowhere.safetensors' cannot be read ([Errno 2] No such file or directory:"
         " 'nowhere.safetensors'); give a file of train_surrogate",
     ),
+    "a checkpoint that no surrogate has": (
+        at("surrogates.conv", {"network": "convnet2_w8", "training": {"epochs": 5}, "keep": [0, 6]}),
+        "surrogates.conv.keep: no checkpoint 6; allowed: 0 (before training) to 5",
+    ),
     "a surrogate with soft labels": (
         at("surrogates.conv", {"network": "convnet2_w8", "training": {"labels": "soft"}}),
         "surrogates.conv.training.labels: soft ones need a teacher, and this has none; allowed: hard",
@@ -693,12 +698,12 @@ def test_an_experiment_cannot_be_changed() -> None:
         load(STARTER).name = "other"  # type: ignore[misc]
 
 
-def guided(**methods: Any) -> Any:
+def guided(steps: int = 50, **methods: Any) -> Any:
     """The smoke experiment at two sizes with a surrogate and these methods."""
 
     def edit(config: Config) -> None:
         config["surrogates"] = {"conv": {"network": "convnet2_w8"}}
-        config["generators"]["dit"]["sampling"]["steps"] = 50
+        config["generators"]["dit"]["sampling"]["steps"] = steps
         config["methods"].update(methods)
 
     return load(changed(edit))
@@ -713,6 +718,16 @@ def test_guided_methods_have_the_published_indices() -> None:
     _, mode, deviation = resolved_steering(experiment, "mgd3")
     assert mode is not None and deviation is not None
     assert (mode.strength, mode.stop, deviation.range) == (0.1, 25, [26, 49])
+    published = {
+        name: sample_guided.Settings.of(experiment, "", name, "2", "0").published_deviation for name in ("igd", "mgd3")
+    }
+    assert published == {"igd": 120, "mgd3": 50}
+
+
+def test_modes_steer_one_step_at_least() -> None:
+    for steps, stop in (8, 4), (3, 1), (2, 0):
+        found = resolved_steering(guided(steps, mgd3={"kind": "mgd3", "generator": "dit"}), "mgd3")[1]
+        assert found is not None and found.stop == stop
 
 
 def test_every_size_has_modes_of_its_own_unless_their_number_is_said() -> None:

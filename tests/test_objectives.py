@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from test_memory import Lists, held
 from tiny import CPU, LATENT, NUMBERS, StoppedAt, no_resume
 from torch import Tensor
 from torch.nn import functional as F
@@ -89,6 +90,14 @@ def test_without_a_learned_variance_the_loss_is_the_mean_squared_error_bit_for_b
     assert torch.equal(DiffusionLoss(SCHEDULER, CPU).loss(step), F.mse_loss(step.output, step.noise))
 
 
+def test_the_bound_counts_in_full() -> None:
+    step = step_of(variance=True)
+    bound = VarianceSchedule(SCHEDULER, CPU).bound(step).mean()
+    assert float(bound.detach()) > 0.01
+    wanted = F.mse_loss(step.predicted, step.noise) + bound
+    torch.testing.assert_close(DiffusionLoss(SCHEDULER, CPU).loss(step), wanted)
+
+
 def test_the_bound_has_no_gradient_in_the_noise_channels() -> None:
     step = step_of(variance=True)
     error = F.mse_loss(step.predicted, step.noise)
@@ -153,6 +162,25 @@ def test_a_class_seen_for_the_first_time_adds_nothing_and_no_nan() -> None:
     assert torch.equal(plain, full)
     (gradient,) = torch.autograd.grad(full, step.output)
     assert gradient.isfinite().all()
+
+
+def test_the_terms_are_those_of_two_lists_each_with_its_own_policy_and_weight() -> None:
+    made = objective(policy_real="max", policy_generated="min", lambda_real=0.3, lambda_generated=0.7)
+    real, generated = Lists("max", 5, CLASSES), Lists("min", 5, CLASSES)
+    for number in range(60):
+        step = step_of(number)
+        predicted, clean = step.predicted_clean.flatten(1).double(), step.clean.flatten(1).double()
+        terms = 0.3 * real.loss(predicted, step.labels, "min") + 0.7 * generated.loss(predicted, step.labels, "max")
+        wanted = DiffusionLoss(SCHEDULER, CPU).loss(step) + terms
+        found = made.loss(step)
+        torch.testing.assert_close(found.double(), wanted, rtol=0, atol=1e-5)
+        ours, theirs = (torch.autograd.grad(one, step.output, retain_graph=True)[0] for one in (found, wanted))
+        torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-6)
+        real.add(clean, step.labels), generated.add(predicted, step.labels)
+        for memory, lists in (made.real, real), (made.generated, generated):
+            for label, members in lists.kept.items():
+                kept = F.normalize(torch.stack(members), dim=1) if members else torch.zeros(0, NUMBERS).double()
+                torch.testing.assert_close(held(memory, label).double(), kept, rtol=0, atol=1e-5)
 
 
 def test_no_sample_meets_itself() -> None:

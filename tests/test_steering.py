@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -517,6 +518,24 @@ def test_a_guided_step_is_taken_as_often_as_wanted(world: World, surrogate: Path
     assert not torch.allclose(repeated, drawn(world, [once]), atol=1e-3)
 
 
+def test_the_graph_of_a_step_is_gone_when_the_next_one_begins(world: World, surrogate: Path) -> None:
+    seen: list[weakref.ref[Step]] = []
+
+    class Keeping(InfluenceGuidance):
+        def shift(self, step: Step) -> Tensor:
+            seen.append(weakref.ref(step))
+            return super().shift(step)
+
+    class Watching(WatchedDenoiser):
+        def forward(self, *given: Any) -> Any:
+            assert all(one() is None for one in seen)
+            return super().forward(*given)
+
+    guidance = Keeping(influence_of(surrogate), world.codec, strength=1.0, first=5, last=7)
+    drawn(world, [guidance], denoiser=Watching(world.denoiser()))
+    assert len(seen) == 3
+
+
 def test_the_way_back_ends_at_the_noise_of_the_index(world: World) -> None:
     schedule, fresh = world.schedule(STEPS), torch.tensor(1.0)
     before, now = schedule.alphas_cumprod_previous, schedule.alphas_cumprod
@@ -559,6 +578,22 @@ def test_kept_checkpoints_carry_their_gradients(world: World, surrogate: Path, t
     assert read_tensors(by_threshold, "x")[1]["kept"] == [0]
     with pytest.raises(BadInput, match=r"no checkpoint 9; .* has 0 to 3"):
         chosen(world, checkpoints, tmp_path / "g.safetensors", keep=[0, 9])
+
+
+def test_a_choice_of_checkpoints_that_is_stopped_goes_on(
+    world: World, surrogate: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoints = surrogate.with_name("checkpoints.safetensors")
+    for name, options in {"list": {"keep": [0, 1, 3]}, "threshold": {"keep": None, "threshold": 0.99}}.items():
+        whole = chosen(world, checkpoints, tmp_path / f"{name}.safetensors", **options)
+        assert len(read_tensors(whole, "x")[1]["kept"]) > 2
+        with stopped_at(2, monkeypatch), pytest.raises(SystemExit):
+            chosen(world, checkpoints, tmp_path / "stopped.safetensors", **options)
+        capsys.readouterr()
+        again = chosen(world, checkpoints, tmp_path / "stopped.safetensors", **options)
+        assert "resuming at checkpoints 2" in capsys.readouterr().err
+        assert again.read_bytes() == whole.read_bytes()
+        assert list(tmp_path.glob("*.resume.safetensors")) == []
 
 
 def test_a_surrogate_of_other_classes_is_refused(surrogate: Path) -> None:
@@ -615,6 +650,27 @@ def test_a_size_goes_on_from_the_smaller_one_and_shards_change_nothing(
         guided(world, tmp_path / "stopped.parquet", surrogate, modes, [])
     resumed = guided(world, tmp_path / "stopped.parquet", surrogate, modes, [])
     assert resumed.read_bytes() == (tmp_path / "whole.parquet").read_bytes()
+
+
+def test_what_the_settings_say_of_influence_and_deviation_reaches_the_sampler(
+    world: World, surrogate: Path, tmp_path: Path
+) -> None:
+    modes = discovered(tmp_path, [0, 1, 2, 3])
+
+    def drawn_with(**options: Any) -> list[bytes]:
+        return read_images(
+            guided(world, tmp_path / "x.parquet", surrogate, modes, [], mode=None, **options), "x"
+        ).images
+
+    influence = InfluenceSettings(surrogate="conv", strength=1.0, range=[4, 6])
+    assert drawn_with(influence=influence) == drawn_with()
+    assert drawn_with(influence=influence.model_copy(update={"repeats": 2})) != drawn_with()
+    # 120 d / 4096 of latents of 256 numbers is 7.5, and 50 d / 4096 is 3.125
+    auto = Deviation(strength="auto", range=[4, 6], capacity=64)
+    for published, strength in ((120.0, 7.5), (50.0, 3.125)):
+        scaled = drawn_with(deviation=auto, published_deviation=published)
+        assert scaled == drawn_with(deviation=auto.model_copy(update={"strength": strength}))
+        assert scaled != drawn_with(deviation=auto.model_copy(update={"strength": 5.0}))
 
 
 def test_modes_of_other_latents_are_refused(world: World, surrogate: Path, tmp_path: Path) -> None:

@@ -352,18 +352,24 @@ def _of_steering(experiment: Experiment, key: str, method: LGD | IGD | MGD3) -> 
 
 
 def _of_surrogates(experiment: Experiment, classes: Sequence[str]) -> Iterator[str]:
-    """Whether checkpoints that a surrogate is opened from are of the classes of the data."""
+    """Whether surrogates have the checkpoints that are kept, and those of a file are of the classes of the data."""
     from distillery.artifacts import described_tensors
 
     for name, surrogate in experiment.surrogates.items():
-        if surrogate.checkpoints is None:
-            continue
-        key = f"surrogates.{name}.checkpoints"
-        try:
-            known = described_tensors(Path(surrogate.checkpoints)).get("classes")
-        except (OSError, ValueError) as error:
-            yield f"{key}: {surrogate.checkpoints!r} cannot be read ({error}); give a file of train_surrogate"
-            continue
+        last = experiment.recipe(surrogate.training, surrogate.network, "full").epochs
+        known: Sequence[str] | None
+        key, known = f"surrogates.{name}.checkpoints", classes
+        if surrogate.checkpoints is not None:
+            try:
+                about = described_tensors(Path(surrogate.checkpoints))
+            except (OSError, ValueError) as error:
+                yield f"{key}: {surrogate.checkpoints!r} cannot be read ({error}); give a file of train_surrogate"
+                continue
+            known, last = about.get("classes"), about.get("checkpoints", 1) - 1
+        if surrogate.keep is not None and max(surrogate.keep) > last:
+            yield (
+                f"surrogates.{name}.keep: no checkpoint {max(surrogate.keep)}; allowed: 0 (before training) to {last}"
+            )
         if known is None:
             yield f"{key}: {surrogate.checkpoints!r} names no classes; give a file of train_surrogate"
         elif sorted(known) != sorted(classes):

@@ -339,7 +339,7 @@ def resolved_steering(experiment: Experiment, method: str) -> tuple[Influence | 
     influence, mode, deviation = found.influence, found.mode, found.deviation
     beside = None
     if mode is not None:
-        stop = round(steps * 25 / 50) if mode.stop is None else mode.stop
+        stop = min(round(steps * 25 / 50), steps - 2) if mode.stop is None else mode.stop  # one step is guided at least
         mode = mode.model_copy(update={"stop": stop})
         beside = [min(stop + 1, steps - 1), steps - 1]
     if influence is not None:

@@ -88,6 +88,7 @@ def sample(
                     shifts,
                     lambda at=purpose: image_noise(keys, at, shape).to(device),  # type: ignore[misc]
                 )
+            del step  # its graph ends before that of the next one begins
     return noisy.detach()
 
 

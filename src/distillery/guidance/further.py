@@ -16,7 +16,7 @@ from distillery.diffusion.sampler import Guidance
 from distillery.guidance.deviation import ClassMemory, DeviationGuidance
 from distillery.guidance.influence import Influence, InfluenceGuidance
 from distillery.guidance.mode import ModeGuidance, read_modes
-from distillery.guidance.settings import Deviation
+from distillery.guidance.settings import PUBLISHED_DEVIATION, Deviation
 from distillery.guidance.settings import Influence as InfluenceSettings
 from distillery.guidance.settings import Mode as ModeSettings
 from distillery.job import BadInput
@@ -24,16 +24,11 @@ from distillery.job import BadInput
 PUBLISHED_LATENT_SIZE = 4 * 32 * 32
 """Size of a latent of DiT at 256 px, at which the strengths were published."""
 
-PUBLISHED_DEVIATION = 50.0
-"""Of LGD."""
-
-PUBLISHED_DEVIATION_OF_IGD = 120.0
-
 PUBLISHED_INFLUENCE = 5.0
 
 
 def deviation_strength(
-    given: float | Literal["auto"], latent_size: int, published: float = PUBLISHED_DEVIATION
+    given: float | Literal["auto"], latent_size: int, published: float = PUBLISHED_DEVIATION["lgd"]
 ) -> float:
     """Gamma as given, or the published one scaled to the size of a latent: its relative effect goes as gamma / d."""
     return published * latent_size / PUBLISHED_LATENT_SIZE if given == "auto" else float(given)
@@ -89,7 +84,7 @@ class Further:
 
 
 def start_deviation(
-    block: Deviation, renderer: Renderer, images: Sequence[ImageSet], published: float = PUBLISHED_DEVIATION
+    block: Deviation, renderer: Renderer, images: Sequence[ImageSet], published: float = PUBLISHED_DEVIATION["lgd"]
 ) -> tuple[DeviationGuidance, ClassMemory] | None:
     """Deviation guidance with a memory that holds the latents of these images; None at strength zero.
 

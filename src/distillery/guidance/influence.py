@@ -58,7 +58,9 @@ def class_gradients(classifier: Classifier, pixels: Tensor, labels: Tensor, *, i
     return torch.stack(rows)
 
 
-def choose_checkpoints(gradients: Iterable[Tensor], threshold: float) -> dict[int, Tensor]:
+def choose_checkpoints(
+    gradients: Iterable[Tensor], threshold: float, kept: dict[int, Tensor] | None = None, first: int = 0
+) -> dict[int, Tensor]:
     """The checkpoints at which the gradients of the classes have turned away from the last kept ones.
 
     The first is kept. A later one is kept if the cosine with the *last kept* one, averaged over classes, lies below the
@@ -66,13 +68,15 @@ def choose_checkpoints(gradients: Iterable[Tensor], threshold: float) -> dict[in
 
     Args:
         gradients: for each checkpoint in the order of training, (classes, parameters).
+        kept: of those before `first`, from an earlier call; it grows in place.
+        first: the place of the first of `gradients`.
 
     Returns:
         Place among them -> its gradients, of those that are kept.
     """
-    kept: dict[int, Tensor] = {}
-    reference: Tensor | None = None
-    for number, found in enumerate(gradients):
+    kept = {} if kept is None else kept
+    reference = kept[max(kept)] if kept else None
+    for number, found in enumerate(gradients, first):
         if reference is None or float(F.cosine_similarity(found, reference, dim=1).mean()) < threshold:
             kept[number] = reference = found
     return kept

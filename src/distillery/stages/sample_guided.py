@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from distillery.diffusion.settings import Sampling
-from distillery.guidance.settings import Deviation, Influence, Mode
+from distillery.guidance.settings import PUBLISHED_DEVIATION, Deviation, Influence, Mode
 from distillery.job import Input, Job, Output
 from distillery.settings import Block
 
@@ -46,7 +46,7 @@ class Settings(Block):
             influence=influence,
             mode=mode,
             deviation=deviation,
-            published_deviation=120.0 if guided.kind == "igd" else 50.0,
+            published_deviation=PUBLISHED_DEVIATION[guided.kind],
             shard=int(shard),
             shards=guided.shards,
         )

@@ -35,6 +35,7 @@ def run(settings: Settings, *, data: Input, checkpoints: Input, gradients: Outpu
     """
     import numpy as np
     import torch
+    from torch import Tensor
 
     from distillery.artifacts import read_tensors, write_tensors
     from distillery.data.reading import ImageTable
@@ -57,17 +58,29 @@ def run(settings: Settings, *, data: Input, checkpoints: Input, gradients: Outpu
     if numbers[-1] >= about["checkpoints"]:
         raise BadInput(f"keep: no checkpoint {numbers[-1]}; {checkpoints} has 0 to {about['checkpoints'] - 1}")
 
+    resume, start, chosen = job.resume(gradients), 0, dict[int, Tensor]()
+    if found := resume.restore():
+        start = int(found[1]["checkpoints"])
+        chosen = {int(place): one for place, one in sorted(found[0].items(), key=lambda item: int(item[0]))}
+
     def walk() -> Iterator[Tensor]:
-        with Progress(job.stage, len(numbers), "checkpoint") as progress:
-            for number in numbers:
-                classifier.load_state_dict(checkpoint_of(tensors, number))
+        with Progress(job.stage, len(numbers), "checkpoint", start) as progress:
+            for place in range(start, len(numbers)):
+                classifier.load_state_dict(checkpoint_of(tensors, numbers[place]))
                 yield class_gradients(classifier, pixels, own, images=settings.gradient_images)
                 progress.advance()
+                resume.checkpoint(
+                    lambda done=place + 1: (  # type: ignore[misc]
+                        {str(place): one for place, one in chosen.items()},
+                        {"checkpoints": done},
+                    )
+                )
 
     # No cosine reaches 2: every checkpoint of a list is kept.
-    chosen = choose_checkpoints(walk(), settings.threshold if settings.keep is None else 2.0)
+    choose_checkpoints(walk(), settings.threshold if settings.keep is None else 2.0, chosen, start)
     kept = [numbers[place] for place in chosen]
     states = {name: value for name, value in tensors.items() if int(name.partition("/")[0]) in kept}
     states["gradients"] = torch.stack([*chosen.values()])
     print(f"kept the checkpoints {kept} of {about['checkpoints']}")
     write_tensors(gradients, states, job.provenance, **classifier.description, kept=kept)
+    resume.finish()
