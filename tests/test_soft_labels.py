@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
-from tiny import CLASSES, CPU, MADE_BY, NETWORK, SIDE, digits, image_set_of, job
+from tiny import CLASSES, CPU, MADE_BY, NETWORK, SIDE, digits, image_set_of, job, stopped_at
+from torch import Tensor
 
 from distillery.artifacts import read_table, read_tensors, write_images
 from distillery.diffusion.folders import file_digest
@@ -152,6 +153,35 @@ def test_the_size_of_stored_labels_stands_beside_the_accuracy(folder: Path, tmp_
     assert {row["label_bytes"] for row in rows} == {out.stat().st_size}
     online = evaluated(folder, tmp_path / "online.parquet", teacher=teacher)
     assert {row["label_bytes"] for row in online} == {0}
+
+
+def test_labels_that_are_half_stored_when_a_signal_comes_are_gone_on_with(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_request: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = store_soft_labels.Settings(seed=0, recipe=RECIPE)
+    images, teacher = folder / "set.parquet", folder / "teacher.safetensors"
+    answered, ask = list[int](), Teacher.__call__
+
+    def counted(self: Teacher, seen: Tensor) -> Tensor:
+        answered.append(len(seen))
+        return ask(self, seen)
+
+    monkeypatch.setattr(Teacher, "__call__", counted)
+
+    def stored_at(out: Path) -> bytes:
+        run = job("store_soft_labels", settings, [images, teacher])
+        store_soft_labels.run(settings, images=images, teacher=teacher, soft_labels=out, job=run)
+        return out.read_bytes()
+
+    whole = stored_at(tmp_path / "whole.safetensors")
+    with stopped_at(2, monkeypatch), pytest.raises(SystemExit):
+        stored_at(tmp_path / "soft.safetensors")
+    assert not (tmp_path / "soft.safetensors").exists()
+    capsys.readouterr(), answered.clear()
+    assert stored_at(tmp_path / "soft.safetensors") == whole
+    assert "resuming at epochs 2" in capsys.readouterr().err
+    assert sum(answered) == 24  # one epoch of three
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["soft.safetensors", "whole.safetensors"]
 
 
 def test_labels_that_would_not_fit_are_refused_before_the_teacher_answers(

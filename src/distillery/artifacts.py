@@ -189,6 +189,11 @@ class TensorWriter:
         self._file.seek(self._start + self._offsets[name] + first * row)
         self._file.write(np.ascontiguousarray(rows, dtype=dtype).data)
 
+    def flush(self) -> None:
+        """Bring what was put to the disk."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
 
 _SAFETENSORS = {"float16": "F16", "float32": "F32", "int64": "I64"}
 
@@ -201,6 +206,32 @@ def writing_tensors(
     metadata = {"format": "pt", "distillery": json.dumps(provenance, sort_keys=True), "about": json.dumps(about)}
     with replacing(path) as temporary, temporary.open("wb") as file:
         yield TensorWriter(file, tensors, metadata)
+
+
+@contextmanager
+def growing_tensors(
+    path: Path,
+    tensors: Mapping[str, tuple[np.dtype, tuple[int, ...]]],
+    provenance: Provenance,
+    goes_on: bool,
+    **about: Any,
+) -> Iterator[TensorWriter]:
+    """What `writing_tensors` writes, under `partial_name` until all of it stands: what is killed can go on with it.
+
+    Args:
+        goes_on: keep the rows that are there.
+    """
+    metadata = {"format": "pt", "distillery": json.dumps(provenance, sort_keys=True), "about": json.dumps(about)}
+    with partial_name(path).open("r+b" if goes_on else "wb") as file:
+        writer = TensorWriter(file, tensors, metadata)
+        yield writer
+        writer.flush()
+    partial_name(path).replace(path)
+
+
+def partial_name(path: Path) -> Path:
+    """Where `growing_tensors` writes."""
+    return path.with_name(path.name + ".resume.part")
 
 
 def copy_file(source: Path, target: Path) -> None:

@@ -10,6 +10,8 @@ from distillery.settings import Block
 from distillery.students.settings import Recipe
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from distillery.experiment import Experiment
 
 
@@ -32,7 +34,7 @@ def run(settings: Settings, *, images: Input, teacher: Input, soft_labels: Outpu
     """A distilled set to logits (epochs, images, classes) fp16, by place in the epoch."""
     import numpy as np
 
-    from distillery.artifacts import writing_tensors
+    from distillery.artifacts import growing_tensors, partial_name
     from distillery.data.pixels import load_pixels
     from distillery.students.networks import Classifier, Domain
     from distillery.students.soft_labels import Teacher, store
@@ -42,8 +44,18 @@ def run(settings: Settings, *, images: Input, teacher: Input, soft_labels: Outpu
     known = Teacher(Classifier.load(teacher, "train_reference"), classes, domain, job.device)
     shape = (settings.recipe.epochs, len(pixels), len(classes))
     need_room(soft_labels, 2 * math.prod(shape), "say `soft_labels: online` in the protocol: the teacher answers again")
-    epochs = store(known, pixels, settings.recipe, (settings.seed, "soft_labels"), job.stage)
     tensors = {"logits": (np.dtype(np.float16), shape)}
-    with writing_tensors(soft_labels, tensors, job.provenance, classes=classes) as writer:
-        for epoch, logits in enumerate(epochs):
+    resume, first = job.resume(soft_labels), 0
+    if partial_name(soft_labels).exists() and (found := resume.restore()):
+        first = int(found[1]["epochs"])
+    epochs = store(known, pixels, settings.recipe, (settings.seed, "soft_labels"), job.stage, first)
+    with growing_tensors(soft_labels, tensors, job.provenance, first > 0, classes=classes) as writer:
+
+        def state(done: int) -> tuple[dict[str, Tensor], dict[str, int]]:
+            writer.flush()
+            return {}, {"epochs": done}
+
+        for epoch, logits in enumerate(epochs, first):
             writer.put("logits", epoch, logits[None].numpy())
+            resume.checkpoint(lambda done=epoch + 1: state(done))  # type: ignore[misc]
+    resume.finish()

@@ -51,14 +51,14 @@ class Teacher:
         return lambda epoch, places, images: self(images.flatten(0, 1)).unflatten(0, images.shape[:2])
 
 
-def store(teacher: Teacher, pixels: Tensor, recipe: Recipe, key: Key, what: str) -> Iterator[Tensor]:
-    """The teacher's logits for every image, epoch by epoch: (N, classes) fp16 each, by place in the epoch.
+def store(teacher: Teacher, pixels: Tensor, recipe: Recipe, key: Key, what: str, first: int = 0) -> Iterator[Tensor]:
+    """The teacher's logits for every image, from an epoch on: (N, classes) fp16 each, by place in the epoch.
 
     Their augmentation follows from the key: whoever trains with this key and recipe sees the same images.
     """
     pixels = placed(pixels, teacher.device)
-    with Progress(what, recipe.epochs, "epoch") as progress:
-        for epoch in range(recipe.epochs):
+    with Progress(what, recipe.epochs, "epoch", first) as progress:
+        for epoch in range(first, recipe.epochs):
             batches = augmented(pixels, recipe, key, epoch, teacher.mean, teacher.std)
             yield torch.cat([teacher(images) for images in batches]).half().cpu()
             progress.advance()
