@@ -102,6 +102,25 @@ def test_a_surrogate_of_the_same_classes_by_other_names_is_taken(tmp_path: Path)
     load(changed(edit))
 
 
+def test_a_class_of_one_image_has_none_to_hold_out(tmp_path: Path) -> None:
+    for name, count in (("a", 9), ("b", 1)):
+        for part in ("train", "test"):
+            (tmp_path / part / name).mkdir(parents=True)
+            for number in range(count):
+                (tmp_path / part / name / f"{number}.png").touch()
+
+    def edit(config: Config) -> None:
+        source = {"kind": "folder", "train": str(tmp_path / "train"), "test": str(tmp_path / "test")}
+        config["dataset"].update(source=source, classes=["a", "b"], holdout=None)
+        config["methods"] = {"dm": {"kind": "pixel", "objective": "distribution", "init": "noise"}}
+        config["ipc"], config["analysis"], config["evaluation"]["baseline"] = [1], {}, None
+
+    assert faults(edit) == [
+        "methods.dm: class 'b' has 1 training images, and one has to be held out to choose a snapshot; give it more, or"
+        " set matching.choose: last"
+    ]
+
+
 @pytest.mark.parametrize("file", SHIPPED, ids=lambda file: file.stem)
 def test_a_shipped_experiment_loads(file: Path) -> None:
     config = yaml.safe_load(file.read_text("utf-8"))
