@@ -102,7 +102,7 @@ def write_tensors(path: Path, tensors: dict[str, Tensor], provenance: Provenance
     """Write tensors as safetensors, atomically; `about` (JSON) and the provenance go into its metadata."""
     from safetensors.torch import save
 
-    metadata = {"format": "pt", "distillery": json.dumps(provenance, sort_keys=True), "about": json.dumps(about)}
+    metadata = _metadata(provenance, about)
     content = memoryview(save({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, metadata))
     # safetensors shuffles its metadata from process to process: the header is written again with its keys sorted.
     start = 8 + int.from_bytes(content[:8], "little")
@@ -159,6 +159,10 @@ def opened_tensor(path: Path, name: str, made_by: str) -> Any:
         raise damaged(path, made_by, error) from error
 
 
+def _metadata(provenance: Provenance, about: Mapping[str, Any]) -> dict[str, str]:
+    return {"format": "pt", "distillery": json.dumps(provenance, sort_keys=True), "about": json.dumps(about)}
+
+
 class TensorWriter:
     """Fills the tensors of a safetensors file row by row, none of them in memory."""
 
@@ -203,7 +207,7 @@ def writing_tensors(
     path: Path, tensors: Mapping[str, tuple[np.dtype, tuple[int, ...]]], provenance: Provenance, **about: Any
 ) -> Iterator[TensorWriter]:
     """What `write_tensors` writes, for tensors larger than the memory: name -> type and shape, filled row by row."""
-    metadata = {"format": "pt", "distillery": json.dumps(provenance, sort_keys=True), "about": json.dumps(about)}
+    metadata = _metadata(provenance, about)
     with replacing(path) as temporary, temporary.open("wb") as file:
         yield TensorWriter(file, tensors, metadata)
 
@@ -221,7 +225,7 @@ def growing_tensors(
     Args:
         goes_on: keep the rows that are there.
     """
-    metadata = {"format": "pt", "distillery": json.dumps(provenance, sort_keys=True), "about": json.dumps(about)}
+    metadata = _metadata(provenance, about)
     with partial_name(path).open("r+b" if goes_on else "wb") as file:
         writer = TensorWriter(file, tensors, metadata)
         yield writer
