@@ -178,6 +178,8 @@ def test_labels_that_are_half_stored_when_a_signal_comes_are_gone_on_with(
         stored_at(tmp_path / "soft.safetensors")
     assert not (tmp_path / "soft.safetensors").exists()
     capsys.readouterr(), answered.clear()
+    one_epoch = 2 * 24 * len(CLASSES)  # what is written needs no room again
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=one_epoch))
     assert stored_at(tmp_path / "soft.safetensors") == whole
     assert "resuming at epochs 2" in capsys.readouterr().err
     assert sum(answered) == 24  # one epoch of three

@@ -226,6 +226,7 @@ def growing_tensors(
         goes_on: keep the rows that are there.
     """
     metadata = _metadata(provenance, about)
+    path.parent.mkdir(parents=True, exist_ok=True)
     with partial_name(path).open("r+b" if goes_on else "wb") as file:
         writer = TensorWriter(file, tensors, metadata)
         yield writer

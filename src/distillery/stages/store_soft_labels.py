@@ -43,11 +43,12 @@ def run(settings: Settings, *, images: Input, teacher: Input, soft_labels: Outpu
     domain = Domain.of(pixels, settings.recipe)
     known = Teacher(Classifier.load(teacher, "train_reference"), classes, domain, job.device)
     shape = (settings.recipe.epochs, len(pixels), len(classes))
-    need_room(soft_labels, 2 * math.prod(shape), "say `soft_labels: online` in the protocol: the teacher answers again")
-    tensors = {"logits": (np.dtype(np.float16), shape)}
     resume, first = job.resume(soft_labels), 0
     if partial_name(soft_labels).exists() and (found := resume.restore()):
         first = int(found[1]["epochs"])
+    left = 2 * math.prod((settings.recipe.epochs - first, *shape[1:]))
+    need_room(soft_labels, left, "say `soft_labels: online` in the protocol: the teacher answers again")
+    tensors = {"logits": (np.dtype(np.float16), shape)}
     epochs = store(known, pixels, settings.recipe, (settings.seed, "soft_labels"), job.stage, first)
     with growing_tensors(soft_labels, tensors, job.provenance, first > 0, classes=classes) as writer:
 
