@@ -277,13 +277,35 @@ def test_a_decoder_of_half_precision_decodes_for_the_guidance_alone(tmp_path: Pa
     latents, pixels = renderer.render(keys(1), torch.tensor([0]), torch.tensor([5]))
     assert torch.equal(pixels, to_bytes(renderer.codec.decode(latents)))
 
-    exact = Codec(codec.autoencoder)
     leaf = latents.requires_grad_()
+    exact = Codec.load(tmp_path / "small") if small else renderer.codec
     images = [one.decode(leaf) for one in (codec, exact)]
     assert images[0].dtype == torch.float32
     gradients = [torch.autograd.grad(one.square().sum(), leaf)[0] for one in images]
     for low, full in (images, gradients):
         assert 0 < float(((low - full).norm() / full.norm()).detach()) < 0.05
+
+
+def test_a_decoder_of_half_precision_keeps_half_as_much_for_the_gradient() -> None:
+    exact = Codec(kl())
+    leaf = torch.randn(1, 4, 8, 8, generator=stream("half", "decoder")).requires_grad_()
+    sizes = []
+    for codec in (exact, exact.halved()):
+        weights = {value.untyped_storage().data_ptr() for value in codec.autoencoder.parameters()}
+        kept: dict[int, int] = {}
+
+        def note(value: torch.Tensor, weights: set[int] = weights, kept: dict[int, int] = kept) -> torch.Tensor:
+            storage = value.untyped_storage()
+            if storage.data_ptr() not in weights:
+                kept[storage.data_ptr()] = storage.nbytes()
+            return value
+
+        with torch.autograd.graph.saved_tensors_hooks(note, lambda value: value):
+            images = codec.decode(leaf)
+        assert images.requires_grad
+        sizes.append(sum(kept.values()))
+    assert sizes[1] < 0.6 * sizes[0]
+    assert exact.halved().autoencoder.encoder is exact.autoencoder.encoder
 
 
 # ---- what bad weights get --------------------------------------------------------------------------------------------

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Literal
 
@@ -32,11 +31,12 @@ class Codec:
         channels: of a latent.
         factor: by how much a latent's side is smaller than the image's.
         digest: which model this is; latents carry it.
-        half: the decoder computes in bfloat16; what goes in and comes out is fp32.
+        half: the decoder holds and computes bfloat16; what goes in and comes out is fp32.
     """
 
     def __init__(self, autoencoder: Any, digest: str = "", half: bool = False) -> None:
-        self.autoencoder, self.digest, self.half = autoencoder.eval().requires_grad_(False), digest, half
+        autoencoder.eval().requires_grad_(False)
+        self.autoencoder, self.digest, self.half = _half_decoder(autoencoder) if half else autoencoder, digest, half
         config = autoencoder.config
         self.scale: float = config.scaling_factor
         self.shift: float = config.get("shift_factor") or 0.0
@@ -89,10 +89,22 @@ class Codec:
 
     def decode(self, latents: Tensor) -> Tensor:
         """Scaled latents to images, about [-1, 1] and not clamped."""
-        half = torch.autocast(latents.device.type, torch.bfloat16) if self.half else nullcontext()
-        with half, fused_attention(latents.device):
+        with fused_attention(latents.device):
             images: Tensor = self.autoencoder.decode(latents / self.scale + self.shift).sample
         return images.to(latents.dtype)
+
+
+def _half_decoder(autoencoder: Any) -> Any:
+    """The same autoencoder with a decoder in bfloat16, which takes inputs of any precision; they share the encoder.
+
+    Autocast would run every norm in fp32, and keep for the gradient half as much again.
+    """
+    copied = copy.deepcopy(autoencoder, {id(autoencoder.encoder): autoencoder.encoder})
+    copied.decoder.to(torch.bfloat16)
+    copied.decoder.register_forward_pre_hook(
+        lambda _, inputs: tuple(value.bfloat16() if isinstance(value, Tensor) else value for value in inputs)
+    )
+    return copied
 
 
 def train_autoencoder(
