@@ -97,7 +97,7 @@ class Codec:
 def _half_decoder(autoencoder: Any) -> Any:
     """The same autoencoder with a decoder in bfloat16, which takes inputs of any precision; they share the encoder.
 
-    Autocast would run every norm in fp32, and keep for the gradient half as much again.
+    Autocast keeps a copy of every weight for the gradient, and on a GPU runs every norm in fp32.
     """
     copied = copy.deepcopy(autoencoder, {id(autoencoder.encoder): autoencoder.encoder})
     copied.decoder.to(torch.bfloat16)
