@@ -169,7 +169,7 @@ def memory(counts: list[int], folder: Path, cores: int) -> bool:
             print(f"{words}  {count / seconds:7.0f} images/s", flush=True)
     good = True
     for stage, found in peaks.items():
-        grown = (found[-1] - found[0]) / max(counts[-1] - counts[0], 1)
+        grown = max(found[-1] - found[0], 0) / max(counts[-1] - counts[0], 1)
         at = found[-1] + grown * (MANY - counts[-1])
         good &= at < MOST_BYTES
         print(f"{stage:14} {grown:.0f} bytes more per image: {at / 2**30:.2f} GB at {MANY:,} images")

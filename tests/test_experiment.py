@@ -21,6 +21,7 @@ from clone import PROJECT, SMOKE
 from distillery import experiment as experiments
 from distillery.data.identity import class_lists
 from distillery.experiment import ExperimentError, guided_range, load, resolved_guidance, resolved_steering
+from distillery.mistakes import keys_twice
 from distillery.settings import canonical
 from distillery.stages import sample_guided
 
@@ -166,8 +167,38 @@ ONE_KEY = {
     ),
     "a key that resembles none": (at("dataset.source.q", 1), "dataset.source.q: no such key; allowed: kind"),
     "a missing block": (without("evaluation"), "evaluation: field required"),
-    "a missing key of a method": (without("methods.lgd.reference"), "methods.lgd.reference: field required"),
-    "a block that is empty": (at("methods.dit", None), "methods.dit: input should be a valid dictionary"),
+    "a missing key of a method": (
+        without("methods.lgd.reference"),
+        "methods.lgd.reference: missing; allowed: one of references (real)",
+    ),
+    "a method without its generator": (
+        without("methods.dit.generator"),
+        "methods.dit.generator: missing; allowed: one of generators (dit)",
+    ),
+    "a network where there is none": (
+        lambda e: (e["methods"].update(herding={"kind": "herding"}), e.pop("references")),
+        "methods.herding.features: missing; allowed: one of references (none yet)",
+    ),
+    "a block that is empty": (
+        at("methods.dit", None),
+        "methods.dit: a block is wanted (given: None); kinds: plain, lgd, igd, mgd3",
+    ),
+    "a number for a block": (
+        at("dataset.holdout", 0.2),
+        "dataset.holdout: a block is wanted (given: 0.2); its keys: fraction, seed",
+    ),
+    "a key of another kind": (
+        at("autoencoder", {"weights": "./vae"}),
+        "autoencoder.weights: no key of kind train; it belongs to kind pretrained",
+    ),
+    "a key of another kind of method": (
+        at("methods.dit.candidates", 3),
+        "methods.dit.candidates: no key of kind plain; it belongs to kind lgd",
+    ),
+    "a name that YAML takes for yes": (
+        at("methods.lgd.seed", True),
+        "methods.lgd.seed: text is wanted (given: True); YAML reads on, off, yes and no as true and false",
+    ),
     "a kind that does not exist": (
         at("methods.random.kind", "rndom"),
         "methods.random.kind: no kind 'rndom'; did you mean 'random'?; allowed: plain, lgd, igd, mgd3, ld3m,"
@@ -216,7 +247,7 @@ ONE_KEY = {
         at("evaluation.protocol.learning_rate", float("nan")),
         "evaluation.protocol.learning_rate: input should be a finite number or a valid dictionary (given: nan)",
     ),
-    "one size without a list": (at("ipc", 2), "ipc: input should be a valid list (given: 2)"),
+    "one size without a list": (at("ipc", 2), "ipc: a list is wanted; write [2]"),
     "no size": (at("ipc", []), "ipc: list should have at least 1 item"),
     "no method": (at("methods", {}), "methods: dictionary should have at least 1 item"),
     "a size of zero": (at("ipc", [0]), "ipc[0]: input should be greater than or equal to 1 (given: 0)"),
@@ -262,7 +293,7 @@ ONE_KEY = {
     ),
     "a policy without a memory": (
         at("generators.dit.objective", {"kind": "plain", "policy_real": "max"}),
-        "generators.dit.objective.policy_real: no such key; allowed: kind",
+        "generators.dit.objective.policy_real: no key of kind plain; it belongs to kind minimax and memory",
     ),
     "classes that are counted where there are none": (
         at("generators.dit.objective", {"kind": "memory", "multiplicity": "cumulative", "reduction": "sample_mean"}),
@@ -372,6 +403,26 @@ TOGETHER = {
         at("evaluation.baseline", "rndom"),
         "evaluation.baseline: no method 'rndom'; methods: lgd, dit, random, full",
     ),
+    "published numbers of no such data": (
+        at("analysis.published", {"dataset": "imagewof", "methods": {"dit": "DiT"}}),
+        "analysis.published.dataset: nothing is published of 'imagewof'; did you mean 'imagewoof'?; allowed: a, a-e, b",
+    ),
+    "a published name that nothing has": (
+        at("analysis.published", {"dataset": "imagewoof", "methods": {"dit": "Dit"}}),
+        "analysis.published.methods.dit: of imagewoof nothing is published as 'Dit'; did you mean 'DiT'?; allowed: ",
+    ),
+    "outputs of weights for another number of classes": (
+        at("references.real", {"network": "convnet2_w8", "weights": __file__, "rows": [0, 5]}),
+        "references.real.rows: 2 outputs for 3 classes; allowed: one of each, in their order",
+    ),
+    "outputs of no weights": (
+        at("references.real.rows", [0, 1, 2]),
+        "references.real.rows: these are outputs of given weights, and this network is trained here; leave it out",
+    ),
+    "weights of timm for a network of ours": (
+        at("references.real.weights", "timm"),
+        "references.real.weights: timm has none for convnet2_w8; give a file, or leave it out to train it here",
+    ),
     "a published name for a method that is not there": (
         at("analysis.published", {"dataset": "imagenette", "methods": {"minimax": "Minimax"}}),
         "analysis.published.methods: no method 'minimax'; methods: lgd, dit, random, full",
@@ -386,6 +437,10 @@ TOGETHER = {
     "a class that the data lack": (
         at("dataset.classes", ["0", "1", "seven"]),
         "dataset.classes: no class 'seven' in the data; there are: 0, 1, 2, 3",
+    ),
+    "many classes that the data lack": (
+        at("dataset.classes", ["0", "1", *(f"n{number}" for number in range(50))]),
+        "dataset.classes: 50 of 52 are not in the data, 'n0', 'n1', 'n2' among them; there are: 0, 1, 2, 3",
     ),
     "no generator of that name": (
         at("methods.dit.generator", "dlt"),
@@ -656,6 +711,77 @@ def test_contradictions_are_reported_together() -> None:
 def test_data_that_are_not_there_are_named_once(source: Config, words: str) -> None:
     [line] = faults(at("dataset.source", source))
     assert line.startswith(words)
+
+
+def folders(root: Path, **images: int) -> str:
+    """A folder of class folders with so many (empty) files in each."""
+    for name, count in images.items():
+        (root / name).mkdir(parents=True)
+        for number in range(count):
+            (root / name / f"{number}.png").touch()
+    return str(root)
+
+
+def of_folder(**source: Any) -> Edit:
+    def edit(config: Config) -> None:
+        config["dataset"].update(source={"kind": "folder", **source})
+        del config["dataset"]["classes"]
+        if "test" in source:
+            del config["dataset"]["holdout"]
+
+    return edit
+
+
+def test_a_folder_of_splits_is_no_folder_of_classes(tmp_path: Path) -> None:
+    train = folders(tmp_path / "all", train=1, Val=1)
+    assert faults(of_folder(train=train)) == [
+        f"dataset.source.train: {train}: holds the folders Val, train, which would be its classes; give {train}/train"
+    ]
+    assert load(changed(of_folder(train=folders(tmp_path / "vehicles", train=4, tram=4)))).classes == 2
+
+
+def test_images_are_not_tested_on_what_they_are_trained_on(tmp_path: Path) -> None:
+    train = folders(tmp_path / "all", a=3, b=3)
+    (tmp_path / "link").symlink_to(train)
+    [line] = faults(of_folder(train=train, test=str(tmp_path / "link")))
+    assert line.startswith(f"dataset.source.test: {tmp_path / 'link'}: the folder of train; give another one")
+
+
+def test_a_class_without_images_is_named(tmp_path: Path) -> None:
+    train = folders(tmp_path / "all", a=3, b=0)
+    assert faults(of_folder(train=train)) == [
+        "dataset.source.train: class 'b' has no image; give it some, or leave it out with dataset.classes"
+    ]
+
+
+def test_a_home_folder_has_to_be_written_out() -> None:
+    [line] = faults(of_folder(train="~/pictures"))
+    assert "no such folder" in line and "~ does not stand for the home folder" in line
+
+
+def test_weights_in_the_folder_of_weights_are_no_name_on_the_hub(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    [line] = faults(at("autoencoder", {"kind": "pretrained", "weights": "weights/vae"}))
+    assert line.startswith("autoencoder.weights: weights/vae: no such folder (a relative one starts at")
+
+
+def test_keys_that_stand_twice_are_named_with_their_lines() -> None:
+    text = """
+methods:
+  lgd: &lgd {kind: lgd, seed: plain}
+  other: {<<: *lgd, seed: dit}
+  list: [{a: 1}, {a: 1, b: 2, a: 3}]
+  again: *lgd
+  lgd: {kind: lgd}
+"""
+    assert sorted(keys_twice(text)) == [
+        "methods.lgd: stands there 2 times, in lines 3, 7; give each a name of its own",
+        "methods.list[1].a: stands there 2 times, in lines 5, 5; give each a name of its own",
+    ]
+    assert keys_twice("") == [] and keys_twice(b"\xef\xbb\xbfa: 1") == []
+    assert keys_twice('{\n\t"a": 1}') == []
 
 
 def test_a_folder_of_one_class_is_refused(tmp_path: Path) -> None:

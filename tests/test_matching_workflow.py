@@ -177,7 +177,7 @@ REFUSED: dict[str, tuple[str, Any, str]] = {
     "a condition without diffusion": (
         "methods.mtt.learn",
         ["condition"],
-        "methods.mtt.learn: no such key",
+        "methods.mtt.learn: no key of kind pixel; it belongs to kind ld3m",
     ),
 }
 

@@ -402,6 +402,15 @@ def test_a_wrong_experiment_ends_before_anything_is_planned(tmp_path: Path) -> N
     assert "Traceback" not in done.stdout
 
 
+def test_an_experiment_with_a_key_twice_ends_before_anything_is_planned(tmp_path: Path) -> None:
+    clone = Clone.of_project(tmp_path / "clone")
+    file = clone.folder / SMOKE
+    file.write_text(file.read_text("utf-8") + "\nipc: [1]\n", "utf-8")
+    done = clone.run("snakemake", "-n", "--configfile", SMOKE)
+    assert done.returncode != 0
+    assert "ipc: stands there 2 times, in lines" in done.stdout and "Traceback" not in done.stdout
+
+
 # ---- damage ----------------------------------------------------------------------------------------------------------
 
 

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from distillery.analysis.checks import faults_of_analysis
 from distillery.data.identity import same_class
 from distillery.data.settings import Dataset
 from distillery.data.sources import class_names, class_sizes
@@ -26,7 +27,10 @@ from distillery.matching import checks
 from distillery.matching.settings import IDC, LD3M, MATCHED, Latent, Matched, Pixels
 from distillery.selection.settings import Herding, KCenter, RealByLearnability
 from distillery.students.names import DROPS_OUT, OURS, refused_side
-from distillery.students.settings import Protocol, Recipe
+from distillery.students.settings import Protocol, Recipe, Reference
+
+SHOWN = 3
+"""So many classes that are not there have a line each."""
 
 
 def contradictions(experiment: Experiment) -> Iterator[str]:
@@ -57,7 +61,7 @@ def _of_blocks(experiment: Experiment) -> Iterator[str]:
         yield from _of_surrogates(experiment, classes)
         yield from _of_experts(experiment, classes)
     yield from _of_methods(experiment, len(experiment.dataset.classes or known))
-    yield from _of_analysis(experiment)
+    yield from faults_of_analysis(experiment)
 
 
 def _of_methods(experiment: Experiment, classes: int) -> Iterator[str]:
@@ -131,11 +135,17 @@ def _of_data(dataset: Dataset, known: list[str]) -> Iterator[str]:
         yield "dataset.holdout: the source has test images of its own; leave out one of the two"
     if dataset.test_names is not None and (dataset.source.kind == "digits" or not dataset.source.test):
         yield "dataset.test_names: the source has no test images of its own; leave it out"
-    for wanted in dataset.classes or []:
-        if known and same_class(wanted, known) is None:
-            close = difflib.get_close_matches(wanted, known, n=3)
-            shown = f"close: {', '.join(close)}" if close else f"there are: {', '.join(known[:20])}"
-            yield f"dataset.classes: no class {wanted!r} in the data; {shown}"
+    missing = [wanted for wanted in dataset.classes or [] if known and same_class(wanted, known) is None]
+    if len(missing) > SHOWN:
+        shown = ", ".join(map(repr, missing[:SHOWN]))
+        yield (
+            f"dataset.classes: {len(missing)} of {len(dataset.classes or [])} are not in the data, {shown} among them; "
+            f"there are: {', '.join(known[:20])}"
+        )
+    for wanted in missing if len(missing) <= SHOWN else []:
+        close = difflib.get_close_matches(wanted, known, n=3)
+        shown = f"close: {', '.join(close)}" if close else f"there are: {', '.join(known[:20])}"
+        yield f"dataset.classes: no class {wanted!r} in the data; {shown}"
     yield from _twice("dataset.classes", dataset.classes or [])
     if dataset.classes is None and len(known) == 1:
         yield f"dataset.source.train: holds one class, {known[0]!r}; at least two are needed"
@@ -212,6 +222,7 @@ def _of_protocols(experiment: Experiment) -> Iterator[str]:
             yield from _of_labels(experiment, key, recipe)
             break
     for name, reference in experiment.references.items():
+        yield from _of_reference(f"references.{name}", reference, experiment.classes)
         if reference.weights not in (None, "timm") and not Path(str(reference.weights)).is_file():
             ways = [reference.origin or "give a safetensors file, or timm, or leave it out to train the network here"]
             ways += [f"it has to have the sha256 {reference.sha256}"] if reference.sha256 else []
@@ -231,6 +242,18 @@ def _of_protocols(experiment: Experiment) -> Iterator[str]:
                     f"methods.{name}.student.protocol: the student learns from hard labels, and "
                     f"{protocol.label} has soft ones; give another protocol here"
                 )
+
+
+def _of_reference(key: str, reference: Reference, classes: int) -> Iterator[str]:
+    """Whether a network can have the weights that are named, and as many outputs as there are classes."""
+    if reference.weights == "timm" and OURS.fullmatch(reference.network):
+        yield f"{key}.weights: timm has none for {reference.network}; give a file, or leave it out to train it here"
+    if reference.rows is None:
+        return
+    if reference.weights is None:
+        yield f"{key}.rows: these are outputs of given weights, and this network is trained here; leave it out"
+    elif len(reference.rows) != classes:
+        yield f"{key}.rows: {len(reference.rows)} outputs for {classes} classes; allowed: one of each, in their order"
 
 
 def _of_choice(experiment: Experiment) -> Iterator[str]:
@@ -275,6 +298,11 @@ def _of_sizes(experiment: Experiment) -> Iterator[str]:
     if not chosen and not moded and not begun and not split:
         return
     sizes = _training_sizes(experiment)
+    if empty := [name for name, size in sizes.items() if size < 1]:
+        yield (
+            f"dataset.source.train: class {empty[0]!r} has no image; give it some, or leave it out with dataset.classes"
+        )
+        return
     held = " after those that are held out" if experiment.dataset.holdout is not None else ""
     for name in moded:
         modes = max(experiment.modes(name, ipc) for ipc in experiment.ipc)
@@ -411,36 +439,3 @@ def _of_lgd(experiment: Experiment, name: str, method: LGD) -> Iterator[str]:
     weight, strength = method.learnability.reference_weight, method.learnability.strength
     if weight == "auto" and strength == 0:
         yield f"{key}.learnability.reference_weight: nothing to calibrate at strength 0; give a number"
-
-
-def _of_analysis(experiment: Experiment) -> Iterator[str]:
-    redundancy = experiment.analysis.redundancy
-    for method in dict.fromkeys([*redundancy.methods, *filter(None, [redundancy.baseline])]):
-        if method not in experiment.methods:
-            yield f"analysis.redundancy: no method {method!r}; methods: {', '.join(experiment.methods)}"
-    coverage = experiment.analysis.coverage
-    if coverage is not None and coverage.features not in experiment.references:
-        there = ", ".join(experiment.references) or "none"
-        yield f"analysis.coverage.features: no reference {coverage.features!r}; references: {there}"
-    gradients = experiment.analysis.gradients
-    if gradients is not None:
-        measured = experiment.methods.get(gradients.method)
-        if not isinstance(measured, LD3M):
-            there = ", ".join(name for name, one in experiment.methods.items() if isinstance(one, LD3M)) or "none"
-            yield f"analysis.gradients.method: no method {gradients.method!r} of kind ld3m; methods: {there}"
-        elif measured.generator in experiment.generators:
-            length = checks.schedule_length(experiment.generators[measured.generator])
-            if (most := max(gradients.steps)) > length:
-                yield f"analysis.gradients.steps: {most} steps of a schedule of {length}; allowed: 1 to {length}"
-    for method in experiment.analysis.published.methods if experiment.analysis.published else ():
-        if method not in experiment.methods:
-            yield f"analysis.published.methods: no method {method!r}; methods: {', '.join(experiment.methods)}"
-    if experiment.analysis.front and not (redundancy.methods and redundancy.baseline):
-        yield "analysis.front: needs analysis.redundancy.methods and analysis.redundancy.baseline"
-    if redundancy.methods and max(experiment.ipc) % redundancy.increment_size:
-        yield (
-            f"analysis.redundancy.increment_size: {redundancy.increment_size} does not divide the largest of ipc, "
-            f"{max(experiment.ipc)}"
-        )
-    elif redundancy.methods and max(experiment.ipc) < 2 * redundancy.increment_size:
-        yield f"analysis.redundancy.increment_size: ipc {max(experiment.ipc)} gives fewer than two increments"

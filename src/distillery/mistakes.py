@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import difflib
 import typing
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+import yaml
 
 from distillery.settings import Block
 
@@ -21,7 +24,7 @@ def described(faults: Sequence[Any], config: Mapping[str, Any], root: type[Block
     lines: dict[str, list[Any]] = {}
     for fault in faults:  # a value that fits no member of a union has one fault per member
         lines.setdefault(_key(fault, config), []).append(fault)
-    return [f"{key}: {_wrong(found, root)}" for key, found in lines.items()]
+    return [f"{key}: {_wrong(found, root, config)}" for key, found in lines.items()]
 
 
 def _key(fault: Any, config: Mapping[str, Any]) -> str:
@@ -39,24 +42,65 @@ def _key(fault: Any, config: Mapping[str, Any]) -> str:
     return ("".join(path) + kind).lstrip(".")
 
 
-def _wrong(faults: Sequence[Any], root: type[Block]) -> str:
+NAMED_IN = {
+    "generator": "generators",
+    "features": "references",
+    "reference": "references",
+    "surrogate": "surrogates",
+    "experts": "experts",
+}
+"""Keys that hold the name of an entry of another block."""
+
+
+def _wrong(faults: Sequence[Any], root: type[Block], config: Mapping[str, Any]) -> str:
     """What is wrong with the value of one key, and what is allowed."""
     fault, kind = faults[0], faults[0]["type"]
-    if kind == "extra_forbidden":
-        return f"no such key{_instead(fault['loc'][-1], _keys_beside(fault['loc'], root))}"
-    if kind.startswith("union_tag"):
-        allowed = _kinds_at(fault["loc"], root)
-        if kind == "union_tag_not_found":
-            return f"missing; allowed: {', '.join(allowed)}"
-        return f"no kind {fault['ctx']['tag']!r}{_instead(fault['ctx']['tag'], allowed)}"
-    if kind == "string_pattern_mismatch":
-        return f"{fault['input']!r} is no name; allowed: letters, digits and _ . + -, a letter or a digit first"
+    words = None
+    if kind in ("extra_forbidden", "missing") or kind.startswith("union_tag"):
+        words = _wrong_key(fault, root, config)
+    elif len(faults) == 1:
+        words = _wrong_type(fault, root)
+    if words is not None:
+        return words
     start = "Input should be "
     messages = [str(fault["msg"]).removeprefix("Value error, ") for fault in faults]
     message = " or ".join([messages[0], *(other.removeprefix(start) for other in messages[1:])])
     plain = kind not in ("missing", "value_error") and not isinstance(fault["input"], Mapping)
     given = f" (given: {fault['input']!r})" if plain else ""
     return f"{message[0].lower()}{message[1:]}{given if len(given) < 120 else ''}"
+
+
+def _wrong_key(fault: Any, root: type[Block], config: Mapping[str, Any]) -> str | None:
+    """Of a key that does not belong where it stands, or that is not there."""
+    kind, key = fault["type"], fault["loc"][-1]
+    if kind == "extra_forbidden":
+        if others := _kinds_with(fault["loc"], root):
+            return f"no key of kind {fault['loc'][-2]}; it belongs to kind {' and '.join(others)}"
+        return f"no such key{_instead(key, _keys_beside(fault['loc'], root))}"
+    if kind == "missing":
+        block = NAMED_IN.get(str(key))
+        there = ", ".join(map(str, config.get(block) or ["none yet"])) if block else ""
+        return f"missing; allowed: one of {block} ({there})" if block else None
+    allowed = _kinds_at(fault["loc"], root)
+    if kind == "union_tag_not_found":
+        return f"missing; allowed: {', '.join(allowed)}"
+    return f"no kind {fault['ctx']['tag']!r}{_instead(fault['ctx']['tag'], allowed)}"
+
+
+def _wrong_type(fault: Any, root: type[Block]) -> str | None:
+    """Of a value of another type than the one that a key has; None: what pydantic says of it will do."""
+    kind, given = fault["type"], fault["input"]
+    if kind == "string_pattern_mismatch":
+        return f"{given!r} is no name; allowed: letters, digits and _ . + -, a letter or a digit first"
+    if kind == "list_type" and not isinstance(given, Mapping):
+        return f"a list is wanted; write [{given}]"
+    if kind in ("model_type", "model_attributes_type"):
+        keys, kinds = _keys_beside((*fault["loc"], ""), root), _kinds_at(fault["loc"], root)
+        inside = f"its keys: {', '.join(keys)}" if keys else f"kinds: {', '.join(kinds)}"
+        return f"a block is wanted (given: {given!r}); {inside}"
+    if kind == "string_type" and isinstance(given, bool):
+        return f"text is wanted (given: {given!r}); YAML reads on, off, yes and no as true and false, unless quoted"
+    return None
 
 
 def _instead(given: object, allowed: Sequence[str]) -> str:
@@ -70,9 +114,26 @@ def _keys_beside(location: tuple[str | int, ...], root: type[Block]) -> list[str
     kind: Any = root
     for part in location[:-1]:
         kind = _below(kind, part)
+    if len(blocks := _blocks_of(kind)) == 1:  # or nothing
+        kind = blocks[0]
     if not (isinstance(kind, type) and issubclass(kind, Block)):
         return []
     return sorted(field.alias or name for name, field in kind.model_fields.items())
+
+
+def _kinds_with(location: tuple[str | int, ...], root: type[Block]) -> list[str]:
+    """Which other kinds of the same block have a key that this kind has not."""
+    if len(location) < 2:
+        return []
+    kind: Any = root
+    for part in location[:-2]:
+        kind = _below(kind, part)
+    return [
+        tag
+        for block in _blocks_of(kind)
+        for tag in typing.get_args(typing.get_type_hints(block).get("kind"))
+        if location[-1] in block.model_fields and location[-2] in _kinds_of(kind)
+    ]
 
 
 def _kinds_at(location: tuple[str | int, ...], root: type[Block]) -> list[str]:
@@ -80,8 +141,17 @@ def _kinds_at(location: tuple[str | int, ...], root: type[Block]) -> list[str]:
     kind: Any = root
     for part in location:
         kind = _below(kind, part)
-    blocks = [member for member in typing.get_args(kind) if isinstance(member, type) and issubclass(member, Block)]
-    return [tag for block in blocks for tag in typing.get_args(typing.get_type_hints(block)["kind"])]
+    return _kinds_of(kind)
+
+
+def _blocks_of(kind: Any) -> list[type[Block]]:
+    """The members of a union that are blocks."""
+    return [member for member in typing.get_args(kind) if isinstance(member, type) and issubclass(member, Block)]
+
+
+def _kinds_of(kind: Any) -> list[str]:
+    """The kinds of the members of a union."""
+    return [tag for block in _blocks_of(kind) for tag in typing.get_args(typing.get_type_hints(block).get("kind"))]
 
 
 def _below(kind: Any, part: str | int) -> Any:
@@ -99,3 +169,40 @@ def _below(kind: Any, part: str | int) -> Any:
         if part in typing.get_args(typing.get_type_hints(block).get("kind")):
             return block
     return _below(blocks[0], part) if blocks else None
+
+
+def keys_twice(text: str | bytes) -> list[str]:
+    """Keys that stand more than once in one mapping of a YAML file, a line each: all but the last would be lost.
+
+    What `<<` brings in may be said again: that is what it is for. Nothing is found in what is JSON and not YAML.
+    """
+    found: list[str] = []
+    seen: set[int] = set()
+
+    def walk(node: yaml.Node | None, path: str) -> None:
+        if node is None or id(node) in seen:  # an alias stands for what was looked at where it has its anchor
+            return
+        seen.add(id(node))
+        if isinstance(node, yaml.SequenceNode):
+            for index, member in enumerate(node.value):
+                walk(member, f"{path}[{index}]")
+        if not isinstance(node, yaml.MappingNode):
+            return
+        lines: dict[str, list[int]] = defaultdict(list)
+        for key, value in node.value:
+            if key.tag == "tag:yaml.org,2002:merge":
+                continue
+            name = f"{path}.{key.value}".lstrip(".")
+            lines[name].append(key.start_mark.line + 1)
+            walk(value, name)
+        found.extend(
+            f"{name}: stands there {len(at)} times, in lines {', '.join(map(str, at))}; give each a name of its own"
+            for name, at in lines.items()
+            if len(at) > 1
+        )
+
+    try:
+        walk(yaml.compose(text, Loader=yaml.SafeLoader), "")
+    except yaml.YAMLError:
+        return []
+    return found

@@ -12,12 +12,16 @@ from distillery import processes, slurm
 from distillery.data.sources import input_files, listing_digest
 from distillery.devices import visible_cards
 from distillery.diffusion.folders import files_here
+from distillery.mistakes import keys_twice
 from distillery.provenance import code_digests
 from distillery.settings import canonical
 
 
 def load_experiment():
     """The experiment of this run; a wrong file ends here, before the DAG is built."""
+    for path in workflow.configfiles:
+        if twice := keys_twice(Path(path).read_bytes()):
+            raise WorkflowError(f"{path} is wrong:\n" + "\n".join(twice))
     try:
         return experiments.load(config)
     except experiments.ExperimentError as error:

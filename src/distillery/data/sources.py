@@ -28,6 +28,9 @@ Split = Literal["train", "test"]
 
 BATCH_ROWS = 64
 SHOWN_NAMES = 10
+SPLITS = frozenset({"train", "training", "val", "valid", "validation", "test", "testing"})
+"""Names of folders that hold class folders; no data set has nothing but such classes."""
+
 MOST_BYTES = 2**28
 """A larger file is no image that anybody trains on, and is not read."""
 
@@ -87,10 +90,21 @@ def class_names(source: Source) -> list[str]:
     if isinstance(source, Digits):
         return [str(digit) for digit in range(10)]
     if isinstance(source, Folder):
-        names = [_text(name) for name, _ in _class_folders(source.train, "train", source.origin)]
+        names = sorted(_text(name) for name, _ in _class_folders(source.train, "train", source.origin))
         if source.test is not None:
             _class_folders(source.test, "test", source.origin)
-        return sorted(names)
+            if os.path.realpath(source.test) == os.path.realpath(source.train):
+                raise SourceError(
+                    f"dataset.source.test: {source.test}: the folder of train; give another one, or leave it out and "
+                    "say what dataset.holdout keeps back"
+                )
+        if len(names) > 1 and SPLITS.issuperset(map(str.lower, names)):
+            inside = next((name for name in names if name.lower().startswith("train")), names[0])
+            raise SourceError(
+                f"dataset.source.train: {source.train}: holds the folders {', '.join(names)}, which would be its "
+                f"classes; give {Path(source.train, inside)}"
+            )
+        return names
     _check_files(source)
     found: set[str] = set()
     for path in source.train:
@@ -260,6 +274,7 @@ def _class_folders(folder: str, split: Split, origin: str | None = None) -> list
             found = sorted((e.name, e.path) for e in entries if not e.name.startswith(".") and e.is_dir())
     except FileNotFoundError:
         where = origin or "give the folder that holds one folder of images per class"
+        where += "; ~ does not stand for the home folder here" if folder.startswith("~") else ""
         raise SourceError(f"{key}: no such folder; {where} (a relative path starts at {Path.cwd()})") from None
     except NotADirectoryError:
         raise SourceError(f"{key}: a file; give the folder that holds one folder of images per class") from None

@@ -31,8 +31,12 @@ class WeightsError(Exception):
 
 
 def is_hub_name(weights: str) -> bool:
-    """Whether `weights` is a name on the hub: `owner/name`, and nothing here is called so, nor like its owner."""
-    return bool(_HUB_NAME.fullmatch(weights)) and not Path(weights.partition("/")[0]).exists()
+    """Whether `weights` is a name on the hub: `owner/name`, and nothing here is called so, nor like its owner.
+
+    `weights` itself owns nothing there: it is the folder that every message and document puts weights into.
+    """
+    owner = weights.partition("/")[0]
+    return bool(_HUB_NAME.fullmatch(weights)) and owner != "weights" and not Path(owner).exists()
 
 
 def local_folder(

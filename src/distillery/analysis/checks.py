@@ -1,0 +1,75 @@
+"""What cannot be measured beside accuracy: said before anything runs, without a number being read."""
+
+from __future__ import annotations
+
+import csv
+import difflib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from distillery.matching import checks
+from distillery.matching.settings import LD3M
+
+if TYPE_CHECKING:
+    from distillery.experiment import Experiment, Published
+
+NUMBERS = Path(__file__).parents[1] / "report" / "published.csv"
+"""The published numbers."""
+
+
+def faults_of_analysis(experiment: Experiment) -> Iterator[str]:
+    """Whether what is measured beside accuracy has its methods, its networks and its published numbers."""
+    redundancy = experiment.analysis.redundancy
+    for method in dict.fromkeys([*redundancy.methods, *filter(None, [redundancy.baseline])]):
+        if method not in experiment.methods:
+            yield f"analysis.redundancy: no method {method!r}; methods: {', '.join(experiment.methods)}"
+    coverage = experiment.analysis.coverage
+    if coverage is not None and coverage.features not in experiment.references:
+        there = ", ".join(experiment.references) or "none"
+        yield f"analysis.coverage.features: no reference {coverage.features!r}; references: {there}"
+    gradients = experiment.analysis.gradients
+    if gradients is not None:
+        measured = experiment.methods.get(gradients.method)
+        if not isinstance(measured, LD3M):
+            there = ", ".join(name for name, one in experiment.methods.items() if isinstance(one, LD3M)) or "none"
+            yield f"analysis.gradients.method: no method {gradients.method!r} of kind ld3m; methods: {there}"
+        elif measured.generator in experiment.generators:
+            length = checks.schedule_length(experiment.generators[measured.generator])
+            if (most := max(gradients.steps)) > length:
+                yield f"analysis.gradients.steps: {most} steps of a schedule of {length}; allowed: 1 to {length}"
+    if experiment.analysis.published is not None:
+        yield from _of_published(experiment.analysis.published, list(experiment.methods))
+    if experiment.analysis.front and not (redundancy.methods and redundancy.baseline):
+        yield "analysis.front: needs analysis.redundancy.methods and analysis.redundancy.baseline"
+    if redundancy.methods and max(experiment.ipc) % redundancy.increment_size:
+        yield (
+            f"analysis.redundancy.increment_size: {redundancy.increment_size} does not divide the largest of ipc, "
+            f"{max(experiment.ipc)}"
+        )
+    elif redundancy.methods and max(experiment.ipc) < 2 * redundancy.increment_size:
+        yield f"analysis.redundancy.increment_size: ipc {max(experiment.ipc)} gives fewer than two increments"
+
+
+def _of_published(published: Published, methods: Sequence[str]) -> Iterator[str]:
+    """Whether there are published numbers of this data set and under these names."""
+    key = "analysis.published"
+    for method in published.methods:
+        if method not in methods:
+            yield f"{key}.methods: no method {method!r}; methods: {', '.join(methods)}"
+    with NUMBERS.open(encoding="utf-8", newline="") as file:
+        rows = [(row["dataset"], row["method"]) for row in csv.DictReader(file)]
+    datasets = sorted({dataset for dataset, _ in rows} - {"unknown"})
+    if published.dataset not in datasets:
+        yield f"{key}.dataset: nothing is published of {published.dataset!r}{_instead(published.dataset, datasets)}"
+        return
+    names = sorted({name for dataset, name in rows if dataset == published.dataset})
+    for method, name in published.methods.items():
+        if name not in names:
+            where = f"{key}.methods.{method}"
+            yield f"{where}: of {published.dataset} nothing is published as {name!r}{_instead(name, names)}"
+
+
+def _instead(given: str, allowed: Sequence[str]) -> str:
+    close = difflib.get_close_matches(given, allowed, n=1)
+    return f"{f'; did you mean {close[0]!r}?' if close else ''}; allowed: {', '.join(allowed)}"
