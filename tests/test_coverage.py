@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
+import sklearn
 
 from distillery.analysis.coverage import coverage_of, radii
 from distillery.job import BadInput
@@ -38,6 +39,20 @@ def by_loops(real: np.ndarray, fake: np.ndarray, k: int) -> dict[str, float]:
 def test_the_shares_are_those_of_loops(k: int) -> None:
     real, fake = points(60, 0), points(23, 1, 0.7)
     assert vars(coverage_of(real, fake, k)) == pytest.approx(by_loops(real, fake, k))
+
+
+def test_a_real_neighbour_lies_on_the_ball_that_it_ends_and_not_in_it() -> None:
+    """As a set of real images has it: by rounding, half of them would lie inside."""
+    real = np.random.default_rng(2).normal(0, 1, (300, 128)).astype(np.float32)
+    for seed in range(3):
+        some = real[np.random.default_rng(seed).permutation(300)[:30]]
+        assert vars(coverage_of(real, some)) == pytest.approx(by_loops(real.astype(float), some.astype(float), 5))
+
+
+def test_a_set_that_is_looked_at_in_pieces_gives_the_same() -> None:
+    real, fake = points(400, 0), points(90, 1, 0.7)
+    with sklearn.config_context(working_memory=0.01):  # MB: distances of a dozen images
+        assert vars(coverage_of(real, fake)) == pytest.approx(by_loops(real, fake, 5))
 
 
 def test_the_real_set_covers_itself_and_a_far_one_covers_nothing() -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 import torch
 from diffusers import DDIMScheduler
@@ -31,7 +32,7 @@ from tiny_weights import kl
 from torch import Tensor
 
 import distillery.resume
-from distillery.artifacts import read_images, read_table, read_tensors, write_images, write_json
+from distillery.artifacts import read_images, read_table, read_tensors, write_images, write_json, write_table
 from distillery.diffusion.folders import WeightsError
 from distillery.diffusion.schedule import training_scheduler
 from distillery.diffusion.settings import PretrainedGenerator
@@ -56,7 +57,7 @@ from distillery.matching.settings import Chain as ChainSettings
 from distillery.matching.spaces import MicroBatches
 from distillery.matching.tables import table_of_unet
 from distillery.report import gradients
-from distillery.report.tables import ABSENT
+from distillery.report.tables import ABSENT, read_rows
 from distillery.stages import choose_snapshot, match, measure_gradients, open_unet, render, train_experts
 from distillery.students.settings import Recipe
 
@@ -677,6 +678,20 @@ def test_the_table_of_gradients_has_means_ratios_and_the_published_decay() -> No
     assert sum(line.startswith("| 12 ") and line.endswith(f" {ABSENT} |") for line in lines) == 1
     assert lines[-1].startswith("| 12 ") and "1 ± 0" in lines[-1]  # of the class vectors
     assert len(gradients.gradient_figure(table.reset_index()).axes[0].get_lines()) >= 4
+
+
+def test_a_generator_without_classes_has_a_table_of_gradients_without_them(tmp_path: Path) -> None:
+    columns = [*gradients.COLUMNS]
+    rows = [
+        {"seed": 0, "steps": 10, "residual": residual, "repeat": at, "loss": 1.0, "latent": 2.0, "condition": None}
+        for residual in ("x0", "eq7", "none")
+        for at in range(2)
+    ]
+    write_table(tmp_path / "norms.parquet", pa.Table.from_pylist(rows), MADE_BY)
+    table = gradients.gradient_table(read_rows([tmp_path / "norms.parquet"], columns, "measure_gradients"))
+    assert table["latent_mean"].tolist() == [2.0] * 3
+    assert "dL/dc" not in gradients.gradient_markdown(table)
+    assert gradients.gradient_figure(table).axes
 
 
 def test_a_unet_is_opened_and_optimised_through(place: Path, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from torch import Tensor
 import distillery.resume
 from distillery.analysis.redundancy import redundancy_matrix
 from distillery.artifacts import read_table, write_images
+from distillery.job import BadInput
 from distillery.resume import Resume
 from distillery.stages import measure_redundancy
 from distillery.streams import stream
@@ -32,17 +33,17 @@ def noisy_prototypes(increment: int, rotation: int = 0, per_class: int = 4) -> t
 
 
 def measured(increments: list[tuple[Tensor, Tensor]], students: int = 1, **options: Any) -> list[dict[str, Any]]:
+    given: dict[str, Any] = {"recipe": RECIPE, **options}
     return redundancy_matrix(
         torch.cat([pixels for pixels, _ in increments]),
         torch.cat([labels for _, labels in increments]),
         torch.cat([torch.full((len(labels),), number) for number, (_, labels) in enumerate(increments)]),
         classes=CLASSES,
         network=NETWORK,
-        recipe=RECIPE,
         students=students,
         seed=0,
         device=CPU,
-        **options,
+        **given,
     )
 
 
@@ -101,6 +102,24 @@ def test_there_is_one_row_per_student_and_pair_of_increments_counted_from_one() 
         (student, r, s) for student in (0, 1) for r in (1, 2) for s in (1, 2)
     ]
     assert all(0 <= row["accuracy"] <= 100 for row in rows)
+
+
+def test_students_of_one_increment_are_networks_of_their_own() -> None:
+    pixels, _ = digits()
+    labels = torch.randint(C, (80,), generator=stream("labels of chance"))
+    rows = measured([(pixels[at : at + 40], labels[at : at + 40]) for at in (0, 40)], students=3)
+    off_diagonal = {
+        student: tuple(row["accuracy"] for row in rows if row["student"] == student and row["trained_on"] == 1)
+        for student in range(3)
+    }
+    assert len(set(off_diagonal.values())) > 1
+
+
+def test_a_network_that_diverges_is_no_low_redundancy() -> None:
+    """It would answer class 0 to every image, on every increment."""
+    hot = RECIPE.model_copy(update={"learning_rate": 1e9, "optimizer": "sgd"})
+    with pytest.raises(BadInput, match=r"increment 1/2: the network has diverged.*lower the learning_rate"):
+        measured([noisy_prototypes(1), noisy_prototypes(2)], recipe=hot)
 
 
 def test_a_cell_does_not_depend_on_the_other_increments() -> None:

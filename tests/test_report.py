@@ -274,7 +274,7 @@ def test_an_ipc_that_was_not_evaluated_is_refused(tmp_path: Path, capsys: pytest
     files = {"accuracy": tmp_path / "a/t.parquet", "redundancy": tmp_path / "r/t.parquet"}
     outputs = {"csv": "t.csv", "markdown": "t.md", **FIGURE_FILES}
     assert run("plot_front", {**FRONT, "ipc": 20}, tmp_path, outputs, **files) == 1
-    assert "no mean over networks at IPC 20; there is IPC [10]" in capsys.readouterr().err
+    assert "no method has a mean over networks at IPC 20: all networks of one kind" in capsys.readouterr().err
 
 
 def test_settings_name_methods_in_alphabetical_order_whatever_that_of_the_file() -> None:

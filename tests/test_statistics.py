@@ -112,7 +112,9 @@ def test_three_networks_that_differ_widely_make_the_interval_too_narrow() -> Non
 def test_the_bootstrap_has_the_variance_of_independent_rows_and_columns() -> None:
     generator = np.random.default_rng(1)
     differences = generator.integers(-1, 2, (5, 40)) + (generator.random((5, 1)) < 0.5)
-    drawn = statistics._resampled_totals(differences, 20_000, np.random.default_rng(0))
+    draws = np.random.default_rng(0)
+    weights = statistics._weights_of_networks(np.zeros(5), 20_000, draws)
+    drawn = statistics._resampled_totals(differences, weights, draws)
     # The variance of w_networks' D w_images for multinomial weights, whose covariances centre rows and columns.
     centred = differences - differences.mean(axis=0)
     both = centred - centred.mean(axis=1, keepdims=True)
@@ -120,6 +122,36 @@ def test_the_bootstrap_has_the_variance_of_independent_rows_and_columns() -> Non
     of_images = ((differences.sum(axis=0) - differences.sum() / 40) ** 2).sum()
     assert drawn.mean() == pytest.approx(differences.sum(), abs=4 * drawn.std() / math.sqrt(20_000))
     assert drawn.var() == pytest.approx(of_networks + of_images + (both**2).sum(), rel=0.05)
+
+
+def test_sets_are_drawn_and_then_as_many_networks_of_each_as_it_has() -> None:
+    sets = np.array([3, 0, 0, 3, 3, 7])
+    weights = statistics._weights_of_networks(sets, 3000, np.random.default_rng(0))
+    times = np.stack([weights[:, sets == name].sum(1) / (sets == name).sum() for name in (0, 3, 7)])
+    assert np.array_equal(times, times.astype(int)) and (times.sum(0) == 3).all()
+    assert times.mean(1) == pytest.approx([1, 1, 1], abs=0.06)
+    assert weights.mean(0) == pytest.approx(np.ones(6), abs=0.1)
+    assert (weights[:, 0] != weights[:, 3]).any()
+
+
+def test_what_is_peculiar_to_a_set_is_in_the_interval() -> None:
+    generator, held = np.random.default_rng(3), {True: 0, False: 0}
+    for simulation in range(300):
+        better = 0.4 + np.repeat(0.06 * generator.standard_normal(3), 6)[:, None]
+        ours, theirs = (right(generator, np.broadcast_to(chance, (18, 250))) for chance in (better, np.array(0.4)))
+        for grouped in held:
+            sets = np.repeat([0, 1, 2], 6).tolist() if grouped else None
+            found = paired_difference(ours, theirs, sets=sets, resamples=300, seed=simulation)
+            held[grouped] += found.low <= 0 <= found.high
+    assert held[True] - held[False] > 40 and held[True] / 300 > 0.75
+
+
+def test_one_set_is_as_none() -> None:
+    generator = np.random.default_rng(5)
+    ours, theirs = right(generator, np.full((3, 60), 0.6)), right(generator, np.full((3, 60), 0.5))
+    assert paired_difference(ours, theirs, sets=[4, 4, 4]) == paired_difference(ours, theirs)
+    with pytest.raises(ValueError, match="sets: 2 for 3 networks"):
+        paired_difference(ours, theirs, sets=[0, 0])
 
 
 def test_networks_that_disagree_widen_the_interval() -> None:

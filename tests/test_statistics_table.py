@@ -11,9 +11,10 @@ import pyarrow as pa
 import pytest
 from tiny import MADE_BY, job
 
+from distillery.analysis.statistics import holm
 from distillery.artifacts import read_table, write_table
-from distillery.report.statistics import bits, statistics_table
-from distillery.report.tables import EVALUATION, accuracy_table, diverged_markdown, read_rows
+from distillery.report.statistics import bits, statistics_markdown, statistics_table
+from distillery.report.tables import EVALUATION, accuracy_table, csv_bytes, diverged_markdown, read_rows
 from distillery.stages import compare_published, tabulate_accuracy, tabulate_statistics
 
 IMAGES = 200
@@ -108,6 +109,85 @@ def test_several_networks_have_a_row_of_their_mean() -> None:
     assert found.loc[("lgd", 10, "mean"), "accuracy_mean"] == 86
     assert found.loc[("lgd", 10, "mean"), "n"] == 2
     assert ("random", 10, "mean") not in found.index
+
+
+def test_the_mean_row_is_that_of_the_table_of_accuracies_where_a_network_has_diverged() -> None:
+    parts = [*rows("lgd", [[90, 92], [94, 97]]), *rows("lgd", [[80, float("nan")], [82, 84]], network="resnet")]
+    row = table(parts, *YARDSTICKS).loc[("lgd", 10, "mean")]
+    theirs = accuracy_table(pd.DataFrame(parts), ["lgd"], ["convnet3", "resnet"])
+    (wanted,) = theirs[theirs["network"] == "mean"].to_dict("records")
+    assert row["accuracy_mean"] == wanted["accuracy_mean"] == pytest.approx((93.25 + 82) / 2)
+    assert row["n"] == 3 and row["diverged"] == "0/1"
+    assert row["std_within_set"] == pytest.approx(np.std([88, 90.5], ddof=1))  # the replicates that are whole
+
+
+def test_there_is_no_mean_row_where_one_network_has_always_diverged() -> None:
+    lost = [*rows("lgd", [[90, 92]]), *rows("lgd", [[float("nan")] * 2], network="resnet")]
+    random = [*rows("random", [[80, 82]]), *rows("random", [[60, 62]], network="resnet")]
+    found = table(lost, random)
+    assert ("lgd", 10, "mean") not in found.index and ("random", 10, "mean") in found.index
+    assert accuracy_table(pd.DataFrame(lost), ["lgd"], ["convnet3", "resnet"])["network"].tolist() == [
+        "convnet3",
+        "resnet",
+    ]
+
+
+def test_a_replicate_that_is_not_whole_is_in_no_difference() -> None:
+    ours = [*rows("lgd", [[90, 94]]), *rows("lgd", [[80, 84]], network="resnet")]
+    random = [*rows("random", [[80, 90]]), *rows("random", [[70, float("nan")]], network="resnet")]
+    found = table(ours, random)
+    assert found.loc[("lgd", 10, "mean"), "difference"] == pytest.approx(10)
+    assert found.loc[("lgd", 10, "resnet"), "difference"] == pytest.approx(10)
+    assert found.loc[("lgd", 10, "convnet3"), "difference"] == pytest.approx(7)
+
+
+def test_a_student_is_paired_with_the_same_student_of_the_same_set() -> None:
+    found = table(rows("lgd", [[90, 70], [50, 30]]), rows("random", [[86, 66], [46, 26]]))
+    row = found.loc[("lgd", 10, "convnet3")]
+    assert row["difference"] == pytest.approx(4) and row["difference_low"] > 0
+
+
+def test_sets_that_disagree_widen_the_interval() -> None:
+    """Half of the networks are better by 8 points: those of one set, or in every set half."""
+    random = rows("random", [[80] * 8] * 2)
+    apart = table(rows("lgd", [[88] * 8, [80] * 8]), random).loc[("lgd", 10, "convnet3")]
+    row = table(rows("lgd", [[88, 80] * 4] * 2), random).loc[("lgd", 10, "convnet3")]
+    assert apart["difference"] == row["difference"] == pytest.approx(4)
+    assert apart["difference_low"] <= 0 < row["difference_low"]
+
+
+def test_scores_are_of_the_same_network_and_size() -> None:
+    parts = []
+    for network, better in (("convnet3", 0.0), ("resnet", 5.0)):
+        parts.append(rows("lgd", [[80 + better]], network=network))
+        parts += [rows("random", [[given + better]], ipc=ipc, network=network) for ipc, given in ((2, 50), (10, 70))]
+        parts.append(rows("full", [[90 + 2 * better]], ipc=100, network=network))
+    found = table(*parts)
+    assert found.loc[("lgd", 10, "convnet3"), ["hlr", "ior"]].tolist() == pytest.approx([10, 10])
+    assert found.loc[("lgd", 10, "resnet"), ["hlr", "ior"]].tolist() == pytest.approx([15, 10])
+    assert found.loc[("lgd", 10, "mean"), ["hlr", "ior"]].tolist() == pytest.approx([12.5, 10])
+
+
+def test_an_accuracy_is_a_mean_and_no_median() -> None:
+    assert table(rows("lgd", [[90, 91, 98]]), *YARDSTICKS).loc[("lgd", 10, "convnet3"), "accuracy_mean"] == 93
+
+
+def test_p_values_of_one_protocol_are_one_family_by_holms_rule() -> None:
+    parts = [rows(name, [[percent]]) for name, percent in (("a", 84), ("b", 88), ("c", 81))]
+    other = [rows("a", [[83]], protocol="igd"), rows("random", [[80]], protocol="igd")]
+    found = table(*parts, rows("random", [[80]]), *other).reset_index()
+    for protocol, count in (("small", 3), ("igd", 1)):
+        part = found[(found["protocol"] == protocol) & found["p"].notna()]
+        assert len(part) == count and part["p_holm"].tolist() == pytest.approx(holm(part["p"].tolist()))
+    assert (found["p_holm"] > found["p"] + 1e-6).sum() == 2
+
+
+def test_a_p_value_that_is_small_is_not_printed_as_zero() -> None:
+    found = table(rows("lgd", [[99, 99]]), rows("random", [[50, 50]])).reset_index()
+    assert 0 < found["p"].min() < 1e-6
+    assert "< 0.001" in statistics_markdown(found) and "p over test images alone" in statistics_markdown(found)
+    line = csv_bytes(found).decode().splitlines()[1].split(",")
+    assert 0 < float(line[found.columns.get_loc("p")]) < 1e-6
 
 
 def test_a_diverged_network_is_named_and_enters_no_mean() -> None:

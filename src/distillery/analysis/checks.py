@@ -20,10 +20,7 @@ NUMBERS = Path(__file__).parents[1] / "report" / "published.csv"
 
 def faults_of_analysis(experiment: Experiment) -> Iterator[str]:
     """Whether what is measured beside accuracy has its methods, its networks and its published numbers."""
-    redundancy = experiment.analysis.redundancy
-    for method in dict.fromkeys([*redundancy.methods, *filter(None, [redundancy.baseline])]):
-        if method not in experiment.methods:
-            yield f"analysis.redundancy: no method {method!r}; methods: {', '.join(experiment.methods)}"
+    yield from _of_redundancy(experiment)
     coverage = experiment.analysis.coverage
     if coverage is not None and coverage.features not in experiment.references:
         there = ", ".join(experiment.references) or "none"
@@ -40,15 +37,26 @@ def faults_of_analysis(experiment: Experiment) -> Iterator[str]:
                 yield f"analysis.gradients.steps: {most} steps of a schedule of {length}; allowed: 1 to {length}"
     if experiment.analysis.published is not None:
         yield from _of_published(experiment.analysis.published, list(experiment.methods))
-    if experiment.analysis.front and not (redundancy.methods and redundancy.baseline):
-        yield "analysis.front: needs analysis.redundancy.methods and analysis.redundancy.baseline"
-    if redundancy.methods and max(experiment.ipc) % redundancy.increment_size:
-        yield (
-            f"analysis.redundancy.increment_size: {redundancy.increment_size} does not divide the largest of ipc, "
-            f"{max(experiment.ipc)}"
-        )
-    elif redundancy.methods and max(experiment.ipc) < 2 * redundancy.increment_size:
-        yield f"analysis.redundancy.increment_size: ipc {max(experiment.ipc)} gives fewer than two increments"
+
+
+def _of_redundancy(experiment: Experiment) -> Iterator[str]:
+    """Whether methods have increments that can be compared, and a front its two axes."""
+    key, redundancy, largest = "analysis.redundancy", experiment.analysis.redundancy, max(experiment.ipc)
+    for method in dict.fromkeys([*redundancy.methods, *filter(None, [redundancy.baseline])]):
+        if method not in experiment.methods:
+            yield f"{key}: no method {method!r}; methods: {', '.join(experiment.methods)}"
+        elif experiment.methods[method].kind == "full":
+            yield f"{key}: {method!r} is all training images, and has no increments; leave it out"
+    if redundancy.methods and largest % redundancy.increment_size:
+        yield f"{key}.increment_size: {redundancy.increment_size} does not divide the largest of ipc, {largest}"
+    elif redundancy.methods and largest < 2 * redundancy.increment_size:
+        yield f"{key}.increment_size: ipc {largest} gives fewer than two increments"
+    if not experiment.analysis.front:
+        return
+    if not (redundancy.methods and redundancy.baseline):
+        yield f"analysis.front: needs {key}.methods and {key}.baseline"
+    if len(experiment.evaluation.protocols) > 1:
+        yield "analysis.front: accuracies of several protocols do not compare; give evaluation.protocol one of them"
 
 
 def _of_published(published: Published, methods: Sequence[str]) -> Iterator[str]:

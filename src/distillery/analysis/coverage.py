@@ -10,6 +10,10 @@ from sklearn.neighbors import NearestNeighbors
 
 from distillery.job import BadInput
 
+ROUNDING = 1e-6
+"""By this share balls are smaller than their radius, whose last digits depend on how distances are computed: the
+neighbour that a ball reaches to lies on it, and not in it."""
+
 
 @dataclass(frozen=True)
 class Coverage:
@@ -40,8 +44,9 @@ def coverage_of(real: np.ndarray, distilled: np.ndarray, k: int = 5) -> Coverage
     if len(real) <= k:
         raise BadInput(f"coverage: {k} neighbours among {len(real)} real images; allowed: 1 to {len(real) - 1}")
     real, distilled = real.astype(np.float64), distilled.astype(np.float64)
-    around_real = radii(real, k)
-    around_distilled = radii(distilled, k) if len(distilled) > k else np.full(len(distilled), np.nan)
+    around_real = (1 - ROUNDING) * radii(real, k)
+    reached = radii(distilled, k) if len(distilled) > k else np.full(len(distilled), np.nan)
+    around_distilled = (1 - ROUNDING) * reached
     inside, recalled, covered, start = np.zeros(len(distilled), dtype=np.int64), 0, 0, 0
     for distances in pairwise_distances_chunked(real, distilled):
         ball = around_real[start : start + len(distances), None]

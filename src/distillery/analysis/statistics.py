@@ -53,27 +53,37 @@ class Paired:
 
 
 def paired_difference(
-    ours: np.ndarray, theirs: np.ndarray, *, resamples: int = 2000, level: float = 0.95, seed: int = 0
+    ours: np.ndarray,
+    theirs: np.ndarray,
+    *,
+    sets: Sequence[int] | None = None,
+    resamples: int = 2000,
+    level: float = 0.95,
+    seed: int = 0,
 ) -> Paired:
     """Difference of two accuracies, paired by student seed and by test image.
 
     The interval is the percentile bootstrap that draws networks and images with replacement, independently of each
-    other (Owen 2007, The pigeonhole bootstrap, doi:10.1214/07-AOAS122). What belongs to an image enters its variance
-    once. What is peculiar to one network on one image enters 3 - 2 / networks times: the interval errs on the wide side
-    where networks of one method are right on different images. What belongs to a network enters 1 - 1 / networks times:
-    where three pairs of networks scattered by ten points on 250 images, 95 % intervals held the truth in 86 % of
-    simulations. One pair of networks gives an interval over images alone.
+    other (Owen 2007, The pigeonhole bootstrap, doi:10.1214/07-AOAS122). Networks that were trained on one set share
+    what is peculiar to it, so with several sets it is these that are drawn, and then networks of each that was drawn.
+    With three sets of six networks each, 95 % intervals held the truth in 92 % of simulations where sets scattered by
+    two points, and in 85 % where they did by six; with networks drawn alone, in 86 and 69 %. What belongs to an image
+    enters its variance once. What is peculiar to one network on one image enters 3 - 2 / networks times: the interval
+    errs on the wide side where networks of one method are right on different images. What belongs to one of n networks
+    enters 1 - 1 / n times: where three pairs of networks scattered by ten points on 250 images, 95 % intervals held the
+    truth in 86 % of simulations. One pair of networks gives an interval over images alone.
 
     p is that of the exact sign-flip test over images. If the methods were interchangeable on each image, its
     difference, summed over networks, could as well have the other sign; p is the share of all sign patterns whose
     total is at least as far from 0. It is enumerated, not sampled: sampling 2,000 patterns could not tell p below
     0.0005, which Holm's correction over many cells asks for. It was preferred to McNemar's test on majority votes,
     which throws away by how many networks a vote was won; with one pair of networks the two are the same. It holds for
-    these networks: the spread over student seeds is in the interval, not in p.
+    these sets and networks: the spread over generation and student seeds is in the interval, not in p.
 
     Args:
         ours, theirs: (networks, images) bool, whether this network is right on this image; row i of both has the same
             student seed, column j is the same image.
+        sets: (networks,) which set each was trained on; none: all on one.
         resamples: of the bootstrap.
         level: of the interval.
         seed: of the bootstrap; nothing else is random.
@@ -87,11 +97,15 @@ def paired_difference(
         raise ValueError(f"correctness has to be (networks, images) of one shape, not {ours.shape} and {theirs.shape}")
     if resamples < 1 or not 0 < level < 1:
         raise ValueError(f"resamples: {resamples} has to be at least 1, and level: {level} between 0 and 1")
+    if sets is not None and len(sets) != len(ours):
+        raise ValueError(f"sets: {len(sets)} for {len(ours)} networks")
     differences = ours.astype(np.int8) - theirs.astype(np.int8)
     networks, images = differences.shape
     tail = (1 - level) / 2
-    totals = _resampled_totals(differences, resamples, np.random.default_rng(seed))
-    low, high = np.quantile(totals, (tail, 1 - tail)) * (100 / differences.size)
+    generator = np.random.default_rng(seed)
+    weights = _weights_of_networks(np.zeros(networks) if sets is None else np.asarray(sets), resamples, generator)
+    means = _resampled_totals(differences, weights, generator) / (weights.sum(axis=1) * images)
+    low, high = 100 * np.quantile(means, (tail, 1 - tail))
     return Paired(
         difference=100 * int(differences.sum(dtype=np.int64)) / differences.size,
         low=float(low),
@@ -102,10 +116,22 @@ def paired_difference(
     )
 
 
-def _resampled_totals(differences: np.ndarray, resamples: int, generator: np.random.Generator) -> np.ndarray:
+def _weights_of_networks(sets: np.ndarray, resamples: int, generator: np.random.Generator) -> np.ndarray:
+    """(resamples, networks): how often each is drawn, sets first and then as many networks of each as it has."""
+    names, numbers = np.unique(sets, return_inverse=True)
+    drawn = generator.multinomial(len(names), np.full(len(names), 1 / len(names)), size=resamples)
+    weights = np.zeros((resamples, len(sets)), dtype=np.int64)
+    for number, times in enumerate(drawn.T):
+        rows = np.flatnonzero(numbers == number)
+        weights[:, rows] = generator.multinomial(times * len(rows), np.full(len(rows), 1 / len(rows)))
+    return weights
+
+
+def _resampled_totals(
+    differences: np.ndarray, network_weights: np.ndarray, generator: np.random.Generator
+) -> np.ndarray:
     """(resamples,): the sum over `differences` with rows and columns drawn anew, as w_networks' D w_images."""
-    networks, images = differences.shape
-    network_weights = generator.multinomial(networks, np.full(networks, 1 / networks), size=resamples)
+    (resamples, _), images = network_weights.shape, differences.shape[1]
     # Whole numbers in float64: sums are exact, and do not depend on the order or the threads of the product.
     columns = differences.T.astype(np.float64)
     block = max(1, DRAWS_AT_ONCE // images)

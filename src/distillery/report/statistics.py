@@ -61,9 +61,11 @@ def statistics_table(
 ) -> pd.DataFrame:
     """One row per method, IPC, network and protocol, after the last epoch; `mean` joins the networks of a replicate.
 
-    A difference to the baseline is paired: the same student seed, the same test image. Its interval holds 95 % over
-    both; p values are adjusted for the number of comparisons by Holm's rule, protocol by protocol. In the rows `mean`
-    every network of a replicate counts as one more pair, so that the interval holds the spread between architectures.
+    A difference to the baseline is paired: the same set and student seed, the same test image. Its interval holds 95 %
+    over all three; p values, of these sets and networks, are adjusted for the number of comparisons by Holm's rule,
+    protocol by protocol. In the rows `mean` every network of a replicate counts as one more pair, so that the interval
+    holds the spread between architectures. Such a row is the mean over networks of their means; its spread and its
+    difference are over replicates of which no network has diverged, and there is none where all of one network have.
 
     Args:
         rows: of `read_rows`, the columns `EVALUATION`.
@@ -77,8 +79,9 @@ def statistics_table(
     for cell in [*(key for key in order if key in cells), *(key for key in cells if key not in set(order))]:
         method, ipc, network, protocol = cell
         part = cells[cell]
-        sound = part[part["accuracy"].notna()]
-        mean = float(sound["accuracy"].mean())
+        mean, sound = _mean(part), _whole(part)
+        if network == MEAN and math.isnan(mean):
+            continue
         versus = cells.get((baseline or "", ipc, network, protocol)) if method != baseline else None
         chance = cells.get((random or "", ipc, network, protocol))
         everything = next(
@@ -123,7 +126,13 @@ def _cells(trained: pd.DataFrame) -> list[tuple[tuple[str, int, str, str], pd.Da
 
 
 def _mean(part: pd.DataFrame | None) -> float:
-    return math.nan if part is None else float(part["accuracy"].mean())
+    """Over networks, of their means; not a number where all of one have diverged."""
+    return math.nan if part is None else float(part.groupby("network")["accuracy"].mean().mean(skipna=False))
+
+
+def _whole(part: pd.DataFrame) -> pd.DataFrame:
+    """The replicates of which no network has diverged."""
+    return part[part.groupby(_REPLICATE)["accuracy"].transform(lambda values: values.notna().all())]
 
 
 def _components(part: pd.DataFrame) -> dict[str, float]:
@@ -139,15 +148,14 @@ def _difference(ours: pd.DataFrame, theirs: pd.DataFrame | None, baseline: str |
     if theirs is None:
         return absent
     keys = ["network", *_REPLICATE]
-    pairs = ours.merge(theirs[theirs["accuracy"].notna()], on=keys, suffixes=("", "_theirs")).sort_values(keys)
+    pairs = ours.merge(_whole(theirs), on=keys, suffixes=("", "_theirs")).sort_values(keys)
     if pairs.empty:
         return absent
-    found = paired_difference(
-        *(
-            np.stack([bits(right, images) for right, images in zip(pairs[name], pairs["test_images"], strict=True)])
-            for name in ("right", "right_theirs")
-        )
-    )
+    right = [
+        np.stack([bits(right, images) for right, images in zip(pairs[name], pairs["test_images"], strict=True)])
+        for name in ("right", "right_theirs")
+    ]
+    found = paired_difference(right[0], right[1], sets=pairs["seed"].tolist())
     return {
         "baseline": baseline,
         "difference": found.difference,
@@ -179,7 +187,7 @@ def statistics_markdown(table: pd.DataFrame) -> str:
                 *(number(row[name], 1, ABSENT) for name in ("std_between_sets", "std_within_set", "binomial_error")),
                 number(row["difference"], 1, ABSENT),
                 _interval(row["difference_low"], row["difference_high"]),
-                number(row["p_holm"], 3, ABSENT),
+                _probability(row["p_holm"]),
                 *(number(row[name], 1, ABSENT) for name in ("hlr", "ior", "lrs")),
                 number(row["label_bytes"] / 1e6, 1) if row["label_bytes"] else ABSENT,
             ]
@@ -188,9 +196,14 @@ def statistics_markdown(table: pd.DataFrame) -> str:
         against = f" Differences are paired with `{baseline}`." if baseline else ""
         parts.append(
             f"Last epoch, protocol `{protocol}`, in points: standard deviation between sets (experiment seeds) and"
-            f" between students of one set, binomial error of the test set.{against}\n\n" + markdown_table(header, body)
+            f" between students of one set, binomial error of the test set.{against} Intervals are over sets, students"
+            " and test images, p over test images alone.\n\n" + markdown_table(header, body)
         )
     return "\n".join(parts)
+
+
+def _probability(p: float) -> str:
+    return "< 0.001" if p < 0.0005 else number(p, 3, ABSENT)
 
 
 def _interval(low: float, high: float) -> str:

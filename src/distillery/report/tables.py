@@ -33,6 +33,10 @@ SHARES = ["coverage", "recall", "precision", "density"]
 COVERAGE = ["method", "seed", "ipc", *SHARES]
 """Columns of a measured coverage: one row per set."""
 
+MAY_BE_ABSENT = ("accuracy", "right", "recall", "condition")
+"""A network that diverged has no accuracy, only the last epoch says which images were answered rightly, a set of no
+more images than neighbours has no recall, and a generator without classes no gradient at them."""
+
 MEAN = "mean"
 """The name of the rows that hold the mean over networks."""
 
@@ -57,11 +61,7 @@ def read_rows(paths: Sequence[Path], columns: Sequence[str], made_by: str) -> pd
         if missing := [name for name in columns if name not in table.column_names]:
             raise damaged(path, made_by, f"no column {', '.join(missing)}")
         frame = table.select(list(columns)).to_pandas()
-        # A network that diverged has no accuracy, only the last epoch says which images were answered rightly, and a
-        # set that is not larger than the number of neighbours has no recall.
-        if gaps := [
-            name for name in columns if name not in ("accuracy", "right", "recall") and frame[name].isna().any()
-        ]:
+        if gaps := [name for name in columns if name not in MAY_BE_ABSENT and frame[name].isna().any()]:
             raise damaged(path, made_by, f"values are missing in {', '.join(gaps)}")
         frames.append(frame)
     if not frames:
@@ -229,7 +229,10 @@ def front_table(
     """
     rows = accuracy[(accuracy["ipc"] == ipc) & (accuracy["network"] == MEAN)]
     if rows.empty:
-        raise BadInput(f"no mean over networks at IPC {ipc}; there is IPC {sorted(set(accuracy['ipc']))}")
+        raise BadInput(
+            f"no method has a mean over networks at IPC {ipc}: all networks of one kind diverged, or only IPC "
+            f"{', '.join(map(str, sorted(set(accuracy['ipc']))))} was evaluated"
+        )
     if len(protocols := sorted(set(rows["protocol"]))) > 1:
         raise BadInput(f"accuracies of different protocols do not compare: {', '.join(protocols)}. Give one")
     known = {str(row["method"]): row for row in redundancy.to_dict("records")}
@@ -291,13 +294,17 @@ def mean_and_std(mean: float, std: float, digits: int = 1) -> str:
 
 
 def csv_bytes(table: pd.DataFrame) -> bytes:
-    """A table as CSV: two decimals, empty cells for what is not a number."""
+    """A table as CSV: two decimals, or two digits of what is less; empty cells for what is not a number."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(table.columns)
     for row in table.itertuples(index=False):
-        writer.writerow([number(value) if isinstance(value, float) else value for value in row])
+        writer.writerow([_short(value) if isinstance(value, float) else value for value in row])
     return buffer.getvalue().encode()
+
+
+def _short(value: float) -> str:
+    return f"{value:.2g}" if 0 < abs(value) < 0.01 else number(value)
 
 
 def arrow_table(table: pd.DataFrame) -> pa.Table:

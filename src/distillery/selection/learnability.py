@@ -53,15 +53,19 @@ def check_choice(candidates: ImageSet, scores: pa.Table, min_reference_probabili
             "the scores are not of these candidates; delete them, so that `score_learnability` makes them again"
         )
     value = scores["learnability"].to_numpy().astype(np.float64)
-    valid = scores["reference_probability"].to_numpy() >= min_reference_probability
+    if not np.isfinite(value).all():
+        raise BadInput("the scores are no numbers: the student or the reference has diverged; train it at a lower rate")
+    probability, margin = scores["reference_probability"].to_numpy(), ROUNDING * (min_reference_probability > 0)
+    valid, perhaps = (probability >= min_reference_probability + side for side in (margin, -margin))
     groups: dict[tuple[int, int], list[int]] = {}
     for row, place in enumerate(zip(candidates.labels.tolist(), candidates.columns["slot"].tolist(), strict=True)):
         groups.setdefault(place, []).append(row)
     for place, rows in groups.items():
-        allowed = [row for row in rows if valid[row]] or rows
         kept = next(row for row in rows if candidates.columns["chosen"][row])
-        best = max(value[row] for row in allowed)
-        if best - value[kept] > ROUNDING * max(1.0, abs(best)):
+        sure = [row for row in rows if valid[row]]
+        unsure = [row for row in rows if perhaps[row]]
+        best = max(value[row] for row in sure or ([kept] if kept in unsure else unsure) or rows)
+        if (sure and kept not in unsure) or best - value[kept] > ROUNDING * max(1.0, abs(best)):
             raise BadInput(
                 f"class {candidates.classes[place[0]]!r}, slot {place[1]}: the loop kept {candidates.paths[kept]} with "
                 f"S = {value[kept]:.4f}, but {best:.4f} is the largest; student, reference or candidates were exchanged"

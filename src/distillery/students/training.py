@@ -22,6 +22,7 @@ from torch.nn import functional as F
 
 from distillery.data.pixels import to_unit
 from distillery.data.reading import ImageTable
+from distillery.job import BadInput
 from distillery.progress import Progress, count_images
 from distillery.resume import Resume
 from distillery.streams import Key, stream
@@ -74,8 +75,15 @@ def train_network(
         resume: left in place at the end with the finished state; its owner calls `finish` when the outputs stand.
         kept: gains the state of the network before training and after every epoch, on the CPU, by the names of
             `Classifier.state_dict`.
+
+    Raises:
+        BadInput: it has diverged; what it would say of an image is no number, and the highest of none is class 0.
     """
     train_networks([classifier], pixels, labels, recipe, keys=[key], device=device, resume=resume, what=what, kept=kept)
+    if not all(bool(value.isfinite().all()) for value in classifier.state_dict().values()):
+        raise BadInput(
+            f"{what}: the network has diverged, its weights are no numbers; lower the learning_rate of its protocol"
+        )
 
 
 def train_networks(
