@@ -213,6 +213,13 @@ def test_a_mean_is_a_cross_mean_only_over_its_four_networks() -> None:
     assert numbers(*four[:3], our("ld3m", CROSS[3], "ld3m", 50, 128), mean, dataset="b") == []
 
 
+def test_the_deviation_of_a_cross_mean_is_the_mean_of_those_of_its_networks() -> None:
+    four = [{**our("ld3m", name, "ld3m", 10, 128), "best_std": std} for std, name in enumerate(sorted(CROSS))]
+    mean = {**our("ld3m", "mean", "ld3m", 10, 128), "best_std": 0.1}
+    (row,) = beside(*four, mean, dataset="b")
+    assert row["ours_best_std"] == pytest.approx((0 + 1 + 2 + 3) / 4)
+
+
 def test_full_data_stands_beside_full_data_whatever_the_size_of_the_class() -> None:
     full = our("full", "convnet6", "minimax", 1300, ipc_label="full")
     assert [(row["ipc"], row["published"]) for row in beside(full)] == [("full", 86.4)]

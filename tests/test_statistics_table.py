@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,7 @@ def test_a_row_has_its_recovery_scores_against_random_and_full_data() -> None:
     assert row["accuracy_mean"] == 91
     assert row["hlr"] == pytest.approx(98.5 - 91)
     assert row["ior"] == pytest.approx(91 - 81)
+    assert row["hlr_std"] == pytest.approx(math.sqrt(2 + 0.5)) and row["ior_std"] == pytest.approx(2)
     alpha = 0.5 * 0.10 - 0.5 * 0.075
     assert row["lrs"] == pytest.approx(100 * (np.exp(alpha) - np.exp(-1)) / (np.e - np.exp(-1)))
     assert row["binomial_error"] == pytest.approx(100 * np.sqrt(0.91 * 0.09 / IMAGES))

@@ -154,7 +154,8 @@ def beside_published(ours: pd.DataFrame, *, dataset: str, names: Mapping[str, st
 
     A protocol that was modified in anything has another label, and matches nothing. What is published as `unknown`
     matches nothing, `recalled` numbers are left out, and several numbers for one cell give several rows. Under `ld3m`
-    our mean over networks stands for `cross` only if it is over those four networks and no other.
+    our mean over networks stands for `cross` only if it is over those four networks and no other; its deviation is then
+    the mean of theirs, as papers print it, and not that of the mean.
 
     `difference` is our best epoch minus the published number, because published numbers are those of the best epoch,
     or of the best iteration. It is left out where the protocol alone does not make numbers comparable: with `rded` on
@@ -207,6 +208,12 @@ def beside_published(ours: pd.DataFrame, *, dataset: str, names: Mapping[str, st
             "published_network": _published_networks(ours),
         }
     )
+    crossed = mine["published_network"] == "cross"
+    for what in ("best", "last"):  # as it was published: the mean of the networks' own deviations
+        column = f"ours_{what}_std"
+        of_networks = mine[mine["network"] != MEAN].groupby(["method", "ipc", "protocol"])[column].mean()
+        rows = pd.MultiIndex.from_frame(mine.loc[crossed, ["method", "ipc", "protocol"]])
+        mine.loc[crossed, column] = of_networks.reindex(rows).to_numpy()
     beside = mine.merge(theirs, on=keys)
     notes = [_note(row) for row in beside.to_dict("records")]
     beside["note"] = [", ".join(said) for said, _ in notes]
@@ -270,10 +277,11 @@ def published_markdown(table: pd.DataFrame) -> str:
             ]
             for row in part.to_dict("records")
         ]
+        of_means = "; of a mean over networks the mean of theirs" if protocol == "ld3m" else ""
         parts.append(
             f"Ours beside published accuracies in percent, `{dataset}`, protocol `{protocol}`; mean ± sample standard"
-            f" deviation over n networks, published over {RUNS[str(protocol)]}. Published numbers are of the best epoch"
-            " on the test set, and the difference is our best minus them.\n\n"
+            f" deviation over n networks, published over {RUNS[str(protocol)]}{of_means}. Published numbers are of the"
+            " best epoch on the test set, and the difference is our best minus them.\n\n"
             + markdown_table([*header, "source", "confidence", "note"], body)
         )
     return "\n".join(parts)

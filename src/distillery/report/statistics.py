@@ -16,9 +16,10 @@ from distillery.analysis.statistics import (
     improvement_over_random,
     label_robust_score,
     paired_difference,
+    root_sum_of_squares,
     std_components,
 )
-from distillery.report.tables import ABSENT, MEAN, last_epochs, markdown_table, number
+from distillery.report.tables import ABSENT, MEAN, last_epochs, markdown_table, mean_and_std, number
 
 COLUMNS = [
     "method",
@@ -37,7 +38,9 @@ COLUMNS = [
     "p",
     "p_holm",
     "hlr",
+    "hlr_std",
     "ior",
+    "ior_std",
     "lrs",
     "images",
     "test_images",
@@ -45,7 +48,10 @@ COLUMNS = [
     "label_bytes",
     "diverged",
 ]
-"""Accuracies, errors, differences, HLR and IOR are points; `diverged` lists networks as `seed/student`."""
+"""Accuracies, errors, differences, HLR and IOR are points; `diverged` lists networks as `seed/student`.
+
+`hlr_std` and `ior_std` join the sample deviations, over replicates, of the two accuracies whose difference they are of.
+"""
 
 _REPLICATE = ["seed", "student"]
 
@@ -99,7 +105,9 @@ def statistics_table(
                 "binomial_error": binomial_error(mean, int(part["test_images"].iloc[0])) if len(sound) else math.nan,
                 **_difference(sound, versus, baseline if versus is not None else None),
                 "hlr": hlr,
+                "hlr_std": root_sum_of_squares(_std(part), _std(everything)) if not math.isnan(hlr) else math.nan,
                 "ior": ior,
+                "ior_std": root_sum_of_squares(_std(part), _std(chance)) if not math.isnan(ior) else math.nan,
                 "lrs": label_robust_score(hlr, ior) if not math.isnan(hlr + ior) else math.nan,
                 **{name: int(part[name].max()) for name in ("images", "test_images", "parameters", "label_bytes")},
                 "diverged": " ".join(f"{row.seed}/{row.student}" for row in bad.itertuples()),
@@ -128,6 +136,13 @@ def _cells(trained: pd.DataFrame) -> list[tuple[tuple[str, int, str, str], pd.Da
 def _mean(part: pd.DataFrame | None) -> float:
     """Over networks, of their means; not a number where all of one have diverged."""
     return math.nan if part is None else float(part.groupby("network")["accuracy"].mean().mean(skipna=False))
+
+
+def _std(part: pd.DataFrame | None) -> float:
+    """Sample standard deviation over replicates, of the mean over networks; not a number for a single one."""
+    if part is None:
+        return math.nan
+    return float(_whole(part).groupby(_REPLICATE)["accuracy"].mean().std())
 
 
 def _whole(part: pd.DataFrame) -> pd.DataFrame:
@@ -188,7 +203,8 @@ def statistics_markdown(table: pd.DataFrame) -> str:
                 number(row["difference"], 1, ABSENT),
                 _interval(row["difference_low"], row["difference_high"]),
                 _probability(row["p_holm"]),
-                *(number(row[name], 1, ABSENT) for name in ("hlr", "ior", "lrs")),
+                *(mean_and_std(row[name], row[f"{name}_std"]) for name in ("hlr", "ior")),
+                number(row["lrs"], 1, ABSENT),
                 number(row["label_bytes"] / 1e6, 1) if row["label_bytes"] else ABSENT,
             ]
             for row in part.to_dict("records")
