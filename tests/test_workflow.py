@@ -27,7 +27,7 @@ from clone import PROJECT, SMOKE, SMOKE_RUN, Clone, Plan, wait_until
 from PIL import Image
 from safetensors import safe_open
 
-from distillery.artifacts import read_images
+from distillery.artifacts import read_images, read_table
 
 PROTOCOL = "small+epochs=10@1_2@full+looks=2"
 METHODS, SIZES, CLASSES = ["dit", "lgd", "random"], [1, 2], ["0", "1", "7"]
@@ -400,6 +400,22 @@ def test_a_wrong_experiment_ends_before_anything_is_planned(tmp_path: Path) -> N
     assert done.returncode != 0
     assert "methods.lgd.candidate: no such key; did you mean 'candidates'?" in done.stdout
     assert "Traceback" not in done.stdout
+
+
+def test_a_set_made_elsewhere_is_evaluated_as_its_own_was(tree: Clone) -> None:
+    """The same pictures, network and student give the same answers, whoever made the set."""
+    shutil.copytree(tree.folder / "results/smoke/distilled/dit", tree.folder / "theirs")
+    tree.change(lambda e: e["methods"].update(theirs={"kind": "given", "images": "theirs/ipc{ipc}.parquet"}))
+    end = f"ipc1/convnet2_w8/{PROTOCOL}.parquet"
+    ends = [f"results/smoke/evaluation/{name}/{end}" for name in ("theirs", "dit")]
+    done = tree.run("snakemake", *SMOKE_RUN, "--", ends[0])
+    assert done.returncode == 0, done.stdout
+    theirs, dit = (read_table(tree.folder / end, "evaluate").select(["accuracy", "right"]) for end in ends)
+    assert theirs.equals(dit)
+    assert tree.plan("--", ends[0]).nothing
+    (tree.folder / "theirs/ipc1.parquet").write_bytes((tree.folder / "theirs/ipc2.parquet").read_bytes())
+    refused = tree.run("snakemake", "-n", "--configfile", SMOKE)
+    assert "methods.theirs.images: theirs/ipc1.parquet: 2 images of class" in refused.stdout
 
 
 def test_an_experiment_with_a_key_twice_ends_before_anything_is_planned(tmp_path: Path) -> None:

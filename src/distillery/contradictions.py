@@ -11,8 +11,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from distillery.analysis.checks import faults_of_analysis
+from distillery.data.given import faults_of_given
 from distillery.data.identity import same_class
-from distillery.data.settings import Dataset
+from distillery.data.settings import Dataset, Given
 from distillery.data.sources import class_names, class_sizes
 from distillery.experiment import CHOOSING, LGD, Experiment, Plain
 from distillery.generators_fit import (
@@ -60,6 +61,9 @@ def _of_blocks(experiment: Experiment) -> Iterator[str]:
         yield from _of_protocols(experiment)
         yield from _of_surrogates(experiment, classes)
         yield from _of_experts(experiment, classes)
+        for name, method in experiment.methods.items():
+            if isinstance(method, Given):
+                yield from faults_of_given(f"methods.{name}", method, experiment.ipc, experiment.seeds, classes)
     yield from _of_methods(experiment, len(experiment.dataset.classes or known))
     yield from faults_of_analysis(experiment)
 

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
 
-from distillery.data.settings import Dataset
+from distillery.data.settings import Dataset, Given
 from distillery.data.sources import class_names
 from distillery.diffusion.settings import (
     AnyAutoencoder,
@@ -81,7 +81,20 @@ class LGD(Block):
 
 
 Method = Annotated[
-    Plain | LGD | IGD | MGD3 | LD3M | Latent | Pixels | IDC | Random | Herding | KCenter | RealByLearnability | Full,
+    Plain
+    | LGD
+    | IGD
+    | MGD3
+    | LD3M
+    | Latent
+    | Pixels
+    | IDC
+    | Random
+    | Herding
+    | KCenter
+    | RealByLearnability
+    | Full
+    | Given,
     Field(discriminator="kind"),
 ]
 
@@ -150,7 +163,7 @@ class Experiment(Block):
         None, description="A small one for the same latents, which guidances decode with; none: the one that renders."
     )
     latents: Latents = Latents()
-    generators: dict[Name, AnyGenerator]
+    generators: dict[Name, AnyGenerator] = Field({})
     references: dict[Name, Reference] = Field({})
     surrogates: dict[Name, Surrogate] = Field({})
     experts: dict[Name, Experts] = Field({})
@@ -247,7 +260,7 @@ class Experiment(Block):
     def nested(self, method: str) -> bool:
         """Whether the sets of a method begin with the smaller ones: not where every size is made by itself."""
         found = self.methods[method]
-        if found.kind in MATCHED:
+        if found.kind in (*MATCHED, "given"):
             return False
         return not (isinstance(found, MGD3) and found.mode.count is None)
 

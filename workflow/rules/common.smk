@@ -9,6 +9,7 @@ from snakemake.exceptions import WorkflowError
 
 from distillery import experiment as experiments
 from distillery import processes, slurm
+from distillery.data import given
 from distillery.data.sources import input_files, listing_digest
 from distillery.devices import visible_cards
 from distillery.diffusion.folders import files_here
@@ -37,7 +38,7 @@ KINDS = {
     kind: [name for name, method in EXPERIMENT.methods.items() if method.kind == kind]
     for kind in (
         *("lgd", "plain", *experiments.GUIDED, *experiments.MATCHED),
-        *(*experiments.CHOOSING, "full"),
+        *(*experiments.CHOOSING, "full", "given"),
     )
 }
 GENERATORS = {
@@ -77,6 +78,7 @@ wildcard_constraints:
     loop=one_of([*KINDS["lgd"], *KINDS["real_by_learnability"]]),
     learned=one_of(KINDS["real_by_learnability"]),
     real=one_of([name for kind in experiments.REAL for name in KINDS[kind]]),
+    given=one_of(KINDS["given"]),
     generator=one_of(EXPERIMENT.generators),
     reference=one_of(EXPERIMENT.references),
     surrogate=one_of(EXPERIMENT.surrogates),
@@ -142,7 +144,10 @@ def gigabytes(first):
     return of
 
 
-OF_METHODS = ("method", "lgd", "plain", "guided", "matched", "loop", "learned", "real")
+OF_METHODS = (
+    *("method", "lgd", "plain", "guided", "matched"),
+    *("loop", "learned", "real", "given"),
+)
 """The wildcards that hold the name of a method; which one says what kinds a rule is for."""
 
 
@@ -200,6 +205,20 @@ def source_files(wildcards):
 def source_listing(wildcards):
     """What tells a folder of images from the same folder with one file more."""
     return listing_digest(EXPERIMENT.dataset.source)
+
+
+def given_file(wildcards):
+    """The file that a set made elsewhere is; none where it is a folder, which is compared by its listing."""
+    seed = EXPERIMENT.seed(wildcards.run)
+    return given.files_of(EXPERIMENT.methods[wildcards.given], int(wildcards.ipc), seed)
+
+
+def given_listing(wildcards):
+    """What tells a folder of a set made elsewhere from the same folder with one file more."""
+    seed = EXPERIMENT.seed(wildcards.run)
+    return given.listing_of(
+        EXPERIMENT.methods[wildcards.given], int(wildcards.ipc), seed
+    )
 
 
 def method_name(wildcards):
@@ -504,6 +523,8 @@ def parts_of(wildcards):
         return [f"{folder}/increment-{k}/images.parquet" for k in range(1, last + 1)]
     if method.kind in experiments.MATCHED:
         return [f"{folder}/chosen-{wildcards.ipc}.parquet"]
+    if method.kind == "given":
+        return [f"{folder}/opened-{wildcards.ipc}.parquet"]
     if not EXPERIMENT.nested(name):
         return [
             f"{folder}/sampled-{wildcards.ipc}-{shard}.parquet"

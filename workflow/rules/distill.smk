@@ -347,6 +347,36 @@ rule select:
         " > {log.text:q} 2>&1"
 
 
+rule open_images:
+    """Open a distilled set that was made elsewhere."""
+    input:
+        given=given_file,
+        data="<results>/data/train.parquet",
+    output:
+        images="<results>/{run}distilled/{given}/opened-{ipc}.parquet",
+    log:
+        text="<results>/{run}logs/open_images-{given}-{ipc}.log",
+        cost="<results>/{run}cost/{given}/open_images-{ipc}.json",
+    conda:
+        "../../envs/distillery.yaml"
+    resources:
+        cpus_per_task=1,
+        mem=gigabytes(8),
+        runtime="1h",
+    params:
+        *code("open_images"),
+        settings=settings("open_images"),
+        listing=given_listing,
+    shell:
+        "python -m distillery open_images"
+        " --settings {params.settings:q}"
+        " --threads 1"
+        " --data {input.data:q}"
+        " --images {output.images:q}"
+        " --cost {log.cost:q}"
+        " > {log.text:q} 2>&1"
+
+
 rule collect:
     """Collect shards and increments into the distilled set of one size."""
     input:
