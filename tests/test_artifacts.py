@@ -331,7 +331,7 @@ def test_groups_are_the_bytes_of_the_whole_table(tmp_path: Path) -> None:
     described = image_table(images)
     metadata = {**described.schema.metadata, b"distillery": json.dumps(MADE_BY, sort_keys=True).encode()}
     whole = described.replace_schema_metadata(metadata)
-    pq.write_table(whole, tmp_path / "whole", compression="zstd", row_group_size=ROW_GROUP)
+    pq.write_table(whole, tmp_path / "whole", compression="zstd", row_group_size=ROW_GROUP, write_page_checksum=True)
     assert (tmp_path / "groups").read_bytes() == (tmp_path / "whole").read_bytes()
 
 

@@ -11,6 +11,7 @@ import importlib
 import inspect
 import json
 import os
+import signal
 import sys
 import typing
 from pathlib import Path
@@ -133,6 +134,7 @@ def _run(name: str, stage: ModuleType, arguments: list[str]) -> int:
         parallel.join(device)
     else:
         device, threads = _Nothing(), 0  # its bytes depend on neither
+        signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # temporary files go with it
     job = Job(name, parsed.settings, device, threads, tuple(inputs), parsed.checkpoint_seconds, cores)
     try:
         stage.run(settings, job=job, **files)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import io
 import json
 import os
 import shutil
+import tempfile
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,6 +20,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from distillery.job import BadInput
 from distillery.spool import Spooled
 
 if TYPE_CHECKING:
@@ -79,7 +83,7 @@ def write_table(path: Path, table: pa.Table, provenance: Provenance) -> None:
     """Write a table as Parquet, atomically; its metadata gains the provenance."""
     with replacing(path) as temporary:
         described = table.replace_schema_metadata(_described(table, provenance))
-        pq.write_table(described, temporary, compression="zstd")
+        pq.write_table(described, temporary, compression="zstd", write_page_checksum=True)
 
 
 def _described(table: pa.Table, provenance: Provenance) -> dict[bytes, bytes]:
@@ -93,7 +97,7 @@ def read_table(path: Path, made_by: str) -> pa.Table:
         DamagedArtifact: not a whole Parquet file.
     """
     try:
-        return pq.read_table(path, memory_map=False)
+        return pq.read_table(path, memory_map=False, page_checksum_verification=True)
     except (OSError, pa.ArrowException) as error:
         raise damaged(path, made_by, str(error).splitlines()[0]) from error
 
@@ -224,10 +228,20 @@ def growing_tensors(
 
     Args:
         goes_on: keep the rows that are there.
+
+    Raises:
+        BadInput: another process writes it.
     """
     metadata = _metadata(provenance, about)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with partial_name(path).open("r+b" if goes_on else "wb") as file:
+    number = os.open(partial_name(path), os.O_RDWR | os.O_CREAT, 0o666)
+    with os.fdopen(number, "r+b") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise BadInput(f"{partial_name(path)}: another process writes it; wait for its end, or stop it") from None
+        if not goes_on:
+            file.truncate(0)
         writer = TensorWriter(file, tensors, metadata)
         yield writer
         writer.flush()
@@ -359,10 +373,21 @@ def write_images(path: Path, images: ImageSet, provenance: Provenance) -> None:
     )
     table = next(groups)
     schema = table.schema.with_metadata(_described(table, provenance))
-    with replacing(path) as temporary, pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
+    with replacing(path) as temporary, writing_table(temporary, schema) as writer:
         writer.write_table(table.cast(schema))
         for table in groups:
             writer.write_table(table.cast(schema))
+
+
+def no_room_for_temporary(size: int) -> BadInput:
+    """What to say when the folder of temporary files is full."""
+    folder = tempfile.gettempdir()
+    return BadInput(f"{folder}: no room for {size / 2**30:.2f} GiB of images; set TMPDIR to a folder that has it")
+
+
+def writing_table(path: Path, schema: pa.Schema) -> pq.ParquetWriter:
+    """A Parquet file to be written a group of rows at a time; checksums of its pages tell a flipped bit."""
+    return pq.ParquetWriter(path, schema, compression="zstd", write_page_checksum=True)
 
 
 def read_images(path: Path, made_by: str) -> ImageSet:
@@ -372,7 +397,7 @@ def read_images(path: Path, made_by: str) -> ImageSet:
         DamagedArtifact: not a whole Parquet file, or not a table of images.
     """
     try:
-        with pq.ParquetFile(path, pre_buffer=False) as file:
+        with pq.ParquetFile(path, pre_buffer=False, page_checksum_verification=True) as file:
             others = [name for name in file.schema_arrow.names if name != "image"]
             table = file.read(columns=["image.path", *others], use_threads=False)
             images = Spooled(
@@ -384,6 +409,8 @@ def read_images(path: Path, made_by: str) -> ImageSet:
                 .to_pylist()
             )
     except (OSError, pa.ArrowException, KeyError, TypeError) as error:
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            raise no_room_for_temporary(path.stat().st_size) from error
         raise damaged(path, made_by, str(error).splitlines()[0]) from error
     try:
         features = json.loads(table.schema.metadata[b"huggingface"])["info"]["features"]

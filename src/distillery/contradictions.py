@@ -58,8 +58,9 @@ def _of_blocks(experiment: Experiment) -> Iterator[str]:
         yield from faults_of_latents(experiment)
         yield from _of_networks(experiment)
         yield from faults_of_class_names(experiment, classes)
-        yield from _of_protocols(experiment)
-        yield from _of_surrogates(experiment, classes)
+        rates = list(dict.fromkeys(_of_rates(experiment)))
+        yield from rates or _of_protocols(experiment)
+        yield from _of_surrogates(experiment, classes) if not rates else ()
         yield from _of_experts(experiment, classes)
         for name, method in experiment.methods.items():
             if isinstance(method, Given):
@@ -208,8 +209,35 @@ def _networks(experiment: Experiment) -> Iterator[tuple[str, str, Protocol]]:
         yield "analysis.redundancy.network", experiment.analysis.redundancy.network, first
 
 
+def _of_rates(experiment: Experiment) -> Iterator[str]:
+    """Whether every network has a learning rate under the protocol that trains it."""
+    evaluation, size = experiment.evaluation, experiment.ipc[0]
+    trained: list[tuple[str, Protocol, str, int | str]] = []
+    for index, protocol in enumerate(evaluation.protocols):
+        key = f"evaluation.protocol[{index}]" if isinstance(evaluation.protocol, list) else "evaluation.protocol"
+        trained += [(key, protocol, network, size) for network in evaluation.networks]
+    for name, reference in experiment.references.items():
+        trained.append((f"references.{name}.training", reference.training, reference.network, "full"))
+    for name, surrogate in experiment.surrogates.items():
+        trained.append((f"surrogates.{name}.training", surrogate.training, surrogate.network, "full"))
+    for name, method in experiment.methods.items():
+        if isinstance(method, LGD | RealByLearnability):
+            protocol = method.student.protocol or evaluation.protocols[0]
+            network = method.student.network or evaluation.networks[0]
+            trained.append((f"methods.{name}.student.protocol", protocol, network, method.increment_size))
+    for key, protocol, network, images in trained:
+        try:
+            experiment.recipe(protocol, network, images)
+        except ValueError as error:
+            yield f"{key}: {error}"
+
+
+LONGEST_LABEL = 160
+"""Letters of a protocol that files are named by; with what is added, file systems take 255 bytes."""
+
+
 def _of_protocols(experiment: Experiment) -> Iterator[str]:
-    """Whether every protocol can be carried out: its labels have a teacher, its networks a learning rate."""
+    """Whether every protocol can be carried out: its labels have a teacher, its label names files."""
     evaluation = experiment.evaluation
     yield from _twice("evaluation.protocol", [protocol.label for protocol in evaluation.protocols])
     if evaluation.baseline is not None and evaluation.baseline not in experiment.methods:
@@ -217,14 +245,12 @@ def _of_protocols(experiment: Experiment) -> Iterator[str]:
         yield f"evaluation.baseline: no method {evaluation.baseline!r}; methods: {there}"
     for index, protocol in enumerate(evaluation.protocols):
         key = f"evaluation.protocol[{index}]" if isinstance(evaluation.protocol, list) else "evaluation.protocol"
-        for network in evaluation.networks:
-            try:
-                recipe = experiment.recipe(protocol, network, experiment.ipc[0])
-            except ValueError as error:
-                yield f"{key}: {error}"
-                continue
-            yield from _of_labels(experiment, key, recipe)
-            break
+        yield from _of_labels(experiment, key, experiment.recipe(protocol, evaluation.networks[0], experiment.ipc[0]))
+        if len(protocol.label) > LONGEST_LABEL:
+            yield (
+                f"{key}: so much differs from {protocol.preset} that its label has {len(protocol.label)} letters, "
+                f"and files are named by it; allowed: {LONGEST_LABEL}"
+            )
     for name, reference in experiment.references.items():
         yield from _of_reference(f"references.{name}", reference, experiment.classes)
         if reference.weights not in (None, "timm") and not Path(str(reference.weights)).is_file():

@@ -30,6 +30,8 @@ IMPATIENT_SECONDS = 2.0
 """So long after the first signal, an interrupt from the keyboard is a second wish, not the first one told twice."""
 
 _requested: list[int] = []
+_savers: list[Path] = []
+"""Resume files of the loops that this process has opened: before the first one nothing would be saved."""
 
 
 class StopRequested(Exception):
@@ -46,12 +48,14 @@ def stop_on_signals() -> None:
 
     The same end is often told twice: Slurm sends TERM when it preempts a job and again when it ends its steps, torchrun
     and a terminal pass on what all of them got. Only an interrupt some seconds later does not wait: somebody is
-    impatient.
+    impatient. Where no loop could save, nothing waits.
     """
     first: list[float] = []
 
     def note(number: int, _: FrameType | None) -> None:
         now = time.monotonic()
+        if not _savers:
+            raise SystemExit(128 + number)
         if number == signal.SIGINT and first and now - first[0] > IMPATIENT_SECONDS and not parallel.inside():
             raise SystemExit(128 + number)
         first.append(now)
@@ -73,6 +77,7 @@ class Resume:
         """
         self.path = output.with_name(output.name + ".resume.safetensors")
         self._digest, self._every, self._last = digest, every, time.monotonic()
+        _savers.append(self.path)
 
     def restore(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
         """Tensors and facts of the last checkpoint, or None where there is none that fits."""

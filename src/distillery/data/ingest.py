@@ -20,9 +20,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from distillery.artifacts import ROW_GROUP, Provenance, image_schema, replacing, write_table
+from distillery.artifacts import ROW_GROUP, Provenance, image_schema, replacing, write_table, writing_table
 from distillery.data.fit import Unusable, fit_image, in_words
 from distillery.data.settings import Dataset
 from distillery.data.sources import (
@@ -336,7 +335,7 @@ def _write_images(path: Path, entries: list[_Entry], shelf: _Shelf, classes: lis
     schema = image_schema(classes)
     about = {**schema.metadata, b"distillery": json.dumps(provenance, sort_keys=True).encode()}
     schema = schema.with_metadata(about)
-    with replacing(path) as temporary, pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
+    with replacing(path) as temporary, writing_table(temporary, schema) as writer:
         for start in range(0, len(entries), ROW_GROUP):
             rows = entries[start : start + ROW_GROUP]
             images = [{"bytes": shelf.take(entry), "path": entry.id} for entry in rows]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,8 +13,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from distillery.artifacts import ImageSet, damaged, decode_image
+from distillery.artifacts import ImageSet, damaged, decode_image, no_room_for_temporary
 from distillery.data.reading import ImageTable
+from distillery.job import BadInput
 
 MOST_IN_MEMORY = 2**30
 """Bytes of a tensor that are kept in memory; a larger one lies in a file, of which the system keeps what is in use."""
@@ -23,12 +25,18 @@ def room_for(shape: Sequence[int], dtype: torch.dtype = torch.uint8) -> Tensor:
     """A tensor on the CPU to be filled: of zeros in memory, or, if it is larger than `MOST_IN_MEMORY`, in a file.
 
     The file has no name and lies in the folder of temporary files (`TMPDIR`); it goes with the tensor.
+
+    Raises:
+        BadInput: that folder has no room for it.
     """
     size = math.prod(shape) * dtype.itemsize
     if size <= MOST_IN_MEMORY:
         return torch.zeros(tuple(shape), dtype=dtype)
     with tempfile.TemporaryFile(prefix="distillery-") as file:
-        file.truncate(size)
+        try:
+            os.posix_fallocate(file.fileno(), 0, size)  # a hole that cannot be filled later ends the process
+        except OSError as error:
+            raise no_room_for_temporary(size) from error
         mapped = np.memmap(file, np.uint8, "r+", shape=(size,))
     return torch.from_numpy(mapped).view(dtype).view(*shape)
 
@@ -66,11 +74,16 @@ def decoded(images: ImageSet) -> Tensor:
     """The images of a set: (N, C, H, W) uint8, in memory or, many of them, in a file (`room_for`).
 
     Raises:
+        BadInput: one is damaged.
         ValueError: the images differ in size or colour.
     """
     made: Tensor | None = None
     for row, content in enumerate(images.images):
-        image = torch.from_numpy(decode_image(content))
+        try:
+            image = torch.from_numpy(decode_image(content))
+        except (OSError, SyntaxError, ValueError) as error:  # what Pillow raises for a broken file
+            name = images.paths[row]
+            raise BadInput(f"image {name}: damaged ({error}); delete the table that holds it, and run again") from error
         if made is None:
             made = room_for((len(images), *image.shape))
         if image.shape != made.shape[1:]:

@@ -35,7 +35,9 @@ class ImageTable:
         self.path, self._made_by = path, made_by
         self.classes = read_classes(path, made_by)
         try:
-            self.labels: np.ndarray = pq.read_table(path, columns=["label"])["label"].to_numpy().copy()
+            self.labels: np.ndarray = (
+                pq.read_table(path, columns=["label"], page_checksum_verification=True)["label"].to_numpy().copy()
+            )
         except (OSError, pa.ArrowException, KeyError) as error:
             raise damaged(path, made_by, error) from error
 
@@ -50,7 +52,7 @@ class ImageTable:
 
     def paths(self) -> list[str]:
         """A stable id of each image."""
-        with pq.ParquetFile(self.path, pre_buffer=False) as file:
+        with pq.ParquetFile(self.path, pre_buffer=False, page_checksum_verification=True) as file:
             column = file.read(columns=["image.path"], use_threads=False)["image"]
         return pc.struct_field(column, "path").to_pylist()
 
@@ -64,7 +66,7 @@ class ImageTable:
     def _groups(self, wanted: Callable[[int, int], bool]) -> Iterator[tuple[int, pa.ChunkedArray]]:
         """First row and files of each group of rows that is wanted, by its first row and the one behind its last."""
         try:
-            with pq.ParquetFile(self.path, pre_buffer=False) as file:
+            with pq.ParquetFile(self.path, pre_buffer=False, page_checksum_verification=True) as file:
                 first = 0
                 for group in range(file.num_row_groups):
                     after = first + file.metadata.row_group(group).num_rows

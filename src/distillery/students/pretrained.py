@@ -10,6 +10,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
+from distillery.data.identity import same_class
 from distillery.job import BadInput
 from distillery.students.names import OURS
 from distillery.students.networks import Classifier, Domain
@@ -40,8 +41,14 @@ def open_pretrained(
     if f"{last}.weight" not in tensors:
         raise BadInput(f"{source}: not a {network} for images of {domain.channels} channels: it has no {last}.weight")
     outputs = len(tensors[f"{last}.weight"])
-    if rows is None and set(classes) <= set(names):  # a file of this project knows what its outputs are
-        rows = [names.index(name) for name in classes]
+    if rows is None and names:  # a file of this project knows what its outputs are
+        known = [same_class(name, names) for name in classes]
+        if lacking := [name for name, found in zip(classes, known, strict=True) if found is None]:
+            raise BadInput(
+                f"{source}: trained on {', '.join(names[:20])}, and knows no class {', '.join(lacking[:5])}; give one "
+                "that does, or say which of its outputs they are with references.<name>.rows"
+            )
+        rows = [names.index(str(name)) for name in known]
     if rows is None and outputs != len(classes):
         raise BadInput(
             f"{source}: {outputs} outputs for {len(classes)} classes; say which are the classes with "
@@ -55,6 +62,10 @@ def open_pretrained(
             )
         chosen = torch.tensor(list(rows))
         tensors = {name: value[chosen] if name.startswith(f"{last}.") else value for name, value in tensors.items()}
+    # Counted, and not used, by batch norm with a momentum; older files lack it.
+    tensors |= {
+        name: value for name, value in wanted.items() if name.endswith(".num_batches_tracked") and name not in tensors
+    }
     wrong = [name for name, value in wanted.items() if name not in tensors or tensors[name].shape != value.shape] + [
         name for name in tensors if name not in wanted
     ]

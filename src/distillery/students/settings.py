@@ -51,7 +51,9 @@ class Recipe(Block):
     size: Count | None = Field(None, description="Side of the images that networks see; none: as they are stored.")
     normalize: Literal["half", "imagenet"] = Field("half", description="Mean and standard deviation of the channels.")
     resize_first: bool = Field(True, description="Resize the whole image to `size` before any random crop.")
-    test_scale: Positive = Field(1.0, description="Test images are resized to so many times `size`, then cropped.")
+    test_scale: Annotated[float, Field(ge=1), Exponent] = Field(
+        1.0, description="Test images are resized to so many times `size`, then cropped."
+    )
 
     shift: int = Field(0, ge=0, description="Random translation of at most this many pixels, black comes in.")
     crop_scale: Interval | None = Field(None, description="Share of the area that RandomResizedCrop keeps.")
