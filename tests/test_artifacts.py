@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
@@ -24,6 +25,8 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file
 
+import distillery.artifacts
+import distillery.data.pixels
 import distillery.spool
 from distillery.artifacts import (
     ROW_GROUP,
@@ -31,6 +34,7 @@ from distillery.artifacts import (
     ImageSet,
     concatenate,
     encode_png,
+    growing_tensors,
     image_table,
     read_classes,
     read_images,
@@ -45,7 +49,7 @@ from distillery.artifacts import (
     write_tensors,
 )
 from distillery.data.reading import ImageTable
-from distillery.job import Job
+from distillery.job import BadInput, Job
 from distillery.provenance import package_versions
 
 MADE_BY = {"stage": "test", "settings": "{}"}
@@ -496,3 +500,47 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
     for reader in READERS.values():
         with pytest.raises(DamagedArtifact, match="nowhere"):
             reader(tmp_path / "nowhere", "ingest")
+
+
+def test_what_grows_has_one_writer(tmp_path: Path) -> None:
+    shape = {"rows": (np.dtype(np.float16), (4, 3))}
+    with growing_tensors(tmp_path / "t", shape, MADE_BY, False) as writer:
+        writer.put("rows", 0, np.full((4, 3), 5, np.float16))
+        for goes_on in (False, True):
+            with (
+                pytest.raises(BadInput, match=r"t.resume.part: another process writes it"),
+                growing_tensors(tmp_path / "t", shape, MADE_BY, goes_on),
+            ):
+                pytest.fail("it was opened twice")
+    assert (read_tensors(tmp_path / "t", "test")[0]["rows"] == 5).all()
+
+
+def test_a_flipped_bit_is_told_and_not_read(tmp_path: Path) -> None:
+    images = an_image_set(6).take(np.arange(300) % 6)
+    write_images(tmp_path / "whole", images, MADE_BY)
+    content = (tmp_path / "whole").read_bytes()
+    end = len(content) - int.from_bytes(content[-8:-4], "little") - 8
+    for place in np.random.default_rng(0).integers(4, end, 60).tolist():
+        (tmp_path / "flipped").write_bytes(content[:place] + bytes([content[place] ^ 4]) + content[place + 1 :])
+        try:
+            read = read_images(tmp_path / "flipped", "ingest")
+        except DamagedArtifact:
+            continue
+        assert list(read.images) == list(images.images)  # of the header of a page, which says nothing of the picture
+        assert read.labels.tolist() == images.labels.tolist()
+
+
+def test_a_folder_of_temporary_files_that_is_full_is_named_and_no_artifact_blamed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    write_images(tmp_path / "a", an_image_set(6), MADE_BY)
+    monkeypatch.setattr(distillery.artifacts, "Spooled", full)
+    with pytest.raises(BadInput, match=r"no room for .* GiB of images; set TMPDIR"):
+        read_images(tmp_path / "a", "ingest")
+    monkeypatch.setattr(distillery.data.pixels, "MOST_IN_MEMORY", 10)
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(BadInput, match=r"no room for .* GiB of images; set TMPDIR"):
+        distillery.data.pixels.room_for((4, 5))

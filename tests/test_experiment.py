@@ -386,6 +386,25 @@ TOGETHER = {
         at("references.real.training", {"labels": "soft"}),
         "references.real.training.labels: soft ones need a teacher, and this has none; allowed: hard",
     ),
+    "no learning rate for the second network": (
+        lambda e: e["evaluation"].update(
+            networks=["convnet2_w8", "resnet10_in_w8"],
+            protocol={"preset": "small", "learning_rate": {"convnet": 0.1}},
+        ),
+        "evaluation.protocol: learning_rate: no entry fits 'resnet10_in_w8', and there is no default",
+    ),
+    "no learning rate for a reference": (
+        at("references.real.training", {"learning_rate": {"resnet": 0.1}}),
+        "references.real.training: learning_rate: no entry fits 'convnet2_w8', and there is no default",
+    ),
+    "a label that no file name holds": (
+        at("evaluation.protocol", {"preset": "small", "learning_rate": {f"convnet2_w{n}": 0.123 for n in range(9)}}),
+        "evaluation.protocol: so much differs from small that its label has",
+    ),
+    "test images that are smaller than their crop": (
+        at("evaluation.protocol", {"preset": "small", "size": 16, "test_scale": 0.9}),
+        "evaluation.protocol.test_scale: input should be greater than or equal to 1 (given: 0.9)",
+    ),
     "no learning rate for a network": (
         at("evaluation.protocol", {"preset": "small", "learning_rate": {"resnet": 0.1}}),
         "evaluation.protocol: learning_rate: no entry fits 'convnet2_w8', and there is no default",

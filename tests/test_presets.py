@@ -21,6 +21,34 @@ def steps(made: Recipe, images: int) -> int:
 
 
 @pytest.mark.parametrize(
+    ("preset", "constants"),
+    [
+        (
+            "rded",
+            {
+                **{"epochs": 300, "optimizer": "adamw", "weight_decay": 0.01, "schedule": "half_cosine"},
+                **{"size": 224, "resize_first": False, "test_scale": 256 / 224, "crop_scale": [0.5, 1.0]},
+                **{"crop_ratio": [3 / 4, 4 / 3], "strip_shuffle": 2, "flip": True, "cutmix": 1.0},
+                **{"labels": "soft", "temperature": 20.0, "decay_vectors": False, "normalize": "imagenet"},
+                **{"looks": 6, "looks_from": 5 / 6, "dsa": "", "color_jitter": 0.0, "lighting": 0.0},
+            },
+        ),
+        (
+            "ld3m",
+            {
+                **{"epochs": 1000, "batch_size": 256, "optimizer": "sgd", "momentum": 0.9, "weight_decay": 5e-4},
+                **{"schedule": "warmup_cosine", "ema_decay": 0.995, "normalize": "imagenet", "looks": 1},
+                **{"dsa": "color_crop_cutout_flip_scale_rotate", "labels": "hard", "cutmix": 0.0, "size": None},
+            },
+        ),
+    ],
+)
+def test_the_constants_of_the_other_protocols(preset: str, constants: dict[str, Any]) -> None:
+    made = recipe(preset, network="convnet6", teacher="t") if preset == "rded" else recipe(preset)
+    assert {name: getattr(made, name) for name in constants} == constants
+
+
+@pytest.mark.parametrize(
     ("ipc", "ten", "hundred"),
     [
         (1, 3000, 2000),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -226,3 +228,19 @@ def test_a_resume_file_belongs_to_settings_inputs_and_threads(tmp_path: Path) ->
     assert digest_of(Job("train_student", "{}", CPU, 1, (data,)), tmp_path / "out") == original
     data.write_bytes(b"others")
     assert digest_of(Job("train_student", "{}", CPU, 1, (data,)), tmp_path / "out") != original
+
+
+@pytest.mark.parametrize("saves", [False, True])
+def test_a_signal_ends_a_process_at_once_that_has_nothing_to_save(saves: bool, tmp_path: Path) -> None:
+    code = f"""
+import os, signal, sys
+from pathlib import Path
+from distillery.resume import Resume, stop_on_signals
+stop_on_signals()
+if {saves}:
+    Resume(Path({str(tmp_path / "model")!r}), "digest")
+os.kill(os.getpid(), signal.SIGTERM)
+print("goes on")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == ((0, "goes on\n") if saves else (143, "")), done.stderr

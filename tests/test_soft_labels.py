@@ -18,6 +18,7 @@ from distillery.artifacts import read_table, read_tensors, write_images
 from distillery.diffusion.folders import file_digest
 from distillery.job import BadInput
 from distillery.stages import evaluate, store_soft_labels, train_reference
+from distillery.streams import stream
 from distillery.students.networks import IMAGENET_MEAN, Classifier, Domain
 from distillery.students.pretrained import open_pretrained
 from distillery.students.settings import Recipe, Speed
@@ -209,6 +210,30 @@ def test_weights_of_this_project_are_opened_in_the_order_of_the_data(tmp_path: P
     opened = open_pretrained(tmp_path / "w.safetensors", NETWORK, CLASSES[::-1], DOMAIN, None)
     pixels = digits()[0][:8]
     assert torch.equal(logits_of(opened, pixels), logits_of(known, pixels).flip(1))
+
+
+def test_classes_that_the_weights_name_otherwise_are_found_and_others_are_no_match_by_number(tmp_path: Path) -> None:
+    known = Classifier(NETWORK, ["tench", "n02979186", "church"], DOMAIN, ("named",)).eval()
+    known.save(tmp_path / "w.safetensors", MADE_BY)
+    names = ["church", "n01440764", "cassette player"]
+    opened = open_pretrained(tmp_path / "w.safetensors", NETWORK, names, DOMAIN, None)
+    pixels = digits()[0][:8]
+    torch.testing.assert_close(logits_of(opened, pixels), logits_of(known, pixels)[:, [2, 0, 1]])
+    with pytest.raises(BadInput, match="trained on tench, n02979186, church, and knows no class zebra, cat"):
+        open_pretrained(tmp_path / "w.safetensors", NETWORK, ["zebra", "cat", "church"], DOMAIN, None)
+    given = open_pretrained(tmp_path / "w.safetensors", NETWORK, ["zebra", "cat", "church"], DOMAIN, [0, 1, 2])
+    assert torch.equal(logits_of(given, pixels), logits_of(known, pixels))
+
+
+def test_weights_without_the_counts_of_batch_norm_are_opened(tmp_path: Path) -> None:
+    domain = Domain(32, 3)
+    whole = Classifier("resnet18", CLASSES, domain, ("r",)).eval()
+    state = {name: value for name, value in whole.network.state_dict().items() if "num_batches" not in name}
+    assert len(state) < len(whole.network.state_dict())
+    save_file(state, tmp_path / "w.safetensors")
+    opened = open_pretrained(tmp_path / "w.safetensors", "resnet18", CLASSES, domain, None)
+    pixels = torch.randint(256, (2, 3, 32, 32), generator=stream("batch norm"), dtype=torch.uint8)
+    assert torch.equal(logits_of(opened, pixels), logits_of(whole, pixels))
 
 
 def test_rows_pick_the_classes_out_of_a_larger_network(tmp_path: Path) -> None:
