@@ -191,6 +191,9 @@ def report(rows: list[dict[str, Any]], guidance: str) -> None:
     guided = GUIDED[guidance]
     first = None
     print(f"\n{guidance}: {guided} guided and {STEPS - guided} plain steps of an image")
+    for row in [row for row in rows if "error" not in row][:1]:
+        work = (f"{kind} {row[f'{kind}_flop'] / 1e12:.3g}" for kind in ("plain", "guided"))
+        print(f"TFLOP of one step of an image: {', '.join(work)}")
     print(f"{'variant':28}{'batch':>6}{'s/image':>10}{'times':>8}{'peak %':>8}{'memory GB':>11}")
     for row in rows:
         if "error" in row:

@@ -76,7 +76,7 @@ def _wrong_key(fault: Any, root: type[Block], config: Mapping[str, Any]) -> str 
     if kind == "extra_forbidden":
         if others := _kinds_with(fault["loc"], root):
             return f"no key of kind {fault['loc'][-2]}; it belongs to kind {' and '.join(others)}"
-        return f"no such key{_instead(key, _keys_beside(fault['loc'], root))}"
+        return f"no such key{instead(key, _keys_beside(fault['loc'], root))}"
     if kind == "missing":
         block = NAMED_IN.get(str(key))
         there = ", ".join(map(str, config.get(block) or ["none yet"])) if block else ""
@@ -84,7 +84,7 @@ def _wrong_key(fault: Any, root: type[Block], config: Mapping[str, Any]) -> str 
     allowed = _kinds_at(fault["loc"], root)
     if kind == "union_tag_not_found":
         return f"missing; allowed: {', '.join(allowed)}"
-    return f"no kind {fault['ctx']['tag']!r}{_instead(fault['ctx']['tag'], allowed)}"
+    return f"no kind {fault['ctx']['tag']!r}{instead(fault['ctx']['tag'], allowed)}"
 
 
 def _wrong_type(fault: Any, root: type[Block]) -> str | None:
@@ -103,7 +103,7 @@ def _wrong_type(fault: Any, root: type[Block]) -> str | None:
     return None
 
 
-def _instead(given: object, allowed: Sequence[str]) -> str:
+def instead(given: object, allowed: Sequence[str]) -> str:
     """What comes close to a word that is not allowed, and all that is."""
     close = difflib.get_close_matches(str(given), allowed, n=1)
     return f"{f'; did you mean {close[0]!r}?' if close else ''}; allowed: {', '.join(allowed)}"

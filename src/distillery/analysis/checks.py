@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import csv
-import difflib
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from distillery.matching import checks
 from distillery.matching.settings import LD3M
+from distillery.mistakes import instead
+from distillery.report import PUBLISHED
 
 if TYPE_CHECKING:
     from distillery.experiment import Experiment, Published
-
-NUMBERS = Path(__file__).parents[1] / "report" / "published.csv"
-"""The published numbers."""
 
 
 def faults_of_analysis(experiment: Experiment) -> Iterator[str]:
@@ -65,19 +62,14 @@ def _of_published(published: Published, methods: Sequence[str]) -> Iterator[str]
     for method in published.methods:
         if method not in methods:
             yield f"{key}.methods: no method {method!r}; methods: {', '.join(methods)}"
-    with NUMBERS.open(encoding="utf-8", newline="") as file:
+    with PUBLISHED.open(encoding="utf-8", newline="") as file:
         rows = [(row["dataset"], row["method"]) for row in csv.DictReader(file)]
     datasets = sorted({dataset for dataset, _ in rows} - {"unknown"})
     if published.dataset not in datasets:
-        yield f"{key}.dataset: nothing is published of {published.dataset!r}{_instead(published.dataset, datasets)}"
+        yield f"{key}.dataset: nothing is published of {published.dataset!r}{instead(published.dataset, datasets)}"
         return
     names = sorted({name for dataset, name in rows if dataset == published.dataset})
     for method, name in published.methods.items():
         if name not in names:
             where = f"{key}.methods.{method}"
-            yield f"{where}: of {published.dataset} nothing is published as {name!r}{_instead(name, names)}"
-
-
-def _instead(given: str, allowed: Sequence[str]) -> str:
-    close = difflib.get_close_matches(given, allowed, n=1)
-    return f"{f'; did you mean {close[0]!r}?' if close else ''}; allowed: {', '.join(allowed)}"
+            yield f"{where}: of {published.dataset} nothing is published as {name!r}{instead(name, names)}"

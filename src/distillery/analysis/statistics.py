@@ -66,12 +66,12 @@ def paired_difference(
     The interval is the percentile bootstrap that draws networks and images with replacement, independently of each
     other (Owen 2007, The pigeonhole bootstrap, doi:10.1214/07-AOAS122). Networks that were trained on one set share
     what is peculiar to it, so with several sets it is these that are drawn, and then networks of each that was drawn.
-    With three sets of six networks each, 95 % intervals held the truth in 92 % of simulations where sets scattered by
-    two points, and in 85 % where they did by six; with networks drawn alone, in 86 and 69 %. What belongs to an image
-    enters its variance once. What is peculiar to one network on one image enters 3 - 2 / networks times: the interval
-    errs on the wide side where networks of one method are right on different images. What belongs to one of n networks
-    enters 1 - 1 / n times: where three pairs of networks scattered by ten points on 250 images, 95 % intervals held the
-    truth in 86 % of simulations. One pair of networks gives an interval over images alone.
+    With three sets of six networks each that scattered by six points, 95 % intervals held the truth in 85 % of
+    simulations, and in 69 % with networks drawn alone. What belongs to an image enters its variance once. What is
+    peculiar to one network on one image enters 3 - 2 / networks times: the interval errs on the wide side where
+    networks of one method are right on different images. What belongs to one of n networks enters 1 - 1 / n times:
+    where three pairs of networks scattered by ten points on 250 images, 95 % intervals held the truth in 86 % of
+    simulations. One pair of networks gives an interval over images alone.
 
     p is that of the exact sign-flip test over images. If the methods were interchangeable on each image, its
     difference, summed over networks, could as well have the other sign; p is the share of all sign patterns whose

@@ -21,9 +21,8 @@ import numpy as np
 import pandas as pd
 
 from distillery.job import BadInput
+from distillery.report import PUBLISHED
 from distillery.report.tables import ABSENT, MEAN, markdown_table, mean_and_std
-
-PUBLISHED = Path(__file__).with_name("published.csv")
 
 COLUMNS = [
     "method",

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from distillery.job import Input, Job, Output
+from distillery.report import PUBLISHED
 from distillery.settings import Block
 
 if TYPE_CHECKING:
     from distillery.experiment import Experiment
 
 COMPUTES = False
-NUMBERS = Path(__file__).parents[1] / "report" / "published.csv"
 
 
 class Settings(Block):
@@ -35,7 +34,7 @@ class Settings(Block):
             methods=published.methods,
             full=experiment.first_of("full"),
             resolution=experiment.dataset.resolution,
-            numbers=hashlib.sha256(NUMBERS.read_bytes()).hexdigest()[:16],
+            numbers=hashlib.sha256(PUBLISHED.read_bytes()).hexdigest()[:16],
         )
 
 
