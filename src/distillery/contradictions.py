@@ -220,16 +220,22 @@ def _of_rates(experiment: Experiment) -> Iterator[str]:
         trained.append((f"references.{name}.training", reference.training, reference.network, "full"))
     for name, surrogate in experiment.surrogates.items():
         trained.append((f"surrogates.{name}.training", surrogate.training, surrogate.network, "full"))
-    for name, method in experiment.methods.items():
-        if isinstance(method, LGD | RealByLearnability):
-            protocol = method.student.protocol or evaluation.protocols[0]
-            network = method.student.network or evaluation.networks[0]
-            trained.append((f"methods.{name}.student.protocol", protocol, network, method.increment_size))
+    trained += _students(experiment)
     for key, protocol, network, images in trained:
         try:
             experiment.recipe(protocol, network, images)
         except ValueError as error:
             yield f"{key}: {error}"
+
+
+def _students(experiment: Experiment) -> Iterator[tuple[str, Protocol, str, int]]:
+    """The students of methods that work in increments: key, protocol, network, images per class."""
+    evaluation = experiment.evaluation
+    for name, method in experiment.methods.items():
+        if isinstance(method, LGD | RealByLearnability):
+            protocol = method.student.protocol or evaluation.protocols[0]
+            network = method.student.network or evaluation.networks[0]
+            yield f"methods.{name}.student.protocol", protocol, network, method.increment_size
 
 
 LONGEST_LABEL = 160
@@ -263,15 +269,12 @@ def _of_protocols(experiment: Experiment) -> Iterator[str]:
         if experiment.recipe(surrogate.training, surrogate.network, "full").labels == "soft":
             yield f"surrogates.{name}.training.labels: soft ones need a teacher, and this has none; allowed: hard"
     yield from _of_choice(experiment)
-    for name, method in experiment.methods.items():
-        if isinstance(method, LGD | RealByLearnability):
-            protocol = method.student.protocol or evaluation.protocols[0]
-            network = method.student.network or evaluation.networks[0]
-            if experiment.recipe(protocol, network, method.increment_size).labels == "soft":
-                yield (
-                    f"methods.{name}.student.protocol: the student learns from hard labels, and "
-                    f"{protocol.label} has soft ones; give another protocol here"
-                )
+    for key, protocol, network, images in _students(experiment):
+        if experiment.recipe(protocol, network, images).labels == "soft":
+            yield (
+                f"{key}: the student learns from hard labels, and {protocol.label} has soft ones; give another "
+                "protocol here"
+            )
 
 
 def _of_reference(key: str, reference: Reference, classes: int) -> Iterator[str]:
