@@ -47,10 +47,10 @@ format: setup  ## rewrite in the style of the project
 	snakefmt Snakefile workflow
 
 schema: setup  ## regenerate the JSON schema of an experiment file
-	python -m distillery.experiment > workflow/schemas/experiment.schema.json
+	python -m distillery.plan.experiment > workflow/schemas/experiment.schema.json
 
-bench: setup  ## time of the doors, and time and memory of each stage of the last demo
-	python benchmarks/doors.py
+bench: setup  ## start-up time, and time and memory of each stage of the last demo
+	python benchmarks/startup.py
 	python -m distillery.cost results/digits
 
 cost: setup  ## GPU hours, images/s and memory of a run by stage and method: make cost RESULTS=results/digits

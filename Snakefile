@@ -12,7 +12,7 @@ if not workflow.configfiles:
 include: "workflow/rules/common.smk"
 
 
-forget_dead_lock()
+remove_stale_lock()
 limit_to_cards()
 
 
@@ -53,8 +53,8 @@ rule distilled:
 
 
 onstart:
-    processes.sign(HOLDER)
-    attend_slurm()
+    processes.write_owner(HOLDER)
+    prepare_slurm()
 
 
 onsuccess:

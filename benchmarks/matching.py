@@ -123,9 +123,9 @@ def measure(arguments: argparse.Namespace) -> dict[str, float]:
         if arguments.way == "ours":
             space = ChainSpace(chain, picture, latents, vectors, lambda _: noise, micro_batch=arguments.micro_batch)
             images = space.render(0).requires_grad_()
-            (towards,) = grad(coupled(images), images)
+            (grad_images,) = grad(coupled(images), images)
             del images
-            space.pull_back(towards, 0)
+            space.vjp(grad_images, 0)
         else:
             leaves = latents.clone().requires_grad_(), vectors.clone().requires_grad_()
             state = chain.run(*leaves, noise, save=arguments.way == "checkpointed")

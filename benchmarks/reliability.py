@@ -27,7 +27,7 @@ from pathlib import Path
 import psutil
 
 PROJECT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(PROJECT / "tests"), str(PROJECT / "tests/slurm")]
+sys.path[:0] = [str(PROJECT / "tests/support"), str(PROJECT / "tests/slurm")]
 
 from clone import Clone  # noqa: E402
 from on_slurm import HERE, SMALL, Cluster, Run, end  # noqa: E402

@@ -162,12 +162,12 @@ def ours(arguments: argparse.Namespace, device: torch.device, epochs: int, switc
     seconds = 0.0
     for at in range(0, arguments.networks, together):
         keys = [("benchmark", number) for number in range(at, min(at + together, arguments.networks))]
-        team = [
+        ensemble = [
             Classifier(arguments.network, [str(i) for i in range(10)], Domain.of(pixels, recipe), key) for key in keys
         ]
         short = recipe.model_copy(update={"epochs": epochs + 2})
         _Clock.times.clear()
-        training.train_networks(team, pixels, labels, short, keys=keys, device=device, speed=Speed(**switches))
+        training.train_networks(ensemble, pixels, labels, short, keys=keys, device=device, speed=Speed(**switches))
         seconds += _Clock.times[-1] - _Clock.times[1]
     return seconds
 

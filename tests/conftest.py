@@ -8,17 +8,18 @@ from typing import Any
 
 import pytest
 
-FIRST = ("slurm", "test_workflow", "test_own_data", "test_family", "test_real_workflow", "test_matching_workflow")
+FIRST = ("slurm", *(f"workflow/{name}" for name in ("test_default", "test_own_data", "test_family")))
+FIRST += tuple(f"workflow/{name}" for name in ("test_real_images", "test_matching"))
 """What takes minutes begins first, so that no worker is left alone with it at the end."""
 
-TOGETHER = {"test_devices": "cards", "test_local_machine": "cards"}
+TOGETHER = {"test_devices": "cards", "workflow/test_local_machine": "cards"}
 """Files that use the same thing of the machine: one worker takes them, one after another."""
 
 
 def group_of(place: str) -> str:
     """What one worker takes of the tests, by the path of a file relative to the project."""
-    path = Path(place)
-    return "slurm" if path.parent.name == "slurm" else TOGETHER.get(path.stem, path.stem)
+    path = Path(place).relative_to("tests").with_suffix("")
+    return "slurm" if path.parent.name == "slurm" else TOGETHER.get(str(path), str(path))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -59,8 +60,8 @@ def world(one_thread: None, tmp_path_factory: pytest.TempPathFactory) -> object:
 @pytest.fixture
 def no_request() -> Iterator[None]:
     """No signal has asked for a stop before the test, and none after it."""
-    import distillery.resume
+    import distillery.storage.resume
 
-    distillery.resume._requested.clear()
+    distillery.storage.resume._requested.clear()
     yield
-    distillery.resume._requested.clear()
+    distillery.storage.resume._requested.clear()

@@ -1,4 +1,4 @@
-"""A note tells whether the process that signed it lives: not its successor, and none of another machine."""
+"""A note tells whether the process that wrote it is alive: not its successor, and none of another machine."""
 
 from __future__ import annotations
 
@@ -13,17 +13,18 @@ import psutil
 import pytest
 from clone import PROJECT, wait_until
 
-from distillery.processes import identity, lives, sign
+from distillery.processes import identity, owner_alive, write_owner
 
 SIGN = (
-    "import pathlib, sys; from distillery.processes import sign; sign(pathlib.Path(sys.argv[1])); sys.stdin.readline()"
+    "import pathlib, sys; from distillery.processes import write_owner; "
+    "write_owner(pathlib.Path(sys.argv[1])); sys.stdin.readline()"
 )
 
 
 def test_a_note_holds_while_its_process_lives(tmp_path: Path) -> None:
-    sign(tmp_path / "notes/mine.json")
-    assert lives(tmp_path / "notes/mine.json") is True
-    assert lives(tmp_path / "notes/nobodys.json") is None
+    write_owner(tmp_path / "notes/mine.json")
+    assert owner_alive(tmp_path / "notes/mine.json") is True
+    assert owner_alive(tmp_path / "notes/nobodys.json") is None
     theirs = tmp_path / "theirs.json"
     process = subprocess.Popen(
         [sys.executable, "-c", SIGN, str(theirs)],
@@ -32,37 +33,39 @@ def test_a_note_holds_while_its_process_lives(tmp_path: Path) -> None:
     )
     try:
         wait_until(theirs.exists, 60, "no note")
-        assert lives(theirs) is True
+        assert owner_alive(theirs) is True
         process.send_signal(signal.SIGKILL)
-        wait_until(lambda: lives(theirs) is False, 10, "a dead process lives")  # not collected yet: a zombie
+        wait_until(
+            lambda: owner_alive(theirs) is False, 10, "the dead process counts as alive"
+        )  # not collected yet: a zombie
     finally:
         process.kill()
         process.communicate()
-    assert lives(theirs) is False
+    assert owner_alive(theirs) is False
 
 
 def test_a_number_that_another_process_got_does_not_count(tmp_path: Path) -> None:
     note = tmp_path / "note.json"
-    sign(note)
+    write_owner(note)
     host, _, signed = json.loads(note.read_text("utf-8"))
     note.write_text(json.dumps([host, os.getppid(), signed]), "utf-8")
-    assert lives(note) is False
+    assert owner_alive(note) is False
     note.write_text(json.dumps(["elsewhere", os.getpid(), signed]), "utf-8")
-    assert lives(note) is None
+    assert owner_alive(note) is None
 
 
 def test_setting_the_clock_makes_nobody_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     note = tmp_path / "note.json"
-    sign(note)
+    write_owner(note)
     monkeypatch.setattr(psutil.Process, "create_time", lambda self: 0.0)  # what a new boot time does to it
-    assert lives(note) is True
+    assert owner_alive(note) is True
 
 
 def test_where_there_is_no_proc_the_second_of_the_start_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("distillery.processes.PROC", tmp_path)
     note = tmp_path / "note.json"
-    sign(note)
-    assert lives(note) is True
+    write_owner(note)
+    assert owner_alive(note) is True
     done = subprocess.Popen(["true"])
     done.wait()
     assert identity(done.pid) == ""

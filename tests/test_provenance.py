@@ -126,7 +126,7 @@ def test_imports_inside_functions_belong_to_the_code() -> None:
     found = digests("sample")
     assert {
         "distillery.stages.sample",
-        "distillery.artifacts",  # imported in `run`
+        "distillery.storage.images",  # imported in `run`
         "distillery.diffusion.renderer",
         "distillery.diffusion.sampler",  # by what `run` imports
         "distillery.streams",
@@ -188,7 +188,7 @@ def test_a_broken_or_foreign_cache_changes_no_digest(tmp_path: Path) -> None:
     code = f"from distillery.provenance import code_digest; print(code_digest({STAGE!r}))"
     file = tmp_path / "distillery" / f"digests-{sys.version_info.major}.{sys.version_info.minor}.json"
     file.parent.mkdir()
-    for content in (None, "", "[1]", '{"a": 1}', '{"a": ["b", ["distillery.experiment"]]}'):
+    for content in (None, "", "[1]", '{"a": 1}', '{"a": ["b", ["distillery.plan.experiment"]]}'):
         if content is not None:
             file.write_text(content, "utf-8")
         environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path)}

@@ -93,9 +93,9 @@ def _run(name: str, stage: ModuleType, arguments: list[str]) -> int:
     from pydantic import ValidationError
 
     from distillery import parallel
-    from distillery.artifacts import DamagedArtifact
     from distillery.devices import allowed_cores, lease_card, prepare, visible_cards
-    from distillery.job import BadInput, Job
+    from distillery.errors import BadInput, DamagedArtifact
+    from distillery.job import Job
 
     parsed = _parser(name, stage).parse_args(arguments)
     try:
@@ -121,7 +121,7 @@ def _run(name: str, stage: ModuleType, arguments: list[str]) -> int:
     if processes > 1 and not parallel.inside():
         parallel.launch(processes, [name, *arguments])
     if getattr(stage, "COMPUTES", True):
-        from distillery.resume import stop_on_signals
+        from distillery.storage.resume import stop_on_signals
 
         parallel.choose_card(visible_cards())
         try:
@@ -186,7 +186,7 @@ def _record_cost(path: Path | None, stage: str, device: str, threads: int) -> No
         cost["peak_gpu_memory_mb"] = round(torch.cuda.max_memory_allocated() / 2**20, 1)
     print(json.dumps(cost), file=sys.stderr)
     if path is not None:
-        from distillery.artifacts import write_json
+        from distillery.storage.atomic import write_json
 
         write_json(path, cost)
 

@@ -10,22 +10,19 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+from distillery.errors import BadInput
 from distillery.provenance import code_digest, package_versions
 
 if TYPE_CHECKING:
     import torch
 
-    from distillery.resume import Resume
+    from distillery.storage.resume import Resume
 
 Input = Annotated[Path, "input"]
 Output = Annotated[Path, "output"]
 
 WHOLE_DIGEST_BYTES = 64 * 2**20
 """Inputs up to this size are told apart by content, larger ones by size and time."""
-
-
-class BadInput(Exception):
-    """Something that the user can put right: the message names it and the way out, and no traceback is shown."""
 
 
 def need_room(path: Path, size: int, way_out: str) -> None:
@@ -80,7 +77,7 @@ class Job:
 
     def resume(self, output: Path) -> Resume:
         """The resume file of the loop that makes `output`."""
-        from distillery.resume import Resume
+        from distillery.storage.resume import Resume
 
         digest = hashlib.sha256(json.dumps(self.provenance, sort_keys=True).encode())
         for path in self.inputs:

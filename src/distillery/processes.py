@@ -16,7 +16,7 @@ import psutil
 PROC = Path("/proc")
 
 
-def sign(note: Path) -> None:
+def write_owner(note: Path) -> None:
     """Write down which process this is."""
     note.parent.mkdir(parents=True, exist_ok=True)
     temporary = note.with_name(f".{note.name}.{os.getpid()}")
@@ -24,7 +24,7 @@ def sign(note: Path) -> None:
     temporary.replace(note)
 
 
-def lives(note: Path) -> bool | None:
+def owner_alive(note: Path) -> bool | None:
     """Whether the process that signed a note lives; None where that cannot be told from here."""
     try:
         host, pid, signed = json.loads(note.read_text("utf-8"))

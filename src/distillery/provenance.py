@@ -16,7 +16,7 @@ from typing import ClassVar
 ROOT = Path(__file__).parent
 PACKAGE = __package__ or "distillery"
 
-DECLARATIONS = frozenset({"experiment", "job", "progress", "provenance", "settings", "names", "presets"})
+DECLARATIONS = frozenset({"errors", "experiment", "job", "progress", "provenance", "settings", "names", "presets"})
 """Last names of the modules that no result depends on except through the settings, which are compared themselves."""
 
 PACKAGES = ("diffusers", "numpy", "pillow", "pyarrow", "safetensors", "scikit-learn", "timm", "torch")

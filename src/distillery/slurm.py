@@ -1,7 +1,7 @@
 """What Snakemake's Slurm executor leaves open: requests that no node can meet, orphans of a killed run, endless waits.
 
-The Snakefile calls `attend` in the process that submits; `make slurm-clean` and `make slurm-queue` are commands of this
-module. Orders go through sbatch, squeue and scancel, as the executor's own do.
+The Snakefile calls `prepare` in the process that submits. `make slurm-clean` and `make slurm-queue` are commands of
+this module. Orders go through sbatch, squeue and scancel, as the executor's own do.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from shutil import which
 from typing import Any
 
 from distillery import processes
+from distillery.errors import SlurmProblem
 
 PREFIX = "distillery"
 """Of the names of jobs; `slurm-jobname-prefix` of the profile says the same."""
@@ -54,14 +55,10 @@ REFUSALS = re.compile(r"invalid|not available|permitted|violates|unsupported|too
 Query = Callable[[str, Any], Awaitable[tuple[dict[str, str] | None, float | None]]]
 
 
-class SlurmProblem(Exception):
-    """Something about the cluster that the user can put right."""
-
-
 # ---- before the first job --------------------------------------------------------------------------------------------
 
 
-def attend(workflow: Any) -> None:
+def prepare(workflow: Any) -> None:
     """Prepare a run on Slurm: refuse what cannot work, cancel what a killed run left, keep the executor from hanging.
 
     Does nothing for a run on another executor.
@@ -183,12 +180,12 @@ def queue(folder: Path | None = None) -> list[Queued]:
 
 def note_run(run: str) -> None:
     """Write down which process watches the jobs of a run."""
-    processes.sign(RUNS / f"{run}.json")
+    processes.write_owner(RUNS / f"{run}.json")
 
 
 def watched(run: str) -> bool | None:
     """Whether a living process watches the jobs of a run; None where that cannot be told from here."""
-    return processes.lives(RUNS / f"{run}.json")
+    return processes.owner_alive(RUNS / f"{run}.json")
 
 
 def cancel_orphans(surely: bool = True) -> int:

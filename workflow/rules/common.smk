@@ -7,13 +7,13 @@ from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
-from distillery import experiment as experiments
+from distillery.plan import experiment as experiments
 from distillery import processes, slurm
-from distillery.data import given
+from distillery.data import external
 from distillery.data.sources import input_files, listing_digest
 from distillery.devices import visible_cards
-from distillery.diffusion.folders import files_here
-from distillery.mistakes import keys_twice
+from distillery.diffusion.weights import files_here
+from distillery.plan.messages import keys_twice
 from distillery.provenance import code_digests
 from distillery.settings import canonical
 
@@ -38,7 +38,7 @@ KINDS = {
     kind: [name for name, method in EXPERIMENT.methods.items() if method.kind == kind]
     for kind in (
         *("lgd", "plain", *experiments.GUIDED, *experiments.MATCHED),
-        *(*experiments.CHOOSING, "full", "given"),
+        *(*experiments.CHOOSING, "full", "external"),
     )
 }
 GENERATORS = {
@@ -78,7 +78,7 @@ wildcard_constraints:
     loop=one_of([*KINDS["lgd"], *KINDS["real_by_learnability"]]),
     learned=one_of(KINDS["real_by_learnability"]),
     real=one_of([name for kind in experiments.REAL for name in KINDS[kind]]),
-    given=one_of(KINDS["given"]),
+    external=one_of(KINDS["external"]),
     generator=one_of(EXPERIMENT.generators),
     reference=one_of(EXPERIMENT.references),
     surrogate=one_of(EXPERIMENT.surrogates),
@@ -97,7 +97,7 @@ wildcard_constraints:
 HOLDER = Path(".snakemake/holder.json")
 
 
-def forget_dead_lock():
+def remove_stale_lock():
     """Remove the lock that a killed Snakemake left behind; one that a living process holds, here or elsewhere, stays."""
     if not HOLDER.exists():
         return
@@ -108,7 +108,7 @@ def forget_dead_lock():
         for lock in Path(".snakemake/locks").glob("*.lock")
         if lock.stat().st_mtime <= noted
     ]
-    if processes.lives(HOLDER) is False:
+    if processes.owner_alive(HOLDER) is False:
         for lock in locks:
             lock.unlink(missing_ok=True)
 
@@ -120,10 +120,10 @@ def forget_dead_lock():
 shell.prefix("set -euo pipefail; exec ")
 
 
-def attend_slurm():
+def prepare_slurm():
     """With `--profile slurm`: refuse what the cluster cannot meet before anything computes, and leave no orphans."""
     try:
-        slurm.attend(workflow)
+        slurm.prepare(workflow)
     except slurm.SlurmProblem as problem:
         raise WorkflowError(str(problem)) from None
 
@@ -146,7 +146,7 @@ def gigabytes(first):
 
 OF_METHODS = (
     *("method", "lgd", "plain", "guided", "matched"),
-    *("loop", "learned", "real", "given"),
+    *("loop", "learned", "real", "external"),
 )
 """The wildcards that hold the name of a method; which one says what kinds a rule is for."""
 
@@ -207,17 +207,19 @@ def source_listing(wildcards):
     return listing_digest(EXPERIMENT.dataset.source)
 
 
-def given_file(wildcards):
+def external_file(wildcards):
     """The file that a set made elsewhere is; none where it is a folder, which is compared by its listing."""
     seed = EXPERIMENT.seed(wildcards.run)
-    return given.files_of(EXPERIMENT.methods[wildcards.given], int(wildcards.ipc), seed)
+    return external.files_of(
+        EXPERIMENT.methods[wildcards.external], int(wildcards.ipc), seed
+    )
 
 
-def given_listing(wildcards):
+def external_listing(wildcards):
     """What tells a folder of a set made elsewhere from the same folder with one file more."""
     seed = EXPERIMENT.seed(wildcards.run)
-    return given.listing_of(
-        EXPERIMENT.methods[wildcards.given], int(wildcards.ipc), seed
+    return external.listing_of(
+        EXPERIMENT.methods[wildcards.external], int(wildcards.ipc), seed
     )
 
 
@@ -523,8 +525,8 @@ def parts_of(wildcards):
         return [f"{folder}/increment-{k}/images.parquet" for k in range(1, last + 1)]
     if method.kind in experiments.MATCHED:
         return [f"{folder}/chosen-{wildcards.ipc}.parquet"]
-    if method.kind == "given":
-        return [f"{folder}/opened-{wildcards.ipc}.parquet"]
+    if method.kind == "external":
+        return [f"{folder}/imported-{wildcards.ipc}.parquet"]
     if not EXPERIMENT.nested(name):
         return [
             f"{folder}/sampled-{wildcards.ipc}-{shard}.parquet"

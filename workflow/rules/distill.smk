@@ -347,16 +347,16 @@ rule select:
         " > {log.text:q} 2>&1"
 
 
-rule open_images:
+rule import_images:
     """Open a distilled set that was made elsewhere."""
     input:
-        given=given_file,
+        external=external_file,
         data="<results>/data/train.parquet",
     output:
-        images="<results>/{run}distilled/{given}/opened-{ipc}.parquet",
+        images="<results>/{run}distilled/{external}/imported-{ipc}.parquet",
     log:
-        text="<results>/{run}logs/open_images-{given}-{ipc}.log",
-        cost="<results>/{run}cost/{given}/open_images-{ipc}.json",
+        text="<results>/{run}logs/import_images-{external}-{ipc}.log",
+        cost="<results>/{run}cost/{external}/import_images-{ipc}.json",
     conda:
         "../../envs/distillery.yaml"
     resources:
@@ -364,11 +364,11 @@ rule open_images:
         mem=gigabytes(8),
         runtime="1h",
     params:
-        *code("open_images"),
-        settings=settings("open_images"),
-        listing=given_listing,
+        *code("import_images"),
+        settings=settings("import_images"),
+        listing=external_listing,
     shell:
-        "python -m distillery open_images"
+        "python -m distillery import_images"
         " --settings {params.settings:q}"
         " --threads 1"
         " --data {input.data:q}"

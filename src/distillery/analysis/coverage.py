@@ -8,7 +8,7 @@ import numpy as np
 from sklearn.metrics import pairwise_distances_chunked
 from sklearn.neighbors import NearestNeighbors
 
-from distillery.job import BadInput
+from distillery.errors import BadInput
 
 ROUNDING = 1e-6
 """By this share balls are smaller than their radius, whose last digits depend on how distances are computed: the

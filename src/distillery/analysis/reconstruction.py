@@ -43,7 +43,7 @@ def measure(
     Reconstructions are rounded to bytes, as a generated image is.
     """
     ratios: list[Tensor] = []
-    right = {name: [0, 0] for name in references}
+    correct = {name: [0, 0] for name in references}
     with Progress(what, len(table), "image") as progress:
         for pixels, labels in table.batches(batch_size):
             stored = pixels.to(device)
@@ -51,7 +51,7 @@ def measure(
             ratios.append(psnr(stored, again).cpu())
             for name, network in references.items():
                 for place, images in enumerate((stored, again)):
-                    right[name][place] += int((network(to_unit(images)).argmax(1).cpu() == labels).sum())
+                    correct[name][place] += int((network(to_unit(images)).argmax(1).cpu() == labels).sum())
             progress.advance(len(labels))
     mean = torch.cat(ratios).mean().item()
     if not references:
@@ -63,5 +63,5 @@ def measure(
             "accuracy": 100 * before / len(table),
             "accuracy_reconstructed": 100 * after / len(table),
         }
-        for name, (before, after) in right.items()
+        for name, (before, after) in correct.items()
     ]

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from distillery.resume import Resume
+from distillery.storage.resume import Resume
 from distillery.students.networks import Classifier, Domain
 from distillery.students.settings import Recipe
 from distillery.students.training import accuracy, train_network

@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
+from distillery.errors import UnknownClass
+
 TABLE = Path(__file__).with_name("imagenet1k.csv")
 LISTS = Path(__file__).with_name("class_lists.yaml")
 
@@ -85,18 +87,6 @@ def same_class(wanted: str, known: Sequence[str]) -> str | None:
     wnid = wnid_of(wanted)
     equal = [name for name in known if wnid is not None and wnid_of(name) == wnid]
     return equal[0] if len(equal) == 1 else None
-
-
-class UnknownClass(ValueError):
-    """A generator does not know a class.
-
-    Attributes:
-        names: the classes, all of them.
-    """
-
-    def __init__(self, names: Sequence[str]) -> None:
-        super().__init__(", ".join(map(repr, names)))
-        self.names = list(names)
 
 
 def conditions(id2label: Mapping[str, str], classes: Sequence[str]) -> dict[int, int]:

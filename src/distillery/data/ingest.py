@@ -21,21 +21,14 @@ from typing import NamedTuple
 
 import pyarrow as pa
 
-from distillery.artifacts import ROW_GROUP, Provenance, image_schema, replacing, write_table, writing_table
-from distillery.data.fit import Unusable, fit_image, in_words
+from distillery.data.decode import fit_image, in_words
 from distillery.data.settings import Dataset
-from distillery.data.sources import (
-    Record,
-    SourceError,
-    Split,
-    check_digests,
-    class_list,
-    count,
-    has_test_split,
-    records,
-)
-from distillery.job import BadInput
+from distillery.data.sources import Record, Split, check_digests, class_list, count, has_test_split, records
+from distillery.errors import BadInput, SourceError, Unusable
 from distillery.progress import Progress
+from distillery.storage.atomic import replacing
+from distillery.storage.images import ROW_GROUP, image_schema
+from distillery.storage.tables import Provenance, write_table, writing_table
 
 POOL_FROM = 2_000
 """Images from which worker processes pay for their start."""

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from distillery.artifacts import ImageSet, damaged, decode_image, no_room_for_temporary
 from distillery.data.reading import ImageTable
-from distillery.job import BadInput
+from distillery.errors import BadInput, damaged
+from distillery.storage.images import ImageSet, decode_image, no_room_for_temporary
 
 MOST_IN_MEMORY = 2**30
 """Bytes of a tensor that are kept in memory; a larger one lies in a file, of which the system keeps what is in use."""

@@ -16,7 +16,8 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
-from distillery.artifacts import ImageSet, damaged, decode_image, read_classes
+from distillery.errors import damaged
+from distillery.storage.images import ImageSet, decode_image, read_classes
 
 
 class ImageTable:

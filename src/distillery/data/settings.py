@@ -44,10 +44,10 @@ class Parquet(Block):
 Source = Annotated[Digits | Folder | Parquet, Field(discriminator="kind")]
 
 
-class Given(Block):
+class External(Block):
     """A distilled set that was made elsewhere, evaluated as any other."""
 
-    kind: Literal["given"]
+    kind: Literal["external"]
     images: str = Field(
         min_length=1,
         description="A folder of class folders, or a Parquet file in the Hugging Face image layout. `{ipc}` in it "

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Literal
 
 from distillery.data.identity import same_class
 from distillery.data.settings import Dataset, Digits, Folder, Parquet, Source
+from distillery.errors import SourceError
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -37,10 +38,6 @@ MOST_BYTES = 2**28
 
 DIGITS = (178, 182, 177, 183, 181, 182, 181, 179, 174, 180)
 """How many images of each digit scikit-learn ships; counted here, because importing it takes seconds."""
-
-
-class SourceError(ValueError):
-    """A source is not there or not what its settings say: the message names the key and the way out."""
 
 
 @dataclass(frozen=True)

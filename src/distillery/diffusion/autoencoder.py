@@ -12,14 +12,14 @@ from diffusers import AutoencoderKL
 from torch import Tensor
 from torch.nn import functional as F
 
-from distillery.artifacts import damaged
 from distillery.data.pixels import room_for, to_unit
 from distillery.devices import fused_attention, lowered
-from distillery.diffusion.averages import follow
-from distillery.diffusion.folders import WeightsError, model_digest, read_config
+from distillery.diffusion.ema import follow
 from distillery.diffusion.models import open_autoencoder
+from distillery.diffusion.weights import model_digest, read_config
+from distillery.errors import WeightsError, damaged
 from distillery.progress import Progress
-from distillery.resume import Resume, pack, unpack
+from distillery.storage.resume import Resume, pack, unpack
 from distillery.streams import stream
 
 

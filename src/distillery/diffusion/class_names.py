@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Literal
 
 from distillery.data.identity import imagenet_id2label, imagenet_names, wnids_of
-from distillery.diffusion.folders import WeightsError, read_config
+from distillery.diffusion.weights import read_config
+from distillery.errors import WeightsError
 
 INDEX = "model_index.json"
 

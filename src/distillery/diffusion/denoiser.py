@@ -10,10 +10,10 @@ import torch
 from diffusers import DDPMScheduler, DiTTransformer2DModel
 from torch import Tensor, nn
 
-from distillery.artifacts import damaged
 from distillery.devices import fused_attention
 from distillery.diffusion.losses import PredictionType, noise_of
 from distillery.diffusion.models import open_transformer
+from distillery.errors import damaged
 
 
 class Denoiser(nn.Module):

@@ -9,12 +9,12 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from distillery.artifacts import read_json
-from distillery.data.identity import UnknownClass, conditions
+from distillery.data.identity import conditions
 from distillery.diffusion.difffit import add_class_rows
-from distillery.diffusion.folders import model_digest
 from distillery.diffusion.latents import LatentCache
-from distillery.job import BadInput
+from distillery.diffusion.weights import model_digest
+from distillery.errors import BadInput, UnknownClass
+from distillery.storage.atomic import read_json
 
 
 def check_latents(cache: LatentCache, transformer: Any, generator: Path, autoencoder: Path) -> None:

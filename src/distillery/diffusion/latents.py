@@ -13,13 +13,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from distillery.artifacts import DamagedArtifact, TensorWriter, damaged
 from distillery.data.pixels import to_unit
 from distillery.data.reading import ImageTable
 from distillery.diffusion.autoencoder import Codec
-from distillery.diffusion.folders import WeightsError, header
-from distillery.job import BadInput
+from distillery.diffusion.weights import header
+from distillery.errors import BadInput, DamagedArtifact, WeightsError, damaged
 from distillery.progress import Progress
+from distillery.storage.tensors import TensorWriter
 
 MADE_BY = "encode_latents"
 _TYPES: dict[str, np.dtype[Any]] = {"F16": np.dtype("<f2"), "F32": np.dtype("<f4"), "I64": np.dtype("<i8")}

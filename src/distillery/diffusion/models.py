@@ -7,7 +7,8 @@ from typing import Any
 
 import diffusers
 
-from distillery.diffusion.folders import WeightsError, read_config, weight_files
+from distillery.diffusion.weights import read_config, weight_files
+from distillery.errors import WeightsError
 
 AUTOENCODERS = ("AutoencoderKL", "AutoencoderTiny", "VQModel")
 TRANSFORMERS = ("DiTTransformer2DModel", "Transformer2DModel")

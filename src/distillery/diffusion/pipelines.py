@@ -9,8 +9,9 @@ from typing import Any, Literal
 
 from diffusers import DDPMScheduler
 
-from distillery.artifacts import copy_file, write_json
-from distillery.diffusion.folders import WeightsError, read_config
+from distillery.diffusion.weights import read_config
+from distillery.errors import WeightsError
+from distillery.storage.atomic import copy_file, write_json
 
 
 def open_scheduler(folder: Path) -> Any:

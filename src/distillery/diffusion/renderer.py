@@ -10,15 +10,15 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from distillery.artifacts import read_json
-from distillery.data.identity import UnknownClass, conditions
+from distillery.data.identity import conditions
 from distillery.data.pixels import to_bytes
 from distillery.diffusion.autoencoder import Codec
 from distillery.diffusion.denoiser import Denoiser, load_generator
 from distillery.diffusion.sampler import Guidance, sample
 from distillery.diffusion.schedule import Schedule
 from distillery.diffusion.solvers import SolverName
-from distillery.job import BadInput
+from distillery.errors import BadInput, UnknownClass
+from distillery.storage.atomic import read_json
 from distillery.streams import Key
 
 

@@ -11,13 +11,13 @@ from torch import Tensor, nn
 
 from distillery import parallel
 from distillery.devices import lowered
-from distillery.diffusion.averages import follow
 from distillery.diffusion.denoiser import build_transformer
+from distillery.diffusion.ema import follow
 from distillery.diffusion.losses import DiffusionLoss, Noised, Objective, PredictionType, TrainingStep
 from distillery.diffusion.settings import Training
-from distillery.job import BadInput
+from distillery.errors import BadInput
 from distillery.progress import Progress
-from distillery.resume import Resume, pack, stop_requested, unpack
+from distillery.storage.resume import Resume, pack, stop_requested, unpack
 from distillery.streams import stream
 
 

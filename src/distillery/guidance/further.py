@@ -10,16 +10,16 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from distillery.artifacts import ImageSet
 from distillery.diffusion.renderer import Renderer
 from distillery.diffusion.sampler import Guidance
+from distillery.errors import BadInput
 from distillery.guidance.deviation import ClassMemory, DeviationGuidance
 from distillery.guidance.influence import Influence, InfluenceGuidance
 from distillery.guidance.mode import ModeGuidance, read_modes
 from distillery.guidance.settings import PUBLISHED_DEVIATION, Deviation
 from distillery.guidance.settings import Influence as InfluenceSettings
 from distillery.guidance.settings import Mode as ModeSettings
-from distillery.job import BadInput
+from distillery.storage.images import ImageSet
 
 PUBLISHED_LATENT_SIZE = 4 * 32 * 32
 """Size of a latent of DiT at 256 px, at which the strengths were published."""

@@ -15,7 +15,7 @@ from distillery.diffusion.sampler import Guidance
 from distillery.guidance.deviation import ClassMemory
 from distillery.guidance.score import Score, Scorer
 from distillery.progress import Progress
-from distillery.resume import Resume
+from distillery.storage.resume import Resume
 from distillery.streams import Key, stream
 
 

@@ -16,12 +16,12 @@ from torch import Tensor
 from torch.func import functional_call, grad, vmap
 from torch.nn import functional as F
 
-from distillery.artifacts import damaged, read_tensors
 from distillery.data.pixels import to_unit
 from distillery.diffusion.autoencoder import Codec
 from distillery.diffusion.step import Step
+from distillery.errors import BadInput, damaged
 from distillery.guidance.unit_step import unit_step
-from distillery.job import BadInput
+from distillery.storage.tensors import read_tensors
 from distillery.students.networks import Classifier
 
 Weights = dict[str, Tensor]

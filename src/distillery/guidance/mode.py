@@ -12,9 +12,9 @@ from sklearn.cluster import KMeans
 from torch import Tensor
 from torch.nn import functional as F
 
-from distillery.artifacts import read_tensors
 from distillery.diffusion.step import Step
-from distillery.job import BadInput
+from distillery.errors import BadInput
+from distillery.storage.tensors import read_tensors
 from distillery.streams import stream
 
 Discovery = Literal["centroid", "nearest", "random"]

@@ -11,15 +11,15 @@ from typing import Any
 import pyarrow as pa
 import torch
 
-from distillery.artifacts import ImageSet
 from distillery.data.reading import ImageTable
 from distillery.diffusion.renderer import Renderer
 from distillery.guidance.calibration import Setting, confirm, rank, validity_threshold, walk
 from distillery.guidance.increment import Candidates, generate_candidates
-from distillery.guidance.loop import LoopGuidance
+from distillery.guidance.lgd import LoopGuidance
 from distillery.guidance.score import Scorer
 from distillery.guidance.settings import Calibration
-from distillery.resume import Resume
+from distillery.storage.images import ImageSet
+from distillery.storage.resume import Resume
 from distillery.streams import Key
 from distillery.students.networks import Classifier, Domain
 from distillery.students.settings import Recipe
@@ -59,9 +59,9 @@ class Pilot:
             relative_strength,
             strength,
             weight,
-            validity=by_judge.reference_right.double().mean().item(),
+            validity=by_judge.reference_correct.double().mean().item(),
             reference_probability=by_judge.reference_probability.double().mean().item(),
-            student_accuracy=by_judge.student_right.double().mean().item(),
+            student_accuracy=by_judge.student_correct.double().mean().item(),
             learnability=by_reference.learnability.double().mean().item(),
             pilot_accuracy=self.teach(drawn) if self.teach else None,
         )
@@ -75,7 +75,7 @@ class Pilot:
             deviation=True,
             min_reference_probability=min_reference_probability,
         )
-        return self._score(self.judge, setting.reference_weight, drawn).reference_right.double().mean().item()
+        return self._score(self.judge, setting.reference_weight, drawn).reference_correct.double().mean().item()
 
     def _score(self, network: Classifier, weight: float, drawn: Candidates) -> Any:
         scorer = Scorer(self.student, network, weight)

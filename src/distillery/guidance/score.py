@@ -25,8 +25,8 @@ class Score:
     student_loss: Tensor
     reference_loss: Tensor
     reference_probability: Tensor
-    student_right: Tensor
-    reference_right: Tensor
+    student_correct: Tensor
+    reference_correct: Tensor
 
 
 @dataclass(frozen=True)

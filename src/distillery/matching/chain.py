@@ -146,16 +146,16 @@ class Chain:
                 state = self.step(k, state, latents, start, vectors)
         return state
 
-    def pull_back(
+    def vjp(
         self,
         states: Sequence[Tensor],
         latents: Tensor,
         vectors: Tensor | None,
         noise: Tensor,
         picture: Callable[[Tensor], Tensor],
-        towards: Tensor,
+        grad_images: Tensor,
     ) -> tuple[Tensor, Tensor | None]:
-        """The gradient with respect to latents and vectors of a loss whose gradient at the images is `towards`.
+        """The gradient with respect to latents and vectors of a loss whose gradient at the images is `grad_images`.
 
         One step's graph is alive at a time, and the decoder's is gone before the first. The states that `visit` left
         spare the second forward pass that checkpointing takes.
@@ -163,13 +163,13 @@ class Chain:
         Args:
             states: what `visit` gave for the same latents, vectors and noise.
             picture: clean latents to images.
-            towards: (N, channels, H, W).
+            grad_images: (N, channels, H, W).
 
         Returns:
             (N, C, h, w), and the shape of `vectors` or None.
         """
         last = states[-1].detach().requires_grad_()
-        (carried,) = grad(picture(last), last, towards)
+        (carried,) = grad(picture(last), last, grad_images)
         of_latents, of_start = torch.zeros_like(latents), torch.zeros_like(latents)
         of_vectors = None if vectors is None else torch.zeros_like(vectors)
         start = self.noised(latents, noise)

@@ -6,8 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from distillery.diffusion.folders import WeightsError, stated_config, stated_scheduler
 from distillery.diffusion.settings import AnyAutoencoder, AnyGenerator, Autoencoder, PretrainedGenerator
+from distillery.diffusion.weights import stated_config, stated_scheduler
+from distillery.errors import WeightsError
 from distillery.matching.settings import LD3M, Experts, Gradient, Latent, Matched, Pixels, Trajectory
 
 TRAINING_STEPS = 1000
@@ -170,7 +171,7 @@ def faults_of_files(
     seeds: Sequence[int],
 ) -> Iterator[str]:
     """Whether files of experts, where the experiment names them, are of this network and of such images."""
-    from distillery.artifacts import described_tensors
+    from distillery.storage.tensors import described_tensors
 
     if block.files and held_out and len(seeds) > 1:
         yield (

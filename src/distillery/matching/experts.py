@@ -12,13 +12,12 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from distillery.artifacts import damaged
-from distillery.job import BadInput
+from distillery.errors import BadInput, damaged
 from distillery.matching.checks import wrong_experts
 from distillery.matching.networks import Comparing
-from distillery.matching.real import RealImages
+from distillery.matching.real_images import RealImages
 from distillery.matching.settings import Experts
-from distillery.resume import Resume
+from distillery.storage.resume import Resume
 from distillery.students.presets import DSA
 from distillery.students.settings import Recipe, Speed
 from distillery.students.training import train_networks
@@ -56,7 +55,7 @@ def expert_recipe(block: Experts, epochs: int) -> Recipe:
         schedule="constant",
         normalize="imagenet",
         dsa="_".join(DSA) if block.augment else "",
-        looks=1,
+        evaluations=1,
     )
 
 

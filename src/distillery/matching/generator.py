@@ -11,16 +11,17 @@ import torch
 from diffusers import DDPMScheduler
 from torch import Tensor, nn
 
-from distillery.artifacts import damaged, read_json, read_tensors
 from distillery.diffusion.autoencoder import Codec
 from distillery.diffusion.denoiser import load_generator
 from distillery.diffusion.models import open_unet, set_timestep_shift
 from distillery.diffusion.renderer import class_conditions, codec_of
-from distillery.job import BadInput
+from distillery.errors import BadInput, damaged
 from distillery.matching import conditioning
 from distillery.matching.chain import Chain
 from distillery.matching.checks import wrong_steps
 from distillery.matching.settings import Chain as ChainSettings
+from distillery.storage.atomic import read_json
+from distillery.storage.tensors import read_tensors
 from distillery.streams import stream
 
 

@@ -7,10 +7,11 @@ from torch import Tensor, nn
 from torch.autograd import grad
 from torch.nn import functional as F
 
+from distillery.errors import StopRequested
 from distillery.matching.networks import Comparing
 from distillery.matching.objectives import Metrics, loss_gradient
-from distillery.matching.real import RealImages
-from distillery.resume import StopRequested, stop_requested
+from distillery.matching.real_images import RealImages
+from distillery.storage.resume import stop_requested
 from distillery.streams import Key, stream
 from distillery.students.augment import cutmix, draw_box, dsa
 

@@ -9,11 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from distillery.errors import StopRequested
 from distillery.matching.objectives import Objective
 from distillery.matching.spaces import Space
 from distillery.matching.steps import Optimiser
 from distillery.progress import Progress, count_images
-from distillery.resume import Resume, StopRequested
+from distillery.storage.resume import Resume
 
 MOST_GROWTH = 100.0
 """An image whose parameters have grown by more has left everything that a generator or a network knows."""
@@ -79,11 +80,11 @@ def match(
         for step in range(start, iterations * updates):
             images = space.render(step)
             try:
-                towards, metrics = objective.gradient(images, labels, step)
+                grad_images, metrics = objective.gradient(images, labels, step)
             except StopRequested:
                 resume.checkpoint(lambda at=step: _checkpoint(space, objective, optimiser, run, at))  # type: ignore[misc]
                 raise
-            gradients = space.pull_back(towards, step)
+            gradients = space.vjp(grad_images, step)
             sizes = {f"gradient_{name}": float(one.flatten(1).norm(dim=1).mean()) for name, one in gradients.items()}
             row = {"iteration": float(step // updates), **metrics, **sizes}
             _refuse(metrics, step // updates, run, inside=True)

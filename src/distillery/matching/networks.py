@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from distillery.job import BadInput
+from distillery.errors import BadInput
 from distillery.streams import Key
 from distillery.students.features import last_linear
 from distillery.students.networks import Classifier, Domain

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from torch.autograd import grad
 from torch.nn import functional as F
 
-from distillery.matching import siamese
+from distillery.matching import dsa
 from distillery.matching.networks import Comparing
-from distillery.matching.real import RealImages
+from distillery.matching.real_images import RealImages
 from distillery.streams import Key, stream
 
 Metrics = dict[str, float]
@@ -112,7 +112,7 @@ class GradientMatching:
         for label in labels.unique().tolist():
             draws = stream(*self._key, "class", step, self._real.classes[label])
             real = self._real.draw(label, self._batch_real, draws)
-            augmented = siamese.draw(draws) if self._augment else _as_is
+            augmented = dsa.draw(draws) if self._augment else _as_is
             rows = (labels == label).nonzero()[:, 0].to(images.device)
             leaf = images[rows].detach().requires_grad_()
             ours = augmented(self._real.standardised(leaf))
@@ -137,7 +137,7 @@ class GradientMatching:
         for epoch in range(self._inner):
             draws = stream(*self._key, "train", step, epoch)
             for rows in torch.randperm(len(images), generator=draws).split(self._batch_train):
-                seen = siamese.draw(draws, len(rows))(images[rows]) if self._augment else images[rows]
+                seen = dsa.draw(draws, len(rows))(images[rows]) if self._augment else images[rows]
                 found = loss_gradient(network, seen, labels[rows])
                 with torch.no_grad():
                     torch._foreach_sub_(parameters, list(found), alpha=self._rate)
@@ -158,7 +158,7 @@ class GradientMatching:
 
 
 class DistributionMatching:
-    """DM: the mean feature of our images of a class shall be that of real ones, whatever network looks."""
+    """DM: the mean feature of our images of a class shall be that of real ones, whatever network evaluations."""
 
     updates = 1
 
@@ -179,7 +179,7 @@ class DistributionMatching:
         for label in labels.unique().tolist():
             draws = stream(*self._key, "class", step, self._real.classes[label])
             real = self._real.draw(label, self._batch_real, draws)
-            augmented = siamese.draw(draws) if self._augment else _as_is
+            augmented = dsa.draw(draws) if self._augment else _as_is
             rows = (labels == label).nonzero()[:, 0].to(images.device)
             leaf = images[rows].detach().requires_grad_()
             with torch.no_grad():

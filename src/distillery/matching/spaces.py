@@ -53,7 +53,7 @@ class Space(Protocol):
         """Images (N, channels, H, W) in [0, 1], without a graph."""
         ...
 
-    def pull_back(self, towards: Tensor, step: int) -> Tensors:
+    def vjp(self, grad_images: Tensor, step: int) -> Tensors:
         """The gradient at the images of the last `render`, of the same step, to one for each parameter."""
         ...
 
@@ -96,7 +96,7 @@ class ChainSpace:
         self._visited: list[list[Tensor]] = []
 
     def render(self, step: int) -> Tensor:
-        """Images of all latents; the states of every step are kept for `pull_back`."""
+        """Images of all latents; the states of every step are kept for `vjp`."""
         images, self._visited = self._images(self._latents, self._vectors, self._noise(step))
         return images
 
@@ -113,7 +113,7 @@ class ChainSpace:
         self.batches.each(len(latents), work)
         return torch.cat(images), [list(states) for states in zip(*visited, strict=True)]
 
-    def pull_back(self, towards: Tensor, step: int) -> Tensors:
+    def vjp(self, grad_images: Tensor, step: int) -> Tensors:
         """dL/dZ and dL/dc for the noise of this step, which the images were rendered with."""
         latents, vectors, noise = self._latents, self._vectors, self._noise(step)
         states = []
@@ -123,13 +123,13 @@ class ChainSpace:
         of_vectors = None if vectors is None else torch.zeros_like(vectors)
 
         def work(rows: slice) -> None:
-            found = self._chain.pull_back(
+            found = self._chain.vjp(
                 [state[rows] for state in states],
                 latents[rows],
                 None if vectors is None else vectors[rows],
                 noise[rows],
                 self._picture,
-                towards[rows],
+                grad_images[rows],
             )
             of_latents[rows] = found[0]
             if of_vectors is not None and found[1] is not None:
@@ -165,14 +165,14 @@ class LatentSpace:
         """Images of all latents; every step has the same."""
         return self.rendered(self.parameters)
 
-    def pull_back(self, towards: Tensor, step: int) -> Tensors:
+    def vjp(self, grad_images: Tensor, step: int) -> Tensors:
         """dL/dZ."""
         latents = self.parameters["latent"]
         found = torch.zeros_like(latents)
 
         def work(rows: slice) -> None:
             leaf = latents[rows].detach().requires_grad_()
-            (found[rows],) = grad(self._picture(leaf), leaf, towards[rows])
+            (found[rows],) = grad(self._picture(leaf), leaf, grad_images[rows])
 
         self.batches.each(len(latents), work)
         return {"latent": found}
@@ -207,9 +207,9 @@ class PixelSpace:
         """Images of all parameters; every step has the same."""
         return self.rendered(self.parameters)
 
-    def pull_back(self, towards: Tensor, step: int) -> Tensors:
+    def vjp(self, grad_images: Tensor, step: int) -> Tensors:
         """dL/dP = std dL/dS."""
-        return {"pixels": towards * self._std}
+        return {"pixels": grad_images * self._std}
 
     def state(self, step: int) -> Tensors:
         """The parameters."""

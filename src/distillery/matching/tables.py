@@ -8,7 +8,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from distillery.diffusion.folders import WeightsError
+from distillery.errors import WeightsError
 
 BESIDE = "class_embedding.safetensors"
 """Beside the `unet/` of a generator whose UNet is told of classes by vectors: `weight` (classes + 1, D), none last."""

@@ -16,11 +16,11 @@ from torch.autograd import grad
 from torch.func import functional_call
 from torch.nn import functional as F
 
-from distillery.matching import siamese
+from distillery.matching import dsa
 from distillery.matching.experts import Trajectories, shapes_of, unflattened
 from distillery.matching.networks import Comparing
 from distillery.matching.objectives import Metrics
-from distillery.matching.real import RealImages
+from distillery.matching.real_images import RealImages
 from distillery.streams import Key, stream
 
 LEAST_RATE = 1e-6
@@ -150,11 +150,11 @@ class TrajectoryMatching:
             if not waiting:
                 waiting = list(torch.randperm(len(labels), generator=draws).split(self._batch or len(labels)))
             rows = waiting.pop(0)
-            drawn = siamese.draw(draws, len(rows)) if self._augment else None
+            drawn = dsa.draw(draws, len(rows)) if self._augment else None
             found.append(Batch(rows.to(device), labels[rows].to(device), self._seen_through(drawn)))
         return found
 
-    def _seen_through(self, drawn: siamese.Drawn | None) -> Callable[[Tensor], Tensor]:
+    def _seen_through(self, drawn: dsa.Drawn | None) -> Callable[[Tensor], Tensor]:
         """From images in [0, 1] to what the network sees."""
         if drawn is None:
             return self._real.standardised

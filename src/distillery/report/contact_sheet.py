@@ -10,8 +10,8 @@ from matplotlib.figure import Figure
 from matplotlib.textpath import TextPath
 from PIL import Image
 
-from distillery.artifacts import ImageSet
 from distillery.report.figures import SCREEN_DPI, styled
+from distillery.storage.images import ImageSet
 
 MOST_IMAGES = 10
 MOST_CLASSES = 20

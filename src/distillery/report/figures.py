@@ -20,8 +20,8 @@ from matplotlib.text import Text
 from matplotlib.ticker import FixedLocator
 from matplotlib.transforms import BboxBase
 
-from distillery.artifacts import write_bytes
 from distillery.report.tables import ABSENT, MEAN, SYMBOLS, against, number, redundancy_matrices, redundancy_table
+from distillery.storage.atomic import write_bytes
 
 PRINT_DPI = 200
 SCREEN_DPI = 100

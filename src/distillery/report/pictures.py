@@ -9,7 +9,9 @@ import re
 import sys
 from pathlib import Path
 
-from distillery.artifacts import DamagedArtifact, ImageSet, read_images, write_bytes
+from distillery.errors import DamagedArtifact
+from distillery.storage.atomic import write_bytes
+from distillery.storage.images import ImageSet, read_images
 
 _ENDS = {b"\x89PNG": ".png", b"\xff\xd8\xff": ".jpg", b"RIFF": ".webp"}
 

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from distillery.job import BadInput
+from distillery.errors import BadInput
 from distillery.report import PUBLISHED
 from distillery.report.tables import ABSENT, MEAN, markdown_table, mean_and_std
 

@@ -166,11 +166,11 @@ def _difference(ours: pd.DataFrame, theirs: pd.DataFrame | None, baseline: str |
     pairs = ours.merge(_whole(theirs), on=keys, suffixes=("", "_theirs")).sort_values(keys)
     if pairs.empty:
         return absent
-    right = [
-        np.stack([bits(right, images) for right, images in zip(pairs[name], pairs["test_images"], strict=True)])
-        for name in ("right", "right_theirs")
+    correct = [
+        np.stack([bits(correct, images) for correct, images in zip(pairs[name], pairs["test_images"], strict=True)])
+        for name in ("correct", "correct_theirs")
     ]
-    found = paired_difference(right[0], right[1], sets=pairs["seed"].tolist())
+    found = paired_difference(correct[0], correct[1], sets=pairs["seed"].tolist())
     return {
         "baseline": baseline,
         "difference": found.difference,

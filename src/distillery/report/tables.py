@@ -15,14 +15,14 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from distillery.artifacts import damaged, read_table
-from distillery.job import BadInput
+from distillery.errors import BadInput, damaged
+from distillery.storage.tables import read_table
 
 ACCURACY = ["method", "ipc", "network", "protocol", "seed", "student", "epoch", "accuracy"]
 """Columns of an evaluation: one row per trained network and validated epoch."""
 
-EVALUATION = [*ACCURACY, "right", "images", "test_images", "parameters", "label_bytes"]
-"""Columns of an evaluation with what stands behind its numbers; `right` has one bit per test image, last epoch only."""
+EVALUATION = [*ACCURACY, "correct", "images", "test_images", "parameters", "label_bytes"]
+"""Columns of an evaluation with what stands behind its numbers; `correct`: a bit per test image, last epoch only."""
 
 REDUNDANCY = ["method", "seed", "network", "student", "trained_on", "tested_on", "accuracy"]
 """Columns of a redundancy matrix: one row per trained network and increment that it was tested on."""
@@ -33,7 +33,7 @@ SHARES = ["coverage", "recall", "precision", "density"]
 COVERAGE = ["method", "seed", "ipc", *SHARES]
 """Columns of a measured coverage: one row per set."""
 
-MAY_BE_ABSENT = ("accuracy", "right", "recall", "condition")
+MAY_BE_ABSENT = ("accuracy", "correct", "recall", "condition")
 """A network that diverged has no accuracy, only the last epoch says which images were answered rightly, a set of no
 more images than neighbours has no recall, and a generator without classes no gradient at them."""
 
@@ -67,7 +67,7 @@ def read_rows(paths: Sequence[Path], columns: Sequence[str], made_by: str) -> pd
     if not frames:
         raise BadInput("no tables were given, so there is nothing to tabulate")
     rows: pd.DataFrame = pd.concat(frames, ignore_index=True).drop_duplicates()
-    return rows.sort_values([name for name in columns if name != "right"], ignore_index=True)
+    return rows.sort_values([name for name in columns if name != "correct"], ignore_index=True)
 
 
 def accuracy_table(rows: pd.DataFrame, methods: Sequence[str], networks: Sequence[str]) -> pd.DataFrame:
@@ -276,7 +276,7 @@ def _rank(names: Sequence[str]) -> Callable[[str], tuple[int, str]]:
 
 
 def _refuse_contradictions(rows: pd.DataFrame, keys: list[str]) -> None:
-    rows = rows.drop(columns="right", errors="ignore")
+    rows = rows.drop(columns="correct", errors="ignore")
     twice = rows.drop_duplicates()[keys].duplicated()
     if twice.any():
         first = rows.drop_duplicates()[keys][twice].iloc[0].to_dict()
@@ -436,8 +436,8 @@ def increment_row(columns: Mapping[str, np.ndarray]) -> dict[str, float | int]:
     scored = "learnability" in columns
     return {
         "images": len(columns["slot"]),
-        "student_accuracy": 100 * float(columns["student_right"].mean()) if scored else absent,
-        "reference_accuracy": 100 * float(columns["reference_right"].mean()) if scored else absent,
+        "student_accuracy": 100 * float(columns["student_correct"].mean()) if scored else absent,
+        "reference_accuracy": 100 * float(columns["reference_correct"].mean()) if scored else absent,
         "reference_probability": 100 * float(columns["reference_probability"].mean()) if scored else absent,
         "learnability": float(columns["learnability"].mean()) if scored else absent,
     }
@@ -451,5 +451,5 @@ def increments_markdown(table: pd.DataFrame) -> str:
         + [number(row["learnability"], 2, ABSENT)]
         for row in table.to_dict("records")
     ]
-    header = ["method", "seed", "increment", "images", "student right", "reference right", "reference p(y)", "S"]
+    header = ["method", "seed", "increment", "images", "student correct", "reference correct", "reference p(y)", "S"]
     return "Before training on it, percent.\n\n" + markdown_table(header, body)

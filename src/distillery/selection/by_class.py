@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from distillery.artifacts import ImageSet
-from distillery.job import BadInput
+from distillery.errors import BadInput
+from distillery.storage.images import ImageSet
 
 
 def rows_of_class(images: ImageSet, label: int, count: int) -> np.ndarray:

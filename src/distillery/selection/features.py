@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from distillery.artifacts import damaged, read_table
+from distillery.errors import damaged
+from distillery.storage.tables import read_table
 
 
 def read_features(path: Path, ids: Sequence[str]) -> np.ndarray:

@@ -7,8 +7,8 @@ from collections.abc import Collection
 import numpy as np
 import pyarrow as pa
 
-from distillery.artifacts import ImageSet
-from distillery.job import BadInput
+from distillery.errors import BadInput
+from distillery.storage.images import ImageSet
 
 ROUNDING = 1e-3
 """Largest difference in S that the same network may show on the same image in a batch of another size."""

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from distillery.artifacts import ImageSet
 from distillery.data.reading import ImageTable
 from distillery.selection.by_class import rows_of_class
+from distillery.storage.images import ImageSet
 
 
 def random_order(images: ImageSet, label: int, count: int, seed: int) -> list[int]:

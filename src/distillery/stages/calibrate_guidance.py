@@ -11,7 +11,7 @@ from distillery.settings import Block
 from distillery.students.settings import Recipe
 
 if TYPE_CHECKING:
-    from distillery.experiment import Experiment
+    from distillery.plan.experiment import Experiment
 
 MOST_CLASSES = 100
 """The pilot spreads over at most this many classes."""
@@ -37,7 +37,7 @@ class Settings(Block):
     @classmethod
     def of(cls, experiment: Experiment, run: str, method: str) -> Settings:
         """The part of an experiment that this stage reads."""
-        from distillery.experiment import resolved_guidance, resolved_steering
+        from distillery.plan.experiment import resolved_guidance, resolved_steering
 
         lgd = experiment.lgd(method)
         learnability, deviation = resolved_guidance(experiment, method)
@@ -83,12 +83,14 @@ def run(
     """Generator, increment 1, its student, and the judge to the chosen strength and weight, and their curve."""
     from pyarrow.csv import WriteOptions, write_csv
 
-    from distillery.artifacts import read_images, replacing, write_json, write_table
     from distillery.data.reading import ImageTable
     from distillery.diffusion.renderer import class_conditions, load_renderer
     from distillery.guidance.further import Further
-    from distillery.guidance.loop import LoopGuidance
+    from distillery.guidance.lgd import LoopGuidance
     from distillery.guidance.pilot import Pilot, calibrate, curve_table, spread, teacher
+    from distillery.storage.atomic import replacing, write_json
+    from distillery.storage.images import read_images
+    from distillery.storage.tables import write_table
     from distillery.students.networks import Classifier
 
     pupil = Classifier.load(student, "train_student").to(job.device)

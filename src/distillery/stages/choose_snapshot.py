@@ -9,7 +9,7 @@ from distillery.settings import Block
 from distillery.students.settings import Recipe
 
 if TYPE_CHECKING:
-    from distillery.experiment import Experiment
+    from distillery.plan.experiment import Experiment
 
 
 class Settings(Block):
@@ -37,7 +37,7 @@ class Settings(Block):
             choose=matching.choose,
             held_out=experiment.held_out,
             network=network,
-            recipe=recipe.model_copy(update={"looks": 1}),
+            recipe=recipe.model_copy(update={"evaluations": 1}),
             students=matching.students,
         )
 
@@ -48,10 +48,11 @@ def run(settings: Settings, *, data: Input, rendered: list[Input], images: Outpu
     import pyarrow as pa
     import torch
 
-    from distillery.artifacts import concatenate, read_images, write_images, write_table
-    from distillery.matching.choice import accuracies
-    from distillery.matching.real import RealImages
-    from distillery.resume import Resume
+    from distillery.matching.real_images import RealImages
+    from distillery.matching.snapshot_choice import accuracies
+    from distillery.storage.images import concatenate, read_images, write_images
+    from distillery.storage.resume import Resume
+    from distillery.storage.tables import write_table
 
     whole = concatenate([read_images(path, "render") for path in rendered])
     # Networks meet the images in one order, however many jobs made them.
@@ -83,8 +84,8 @@ def run(settings: Settings, *, data: Input, rendered: list[Input], images: Outpu
             )
             rows += [{"iteration": iteration, "student": at, "accuracy": one} for at, one in enumerate(found)]
         # A network that has diverged has learned nothing.
-        right = {at: [row["accuracy"] for row in rows if row["iteration"] == at] for at in iterations}
-        means = {at: float(np.nan_to_num(values).mean()) for at, values in right.items()}
+        correct = {at: [row["accuracy"] for row in rows if row["iteration"] == at] for at in iterations}
+        means = {at: float(np.nan_to_num(values).mean()) for at, values in correct.items()}
         kept = max(iterations, key=lambda at: (means[at], at))  # of equal ones the later
     facts = {"method": settings.method, "ipc": settings.ipc, "seed": settings.seed, "network": settings.network}
     table = rows or [{"iteration": at, "student": None, "accuracy": None} for at in iterations]

@@ -8,7 +8,7 @@ from distillery.job import Input, Job, Output
 from distillery.settings import Block
 
 if TYPE_CHECKING:
-    from distillery.experiment import Experiment
+    from distillery.plan.experiment import Experiment
 
 COMPUTES = False
 
@@ -28,7 +28,7 @@ def run(settings: Settings, *, parts: list[Input], images: Output, job: Job) -> 
     """Image sets to the images of slots 0 to ipc-1, in the order class, slot; latents stay behind."""
     import numpy as np
 
-    from distillery.artifacts import concatenate, read_images, write_images
+    from distillery.storage.images import concatenate, read_images, write_images
 
     whole = concatenate([read_images(path, "sample, select or select_increment") for path in parts])
     slots = whole.columns["slot"]

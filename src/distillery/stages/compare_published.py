@@ -10,7 +10,7 @@ from distillery.report import PUBLISHED
 from distillery.settings import Block
 
 if TYPE_CHECKING:
-    from distillery.experiment import Experiment
+    from distillery.plan.experiment import Experiment
 
 COMPUTES = False
 
@@ -40,9 +40,10 @@ class Settings(Block):
 
 def run(settings: Settings, *, accuracy: Input, csv: Output, parquet: Output, markdown: Output, job: Job) -> None:
     """Write the comparison as CSV, Parquet and Markdown."""
-    from distillery.artifacts import read_table, write_bytes, write_table
     from distillery.report import tables
     from distillery.report.published import beside_published, published_markdown
+    from distillery.storage.atomic import write_bytes
+    from distillery.storage.tables import read_table, write_table
 
     ours = read_table(accuracy, "tabulate_accuracy").to_pandas()
     ours["ipc_label"] = ours["ipc"].astype(str).where(ours["method"] != settings.full, "full")

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from distillery.job import BadInput, Input, Job, Output
+from distillery.errors import BadInput
+from distillery.job import Input, Job, Output
 from distillery.settings import Block
 
 if TYPE_CHECKING:
-    from distillery.experiment import Experiment
+    from distillery.plan.experiment import Experiment
 
 
 class Settings(Block):
@@ -31,9 +32,9 @@ def run(settings: Settings, *, latents: list[Input], modes: Output, job: Job) ->
     """Latents (their means) to one tensor (modes, C, h, w) per class, under the name of the class."""
     import torch
 
-    from distillery.artifacts import write_tensors
     from distillery.diffusion.latents import LatentCache
     from distillery.guidance.mode import discover_modes
+    from distillery.storage.tensors import write_tensors
 
     cache = LatentCache(latents)
     side = cache.shape[-1]

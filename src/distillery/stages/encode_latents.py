@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from distillery.diffusion.settings import Latents
-from distillery.job import BadInput, Input, Job, Output
+from distillery.errors import BadInput
+from distillery.job import Input, Job, Output
 from distillery.settings import Block
 
 if TYPE_CHECKING:
-    from distillery.experiment import Experiment
+    from distillery.plan.experiment import Experiment
 
 
 class Settings(Block):
@@ -26,10 +27,10 @@ class Settings(Block):
 
 def run(settings: Settings, *, images: Input, autoencoder: list[Input], latents: Output, job: Job) -> None:
     """Images to `mean`, `std` (N, C, h, w) of scaled latents, `labels` (N,), and `mirror_mean`, `mirror_std`."""
-    from distillery.artifacts import writing_tensors
     from distillery.data.reading import ImageTable, span_of
     from distillery.diffusion.autoencoder import Codec
     from distillery.diffusion.latents import encode_rows, layout
+    from distillery.storage.tensors import writing_tensors
 
     table, options = ImageTable(images), settings.latents
     codec = Codec.load(autoencoder[0].parent).to(job.device)

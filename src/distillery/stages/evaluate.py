@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from distillery.job import BadInput, Input, Job, Output
+from distillery.errors import BadInput
+from distillery.job import Input, Job, Output
 from distillery.settings import Block
 from distillery.students.settings import Recipe, Speed
 
 if TYPE_CHECKING:
-    from distillery.experiment import Experiment
+    from distillery.plan.experiment import Experiment
 
 
 class Settings(Block):
@@ -57,11 +58,12 @@ def run(
     import numpy as np
     import pyarrow as pa
 
-    from distillery.artifacts import opened_tensor, write_table
     from distillery.data.pixels import load_pixels
+    from distillery.storage.tables import write_table
+    from distillery.storage.tensors import opened_tensor
     from distillery.students.networks import Classifier, Domain
     from distillery.students.soft_labels import Teacher, stored
-    from distillery.students.training import Trained, in_teams, teams_of, train_networks
+    from distillery.students.training import Trained, in_ensembles, networks_at_once, train_networks
 
     recipe = settings.recipe
     pixels, labels, classes, _ = load_pixels(images, "collect")
@@ -83,16 +85,16 @@ def run(
     elif teacher is not None:
         answers = Teacher(Classifier.load(teacher, "train_reference"), classes, first.domain, job.device).online()
 
-    def train(team: Sequence[int]) -> list[Trained]:
-        span = f"{team[0]}-{team[-1]}" if len(team) > 1 else f"{team[0]}"
+    def train(ensemble: Sequence[int]) -> list[Trained]:
+        span = f"{ensemble[0]}-{ensemble[-1]}" if len(ensemble) > 1 else f"{ensemble[0]}"
         resumes.append(job.resume(history.with_name(f"{history.stem}.student-{span}")))
-        stream = [(settings.seed, "soft_labels")] * len(team) if soft_labels is not None else [key(i) for i in team]
+        keys = [(settings.seed, "soft_labels") if soft_labels is not None else key(student) for student in ensemble]
         return train_networks(
-            [network(student) for student in team],
+            [network(student) for student in ensemble],
             pixels,
             labels,
             recipe,
-            keys=stream,
+            keys=keys,
             device=job.device,
             test=(tested, test_labels),
             soft_labels=answers,
@@ -101,8 +103,8 @@ def run(
             what=f"{settings.method} ipc {settings.ipc or 'full'} {settings.network} {span} of {settings.students}",
         )
 
-    together = teams_of(settings.speed, settings.students, job.device, first)
-    trained = in_teams(range(settings.students), together, train)
+    together = networks_at_once(settings.speed, settings.students, job.device, first)
+    trained = in_ensembles(range(settings.students), together, train)
     facts = {
         "method": settings.method,
         "ipc": settings.ipc or round(len(labels) / len(classes)),
@@ -121,10 +123,10 @@ def run(
             "epoch": epoch,
             "accuracy": percent,
             # one bit per test image, for paired comparisons; of the last epoch alone
-            "right": np.packbits(one.right.numpy()).tobytes() if epoch == recipe.epochs else None,
+            "correct": np.packbits(one.correct.numpy()).tobytes() if epoch == recipe.epochs else None,
         }
         for student, one in enumerate(trained)
-        for epoch, percent in one.looks
+        for epoch, percent in one.evaluations
     ]
     write_table(history, pa.Table.from_pylist(rows), job.provenance)
     for resume in resumes:

@@ -8,7 +8,7 @@ from distillery.job import Input, Job, Output
 from distillery.settings import Block
 
 if TYPE_CHECKING:
-    from distillery.experiment import Experiment
+    from distillery.plan.experiment import Experiment
 
 
 class Settings(Block):
@@ -27,8 +27,8 @@ def run(settings: Settings, *, images: Input, reference: Input, features: Output
     import numpy as np
     import pyarrow as pa
 
-    from distillery.artifacts import write_table
     from distillery.data.reading import ImageTable
+    from distillery.storage.tables import write_table
     from distillery.students.features import features_of
     from distillery.students.networks import Classifier
 

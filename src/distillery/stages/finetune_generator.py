@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from distillery.diffusion.settings import FinetunedGenerator, Sampling
-from distillery.job import BadInput, Input, Job, Output
+from distillery.errors import BadInput
+from distillery.job import Input, Job, Output
 from distillery.settings import Block
 
 if TYPE_CHECKING:
-    from distillery.experiment import Experiment
+    from distillery.plan.experiment import Experiment
 
 
 class Settings(Block):
@@ -53,15 +54,16 @@ def run(
     import math
 
     from distillery import parallel
-    from distillery.artifacts import write_bytes, write_tensors
     from distillery.diffusion import difffit
     from distillery.diffusion.denoiser import load_generator
     from distillery.diffusion.finetuning import check_latents, condition_classes
-    from distillery.diffusion.folders import model_digest
     from distillery.diffusion.latents import LatentCache
     from distillery.diffusion.objectives import MemoryObjective, objective_of
     from distillery.diffusion.pipelines import copy_autoencoder, write_pipeline_index
     from distillery.diffusion.training import options_of, train_generator
+    from distillery.diffusion.weights import model_digest
+    from distillery.storage.atomic import write_bytes
+    from distillery.storage.tensors import write_tensors
 
     cache, recipe = LatentCache(latents), settings.generator
     folder, vae = base[0].parent, autoencoder[0].parent

@@ -10,7 +10,7 @@ from distillery.job import Input, Job, Output
 from distillery.settings import Block
 
 if TYPE_CHECKING:
-    from distillery.experiment import Experiment
+    from distillery.plan.experiment import Experiment
 
 
 class Settings(Block):
@@ -38,7 +38,7 @@ class Settings(Block):
     @classmethod
     def of(cls, experiment: Experiment, run: str, method: str, k: str, shard: str) -> Settings:
         """The part of an experiment that this stage reads."""
-        from distillery.experiment import resolved_guidance, resolved_steering
+        from distillery.plan.experiment import resolved_guidance, resolved_steering
 
         lgd = experiment.lgd(method)
         first = int(k) == 1
@@ -84,13 +84,14 @@ def run(
 
     Increment 1 has no student yet: it is sampled plainly, or taken from `seed_images` and encoded.
     """
-    from distillery.artifacts import read_classes, read_images, read_json, write_images
     from distillery.diffusion.renderer import class_conditions, load_renderer
     from distillery.diffusion.sampler import Guidance
     from distillery.guidance.further import Further
     from distillery.guidance.increment import generate_candidates
-    from distillery.guidance.loop import LoopGuidance, encode_seed, image_set
+    from distillery.guidance.lgd import LoopGuidance, encode_seed, image_set
     from distillery.guidance.score import Scorer
+    from distillery.storage.atomic import read_json
+    from distillery.storage.images import read_classes, read_images, write_images
     from distillery.students.networks import Classifier
 
     classes = read_classes(data, "ingest")

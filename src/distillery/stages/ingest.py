@@ -13,7 +13,7 @@ from distillery.job import Job, Output
 from distillery.settings import Block
 
 if TYPE_CHECKING:
-    from distillery.experiment import Experiment
+    from distillery.plan.experiment import Experiment
 
 COMPUTES = False
 

@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from distillery.job import BadInput, Input, Job, Output
+from distillery.errors import BadInput
+from distillery.job import Input, Job, Output
 from distillery.matching.settings import IDC, LD3M, Gradient, Latent, Pixels, Trajectory
 from distillery.settings import Block
 
 if TYPE_CHECKING:
-    from distillery.experiment import Experiment
+    from distillery.plan.experiment import Experiment
 
 
 class Settings(Block):
@@ -58,12 +59,13 @@ def run(
     """Training images, and what the space and the objective need, to `snapshot/<iteration>/<name>` and losses."""
     import pyarrow as pa
 
-    from distillery.artifacts import write_table, write_tensors
+    from distillery.matching.build import Places, comparing_objective, open_space, optimiser_of
     from distillery.matching.checks import last_read
     from distillery.matching.experts import Trajectories, wanted_of
     from distillery.matching.loop import Diverged, Run, match, snapshot_tensors
-    from distillery.matching.opening import Places, comparing_objective, open_space, optimiser_of
-    from distillery.matching.real import RealImages
+    from distillery.matching.real_images import RealImages
+    from distillery.storage.tables import write_table
+    from distillery.storage.tensors import write_tensors
 
     method, key = settings.method, (settings.seed, settings.stream)
     real = RealImages.load(data, settings.held_out, settings.seed, job.device)

@@ -8,7 +8,7 @@ from distillery.job import Input, Job, Output
 from distillery.settings import Block
 
 if TYPE_CHECKING:
-    from distillery.experiment import Experiment
+    from distillery.plan.experiment import Experiment
 
 
 class Settings(Block):
@@ -44,9 +44,9 @@ def run(
     import pyarrow as pa
 
     from distillery.analysis.reconstruction import measure
-    from distillery.artifacts import write_table
     from distillery.data.reading import ImageTable
     from distillery.diffusion.autoencoder import Codec
+    from distillery.storage.tables import write_table
     from distillery.students.networks import Classifier
 
     codec = Codec.load(autoencoder[0].parent).to(job.device)

@@ -8,7 +8,7 @@ from distillery.job import Input, Job, Output
 from distillery.settings import Block
 
 if TYPE_CHECKING:
-    from distillery.experiment import Experiment
+    from distillery.plan.experiment import Experiment
 
 
 class Settings(Block):
@@ -36,9 +36,9 @@ def run(
     import pyarrow as pa
 
     from distillery.analysis.coverage import coverage_of
-    from distillery.artifacts import write_table
     from distillery.data.reading import ImageTable
     from distillery.selection.features import read_features
+    from distillery.storage.tables import write_table
     from distillery.students.features import features_of
     from distillery.students.networks import Classifier
 

@@ -9,7 +9,7 @@ from distillery.matching.settings import LD3M, Trajectory
 from distillery.settings import Block
 
 if TYPE_CHECKING:
-    from distillery.experiment import Experiment
+    from distillery.plan.experiment import Experiment
 
 
 class Settings(Block):
@@ -56,13 +56,13 @@ def run(
     """A generator and a method at its start to norms of dL/dZ and dL/dc, one row per steps, residual and repeat."""
     import pyarrow as pa
 
-    from distillery.artifacts import write_table
+    from distillery.matching.build import Places, comparing_objective, initial_latents
     from distillery.matching.checks import last_read
-    from distillery.matching.decay import gradient_norms
     from distillery.matching.experts import Trajectories, wanted_of
     from distillery.matching.generator import open_generator
-    from distillery.matching.opening import Places, comparing_objective, initial_latents
-    from distillery.matching.real import RealImages
+    from distillery.matching.gradient_norms import gradient_norms
+    from distillery.matching.real_images import RealImages
+    from distillery.storage.tables import write_table
 
     method, key = settings.method, (settings.seed, settings.stream)
     real = RealImages.load(data, settings.held_out, settings.seed, job.device)

@@ -9,7 +9,7 @@ from distillery.settings import Block
 from distillery.students.settings import Recipe
 
 if TYPE_CHECKING:
-    from distillery.experiment import Experiment
+    from distillery.plan.experiment import Experiment
 
 
 class Settings(Block):
@@ -43,9 +43,10 @@ def run(settings: Settings, *, images: Input, matrix: Output, job: Job) -> None:
     import torch
 
     from distillery.analysis.redundancy import redundancy_matrix
-    from distillery.artifacts import read_images, write_table
     from distillery.data.pixels import decoded
-    from distillery.resume import Resume
+    from distillery.storage.images import read_images
+    from distillery.storage.resume import Resume
+    from distillery.storage.tables import write_table
 
     resumes: list[Resume] = []
 

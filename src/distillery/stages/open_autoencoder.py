@@ -6,11 +6,12 @@ import sys
 from typing import TYPE_CHECKING
 
 from distillery.diffusion.settings import PretrainedAutoencoder
-from distillery.job import BadInput, Job, Output
+from distillery.errors import BadInput
+from distillery.job import Job, Output
 from distillery.settings import Block
 
 if TYPE_CHECKING:
-    from distillery.experiment import Experiment
+    from distillery.plan.experiment import Experiment
 
 COMPUTES = False
 
@@ -39,9 +40,11 @@ class Settings(Block):
 
 def run(settings: Settings, *, config: Output, weights: Output, job: Job) -> None:
     """A folder, or a name on the hub, to an autoencoder in the layout of `save_pretrained`."""
-    from distillery.artifacts import write_bytes, write_tensors
-    from distillery.diffusion.folders import WeightsError, check_digests, local_folder
     from distillery.diffusion.models import open_autoencoder
+    from distillery.diffusion.weights import check_digests, local_folder
+    from distillery.errors import WeightsError
+    from distillery.storage.atomic import write_bytes
+    from distillery.storage.tensors import write_tensors
 
     block = settings.autoencoder
     try:

@@ -6,11 +6,12 @@ import sys
 from typing import TYPE_CHECKING
 
 from distillery.diffusion.settings import PretrainedGenerator, Sampling
-from distillery.job import BadInput, Job, Output
+from distillery.errors import BadInput
+from distillery.job import Job, Output
 from distillery.settings import Block
 
 if TYPE_CHECKING:
-    from distillery.experiment import Experiment
+    from distillery.plan.experiment import Experiment
 
 COMPUTES = False
 
@@ -31,11 +32,13 @@ class Settings(Block):
 
 def run(settings: Settings, *, index: Output, config: Output, weights: Output, scheduler: Output, job: Job) -> None:
     """A folder, or a name on the hub, to a transformer and a noise schedule in the layout of diffusers."""
-    from distillery.artifacts import write_bytes, write_json, write_tensors
     from distillery.diffusion.class_names import class_table
-    from distillery.diffusion.folders import WeightsError, check_digests, local_folder
     from distillery.diffusion.models import open_transformer, set_timestep_shift
     from distillery.diffusion.pipelines import open_scheduler, timestep_shift
+    from distillery.diffusion.weights import check_digests, local_folder
+    from distillery.errors import WeightsError
+    from distillery.storage.atomic import write_bytes, write_json
+    from distillery.storage.tensors import write_tensors
 
     block = settings.generator
     try:

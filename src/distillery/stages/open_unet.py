@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from distillery.diffusion.settings import PretrainedGenerator, Sampling
-from distillery.job import BadInput, Job, Output
+from distillery.errors import BadInput
+from distillery.job import Job, Output
 from distillery.settings import Block
 
 if TYPE_CHECKING:
-    from distillery.experiment import Experiment
+    from distillery.plan.experiment import Experiment
 
 COMPUTES = False
 
@@ -32,12 +33,14 @@ def run(
     settings: Settings, *, index: Output, config: Output, weights: Output, scheduler: Output, classes: Output, job: Job
 ) -> None:
     """A folder with `unet/` and `scheduler/` to the layout of the pipeline, with the class vectors beside the UNet."""
-    from distillery.artifacts import write_bytes, write_json, write_tensors
     from distillery.diffusion.class_names import class_table
-    from distillery.diffusion.folders import WeightsError, check_digests, local_folder
     from distillery.diffusion.models import open_unet
     from distillery.diffusion.pipelines import open_scheduler
+    from distillery.diffusion.weights import check_digests, local_folder
+    from distillery.errors import WeightsError
     from distillery.matching.tables import table_of_unet
+    from distillery.storage.atomic import write_bytes, write_json
+    from distillery.storage.tensors import write_tensors
 
     block = settings.generator
     try:

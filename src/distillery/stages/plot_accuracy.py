@@ -8,7 +8,7 @@ from distillery.job import Input, Job, Output
 from distillery.settings import Block
 
 if TYPE_CHECKING:
-    from distillery.experiment import Experiment
+    from distillery.plan.experiment import Experiment
 
 COMPUTES = False
 
@@ -32,8 +32,8 @@ class Settings(Block):
 
 def run(settings: Settings, *, table: Input, png: Output, svg: Output, job: Job) -> None:
     """Draw the table that `tabulate_accuracy` made."""
-    from distillery.artifacts import read_table
     from distillery.report import figures
+    from distillery.storage.tables import read_table
 
     accuracies = read_table(table, made_by="tabulate_accuracy").to_pandas()
     figures.save(figures.accuracy_figure(accuracies, settings.methods, settings.networks, settings.full), png, svg)

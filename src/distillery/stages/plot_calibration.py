@@ -8,7 +8,7 @@ from distillery.job import Input, Job, Output
 from distillery.settings import Block
 
 if TYPE_CHECKING:
-    from distillery.experiment import Experiment
+    from distillery.plan.experiment import Experiment
 
 COMPUTES = False
 
@@ -28,8 +28,8 @@ def run(settings: Settings, *, table: Input, png: Output, svg: Output, job: Job)
     """Draw the table that `calibrate_guidance` made."""
     import json
 
-    from distillery.artifacts import read_table
     from distillery.report import figures
+    from distillery.storage.tables import read_table
 
     calibration = read_table(table, made_by="calibrate_guidance")
     about = json.loads((calibration.schema.metadata or {}).get(b"distillery_calibration", b"{}"))

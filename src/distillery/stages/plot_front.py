@@ -8,7 +8,7 @@ from distillery.job import Input, Job, Output
 from distillery.settings import Block, Number
 
 if TYPE_CHECKING:
-    from distillery.experiment import Experiment
+    from distillery.plan.experiment import Experiment
 
 COMPUTES = False
 
@@ -57,8 +57,9 @@ def run(
     job: Job,
 ) -> None:
     """Join the tables of `tabulate_accuracy` and `tabulate_redundancy`, and draw the result."""
-    from distillery.artifacts import read_table, write_bytes
     from distillery.report import figures, tables
+    from distillery.storage.atomic import write_bytes
+    from distillery.storage.tables import read_table
 
     labels = {variant.name: variant.model_dump(exclude={"name"}) for variant in settings.methods}
     table = tables.front_table(

@@ -8,7 +8,7 @@ from distillery.job import Input, Job, Output
 from distillery.settings import Block
 
 if TYPE_CHECKING:
-    from distillery.experiment import Experiment
+    from distillery.plan.experiment import Experiment
 
 COMPUTES = False
 
@@ -26,8 +26,8 @@ def run(
     settings: Settings, *, norms: list[Input], csv: Output, markdown: Output, png: Output, svg: Output, job: Job
 ) -> None:
     """Join what `measure_gradients` wrote for every seed, and draw it."""
-    from distillery.artifacts import write_bytes
     from distillery.report import figures, gradients, tables
+    from distillery.storage.atomic import write_bytes
 
     rows = tables.read_rows(norms, gradients.COLUMNS, made_by="measure_gradients")
     table = gradients.gradient_table(rows)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from distillery.job import BadInput, Input, Job, Output
+from distillery.errors import BadInput
+from distillery.job import Input, Job, Output
 from distillery.settings import Block
 
 if TYPE_CHECKING:
-    from distillery.experiment import Experiment
+    from distillery.plan.experiment import Experiment
 
 COMPUTES = False
 
@@ -26,9 +27,9 @@ class Settings(Block):
 
 def run(settings: Settings, *, increments: list[Input], png: Output, svg: Output, job: Job) -> None:
     """Draw a block per increment, in the order in which they are given."""
-    from distillery.artifacts import read_images
     from distillery.report import figures
     from distillery.report.contact_sheet import contact_sheet
+    from distillery.storage.images import read_images
 
     if not increments:
         raise BadInput("no increments were given, so there is nothing to show")

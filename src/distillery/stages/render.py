@@ -11,7 +11,7 @@ from distillery.matching.settings import IDC, LD3M, Latent, Pixels
 from distillery.settings import Block
 
 if TYPE_CHECKING:
-    from distillery.experiment import Experiment
+    from distillery.plan.experiment import Experiment
 
 
 class Settings(Block):
@@ -40,11 +40,12 @@ def run(
     import numpy as np
     import torch
 
-    from distillery.artifacts import ImageSet, concatenate, encode_png, read_tensors, write_images
     from distillery.data.pixels import to_bytes
+    from distillery.matching.build import Places, open_space
     from distillery.matching.loop import snapshots_of
-    from distillery.matching.opening import Places, open_space
     from distillery.progress import Progress
+    from distillery.storage.images import ImageSet, concatenate, encode_png, write_images
+    from distillery.storage.tensors import read_tensors
     from distillery.students.networks import Domain
 
     tensors, about = read_tensors(snapshots, "match")

@@ -9,7 +9,7 @@ from distillery.job import Input, Job, Output
 from distillery.settings import Block
 
 if TYPE_CHECKING:
-    from distillery.experiment import Experiment
+    from distillery.plan.experiment import Experiment
 
 
 class Settings(Block):
@@ -45,10 +45,10 @@ def run(
     settings: Settings, *, data: Input, generator: list[Input], autoencoder: list[Input], images: Output, job: Job
 ) -> None:
     """A generator to its images, in the order slot, class, with their latents; `data` names the classes."""
-    from distillery.artifacts import read_classes, write_images
     from distillery.diffusion.renderer import class_conditions, load_renderer
     from distillery.guidance.increment import generate_candidates
-    from distillery.guidance.loop import image_set
+    from distillery.guidance.lgd import image_set
+    from distillery.storage.images import read_classes, write_images
 
     classes = read_classes(data, "ingest")
     folder = generator[0].parent

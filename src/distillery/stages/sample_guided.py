@@ -10,7 +10,7 @@ from distillery.job import Input, Job, Output
 from distillery.settings import Block
 
 if TYPE_CHECKING:
-    from distillery.experiment import Experiment
+    from distillery.plan.experiment import Experiment
 
 
 class Settings(Block):
@@ -32,7 +32,7 @@ class Settings(Block):
     @classmethod
     def of(cls, experiment: Experiment, run: str, method: str, ipc: str, shard: str) -> Settings:
         """The part of an experiment that this stage reads."""
-        from distillery.experiment import resolved_steering
+        from distillery.plan.experiment import resolved_steering
 
         guided = experiment.guided(method)
         influence, mode, deviation = resolved_steering(experiment, method)
@@ -69,11 +69,11 @@ def run(
 
     `previous` holds the images of the smaller sizes, whose latents deviation keeps away from.
     """
-    from distillery.artifacts import read_classes, read_images, write_images
     from distillery.diffusion.renderer import class_conditions, load_renderer
     from distillery.guidance.further import Further, start_deviation
     from distillery.guidance.increment import generate_candidates
-    from distillery.guidance.loop import image_set
+    from distillery.guidance.lgd import image_set
+    from distillery.storage.images import read_classes, read_images, write_images
 
     classes = read_classes(data, "ingest")
     folder = generator[0].parent

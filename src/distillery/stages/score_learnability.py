@@ -8,7 +8,7 @@ from distillery.job import Input, Job, Output
 from distillery.settings import Block, NonNegative
 
 if TYPE_CHECKING:
-    from distillery.experiment import Experiment
+    from distillery.plan.experiment import Experiment
 
 
 class Settings(Block):
@@ -36,9 +36,11 @@ def run(
     import pyarrow as pa
     import torch
 
-    from distillery.artifacts import concatenate, read_images, read_json, write_table
     from distillery.data.pixels import decoded
     from distillery.guidance.score import Scorer
+    from distillery.storage.atomic import read_json
+    from distillery.storage.images import concatenate, read_images
+    from distillery.storage.tables import write_table
     from distillery.students.networks import Classifier
 
     chosen = read_json(guidance, "calibrate_guidance") if guidance else settings.model_dump()

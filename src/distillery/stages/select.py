@@ -9,7 +9,7 @@ from distillery.selection.settings import Herding, KCenter, Random
 from distillery.settings import Block
 
 if TYPE_CHECKING:
-    from distillery.experiment import Experiment
+    from distillery.plan.experiment import Experiment
 
 COMPUTES = False
 
@@ -31,13 +31,13 @@ class Settings(Block):
 
 def run(settings: Settings, *, data: Input, features: Input | None = None, images: Output, job: Job) -> None:
     """Training images, and what a network sees in them, to `ipc` of each class, in the order slot, class."""
-    from distillery.artifacts import ImageSet, write_images
     from distillery.data.reading import ImageTable
     from distillery.selection.by_class import order_of_class
     from distillery.selection.features import read_features
     from distillery.selection.herding import herding_order
     from distillery.selection.k_center import k_center_order
     from distillery.selection.random import ordered_by_slot, random_order
+    from distillery.storage.images import ImageSet, write_images
 
     table = ImageTable(data)  # what is chosen is read, the rest may be larger than the memory
     real = ImageSet([], table.labels, table.classes, table.paths())

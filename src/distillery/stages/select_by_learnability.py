@@ -8,7 +8,7 @@ from distillery.job import Input, Job, Output
 from distillery.settings import Block
 
 if TYPE_CHECKING:
-    from distillery.experiment import Experiment
+    from distillery.plan.experiment import Experiment
 
 
 class Settings(Block):
@@ -49,11 +49,11 @@ def run(
     import numpy as np
     import torch
 
-    from distillery.artifacts import ImageSet, read_images, write_images
     from distillery.data.reading import ImageTable
     from distillery.guidance.score import Scorer
     from distillery.selection.learnability import most_learnable
     from distillery.selection.random import ordered_by_slot, random_order
+    from distillery.storage.images import ImageSet, read_images, write_images
     from distillery.students.networks import Classifier
 
     table = ImageTable(data)  # what is chosen is read, the rest may be larger than the memory

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from distillery.job import BadInput, Input, Job, Output
+from distillery.errors import BadInput
+from distillery.job import Input, Job, Output
 from distillery.settings import Block
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from distillery.experiment import Experiment
+    from distillery.plan.experiment import Experiment
 
 
 class Settings(Block):
@@ -37,10 +38,10 @@ def run(settings: Settings, *, data: Input, checkpoints: Input, gradients: Outpu
     import torch
     from torch import Tensor
 
-    from distillery.artifacts import read_tensors, write_tensors
     from distillery.data.reading import ImageTable
     from distillery.guidance.influence import checkpoint_of, choose_checkpoints, class_gradients, refuse_other_classes
     from distillery.progress import Progress
+    from distillery.storage.tensors import read_tensors, write_tensors
     from distillery.students.networks import Classifier
 
     table = ImageTable(data)

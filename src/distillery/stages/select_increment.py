@@ -8,7 +8,7 @@ from distillery.job import Input, Job, Output
 from distillery.settings import Block
 
 if TYPE_CHECKING:
-    from distillery.experiment import Experiment
+    from distillery.plan.experiment import Experiment
 
 COMPUTES = False
 
@@ -34,8 +34,9 @@ def run(settings: Settings, *, candidates: list[Input], scores: Input | None = N
     The loop chose as it went, because a slot sees what the slots before it kept. Here the choice is repeated on the
     scores, and a difference that rounding does not explain is an error.
     """
-    from distillery.artifacts import concatenate, read_images, read_table, write_images
     from distillery.selection.learnability import check_choice, chosen_rows
+    from distillery.storage.images import concatenate, read_images, write_images
+    from distillery.storage.tables import read_table
 
     whole = concatenate([read_images(path, "generate_increment") for path in candidates])
     if scores is not None and settings.choose == "learnability":

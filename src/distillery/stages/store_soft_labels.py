@@ -12,7 +12,7 @@ from distillery.students.settings import Recipe
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from distillery.experiment import Experiment
+    from distillery.plan.experiment import Experiment
 
 
 class Settings(Block):
@@ -26,7 +26,13 @@ class Settings(Block):
         """The part of an experiment that this stage reads."""
         named = experiment.evaluation.labelled(protocol)
         recipe = experiment.recipe(named, experiment.evaluation.networks[0], ipc)
-        students = {"learning_rate": 1.0, "weight_decay": 0.0, "ema_decay": 0.0, "looks": 1, "looks_from": None}
+        students = {
+            "learning_rate": 1.0,
+            "weight_decay": 0.0,
+            "ema_decay": 0.0,
+            "evaluations": 1,
+            "evaluations_from": None,
+        }
         return cls(seed=experiment.seed(run), recipe=recipe.model_copy(update=students))
 
 
@@ -34,8 +40,8 @@ def run(settings: Settings, *, images: Input, teacher: Input, soft_labels: Outpu
     """A distilled set to logits (epochs, images, classes) fp16, by place in the epoch."""
     import numpy as np
 
-    from distillery.artifacts import growing_tensors, partial_name
     from distillery.data.pixels import load_pixels
+    from distillery.storage.tensors import growing_tensors, partial_name
     from distillery.students.networks import Classifier, Domain
     from distillery.students.soft_labels import Teacher, store
 

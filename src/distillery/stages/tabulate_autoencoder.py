@@ -8,7 +8,7 @@ from distillery.job import Input, Job, Output
 from distillery.settings import Block
 
 if TYPE_CHECKING:
-    from distillery.experiment import Experiment
+    from distillery.plan.experiment import Experiment
 
 COMPUTES = False
 
@@ -26,8 +26,10 @@ def run(settings: Settings, *, measured: list[Input], csv: Output, parquet: Outp
     """Write the table of reconstructions as CSV, Parquet and Markdown."""
     import pandas as pd
 
-    from distillery.artifacts import damaged, read_table, write_bytes, write_table
+    from distillery.errors import damaged
     from distillery.report import reconstruction, tables
+    from distillery.storage.atomic import write_bytes
+    from distillery.storage.tables import read_table, write_table
 
     frames = []
     for path in measured:

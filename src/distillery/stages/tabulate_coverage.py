@@ -8,7 +8,7 @@ from distillery.job import Input, Job, Output
 from distillery.settings import Block
 
 if TYPE_CHECKING:
-    from distillery.experiment import Experiment
+    from distillery.plan.experiment import Experiment
 
 COMPUTES = False
 
@@ -30,8 +30,9 @@ def run(
     settings: Settings, *, coverages: list[Input], csv: Output, parquet: Output, markdown: Output, job: Job
 ) -> None:
     """Write the table of coverages as CSV, Parquet and Markdown."""
-    from distillery.artifacts import write_bytes, write_table
     from distillery.report import tables
+    from distillery.storage.atomic import write_bytes
+    from distillery.storage.tables import write_table
 
     rows = tables.read_rows(coverages, tables.COVERAGE, made_by="measure_coverage")
     table = tables.coverage_table(rows, settings.methods)

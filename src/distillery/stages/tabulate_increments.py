@@ -8,7 +8,7 @@ from distillery.job import Input, Job, Output
 from distillery.settings import Block
 
 if TYPE_CHECKING:
-    from distillery.experiment import Experiment
+    from distillery.plan.experiment import Experiment
 
 COMPUTES = False
 
@@ -38,8 +38,10 @@ def run(
     """Image sets of increments to one row each: accuracy of student and reference on it, and mean learnability."""
     import pandas as pd
 
-    from distillery.artifacts import read_images, write_bytes, write_table
     from distillery.report.tables import arrow_table, csv_bytes, increment_row, increments_markdown
+    from distillery.storage.atomic import write_bytes
+    from distillery.storage.images import read_images
+    from distillery.storage.tables import write_table
 
     rows = []
     for place, path in zip(settings.increments, increments, strict=True):

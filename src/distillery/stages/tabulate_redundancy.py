@@ -8,7 +8,7 @@ from distillery.job import Input, Job, Output
 from distillery.settings import Block
 
 if TYPE_CHECKING:
-    from distillery.experiment import Experiment
+    from distillery.plan.experiment import Experiment
 
 COMPUTES = False
 
@@ -27,8 +27,9 @@ class Settings(Block):
 
 def run(settings: Settings, *, matrices: list[Input], csv: Output, parquet: Output, markdown: Output, job: Job) -> None:
     """Write the table of redundancies as CSV, Parquet and Markdown."""
-    from distillery.artifacts import write_bytes, write_table
     from distillery.report import tables
+    from distillery.storage.atomic import write_bytes
+    from distillery.storage.tables import write_table
 
     rows = tables.read_rows(matrices, tables.REDUNDANCY, made_by="measure_redundancy")
     table = tables.redundancy_table(rows, settings.methods, settings.baseline)

@@ -8,7 +8,7 @@ from distillery.job import Input, Job, Output
 from distillery.settings import Block
 
 if TYPE_CHECKING:
-    from distillery.experiment import Experiment
+    from distillery.plan.experiment import Experiment
 
 COMPUTES = False
 
@@ -42,9 +42,10 @@ def run(
     settings: Settings, *, evaluations: list[Input], csv: Output, parquet: Output, markdown: Output, job: Job
 ) -> None:
     """Write the table of statistics as CSV, Parquet and Markdown."""
-    from distillery.artifacts import write_bytes, write_table
     from distillery.report import tables
     from distillery.report.statistics import statistics_markdown, statistics_table
+    from distillery.storage.atomic import write_bytes
+    from distillery.storage.tables import write_table
 
     rows = tables.read_rows(evaluations, tables.EVALUATION, made_by="evaluate")
     cells = tables.accuracy_table(rows, settings.methods, settings.networks)

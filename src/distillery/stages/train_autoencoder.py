@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from distillery.diffusion.settings import Autoencoder
-from distillery.job import BadInput, Input, Job, Output
+from distillery.errors import BadInput
+from distillery.job import Input, Job, Output
 from distillery.settings import Block
 
 if TYPE_CHECKING:
-    from distillery.experiment import Experiment
+    from distillery.plan.experiment import Experiment
 
 
 class Settings(Block):
@@ -37,10 +38,11 @@ def run(
     """Images, and a reference for the perceptual term, to an `AutoencoderKL` that diffusers opens."""
     import torch
 
-    from distillery.artifacts import write_bytes, write_tensors
     from distillery.data.pixels import load_pixels
     from distillery.data.reading import ImageTable
     from distillery.diffusion.autoencoder import train_autoencoder
+    from distillery.storage.atomic import write_bytes
+    from distillery.storage.tensors import write_tensors
     from distillery.streams import stream
     from distillery.students.networks import Classifier
     from distillery.students.perceptual import PerceptualDistance

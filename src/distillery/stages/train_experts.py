@@ -9,7 +9,7 @@ from distillery.matching.settings import Experts
 from distillery.settings import Block
 
 if TYPE_CHECKING:
-    from distillery.experiment import Experiment
+    from distillery.plan.experiment import Experiment
 
 
 class Settings(Block):
@@ -43,11 +43,11 @@ class Settings(Block):
 
 def run(settings: Settings, *, data: Input, trajectories: Output, job: Job) -> None:
     """Training images to `theta` (experts, epochs + 1, P) fp32, the state before training first."""
-    from distillery.artifacts import write_tensors
     from distillery.matching.checks import words_of_holdout
     from distillery.matching.experts import description, expert_recipe, train_experts
     from distillery.matching.networks import Comparing
-    from distillery.matching.real import RealImages
+    from distillery.matching.real_images import RealImages
+    from distillery.storage.tensors import write_tensors
 
     real = RealImages.load(data, settings.held_out, settings.seed, job.device)
     networks = Comparing(settings.network, real.classes, real.domain, job.device)

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from distillery.diffusion.settings import Generator, Sampling
-from distillery.job import BadInput, Input, Job, Output
+from distillery.errors import BadInput
+from distillery.job import Input, Job, Output
 from distillery.settings import Block
 
 if TYPE_CHECKING:
-    from distillery.experiment import Experiment
+    from distillery.plan.experiment import Experiment
 
 
 class Settings(Block):
@@ -45,11 +46,12 @@ def run(
     import torch
 
     from distillery import parallel
-    from distillery.artifacts import write_bytes, write_json, write_tensors
     from distillery.diffusion.latents import LatentCache
     from distillery.diffusion.objectives import MemoryObjective, objective_of
     from distillery.diffusion.schedule import training_scheduler
     from distillery.diffusion.training import new_transformer, options_of, train_generator
+    from distillery.storage.atomic import write_bytes, write_json
+    from distillery.storage.tensors import write_tensors
 
     cache, recipe = LatentCache(latents), settings.generator
     channels, size, _ = cache.shape

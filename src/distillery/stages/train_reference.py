@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from distillery.job import BadInput, Input, Job, Output
+from distillery.errors import BadInput
+from distillery.job import Input, Job, Output
 from distillery.settings import Block
 from distillery.students.settings import Network, Recipe
 
 if TYPE_CHECKING:
-    from distillery.experiment import Experiment
+    from distillery.plan.experiment import Experiment
 
 
 class Settings(Block):
@@ -44,7 +45,7 @@ def run(
     """Images to a network with its domain and its accuracy; the test images choose nothing."""
     from distillery.data.pixels import load_pixels
     from distillery.data.reading import ImageTable
-    from distillery.diffusion.folders import file_digest
+    from distillery.diffusion.weights import file_digest
     from distillery.students.networks import Classifier, Domain
     from distillery.students.pretrained import open_pretrained
     from distillery.students.training import accuracy_of_table, train_network

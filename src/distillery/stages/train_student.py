@@ -9,7 +9,7 @@ from distillery.settings import Block
 from distillery.students.settings import Recipe
 
 if TYPE_CHECKING:
-    from distillery.experiment import Experiment
+    from distillery.plan.experiment import Experiment
 
 
 class Settings(Block):
@@ -40,8 +40,8 @@ def run(settings: Settings, *, images: list[Input], previous: Input | None = Non
     """Increments 1 to k to a network at the end of its schedule: no look at test images chooses an epoch."""
     import torch
 
-    from distillery.artifacts import concatenate, read_images
     from distillery.data.pixels import decoded
+    from distillery.storage.images import concatenate, read_images
     from distillery.students.networks import Classifier, Domain
     from distillery.students.training import train_network
 

@@ -11,7 +11,7 @@ from distillery.students.settings import Network, Recipe
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from distillery.experiment import Experiment
+    from distillery.plan.experiment import Experiment
 
 
 class Settings(Block):
@@ -36,8 +36,8 @@ class Settings(Block):
 
 def run(settings: Settings, *, images: Input, checkpoints: Output, job: Job) -> None:
     """Images to the states of a network, numbered from 0 (before training) by epoch."""
-    from distillery.artifacts import write_tensors
     from distillery.data.pixels import load_pixels
+    from distillery.storage.tensors import write_tensors
     from distillery.students.networks import Classifier, Domain
     from distillery.students.training import train_network
 

@@ -11,8 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from distillery.artifacts import Provenance, damaged, read_tensors, write_tensors
 from distillery.data.pixels import scaled
+from distillery.errors import damaged
+from distillery.storage.tables import Provenance
+from distillery.storage.tensors import read_tensors, write_tensors
 from distillery.streams import Key, stream
 from distillery.students.architectures import (
     alexnet_small,

@@ -34,8 +34,8 @@ _MINIMAX: Constants = {
     "color_jitter": 0.4,
     "lighting": 0.1,
     "cutmix": 1.0,
-    "looks": 100,
-    "full_looks": 300,
+    "evaluations": 100,
+    "full_evaluations": 300,
 }
 _MINIMAX_BY_CLASSES: dict[int, Constants] = {
     100: {"epochs": {1: 2000, 2: 1300, 11: 1000, 51: 600, 201: 300, 501: 200, FULL: 200}},
@@ -56,7 +56,7 @@ PRESETS: dict[str, dict[int, Constants]] = {
             "schedule": "cosine",
             "shift": 2,
             "cutmix": 1.0,
-            "looks": 5,
+            "evaluations": 5,
         }
     },
     # A network that knows the real images: theta* of LGD, a teacher, features for a selection.
@@ -68,7 +68,7 @@ PRESETS: dict[str, dict[int, Constants]] = {
             "learning_rate": 0.01,
             "weight_decay": 5e-4,
             "schedule": "cosine",
-            "looks": 1,
+            "evaluations": 1,
         }
     },
     # SGD, hard labels. Published numbers are the best of 100 looks at the test set.
@@ -107,8 +107,8 @@ PRESETS: dict[str, dict[int, Constants]] = {
             "cutmix": 1.0,
             "labels": "soft",
             "temperature": 20.0,
-            "looks": 6,
-            "looks_from": 5 / 6,
+            "evaluations": 6,
+            "evaluations_from": 5 / 6,
         },
         100: {"batch_size": {1: 20, 10: 100, 50: 200}},
     },
@@ -125,7 +125,7 @@ PRESETS: dict[str, dict[int, Constants]] = {
             "ema_decay": 0.995,
             "normalize": "imagenet",
             "dsa": "_".join(DSA),
-            "looks": 1,
+            "evaluations": 1,
         }
     },
 }

@@ -11,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from distillery.data.identity import same_class
-from distillery.job import BadInput
+from distillery.errors import BadInput
 from distillery.students.names import OURS
 from distillery.students.networks import Classifier, Domain
 

@@ -72,8 +72,12 @@ class Recipe(Block):
         "online", description="`stored`: the teacher's answers to every augmented image, once, in fp16."
     )
 
-    looks: Count = Field(10, description="How often the test set is looked at, evenly spread; the last epoch always.")
-    looks_from: Fraction | None = Field(None, description="Share of the epochs before the first look; none: 1/looks.")
+    evaluations: Count = Field(
+        10, description="Tests on the test set, evenly spread over the epochs; the last epoch always."
+    )
+    evaluations_from: Fraction | None = Field(
+        None, description="Share of the epochs before the first look; none: 1/evaluations."
+    )
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
@@ -166,9 +170,9 @@ class Protocol(_Constants):
         constants["epochs"] = max(1, round(_by_size(constants["epochs"], ipc) * self.epochs_fraction))
         constants["batch_size"] = _by_size(constants["batch_size"], ipc)
         constants["learning_rate"] = _by_name(constants["learning_rate"], network)
-        if ipc == "full" and "looks" not in set_here and "full_looks" in constants:
-            constants["looks"] = constants["full_looks"]
-        constants.pop("full_looks", None)
+        if ipc == "full" and "evaluations" not in set_here and "full_evaluations" in constants:
+            constants["evaluations"] = constants["full_evaluations"]
+        constants.pop("full_evaluations", None)
         return Recipe(**constants)
 
 
@@ -237,7 +241,7 @@ class Student(Block):
 class Speed(Block):
     """How the same training is done faster; the result depends on it by rounding alone."""
 
-    together: Count | Literal["auto"] = Field(
+    networks_at_once: Count | Literal["auto"] = Field(
         "auto", description="Networks trained at once, with stacked weights; auto: all on a GPU, one on a CPU."
     )
     precision: Literal["auto", "float32", "bfloat16"] = Field(

@@ -8,7 +8,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from distillery.job import BadInput
+from distillery.errors import BadInput
 from distillery.progress import Progress, count_images
 from distillery.streams import Key
 from distillery.students.networks import Classifier, Domain

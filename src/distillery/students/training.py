@@ -22,15 +22,15 @@ from torch.nn import functional as F
 
 from distillery.data.pixels import to_unit
 from distillery.data.reading import ImageTable
-from distillery.job import BadInput
+from distillery.errors import BadInput
 from distillery.progress import Progress, count_images
-from distillery.resume import Resume
+from distillery.storage.resume import Resume
 from distillery.streams import Key, stream
 from distillery.students import augment
 from distillery.students.networks import Classifier
 from distillery.students.settings import Recipe, Speed
 
-Look = tuple[int, float]
+Evaluated = tuple[int, float]
 """(epoch, percent of the test images that were answered rightly; not a number once a network has diverged)."""
 
 SoftLabels = Callable[[int, slice, Tensor], Tensor]
@@ -46,12 +46,12 @@ class Trained:
     """What training and testing one network gave.
 
     Attributes:
-        looks: in the order of the epochs.
-        right: (images,) bool, which test images the network of the last epoch answers rightly.
+        evaluations: in the order of the epochs.
+        correct: (images,) bool, which test images the network of the last epoch classifies correctly.
     """
 
-    looks: list[Look]
-    right: Tensor
+    evaluations: list[Evaluated]
+    correct: Tensor
 
 
 def train_network(
@@ -117,51 +117,54 @@ def train_networks(
     """
     speed = speed or Speed()
     side = recipe.size or pixels.shape[-1]
-    team = _Team(classifiers, recipe, device, speed)
+    ensemble = _Ensemble(classifiers, recipe, device, speed)
     stored = augment.resize(pixels, side) if recipe.size and recipe.resize_first else pixels
     stored, labels = placed(stored, device), labels.to(device)
     looked = None
     if test is not None:
         looked = (augment.test_images(test[0], recipe).to(device), test[1].to(device))
-    looks: list[list[Look]] = [[] for _ in classifiers]
+    evaluations: list[list[Evaluated]] = [[] for _ in classifiers]
     if kept is not None:
-        kept.append(team.snapshot())
-    right = torch.zeros(len(classifiers), len(looked[1]) if looked else 0, dtype=torch.bool)
-    start, when = 0, set(look_epochs(recipe)) if looked else set()
+        kept.append(ensemble.snapshot())
+    correct = torch.zeros(len(classifiers), len(looked[1]) if looked else 0, dtype=torch.bool)
+    start, when = 0, set(evaluation_epochs(recipe)) if looked else set()
     if resume and (found := resume.restore()):
         tensors, facts = found
-        right = tensors.pop("right").bool()
+        correct = tensors.pop("correct").bool()
         if kept is not None:
             kept[:] = _kept_before(tensors)
-        team.restore(tensors)
-        start, looks = facts["epoch"], [[(epoch, _number(value)) for epoch, value in one] for one in facts["looks"]]
+        ensemble.restore(tensors)
+        start, evaluations = (
+            facts["epoch"],
+            [[(epoch, _number(value)) for epoch, value in one] for one in facts["evaluations"]],
+        )
     with Progress(what, recipe.epochs, "epoch", start) as progress:
         for epoch in range(start, recipe.epochs):
-            team.set_rate(recipe.learning_rate * schedule_factor(recipe, epoch))
-            for step in _steps(stored, labels, recipe, keys, epoch, team.mean, team.std):
+            ensemble.set_rate(recipe.learning_rate * schedule_factor(recipe, epoch))
+            for step in _steps(stored, labels, recipe, keys, epoch, ensemble.mean, ensemble.std):
                 teacher = soft_labels(epoch, step.places, step.images) if soft_labels else None
-                team.step(step, teacher, (*keys[0], "dropout", epoch, step.places.start))
+                ensemble.step(step, teacher, (*keys[0], "dropout", epoch, step.places.start))
             done = epoch + 1
-            team.average(done)
+            ensemble.average(done)
             if kept is not None:
-                kept.append(team.snapshot())
+                kept.append(ensemble.snapshot())
             if looked and done in when:
-                right, finite = team.answers(*looked)
-                for network, one in enumerate(looks):
-                    percent = 100 * right[network].double().mean().item()
+                correct, finite = ensemble.answers(*looked)
+                for network, one in enumerate(evaluations):
+                    percent = 100 * correct[network].double().mean().item()
                     one.append((done, percent if finite[network] else math.nan))
             progress.advance()
             count_images(len(stored) * len(classifiers))
             if resume:
                 resume.checkpoint(
-                    lambda at=done, right=right: (  # type: ignore[misc]
-                        {**team.state(), "right": right.to(torch.uint8), **_kept_after(kept or [])},
-                        {"epoch": at, "looks": [[(e, _storable(v)) for e, v in one] for one in looks]},
+                    lambda at=done, correct=correct: (  # type: ignore[misc]
+                        {**ensemble.state(), "correct": correct.to(torch.uint8), **_kept_after(kept or [])},
+                        {"epoch": at, "evaluations": [[(e, _storable(v)) for e, v in one] for one in evaluations]},
                     ),
                     force=done == recipe.epochs,
                 )
-    team.write_back()
-    return [Trained(one, right[network]) for network, one in enumerate(looks)]
+    ensemble.write_back()
+    return [Trained(one, correct[network]) for network, one in enumerate(evaluations)]
 
 
 @dataclass
@@ -247,7 +250,7 @@ def augmented(pixels: Tensor, recipe: Recipe, key: Key, epoch: int, mean: Tensor
         yield step.images[0]
 
 
-class _Team:
+class _Ensemble:
     """Networks that are trained at once: one as it is, several as stacked weights under `vmap`."""
 
     def __init__(self, classifiers: Sequence[Classifier], recipe: Recipe, device: torch.device, speed: Speed) -> None:
@@ -325,11 +328,11 @@ class _Team:
 
     @torch.no_grad()
     def answers(self, images: Tensor, labels: Tensor, batch_size: int = 512) -> tuple[Tensor, Tensor]:
-        """(S, M) bool on the CPU, which test images each network answers rightly; and (S,) whether it is finite."""
+        """(S, M) bool on the CPU, which test images each network classifies correctly; (S,) whether it is finite."""
         tested = self.ema or self.parameters
         base = self.base if self.stacked else self.classifiers[0].network
         base.eval()
-        right, finite = [], torch.ones(len(self.classifiers), dtype=torch.bool, device=self.device)
+        correct, finite = [], torch.ones(len(self.classifiers), dtype=torch.bool, device=self.device)
         for at in range(0, len(images), batch_size):
             seen = (images[at : at + batch_size].to(torch.float32) / 255 - self.mean) / self.std
             for network in range(len(self.classifiers)):
@@ -337,11 +340,11 @@ class _Team:
                 buffers = {name: value[network] if self.stacked else value for name, value in self.buffers.items()}
                 with self.autocast():
                     logits = functional_call(base, (weights, buffers), (seen.contiguous(memory_format=self.layout),))
-                right.append(logits.argmax(1) == labels[at : at + batch_size])
+                correct.append(logits.argmax(1) == labels[at : at + batch_size])
                 finite[network] &= logits.isfinite().all()
         base.train()
         several = len(self.classifiers)
-        return torch.stack([torch.cat(right[i::several]) for i in range(several)]).cpu(), finite.cpu()
+        return torch.stack([torch.cat(correct[i::several]) for i in range(several)]).cpu(), finite.cpu()
 
     def state(self) -> dict[str, Tensor]:
         """Everything that the next step depends on, as flat tensors."""
@@ -383,7 +386,7 @@ def _kept_after(kept: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
 
 
 def _kept_before(tensors: dict[str, Tensor]) -> list[dict[str, Tensor]]:
-    """What `_kept_after` added to the state of a team, taken out of it again."""
+    """What `_kept_after` added to the state of an ensemble, taken out of it again."""
     found: dict[int, dict[str, Tensor]] = {}
     for key in [key for key in tensors if key.startswith("kept/")]:
         _, number, name = key.split("/", 2)
@@ -436,11 +439,11 @@ def schedule_factor(recipe: Recipe, epoch: int) -> float:
     return 1.0
 
 
-def look_epochs(recipe: Recipe) -> list[int]:
+def evaluation_epochs(recipe: Recipe) -> list[int]:
     """After how many epochs the test set is looked at, in order; the last is `epochs`."""
-    first = 1 / recipe.looks if recipe.looks_from is None else recipe.looks_from
-    steps = max(recipe.looks - 1, 1)
-    shares = [first + (1 - first) * look / steps for look in range(recipe.looks - 1)] + [1.0]
+    first = 1 / recipe.evaluations if recipe.evaluations_from is None else recipe.evaluations_from
+    steps = max(recipe.evaluations - 1, 1)
+    shares = [first + (1 - first) * look / steps for look in range(recipe.evaluations - 1)] + [1.0]
     return sorted({max(1, round(recipe.epochs * share)) for share in shares})
 
 
@@ -471,32 +474,32 @@ def _number(value: float | None) -> float:
     return math.nan if value is None else value
 
 
-def in_teams(networks: Sequence[int], together: int, train: Callable[[Sequence[int]], list[Trained]]) -> list[Trained]:
-    """Train networks in teams of at most `together`; a team that does not fit the memory is halved, and says so."""
+def in_ensembles(networks: Sequence[int], size: int, train: Callable[[Sequence[int]], list[Trained]]) -> list[Trained]:
+    """Train networks in ensembles of at most `size`; one that does not fit the memory is halved, and says so."""
     results: list[Trained] = []
     at = 0
     while at < len(networks):
-        team = networks[at : at + together]
+        ensemble = networks[at : at + size]
         try:
-            results += train(team)
+            results += train(ensemble)
         except torch.cuda.OutOfMemoryError:
-            if len(team) == 1:
+            if len(ensemble) == 1:
                 raise
-            together = (len(team) + 1) // 2
+            size = (len(ensemble) + 1) // 2
             torch.cuda.empty_cache()
-            print(f"out of memory with {len(team)} networks at once: going on with {together}", file=sys.stderr)
+            print(f"out of memory with {len(ensemble)} networks at once: going on with {size}", file=sys.stderr)
             continue
-        at += len(team)
+        at += len(ensemble)
     return results
 
 
-def teams_of(speed: Speed, students: int, device: torch.device, classifier: Classifier) -> int:
+def networks_at_once(speed: Speed, students: int, device: torch.device, classifier: Classifier) -> int:
     """How many networks are trained at once."""
     if drops_out(classifier):
         return 1
-    if speed.together == "auto":
+    if speed.networks_at_once == "auto":
         return students if device.type == "cuda" else 1
-    return min(speed.together, students)
+    return min(speed.networks_at_once, students)
 
 
 @torch.no_grad()
@@ -512,14 +515,14 @@ def logits_of(classifier: Classifier, pixels: Tensor, batch_size: int = 512) -> 
 
 def accuracy_of_table(classifier: Classifier, table: ImageTable, batch_size: int = 256) -> float:
     """Top-1 accuracy in percent on an image table, which may be larger than the memory."""
-    right = sum(
+    correct = sum(
         int((logits_of(classifier, pixels).argmax(1).cpu() == labels).sum())
         for pixels, labels in table.batches(batch_size)
     )
-    return 100 * (right / len(table))
+    return 100 * (correct / len(table))
 
 
 def accuracy(classifier: Classifier, pixels: Tensor, labels: Tensor) -> float:
     """Top-1 accuracy in percent on stored images."""
-    right = logits_of(classifier, pixels).argmax(1).cpu() == labels.cpu()
-    return 100 * right.double().mean().item()
+    correct = logits_of(classifier, pixels).argmax(1).cpu() == labels.cpu()
+    return 100 * correct.double().mean().item()

@@ -1,0 +1,169 @@
+"""One image of any format, size and mode, made into a square of a given side, or refused with a reason."""
+
+from __future__ import annotations
+
+import io
+import re
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Literal
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from distillery.errors import Unusable
+from distillery.storage.images import encode_png
+
+Channels = Literal["grey", "rgb"]
+Crop = Literal["center", "stretch", "pad"]
+
+FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TIFF", "WEBP")
+"""What is read. Pillow knows more, among them EPS, which it hands to an external program."""
+
+KEPT_FORMATS = ("JPEG", "PNG", "WEBP")
+"""What every reader of image tables shows: such a file is kept byte for byte where its picture fits as it is."""
+
+
+def fit_image(content: bytes, *, resolution: int, channels: Channels, crop: Crop, max_pixels: int) -> bytes:
+    """An encoded image as an encoded image of `resolution` x `resolution` pixels, 8 bit, grey or RGB.
+
+    A still PNG, JPEG or WebP that is so already returns unchanged; any other becomes a PNG. Colour profiles are not
+    applied, as torchvision does not.
+
+    Raises:
+        Unusable: it is empty, damaged, no image, animated, or has more than `max_pixels` pixels.
+    """
+    if not content:
+        raise Unusable("zero bytes")
+    mode = "L" if channels == "grey" else "RGB"
+    try:
+        with _pillow_limit(None), Image.open(io.BytesIO(content), formats=_known_formats()) as image:
+            width, height = image.size
+            if width * height > max_pixels:
+                raise Unusable(f"{width} x {height} pixels are more than dataset.max_pixels = {max_pixels}")
+            with _pillow_limit(max_pixels):
+                # A phone's MPO is a JPEG followed by a preview or a second eye's view: its first picture is the image.
+                frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
+                if frames > 1:
+                    raise Unusable(f"animated or of several pages: {frames} frames")
+                if image.format == "PNG":
+                    with Image.open(io.BytesIO(content), formats=["PNG"]) as again:
+                        again.verify()  # checksums, which decoding skips
+                image.load()
+                if _fits(image, content, mode, resolution):
+                    return content
+                picture = _in_mode(_upright(image), mode)
+                return encode_png(_planes(_square(picture, resolution, crop)))
+    except Unusable:
+        raise
+    except UnidentifiedImageError:
+        raise Unusable("not an image, or cut off within its header") from None
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise Unusable(f"unpacks to more pixels than dataset.max_pixels = {max_pixels}") from None
+    except Exception as error:  # whatever a decoder stumbles over, a run of a million images goes on
+        text = in_words(error)
+        raise Unusable(f"{'truncated' if 'truncated' in text.lower() else 'damaged'}: {text}") from error
+
+
+@contextmanager
+def _pillow_limit(max_pixels: int | None) -> Iterator[None]:
+    """Pillow's own guard against decompression bombs at the user's limit; its other warnings are of no use here."""
+    before = Image.MAX_IMAGE_PIXELS
+    Image.MAX_IMAGE_PIXELS = max_pixels
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            yield
+    finally:
+        Image.MAX_IMAGE_PIXELS = before
+
+
+def _known_formats() -> list[str]:
+    Image.init()
+    return [name for name in FORMATS if name in Image.OPEN]
+
+
+def in_words(error: Exception) -> str:
+    """An error's first line, without addresses in memory, which differ from run to run."""
+    text = re.sub(r" ?<[^>]* at 0x[0-9a-f]+>", "", str(error)).strip()
+    return text.splitlines()[0][:200] if text else type(error).__name__
+
+
+def _orientation(image: Image.Image) -> int:
+    """EXIF orientation, 1 to 8; 1 also where the EXIF block is damaged, as the picture itself need not be."""
+    try:
+        found = image.getexif().get(0x0112, 1)
+    except Exception:  # Pillow's parser raises whatever the damaged bytes lead it to
+        return 1
+    return found if found in range(1, 9) else 1
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    return image if _orientation(image) == 1 else ImageOps.exif_transpose(image)
+
+
+def _fits(image: Image.Image, content: bytes, mode: str, resolution: int) -> bool:
+    """Whether an encoded image may stay as it is."""
+    return (
+        image.format in KEPT_FORMATS
+        and image.size == (resolution, resolution)
+        and image.mode == mode
+        and not image.has_transparency_data
+        and _orientation(image) == 1
+        # The 25th byte of a PNG is its bit depth. Pillow calls 16-bit colour RGB too, other readers keep the 16 bits.
+        and (image.format != "PNG" or content[24] == 8)
+    )
+
+
+def _in_mode(image: Image.Image, mode: str) -> Image.Image:
+    """An image of any kind as 8-bit grey (L) or RGB.
+
+    The field loads images with torchvision's `convert("RGB")`, and for images without transparency this is the same.
+    With transparency, `convert` uncovers the colours under transparent pixels, which no viewer shows and which are
+    whatever an editor left there. So the image is laid on black, the colour that `pad` adds too; an opaque alpha
+    channel or palette changes nothing. It is done before resampling, so that hidden colours cannot bleed over edges.
+    """
+    if image.mode == "F":
+        raise Unusable("floating-point pixels, whose range is not known")
+    if image.mode == "I" or image.mode.startswith("I;16"):
+        # Pillow's own conversion clips 16 bits at 255, which turns nearly all of an image white.
+        values = np.asarray(image)
+        if values.min() < 0 or values.max() > 65535:
+            raise Unusable("32-bit integer pixels, whose range is not known")
+        return Image.fromarray(((values.astype(np.int32) + 128) // 257).astype(np.uint8)).convert(mode)
+    if image.has_transparency_data:
+        visible = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", visible.size, (0, 0, 0, 255)), visible)
+    return image.convert(mode)
+
+
+def _square(image: Image.Image, resolution: int, crop: Crop) -> Image.Image:
+    """An image as a square of `resolution` pixels a side, resampled by an antialiased bicubic filter where it must be.
+
+    `center` is torchvision's `Resize` and `CenterCrop` up to their rounding: only the square is computed, so a strip
+    of 20 x 100,000 pixels needs no more memory than any other image.
+    """
+    width, height = image.size
+    size = (resolution, resolution)
+    if crop == "center":
+        side = min(width, height)
+        left, top = (width - side) // 2, (height - side) // 2
+        box = (left, top, left + side, top + side)
+        return image.crop(box) if side == resolution else image.resize(size, Image.Resampling.BICUBIC, box)
+    if crop == "stretch":
+        return image.resize(size, Image.Resampling.BICUBIC)
+    scale = resolution / max(width, height)
+    inner = (max(1, round(width * scale)), max(1, round(height * scale)))
+    square = Image.new(image.mode, size)
+    square.paste(
+        image.resize(inner, Image.Resampling.BICUBIC), ((resolution - inner[0]) // 2, (resolution - inner[1]) // 2)
+    )
+    return square
+
+
+def _planes(image: Image.Image) -> np.ndarray:
+    """(C, H, W) uint8."""
+    pixels = np.asarray(image)
+    return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)

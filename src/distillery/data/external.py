@@ -1,0 +1,115 @@
+"""Distilled sets that were made elsewhere: a folder of class folders, or a Parquet file, for each size."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from distillery.data.identity import same_class
+from distillery.data.settings import Dataset, External, Folder, Parquet, Source
+from distillery.data.sources import class_sizes, records
+from distillery.errors import BadInput, SourceError
+
+TRAIN = "dataset.source.train"
+"""What errors of a source call the place of its images."""
+
+
+def place_of(given: External, ipc: int, seed: int) -> str:
+    """Where the images of a size lie."""
+    return given.images.replace("{ipc}", str(ipc)).replace("{seed}", str(seed))
+
+
+def faults_of_external(
+    key: str, given: External, sizes: Sequence[int], seeds: Sequence[int], classes: Sequence[str]
+) -> Iterator[str]:
+    """Whether there is a set for every size, and it has so many images of every class. No image is read."""
+    if len(sizes) > 1 and "{ipc}" not in given.images:
+        among = ", ".join(map(str, sizes))
+        yield f"{key}.images: one place for the sizes {among}; put {{ipc}} where the number stands in their names"
+        return
+    places = dict.fromkeys((place_of(given, ipc, seed), ipc) for seed in seeds for ipc in sizes)
+    for place, ipc in places:
+        try:
+            counts = class_sizes(_source(place))
+        except SourceError as error:
+            yield str(error).replace(TRAIN, f"{key}.images")
+            continue
+        yield from _miscounted(f"{key}.images: {place}", counts, classes, ipc)
+
+
+def _miscounted(where: str, counts: dict[str, int], classes: Sequence[str], ipc: int) -> Iterator[str]:
+    for name in classes:
+        there = same_class(name, list(counts))
+        if there is None:
+            yield f"{where}: no class {name!r}; there are: {', '.join(list(counts)[:20])}"
+            return
+        if counts[there] != ipc:
+            yield f"{where}: {counts[there]} images of class {name!r}, but ipc asks for {ipc}"
+            return
+
+
+def read_external(
+    key: str, place: str, classes: Sequence[str], ipc: int, dataset: Dataset
+) -> list[tuple[int, str, bytes]]:
+    """The images of a set, brought to the side and the colours of the data as real images are.
+
+    Args:
+        key: of the method, for errors.
+        classes: names, in the order of the labels.
+        dataset: says side, colours and crop.
+
+    Returns:
+        Label, id and encoded image, in the order slot, class: of each class by id.
+
+    Raises:
+        BadInput: an image that cannot be used, or another number of images than `ipc` in a class.
+    """
+    from distillery.data.decode import fit_image
+    from distillery.errors import Unusable
+
+    source = _source(place)
+    try:
+        counts = class_sizes(source)
+        if faults := list(_miscounted(f"{key}.images: {place}", counts, classes, ipc)):
+            raise BadInput(faults[0])
+        named = {str(same_class(name, list(counts))): label for label, name in enumerate(classes)}
+        found: dict[int, list[tuple[int, str, bytes]]] = {label: [] for label in named.values()}
+        for record in records(source, "train", set(named)):
+            if record.class_name is None:
+                raise BadInput(f"{key}.images: {record.origin}: its label names no class; name it, or leave it out")
+            try:
+                content = fit_image(
+                    record.read(),
+                    resolution=dataset.resolution,
+                    channels=dataset.channels,
+                    crop=dataset.crop,
+                    max_pixels=dataset.max_pixels,
+                )
+            except (Unusable, OSError) as error:
+                raise BadInput(f"{key}.images: {record.origin}: {error}; replace it") from error
+            label = named[record.class_name]
+            found[label].append((label, record.id, content))
+    except SourceError as error:
+        raise BadInput(str(error).replace(TRAIN, f"{key}.images")) from error
+    ordered = {label: sorted(rows, key=lambda row: row[1]) for label, rows in found.items()}
+    return [ordered[label][slot] for slot in range(ipc) for label in range(len(classes))]
+
+
+def files_of(given: External, ipc: int, seed: int) -> list[str]:
+    """The file of a set, where it is one; a folder is compared by its listing."""
+    place = place_of(given, ipc, seed)
+    return [] if Path(place).is_dir() else [place]
+
+
+def _source(place: str) -> Source:
+    if Path(place).is_dir():
+        return Folder(kind="folder", train=place)
+    return Parquet(kind="parquet", train=[place])
+
+
+def listing_of(given: External, ipc: int, seed: int) -> str:
+    """What tells a folder of images from the same folder with one file more; empty for a file."""
+    from distillery.data.sources import listing_digest
+
+    place = place_of(given, ipc, seed)
+    return listing_digest(_source(place)) if Path(place).is_dir() else ""

@@ -1,0 +1,338 @@
+"""Folders of weights in the layout of diffusers: where they are, whether they are whole, and what is missing.
+
+Nothing here opens a model, and nothing that is pickled is read except by `convert`, with `weights_only=True`. So an
+experiment is refused before any job, for a word in its file as for a download that broke off.
+
+    python -m distillery.diffusion.weights FOLDER     # rewrites pickled weights of a folder as safetensors
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from distillery.errors import WeightsError
+
+if TYPE_CHECKING:
+    from distillery.diffusion.settings import Pretrained
+
+WEIGHTS = "diffusion_pytorch_model.safetensors"
+PICKLES = (".bin", ".pt", ".pth", ".ckpt")
+_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+_LARGEST_HEADER = 100 * 2**20
+
+
+def is_hub_name(weights: str) -> bool:
+    """Whether `weights` is a name on the hub: `owner/name`, and nothing here is called so, nor like its owner.
+
+    `weights` itself owns nothing there: it is the folder that every message and document puts weights into.
+    """
+    owner = weights.partition("/")[0]
+    return bool(_HUB_NAME.fullmatch(weights)) and owner != "weights" and not Path(owner).exists()
+
+
+def local_folder(
+    weights: str, revision: str | None, parts: tuple[str, ...], below: str | None = None, *, download: bool
+) -> Path:
+    """The folder that holds these weights.
+
+    Args:
+        weights: a folder, or a name on the hub.
+        parts: the folders in it that are needed; an empty text stands for itself.
+        below: where in the folder, or in the repository, it lies.
+        download: whether what is not in the hub's cache may be fetched; never with `HF_HUB_OFFLINE`.
+
+    Raises:
+        WeightsError: there is no such folder, or it cannot be had; the message says what to download and where to.
+    """
+    if Path(weights).is_dir():
+        return Path(weights, below or "")
+    if Path(weights).exists():
+        raise WeightsError(f"{weights}: a file; give the folder that it lies in")
+    if not is_hub_name(weights):
+        raise WeightsError(
+            f"{weights}: no such folder (a relative one starts at {Path.cwd()}); give a folder in the layout of "
+            "diffusers, or a name on the Hugging Face hub"
+        )
+    from huggingface_hub import snapshot_download
+
+    root = f"{below}/" if below else ""
+    inside = [f"{root}{part}/" if part else root for part in parts]
+    patterns = [f"{root}model_index.json", *(f"{place}*{end}" for place in inside for end in (".json", ".safetensors"))]
+    offline = _offline()
+    try:
+        fetch = download and not offline
+        found = snapshot_download(weights, revision=revision, allow_patterns=patterns, local_files_only=not fetch)
+    except Exception as error:  # whatever the hub client raises: no connection, no such name, no permission
+        why = (str(error).strip() or type(error).__name__).splitlines()[0]
+        here = "HF_HUB_OFFLINE is set" if offline else why
+        raise WeightsError(
+            f"{weights}: no such folder, and not to be had from the Hugging Face hub ({here}). Where there is a "
+            f"connection: `hf download {weights} --local-dir weights/{weights.split('/', maxsplit=1)[1]}`; then "
+            f"give ./weights/{weights.split('/', maxsplit=1)[1]}"
+        ) from error
+    return Path(found, below or "")
+
+
+def read_config(folder: Path, name: str = "config.json") -> dict[str, Any]:
+    """The `config.json` of a folder, or another file of that kind.
+
+    Raises:
+        WeightsError: it is absent or no JSON object.
+    """
+    path = folder / name
+    try:
+        found = json.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        raise WeightsError(f"{path}: no such file; the folder is no model of diffusers, or not wholly there") from None
+    except (OSError, ValueError) as error:
+        raise WeightsError(f"{path}: cannot be read ({error})") from error
+    if not isinstance(found, dict):
+        raise WeightsError(f"{path}: not a JSON object")
+    return found
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The files of weights of a folder, each of them whole.
+
+    Raises:
+        WeightsError: there is none, one is missing or broken off, or there are pickles alone.
+    """
+    one, index = folder / WEIGHTS, folder / f"{WEIGHTS}.index.json"
+    if one.exists():
+        files = [one]
+    elif index.exists():
+        try:
+            names = sorted(set(json.loads(index.read_text("utf-8"))["weight_map"].values()))
+        except (OSError, ValueError, KeyError, AttributeError) as error:
+            raise WeightsError(f"{index}: cannot be read ({error!r})") from error
+        if outside := [name for name in names if Path(str(name)).name != name or name == ".."]:
+            raise WeightsError(f"{index}: names {outside[0]!r}, which lies outside the folder")
+        files = [folder / name for name in names]
+    else:
+        pickles = [path.name for path in sorted(folder.glob("*")) if path.suffix in PICKLES]
+        if pickles:
+            raise WeightsError(
+                f"{folder / pickles[0]}: pickled weights, which are not opened. Rewrite them once: "
+                f"`python -m distillery.diffusion.weights {folder}`"
+            )
+        raise WeightsError(
+            f"{one}: no such file; the download is not complete, or the weights come as a pickle alone: then download "
+            "the whole repository, and rewrite them with `python -m distillery.diffusion.weights FOLDER`"
+        )
+    for path in files:
+        header(path)
+    return files
+
+
+def header(path: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """Name -> type and shape of the tensors of a safetensors file, without reading them.
+
+    Raises:
+        WeightsError: the file is absent, broken off, or no safetensors file.
+    """
+    try:
+        with path.open("rb") as file:
+            start = file.read(8)
+            length = int.from_bytes(start, "little")
+            if start.startswith(b"version "):
+                raise WeightsError(f"{path}: a Git LFS pointer, not the weights; fetch them with `git lfs pull`")
+            if len(start) < 8 or length > _LARGEST_HEADER:
+                raise WeightsError(f"{path}: not a safetensors file")
+            text = file.read(length)
+            if text[:1] not in (b"{", b""):
+                raise WeightsError(f"{path}: not a safetensors file")
+            size = file.seek(0, os.SEEK_END)
+    except FileNotFoundError:
+        raise WeightsError(f"{path}: no such file; the download is not complete") from None
+    except OSError as error:
+        raise WeightsError(f"{path}: cannot be read: {error.strerror}") from error
+    try:
+        content = json.loads(text)
+        tensors = {name: about for name, about in content.items() if name != "__metadata__"}
+        end = max((about["data_offsets"][1] for about in tensors.values()), default=0)
+        found = {name: (about["dtype"], tuple(about["shape"])) for name, about in tensors.items()}
+    except (ValueError, KeyError, TypeError, AttributeError):
+        if len(text) < length:
+            raise WeightsError(f"{path}: broken off within its header; download it again") from None
+        raise WeightsError(f"{path}: not a safetensors file") from None
+    if size != 8 + length + end:
+        raise WeightsError(f"{path}: {size} bytes of {8 + length + end}; the download broke off, fetch it again")
+    return found
+
+
+def tensors_of(folder: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """Name -> type and shape of all tensors of a folder; as `weight_files`."""
+    return {name: about for path in weight_files(folder) for name, about in header(path).items()}
+
+
+def check_digests(folder: Path, wanted: Mapping[str, str]) -> None:
+    """Compare files with the sha256 that an experiment names.
+
+    Raises:
+        WeightsError: a file is absent or another one.
+    """
+    for name, digest in wanted.items():
+        path = folder / name
+        if Path(name).is_absolute() or ".." in Path(name).parts:
+            raise WeightsError(f"{name}: lies outside {folder}")
+        if not path.is_file():
+            raise WeightsError(f"{path}: no such file, and the experiment names its sha256")
+        found = file_digest(path)
+        if found != digest:
+            raise WeightsError(f"{path}: sha256 {found}, and the experiment names {digest}; download it again")
+
+
+def file_digest(path: Path) -> str:
+    """The sha256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def model_digest(folder: Path) -> str:
+    """A short name of a model: of its config and its tensors, not of the way they were written."""
+    config = {key: value for key, value in read_config(folder).items() if not key.startswith("_")}
+    digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
+    for path in weight_files(folder):
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            tensors = {name: about for name, about in json.loads(file.read(length)).items() if name != "__metadata__"}
+            digest.update(json.dumps(tensors, sort_keys=True).encode())
+            while block := file.read(2**22):
+                digest.update(block)
+    return digest.hexdigest()[:16]
+
+
+def check_stated(block: Pretrained, parts: tuple[str, ...]) -> None:
+    """Whether weights that an experiment names are there and whole, as far as this machine can say without a download.
+
+    A name on the hub is left to the job that opens it, unless `HF_HUB_OFFLINE` is set: what its cache lacks is fetched.
+
+    Raises:
+        WeightsError: they are not; the message names the file, the way out, and the digests that are compared.
+    """
+    if is_hub_name(block.weights) and not _offline():
+        return
+    try:
+        folder = local_folder(block.weights, block.revision, parts, block.subfolder, download=False)
+        for part in parts:
+            read_config(folder / part)
+            weight_files(folder / part)
+    except WeightsError as error:
+        digests = [f"{name} has to have the sha256 {digest}" for name, digest in sorted(block.sha256.items())]
+        raise WeightsError("; ".join([str(error), *filter(None, [block.origin]), *digests])) from error
+
+
+def stated_folder(block: Pretrained) -> Path:
+    """The folder of weights that an experiment names.
+
+    Raises:
+        WeightsError: it is not on this machine.
+    """
+    if is_hub_name(block.weights) and not _cached(block):
+        raise WeightsError(f"{block.weights}: not on this machine")
+    return local_folder(block.weights, block.revision, (), block.subfolder, download=False)
+
+
+def stated_config(block: Pretrained, part: str) -> dict[str, Any]:
+    """The config of weights that an experiment names.
+
+    Raises:
+        WeightsError: it is not on this machine, or no JSON object.
+    """
+    return read_config(stated_folder(block) / part)
+
+
+def stated_scheduler(block: Pretrained) -> dict[str, Any]:
+    """The noise schedule of weights that an experiment names.
+
+    Raises:
+        WeightsError: it is not on this machine, or no JSON object.
+    """
+    return read_config(stated_folder(block) / "scheduler", "scheduler_config.json")
+
+
+def files_here(weights: str, subfolder: str | None) -> list[str]:
+    """The configs and weights below a folder that an experiment names, sorted; none of a name on the hub."""
+    folder = Path(weights, subfolder or "")
+    wanted = (path for path in folder.rglob("*") if path.suffix in (".json", ".safetensors") and path.is_file())
+    return sorted(map(str, wanted)) if folder.is_dir() else []
+
+
+def _offline() -> bool:
+    return os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
+
+
+def _cached(block: Pretrained) -> bool:
+    """Whether the hub's cache has something of this name; where it lies is told by the hub's own variables."""
+    home = Path(os.environ.get("HF_HOME") or Path("~/.cache/huggingface").expanduser())
+    cache = Path(os.environ.get("HF_HUB_CACHE") or home / "hub")
+    return any(Path(cache, "models--" + block.weights.replace("/", "--"), "snapshots").glob("*/*"))
+
+
+def convert(folder: Path) -> Iterator[tuple[Path, Path]]:
+    """Rewrite the pickled weights of a folder, and of the folders below it, as safetensors beside them.
+
+    Yields:
+        Each pickle and the file that stands for it now.
+
+    Raises:
+        WeightsError: a pickle holds something else than tensors.
+    """
+    import torch
+    from safetensors.torch import save_file
+
+    from distillery.storage.atomic import replacing, write_json
+
+    for path in sorted(folder.rglob("diffusion_pytorch_model*.bin")):
+        try:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+        except Exception as error:  # unpickling raises anything
+            raise WeightsError(f"{path}: holds something else than tensors ({type(error).__name__})") from error
+        state = state.get("state_dict", state) if isinstance(state, dict) else state
+        if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+            raise WeightsError(f"{path}: not a table of tensors")
+        target = path.with_suffix(".safetensors")
+        with replacing(target) as temporary:
+            save_file({name: value.contiguous().clone() for name, value in state.items()}, temporary, {"format": "pt"})
+        yield path, target
+    for path in sorted(folder.rglob("diffusion_pytorch_model*.bin.index.json")):
+        index = read_config(path.parent, path.name)
+        try:
+            places = {name: _rewritten(file) for name, file in index["weight_map"].items()}
+        except (KeyError, AttributeError, TypeError) as error:
+            raise WeightsError(f"{path}: cannot be read ({error!r})") from error
+        target = path.with_name(f"{_rewritten(path.name.removesuffix('.index.json'))}.index.json")
+        write_json(target, {**index, "weight_map": places})
+        yield path, target
+
+
+def _rewritten(name: str) -> str:
+    return str(Path(name).with_suffix(".safetensors"))
+
+
+def main(arguments: list[str]) -> int:
+    """The command."""
+    if len(arguments) != 1 or not Path(arguments[0]).is_dir():
+        print("usage: python -m distillery.diffusion.weights FOLDER", file=sys.stderr)
+        return 2
+    try:
+        done = list(convert(Path(arguments[0])))
+    except WeightsError as error:
+        print(f"distillery: {error}", file=sys.stderr)
+        return 1
+    for old, new in done:
+        print(f"{old} -> {new}  sha256 {file_digest(new)}")
+    if not done:
+        print(f"{arguments[0]}: holds no pickled weights of diffusers")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,49 @@
+"""Open a distilled set that was made elsewhere: images of one size, with labels and slots of this experiment."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from distillery.data.settings import Dataset, External
+from distillery.job import Input, Job, Output
+from distillery.settings import Block
+
+if TYPE_CHECKING:
+    from distillery.plan.experiment import Experiment
+
+COMPUTES = False
+
+
+class Settings(Block):
+    """What the stage depends on."""
+
+    name: str
+    images: str
+    ipc: int
+    dataset: Dataset
+
+    @classmethod
+    def of(cls, experiment: Experiment, run: str, method: str, ipc: str) -> Settings:
+        """The part of an experiment that this stage reads."""
+        from distillery.data.external import place_of
+
+        given = experiment.methods[method]
+        assert isinstance(given, External)
+        place = place_of(given, int(ipc), experiment.seed(run))
+        return cls(name=method, images=place, ipc=int(ipc), dataset=experiment.dataset)
+
+
+def run(settings: Settings, *, data: Input, images: Output, job: Job) -> None:
+    """A folder or a Parquet file to `ipc` images of each class of the training images, in the order slot, class."""
+    import numpy as np
+
+    from distillery.data.external import read_external
+    from distillery.data.reading import ImageTable
+    from distillery.storage.images import ImageSet, write_images
+
+    classes = ImageTable(data).classes
+    key = f"methods.{settings.name}"
+    rows = read_external(key, settings.images, classes, settings.ipc, settings.dataset)
+    labels, ids, contents = zip(*rows, strict=True)
+    columns = {"slot": np.repeat(np.arange(settings.ipc), len(classes))}
+    write_images(images, ImageSet(list(contents), np.array(labels), classes, list(ids), columns), job.provenance)

@@ -1,0 +1,151 @@
+"""Loops that survive a kill: a checkpoint by time and on a signal, an exact restore, a clean stop.
+
+A loop asks `restore` once, calls `checkpoint` after every step, and `finish` when its outputs stand. To resume, run the
+same command again.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from distillery import parallel
+from distillery.progress import WORK
+from distillery.storage.atomic import replacing
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+
+IMPATIENT_SECONDS = 2.0
+"""So long after the first signal, an interrupt from the keyboard is a second wish, not the first one told twice."""
+
+_requested: list[int] = []
+_savers: list[Path] = []
+"""Resume files of the loops that this process has opened: before the first one nothing would be saved."""
+
+
+def stop_requested() -> bool:
+    """Whether a signal has asked this process to stop."""
+    return bool(_requested)
+
+
+def stop_on_signals() -> None:
+    """Turn the signals that end a job into a request, which the next checkpoint answers by saving first.
+
+    The same end is often told twice: Slurm sends TERM when it preempts a job and again when it ends its steps, torchrun
+    and a terminal pass on what all of them got. Only an interrupt some seconds later does not wait: somebody is
+    impatient. Where no loop could save, nothing waits.
+    """
+    first: list[float] = []
+
+    def note(number: int, _: FrameType | None) -> None:
+        now = time.monotonic()
+        if not _savers:
+            raise SystemExit(128 + number)
+        if number == signal.SIGINT and first and now - first[0] > IMPATIENT_SECONDS and not parallel.inside():
+            raise SystemExit(128 + number)
+        first.append(now)
+        _requested.append(number)
+
+    for number in SIGNALS:
+        signal.signal(number, note)
+
+
+class Resume:
+    """The resume file of one loop."""
+
+    def __init__(self, output: Path, digest: str, every: float = 120.0) -> None:
+        """
+        Args:
+            output: the artifact that the loop makes; the resume file stands beside it.
+            digest: of settings, code and inputs. A file of another digest is not used.
+            every: seconds between two checkpoints.
+        """
+        self.path = output.with_name(output.name + ".resume.safetensors")
+        self._digest, self._every, self._last = digest, every, time.monotonic()
+        _savers.append(self.path)
+
+    def restore(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+        """Tensors and facts of the last checkpoint, or None where there is none that fits."""
+        try:
+            with safe_open(self.path, framework="pt") as file:
+                about = file.metadata() or {}
+                if about.get("digest") != self._digest:
+                    print(f"{self.path}: made by other settings, code or inputs; starting afresh", file=sys.stderr)
+                    return None
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        except (FileNotFoundError, SafetensorError):
+            return None
+        WORK.take_over(float(about.get("seconds", 0)))
+        facts = json.loads(about["facts"])
+        at = ", ".join(f"{name} {value}" for name, value in facts.items() if not isinstance(value, list | dict))
+        print(f"{self.path}: resuming at {at}", file=sys.stderr)
+        return tensors, facts
+
+    def checkpoint(self, state: Callable[[], tuple[dict[str, Tensor], dict[str, Any]]], force: bool = False) -> None:
+        """Save if it is time to, if `force` says so, or if a signal asked for it; after a signal the process ends.
+
+        Raises:
+            SystemExit: a signal asked for it; the state is saved.
+        """
+        if force or _requested or time.monotonic() - self._last >= self._every:
+            tensors, facts = state()
+            about = {"digest": self._digest, "facts": json.dumps(facts), "seconds": f"{WORK.seconds:.3f}"}
+            content = save({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, about)
+            with replacing(self.path) as temporary:
+                temporary.write_bytes(content)
+            self._last = time.monotonic()
+        if _requested:
+            print(f"stopped by signal {_requested[0]}; saved {self.path}", file=sys.stderr)
+            raise SystemExit(128 + _requested[0])
+
+    def finish(self) -> None:
+        """The outputs stand: the resume file is needed no more."""
+        self.path.unlink(missing_ok=True)
+
+
+def pack(
+    modules: dict[str, nn.Module], optimizers: dict[str, torch.optim.Optimizer] | None = None
+) -> dict[str, Tensor]:
+    """The state of modules and optimizers as flat tensors, cloned."""
+    tensors = {
+        f"module/{name}/{key}": value.clone()
+        for name, module in modules.items()
+        for key, value in module.state_dict().items()
+    }
+    for name, optimizer in (optimizers or {}).items():
+        for index, state in optimizer.state_dict()["state"].items():
+            for key, value in state.items():
+                if value is not None:
+                    tensors[f"optimizer/{name}/{index}/{key}"] = torch.as_tensor(value).clone()
+    return tensors
+
+
+def unpack(
+    tensors: dict[str, Tensor],
+    modules: dict[str, nn.Module],
+    optimizers: dict[str, torch.optim.Optimizer] | None = None,
+) -> None:
+    """Put what `pack` gave back where it came from."""
+    for name, module in modules.items():
+        module.load_state_dict(dict(_below(tensors, f"module/{name}/")))
+    for name, optimizer in (optimizers or {}).items():
+        state: dict[int, dict[str, Tensor]] = {}
+        for key, value in _below(tensors, f"optimizer/{name}/"):
+            index, _, field = key.partition("/")
+            state.setdefault(int(index), {})[field] = value
+        optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
+
+
+def _below(tensors: dict[str, Tensor], prefix: str) -> Iterable[tuple[str, Tensor]]:
+    return ((key.removeprefix(prefix), value) for key, value in tensors.items() if key.startswith(prefix))

@@ -1,0 +1,1053 @@
+"""The experiment file: each kind of mistake is refused with the path of its key and what is allowed."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import yaml
+from clone import PROJECT, SMOKE
+
+from distillery.data.identity import class_lists
+from distillery.errors import ExperimentError
+from distillery.plan import experiment as experiments
+from distillery.plan.experiment import guided_range, load, resolved_guidance, resolved_steering
+from distillery.plan.messages import keys_twice
+from distillery.settings import canonical
+from distillery.stages import sample_guided
+
+SCHEMA = PROJECT / "workflow/schemas/experiment.schema.json"
+SHIPPED = [PROJECT / "config.yaml", *sorted((PROJECT / "experiments").glob("*.yaml"))]
+STARTER = yaml.safe_load((PROJECT / SMOKE).read_text("utf-8"))
+
+Config = dict[str, Any]
+Edit = Callable[[Config], object]
+
+
+def changed(edit: Edit) -> Config:
+    """The smoke experiment with one change."""
+    config = deepcopy(STARTER)
+    edit(config)
+    return config
+
+
+def faults(edit: Edit) -> list[str]:
+    """The lines that the change is refused with."""
+    with pytest.raises(ExperimentError) as refused:
+        load(changed(edit))
+    return str(refused.value).splitlines()
+
+
+def at(path: str, value: Any) -> Edit:
+    """Set the value of a dotted key; blocks on the way are made."""
+
+    def edit(config: Config) -> None:
+        *blocks, last = path.split(".")
+        for block in blocks:
+            config = config.setdefault(block, {})
+        config[last] = value
+
+    return edit
+
+
+def without(path: str) -> Edit:
+    """Leave a dotted key out."""
+
+    def edit(config: Config) -> None:
+        *blocks, last = path.split(".")
+        for block in blocks:
+            config = config[block]
+        del config[last]
+
+    return edit
+
+
+def test_a_surrogate_of_other_classes_is_refused(tmp_path: Path) -> None:
+    about = json.dumps({"classes": ["0", "1", "8"]})
+    header = json.dumps({"__metadata__": {"about": about}}).encode()
+    path = tmp_path / "checkpoints.safetensors"
+    path.write_bytes(len(header).to_bytes(8, "little") + header)
+    edit = at("surrogates.conv", {"network": "convnet2_w8", "checkpoints": str(path)})
+    assert faults(edit) == [
+        "surrogates.conv.checkpoints: trained on the classes 0, 1, 8, but the data have 0, 1, 7;"
+        " give one of these classes, or none to train it here"
+    ]
+    path.write_bytes(b"no tensors at all")
+    assert "cannot be read (no header of safetensors)" in faults(edit)[0]
+
+
+def test_a_surrogate_of_the_same_classes_by_other_names_is_taken(tmp_path: Path) -> None:
+    about = json.dumps({"classes": ["n01440764", "n03028079"]})
+    header = json.dumps({"__metadata__": {"about": about}}).encode()
+    path = tmp_path / "checkpoints.safetensors"
+    path.write_bytes(len(header).to_bytes(8, "little") + header)
+    for name in ("n01440764", "n03028079"):
+        (tmp_path / "pictures" / name).mkdir(parents=True)
+        for number in range(9):
+            (tmp_path / "pictures" / name / f"{number}.png").touch()
+
+    def edit(config: Config) -> None:
+        config["dataset"]["source"] = {"kind": "folder", "train": str(tmp_path / "pictures")}
+        config["dataset"]["classes"] = ["church", "tench"]
+        at("surrogates.conv", {"network": "convnet2_w8", "checkpoints": str(path)})(config)
+
+    load(changed(edit))
+
+
+def test_a_class_of_one_image_has_none_to_hold_out(tmp_path: Path) -> None:
+    for name, count in (("a", 9), ("b", 1)):
+        for part in ("train", "test"):
+            (tmp_path / part / name).mkdir(parents=True)
+            for number in range(count):
+                (tmp_path / part / name / f"{number}.png").touch()
+
+    def edit(config: Config) -> None:
+        source = {"kind": "folder", "train": str(tmp_path / "train"), "test": str(tmp_path / "test")}
+        config["dataset"].update(source=source, classes=["a", "b"], holdout=None)
+        config["methods"] = {"dm": {"kind": "pixel", "objective": "distribution", "init": "noise"}}
+        config["ipc"], config["analysis"], config["evaluation"]["baseline"] = [1], {}, None
+
+    assert faults(edit) == [
+        "methods.dm: class 'b' has 1 training images, and one has to be held out to choose a snapshot; give it more, or"
+        " set matching.choose: last"
+    ]
+
+
+@pytest.mark.parametrize("file", SHIPPED, ids=lambda file: file.stem)
+def test_a_shipped_experiment_loads(file: Path) -> None:
+    config = yaml.safe_load(file.read_text("utf-8"))
+    source = config["dataset"]["source"]
+    if source["kind"] != "digits" and not all(Path(path).exists() for path in _paths(source)):
+        with pytest.raises(ExperimentError) as refused:
+            load(config)
+        assert all("no such f" in line for line in str(refused.value).splitlines())
+    else:
+        load(config)
+
+
+def _paths(source: Config) -> list[str]:
+    named = [source[split] for split in ("train", "test") if source.get(split)]
+    return [path for paths in named for path in (paths if isinstance(paths, list) else [paths])]
+
+
+# ---- one key ---------------------------------------------------------------------------------------------------------
+
+ONE_KEY = {
+    "a misspelt key of the top": (
+        at("method", {}),
+        "method: no such key; did you mean 'methods'?; allowed: analysis, autoencoder, dataset, evaluation, experts,"
+        " generators, guidance_autoencoder, ipc, latents, matching, methods, name, references, seeds, surrogates",
+    ),
+    "a misspelt key in a block": (
+        at("analysis.redundancy.student", 2),
+        "analysis.redundancy.student: no such key; did you mean 'students'?; allowed: baseline, increment_size,"
+        " methods, network, students",
+    ),
+    "a misspelt key of a method": (
+        at("methods.dit.genrator", "dit"),
+        "methods.dit.genrator: no such key; did you mean 'generator'?; allowed: generator, kind, shards, stream",
+    ),
+    "a misspelt key deep in a method": (
+        at("methods.lgd.student.netwrk", "convnet2"),
+        "methods.lgd.student.netwrk: no such key; did you mean 'network'?; allowed: network, protocol, start",
+    ),
+    "a misspelt key of a generator": (
+        at("generators.dit.sampling.guidance", 4),
+        "generators.dit.sampling.guidance: no such key; did you mean 'guidance_scale'?; allowed: batch_size,"
+        " cfg_channels, decoder_precision, guidance_scale, precision, solver, steps",
+    ),
+    "a key that resembles none": (at("dataset.source.q", 1), "dataset.source.q: no such key; allowed: kind"),
+    "a missing block": (without("evaluation"), "evaluation: field required"),
+    "a missing key of a method": (
+        without("methods.lgd.reference"),
+        "methods.lgd.reference: missing; allowed: one of references (real)",
+    ),
+    "a method without its generator": (
+        without("methods.dit.generator"),
+        "methods.dit.generator: missing; allowed: one of generators (dit)",
+    ),
+    "a network where there is none": (
+        lambda e: (e["methods"].update(herding={"kind": "herding"}), e.pop("references")),
+        "methods.herding.features: missing; allowed: one of references (none yet)",
+    ),
+    "a block that is empty": (
+        at("methods.dit", None),
+        "methods.dit: a block is wanted (given: None); kinds: plain, lgd, igd, mgd3",
+    ),
+    "a number for a block": (
+        at("dataset.holdout", 0.2),
+        "dataset.holdout: a block is wanted (given: 0.2); its keys: fraction, seed",
+    ),
+    "a key of another kind": (
+        at("autoencoder", {"weights": "./vae"}),
+        "autoencoder.weights: no key of kind train; it belongs to kind pretrained",
+    ),
+    "a key of another kind of method": (
+        at("methods.dit.candidates", 3),
+        "methods.dit.candidates: no key of kind plain; it belongs to kind lgd",
+    ),
+    "a name that YAML takes for yes": (
+        at("methods.lgd.seed", True),
+        "methods.lgd.seed: text is wanted (given: True); YAML reads on, off, yes and no as true and false",
+    ),
+    "a kind that does not exist": (
+        at("methods.random.kind", "rndom"),
+        "methods.random.kind: no kind 'rndom'; did you mean 'random'?; allowed: plain, lgd, igd, mgd3, ld3m,"
+        " autoencoder, pixel, idc, random, herding, k_center, real_by_learnability, full",
+    ),
+    "a method without its kind": (
+        without("methods.random.kind"),
+        "methods.random.kind: missing; allowed: plain, lgd, igd, mgd3, ld3m, autoencoder, pixel, idc, random, herding,"
+        " k_center, real_by_learnability, full",
+    ),
+    "a source without its kind": (
+        without("dataset.source.kind"),
+        "dataset.source.kind: missing; allowed: digits, folder, parquet",
+    ),
+    "a name with a blank": (
+        at("methods.my method", {"kind": "random"}),
+        "methods.my method: 'my method' is no name; allowed: letters, digits and _ . + -, a letter or a digit first",
+    ),
+    "a name that leaves the results": (
+        at("name", "../elsewhere"),
+        "name: '../elsewhere' is no name; allowed: letters, digits and _ . + -, a letter or a digit first",
+    ),
+    "a name that is a number": (at("name", 5), "name: input should be a valid string (given: 5)"),
+    "a word for a number": (
+        at("evaluation.protocol.learning_rate", "abc"),
+        "evaluation.protocol.learning_rate: input should be a valid number or a valid dictionary (given: 'abc')",
+    ),
+    "text for a number": (
+        at("evaluation.protocol.learning_rate", "5"),
+        "evaluation.protocol.learning_rate: input should be a valid number or a valid dictionary (given: '5')",
+    ),
+    "text for a whole number": (at("ipc", ["2"]), "ipc[0]: input should be a valid integer (given: '2')"),
+    "a broken number for a whole one": (
+        at("evaluation.protocol.epochs", 10.5),
+        "evaluation.protocol.epochs: input should be a valid integer or a valid dictionary (given: 10.5)",
+    ),
+    "yes for a whole number": (
+        at("evaluation.protocol.epochs", True),
+        "evaluation.protocol.epochs: input should be a valid integer or a valid dictionary (given: True)",
+    ),
+    "a number for yes or no": (
+        at("evaluation.protocol.flip", 1),
+        "evaluation.protocol.flip: input should be a valid boolean (given: 1)",
+    ),
+    "not a number": (
+        at("evaluation.protocol.learning_rate", float("nan")),
+        "evaluation.protocol.learning_rate: input should be a finite number or a valid dictionary (given: nan)",
+    ),
+    "one size without a list": (at("ipc", 2), "ipc: a list is wanted; write [2]"),
+    "no size": (at("ipc", []), "ipc: list should have at least 1 item"),
+    "no method": (at("methods", {}), "methods: dictionary should have at least 1 item"),
+    "a size of zero": (at("ipc", [0]), "ipc[0]: input should be greater than or equal to 1 (given: 0)"),
+    "a share above one": (
+        at("dataset.holdout.fraction", 1.5),
+        "dataset.holdout.fraction: input should be less than or equal to 1 (given: 1.5)",
+    ),
+    "a word that is no choice": (
+        at("evaluation.protocol.optimizer", "adam"),
+        "evaluation.protocol.optimizer: input should be 'adamw' or 'sgd' (given: 'adam')",
+    ),
+    "neither a number nor auto": (
+        at("methods.lgd.learnability.strength", "automatic"),
+        "methods.lgd.learnability.strength: input should be a valid number or 'auto' (given: 'automatic')",
+    ),
+    "a negative number where auto is allowed": (
+        at("methods.lgd.learnability.strength", -1),
+        "methods.lgd.learnability.strength: input should be greater than or equal to 0 or 'auto' (given: -1)",
+    ),
+    "an element of a list": (
+        at("methods.lgd.calibration.relative_strengths", [0.1, "a"]),
+        "methods.lgd.calibration.relative_strengths[1]: input should be a valid number (given: 'a')",
+    ),
+    "a number as the name of a class": (
+        at("dataset.classes", ["0", 1]),
+        "dataset.classes[1]: input should be a valid string (given: 1)",
+    ),
+    "a reversed range": (
+        at("methods.lgd.learnability.range", [6, 2]),
+        "methods.lgd.learnability.range: the first index, 6, lies above the last, 2",
+    ),
+    "half a range": (
+        at("methods.lgd.deviation.range", [2]),
+        "methods.lgd.deviation.range: list should have at least 2",
+    ),
+    "a network that nobody knows": (
+        at("evaluation.networks", ["convnet2_w8", "resnet_18"]),
+        "evaluation.networks[1]: unknown network 'resnet_18'; allowed: convnet1 to convnet9, resnet_ap10",
+    ),
+    "a memory smaller than one": (
+        at("generators.dit.objective", {"kind": "minimax", "memory_size": 0}),
+        "generators.dit.objective.memory_size: input should be greater than or equal to 1 (given: 0)",
+    ),
+    "a policy without a memory": (
+        at("generators.dit.objective", {"kind": "plain", "policy_real": "max"}),
+        "generators.dit.objective.policy_real: no key of kind plain; it belongs to kind minimax and memory",
+    ),
+    "classes that are counted where there are none": (
+        at("generators.dit.objective", {"kind": "memory", "multiplicity": "cumulative", "reduction": "sample_mean"}),
+        "generators.dit.objective: multiplicity: cumulative counts classes, and sample_mean has none; allowed: once",
+    ),
+    "an objective that nobody knows": (
+        at("generators.dit.objective", "minmax"),
+        "generators.dit.objective.kind: no kind 'minmax'; did you mean 'minimax'?; allowed: plain, minimax, memory",
+    ),
+    "no mode at all": (
+        at("methods.lgd.mode", {"count": 0}),
+        "methods.lgd.mode.count: input should be greater than or equal to 1 (given: 0)",
+    ),
+    "the network of a reference that nobody knows": (
+        at("references.real.network", "convnet"),
+        "references.real.network: unknown network 'convnet'; allowed: convnet1 to convnet9, resnet_ap10",
+    ),
+}
+
+
+@pytest.mark.parametrize(("edit", "line"), ONE_KEY.values(), ids=ONE_KEY)
+def test_a_wrong_key_or_value_is_refused_in_one_line(edit: Edit, line: str) -> None:
+    found = faults(edit)
+    assert len(found) == 1, found
+    assert found[0].startswith(line)
+
+
+def test_an_unknown_network_is_shown_what_comes_close() -> None:
+    [line] = faults(at("evaluation.networks", ["resnet_18"]))
+    assert "close: resnet18" in line
+
+
+def test_several_faults_are_reported_together() -> None:
+    def edit(config: Config) -> None:
+        at("ipc", ["2"])(config)
+        at("seed", 1)(config)
+        at("evaluation.protocol.epochs", 0)(config)
+
+    assert {line.partition(":")[0] for line in faults(edit)} == {"ipc[0]", "seed", "evaluation.protocol.epochs"}
+
+
+# ---- what goes together ----------------------------------------------------------------------------------------------
+
+TOGETHER = {
+    "a range beyond the sampling steps": (
+        at("methods.lgd.learnability.range", [2, 8]),
+        "methods.lgd.learnability.range: 8 lies beyond the 8 sampling steps of generators.dit.sampling.steps;"
+        " allowed: 0 to 7",
+    ),
+    "another range beyond the sampling steps": (
+        at("methods.lgd.deviation.range", [2, 45]),
+        "methods.lgd.deviation.range: 45 lies beyond the 8 sampling steps of generators.dit.sampling.steps;"
+        " allowed: 0 to 7",
+    ),
+    "a size between increments": (
+        at("methods.lgd.increment_size", 2),
+        "ipc: 1 is no multiple of the 2 images of methods.lgd.increment_size",
+    ),
+    "more images per class than there are": (
+        at("ipc", [1, 2, 100]),
+        "ipc: 100 images per class, but class '0' has 89 training images after those that are held out, and"
+        " methods.random chooses among them; allowed: 1 to 89",
+    ),
+    "soft labels without a teacher": (
+        at("evaluation.protocol", {"preset": "small", "labels": "soft"}),
+        "evaluation.protocol.teacher: soft labels need a teacher; allowed: one of references (real)",
+    ),
+    "a teacher that is not there": (
+        at("evaluation.protocol", {"preset": "small", "labels": "soft", "teacher": "ral"}),
+        "evaluation.protocol.teacher: no reference 'ral'; references: real",
+    ),
+    "a teacher without anything to teach": (
+        at("evaluation.protocol", {"preset": "small", "teacher": "real"}),
+        "evaluation.protocol.teacher: labels are hard, so there is nothing to teach; leave it out, or set labels: soft",
+    ),
+    "one of several protocols without a teacher": (
+        at("evaluation.protocol", ["small", {"preset": "rded", "size": 16}]),
+        "evaluation.protocol[1].teacher: soft labels need a teacher; allowed: one of references (real)",
+    ),
+    "a protocol twice": (
+        at("evaluation.protocol", ["small", {"preset": "small"}]),
+        "evaluation.protocol: 'small' stands there more than once",
+    ),
+    "a student of LGD with soft labels": (
+        at("methods.lgd.student.protocol", {"preset": "small", "labels": "soft", "teacher": "real"}),
+        "methods.lgd.student.protocol: the student learns from hard labels, and"
+        " small+labels=soft+teacher=real has soft ones; give another protocol here",
+    ),
+    "a reference with soft labels": (
+        at("references.real.training", {"labels": "soft"}),
+        "references.real.training.labels: soft ones need a teacher, and this has none; allowed: hard",
+    ),
+    "no learning rate for the second network": (
+        lambda e: e["evaluation"].update(
+            networks=["convnet2_w8", "resnet10_in_w8"],
+            protocol={"preset": "small", "learning_rate": {"convnet": 0.1}},
+        ),
+        "evaluation.protocol: learning_rate: no entry fits 'resnet10_in_w8', and there is no default",
+    ),
+    "no learning rate for a reference": (
+        at("references.real.training", {"learning_rate": {"resnet": 0.1}}),
+        "references.real.training: learning_rate: no entry fits 'convnet2_w8', and there is no default",
+    ),
+    "a label that no file name holds": (
+        at("evaluation.protocol", {"preset": "small", "learning_rate": {f"convnet2_w{n}": 0.123 for n in range(9)}}),
+        "evaluation.protocol: so much differs from small that its label has",
+    ),
+    "test images that are smaller than their crop": (
+        at("evaluation.protocol", {"preset": "small", "size": 16, "test_scale": 0.9}),
+        "evaluation.protocol.test_scale: input should be greater than or equal to 1 (given: 0.9)",
+    ),
+    "no learning rate for a network": (
+        at("evaluation.protocol", {"preset": "small", "learning_rate": {"resnet": 0.1}}),
+        "evaluation.protocol: learning_rate: no entry fits 'convnet2_w8', and there is no default",
+    ),
+    "a network that cannot take the size of the protocol": (
+        lambda e: e["evaluation"].update(networks=["vit_ld3m"], protocol={"preset": "minimax", "size": 40}),
+        "evaluation.networks[0]: vit_ld3m cuts the image into patches of 16 pixels: 40 is no multiple of it, take 32 or"
+        " 48, but the size of protocol minimax+size=40 is 40",
+    ),
+    "features of a network that is not there": (
+        at("methods.herding", {"kind": "herding", "features": "reel"}),
+        "methods.herding.features: no reference 'reel'; references: real",
+    ),
+    "a baseline that is not there": (
+        at("evaluation.baseline", "rndom"),
+        "evaluation.baseline: no method 'rndom'; methods: lgd, dit, random, full",
+    ),
+    "published numbers of no such data": (
+        at("analysis.published", {"dataset": "imagewof", "methods": {"dit": "DiT"}}),
+        "analysis.published.dataset: nothing is published of 'imagewof'; did you mean 'imagewoof'?; allowed: a, a-e, b",
+    ),
+    "a published name that nothing has": (
+        at("analysis.published", {"dataset": "imagewoof", "methods": {"dit": "Dit"}}),
+        "analysis.published.methods.dit: of imagewoof nothing is published as 'Dit'; did you mean 'DiT'?; allowed: ",
+    ),
+    "outputs of weights for another number of classes": (
+        at("references.real", {"network": "convnet2_w8", "weights": __file__, "rows": [0, 5]}),
+        "references.real.rows: 2 outputs for 3 classes; allowed: one of each, in their order",
+    ),
+    "outputs of no weights": (
+        at("references.real.rows", [0, 1, 2]),
+        "references.real.rows: these are outputs of given weights, and this network is trained here; leave it out",
+    ),
+    "weights of timm for a network of ours": (
+        at("references.real.weights", "timm"),
+        "references.real.weights: timm has none for convnet2_w8; give a file, or leave it out to train it here",
+    ),
+    "a published name for a method that is not there": (
+        at("analysis.published", {"dataset": "imagenette", "methods": {"minimax": "Minimax"}}),
+        "analysis.published.methods: no method 'minimax'; methods: lgd, dit, random, full",
+    ),
+    "a size twice": (at("ipc", [1, 2, 2]), "ipc: 2 stands there more than once"),
+    "a seed twice": (at("seeds", [0, 1, 0]), "seeds: 0 stands there more than once"),
+    "a network twice": (
+        at("evaluation.networks", ["convnet2_w8", "convnet2_w8"]),
+        "evaluation.networks: 'convnet2_w8' stands there more than once",
+    ),
+    "a class twice": (at("dataset.classes", ["0", "1", "0"]), "dataset.classes: '0' stands there more than once"),
+    "a class that the data lack": (
+        at("dataset.classes", ["0", "1", "seven"]),
+        "dataset.classes: no class 'seven' in the data; there are: 0, 1, 2, 3",
+    ),
+    "many classes that the data lack": (
+        at("dataset.classes", ["0", "1", *(f"n{number}" for number in range(50))]),
+        "dataset.classes: 50 of 52 are not in the data, 'n0', 'n1', 'n2' among them; there are: 0, 1, 2, 3",
+    ),
+    "no generator of that name": (
+        at("methods.dit.generator", "dlt"),
+        "methods.dit.generator: no generator 'dlt'; generators: dit",
+    ),
+    "no generator at all for an LGD method": (
+        at("methods.lgd.generator", "other"),
+        "methods.lgd.generator: no generator 'other'; generators: dit",
+    ),
+    "no reference of that name": (
+        at("methods.lgd.reference", "fake"),
+        "methods.lgd.reference: no reference 'fake'; references: real",
+    ),
+    "no judge of that name": (
+        at("methods.lgd.calibration.judge", "judge"),
+        "methods.lgd.calibration.judge: no reference 'judge'; references: real",
+    ),
+    "a seed that is no method": (
+        at("methods.lgd.seed", "herding"),
+        "methods.lgd.seed: no method 'herding'; allowed: plain, dit, random",
+    ),
+    "a seed that is an LGD method": (
+        lambda e: e["methods"].update(other={**e["methods"]["lgd"], "seed": "lgd"}),
+        "methods.other.seed: 'lgd' is an LGD method itself; allowed: plain, or a method of another kind",
+    ),
+    "nothing to calibrate": (
+        at("methods.lgd.learnability", {"strength": 0, "reference_weight": "auto"}),
+        "methods.lgd.learnability.reference_weight: nothing to calibrate at strength 0; give a number",
+    ),
+    "more jobs than classes": (
+        at("methods.dit.shards", 4),
+        "methods.dit.shards: 4 jobs for 3 classes; allowed: 1 to 3",
+    ),
+    "redundancy of no method": (
+        at("analysis.redundancy.methods", ["dit", "igd"]),
+        "analysis.redundancy: no method 'igd'; methods: lgd, dit, random",
+    ),
+    "a baseline that is no method": (
+        at("analysis.redundancy.baseline", "igd"),
+        "analysis.redundancy: no method 'igd'; methods: lgd, dit, random",
+    ),
+    "redundancy of parts of an increment": (
+        lambda e: e.update(ipc=[1, 3], analysis={"redundancy": {"methods": ["dit"], "increment_size": 2}}),
+        "analysis.redundancy.increment_size: 2 does not divide the largest of ipc, 3",
+    ),
+    "redundancy of one increment": (
+        at("analysis.redundancy.increment_size", 2),
+        "analysis.redundancy.increment_size: ipc 2 gives fewer than two increments",
+    ),
+    "a front without redundancy": (
+        at("analysis", {"front": True}),
+        "analysis.front: needs analysis.redundancy.methods and analysis.redundancy.baseline",
+    ),
+    "no test images": (
+        without("dataset.holdout"),
+        "dataset.holdout: needed, because the source has no test images; for instance {fraction: 0.25}",
+    ),
+    "all images for the test": (
+        at("dataset.holdout.fraction", 1.0),
+        "dataset.holdout.fraction: 1.0 leaves no image on one side; allowed: between 0 and 1",
+    ),
+    "no images for the test": (
+        at("dataset.holdout.fraction", 0.0),
+        "dataset.holdout.fraction: 0.0 leaves no image on one side; allowed: between 0 and 1",
+    ),
+    "a side that does not halve": (
+        at("dataset.resolution", 17),
+        "autoencoder.block_out_channels: 2 blocks halve the side 1 times, but dataset.resolution is 17;"
+        " allowed: a multiple of 2",
+    ),
+    "latents that fall into no patches": (
+        at("generators.dit.patch_size", 3),
+        "generators.dit.patch_size: 3 does not divide the 8 x 8 latents",
+    ),
+    "channels without a place for sines and cosines": (
+        lambda e: e["generators"]["dit"].update(num_attention_heads=3, attention_head_dim=6),
+        "generators.dit.attention_head_dim: 3 heads of 6 make 18 channels; allowed: a multiple of 4",
+    ),
+    "guidance of channels that are not there": (
+        at("generators.dit.sampling.cfg_channels", 5),
+        "generators.dit.sampling.cfg_channels: 5 of 4 channels; allowed: 1 to 4, all or auto",
+    ),
+    "a base that is not there": (
+        at("generators.tuned", {"kind": "finetune", "base": "dlt"}),
+        "generators.tuned.base: no generator 'dlt'; generators: dit",
+    ),
+    "a base that leads back": (
+        lambda e: e["generators"].update(
+            a={"kind": "finetune", "base": "b"},
+            b={"kind": "finetune", "base": "dit"},
+            c={"kind": "finetune", "base": "c"},
+        ),
+        "generators.c.base: c -> c ends nowhere",
+    ),
+    "mirrors that are not encoded": (
+        at("generators.dit.flip", True),
+        "generators.dit.flip: there are no mirrors; set latents.mirrored: true",
+    ),
+    "test images by a name where there are none": (
+        at("dataset.test_names", "val_"),
+        "dataset.test_names: the source has no test images of its own; leave it out",
+    ),
+    "a network with dropout that compares": (
+        at("methods.dm", {"kind": "pixel", "objective": "distribution", "network": "vit_ld3m"}),
+        "methods.dm.network: vit_ld3m has running statistics or dropout, and gradients of one network are compared;",
+    ),
+    "a network with batch norm that compares": (
+        at("methods.dm", {"kind": "pixel", "objective": "distribution", "network": "resnet18"}),
+        "methods.dm.network: resnet18 has running statistics or dropout, and gradients of one network are compared;",
+    ),
+    "a network that compares, at the side at which snapshots are chosen": (
+        lambda e: (
+            e["methods"].update(dm={"kind": "pixel", "objective": "distribution", "network": "convnet4"}),
+            e.update(matching={"protocol": {"preset": "small", "size": 8}}),
+        ),
+        "methods.dm.network: convnet4 halves the image 4 times: 8 pixels are too few, it takes 16 or more, but the size"
+        " of protocol small+size=8 is 8",
+    ),
+    "a teacher of snapshots": (
+        lambda e: (
+            e["methods"].update(dm={"kind": "pixel", "objective": "distribution"}),
+            e.update(matching={"protocol": "rded"}),
+        ),
+        "matching.protocol: snapshots are compared with hard labels, and rded has soft ones; give another protocol"
+        " here, or choose: last",
+    ),
+    "a protocol of snapshots that does not know its network": (
+        lambda e: (
+            e["methods"].update(dm={"kind": "pixel", "objective": "distribution"}),
+            e.update(matching={"protocol": {"preset": "small", "learning_rate": {"resnet": 0.1}}}),
+        ),
+        "matching.protocol: learning_rate: no entry fits 'convnet2', and there is no default",
+    ),
+    "images that are held out to choose a snapshot": (
+        lambda e: (
+            e["methods"].update(dm={"kind": "pixel", "objective": "distribution"}, lgd={"kind": "random"}),
+            e["methods"].pop("random"),
+            e.update(ipc=[60], matching={"holdout": 0.5}, analysis={}),
+        ),
+        "ipc: 60 images per class, but class '0' has 45 training images after those that matching.holdout keeps to"
+        " choose a snapshot, and methods.dm chooses among them; allowed: 1 to 45",
+    ),
+    "weights of a reference that are not there": (
+        at("references.real.weights", "weights/none.safetensors"),
+        "references.real.weights: weights/none.safetensors: no such file; give a safetensors file, or timm, or leave it"
+        " out to train the network here",
+    ),
+    "a batch that does not divide": (
+        lambda e: e["generators"]["dit"].update(accumulate=5, processes=2),
+        "generators.dit.batch_size: 32 images for 2 processes of 5 passes each; allowed: a multiple of 10",
+    ),
+    "a perceptual term without its network": (
+        at("autoencoder.perceptual", {"reference": "vgg"}),
+        "autoencoder.perceptual.reference: no reference 'vgg'; references: real",
+    ),
+    "weights in a folder that is not there": (
+        at("generators.big", {"kind": "pretrained", "weights": "./no/such/folder"}),
+        f"generators.big.weights: ./no/such/folder: no such folder (a relative one starts at {Path.cwd()}); give a"
+        " folder in the layout of diffusers, or a name on the Hugging Face hub",
+    ),
+    "a class list that is not known": (
+        at("dataset.classes", "imagenete"),
+        "dataset.classes: no class list 'imagenete'; did you mean 'imagenette'?; allowed: names of classes, or one of"
+        f" {', '.join(class_lists())}",
+    ),
+    "a network too deep for the images": (
+        at("evaluation.networks", ["convnet5_w8"]),
+        "evaluation.networks[0]: convnet5 halves the image 5 times: 16 pixels are too few,"
+        " it takes 32 or more, but dataset.resolution is 16",
+    ),
+    "a reference too deep for the images": (
+        at("references.real.network", "convnet5"),
+        "references.real.network: convnet5 halves the image 5 times: 16 pixels are too few,"
+        " it takes 32 or more, but dataset.resolution is 16",
+    ),
+    "a student too deep for the images": (
+        at("methods.lgd.student.network", "convnet6"),
+        "methods.lgd.student.network: convnet6 halves the image 6 times: 16 pixels are too few,"
+        " it takes 64 or more, but dataset.resolution is 16",
+    ),
+    "a judge of redundancy too deep for the images": (
+        at("analysis.redundancy.network", "convnet9"),
+        "analysis.redundancy.network: convnet9 halves the image 9 times: 16 pixels are too few,"
+        " it takes 512 or more, but dataset.resolution is 16",
+    ),
+    "more modes than images": (
+        at("methods.modes", {"kind": "mgd3", "generator": "dit", "mode": {"count": 90}}),
+        "methods.modes.mode.count: 90 modes, but class '0' has 89 training images, and a mode needs one of its own;"
+        " allowed: 1 to 89",
+    ),
+    "modes that stop before they start": (
+        at("methods.modes", {"kind": "mgd3", "generator": "dit", "mode": {"stop": 7}}),
+        "methods.modes.mode.stop: 7 leaves no index above it in the 8 sampling steps of generators.dit.sampling.steps;"
+        " allowed: 0 to 6, or strength: 0",
+    ),
+    "modes of more than the latents": (
+        at("methods.lgd.mode", {"pool": 9}),
+        "methods.lgd.mode.pool: 9 is more than the side of the latents; allowed: 1 to 8",
+    ),
+    "a step again of a solver that remembers": (
+        lambda e: (
+            e["generators"]["dit"]["sampling"].update(solver="dpm"),
+            e.update(surrogates={"conv": {"network": "convnet2_w8"}}),
+            e["methods"]["lgd"].update(influence={"surrogate": "conv", "repeats": 2}),
+        ),
+        "methods.lgd.influence.repeats: 2, but generators.dit.sampling.solver: dpm remembers its steps and cannot take"
+        " one again; allowed: 1, or another solver",
+    ),
+    "a surrogate that is not there": (
+        at("methods.igd", {"kind": "igd", "generator": "dit", "influence": {"surrogate": "conv"}}),
+        "methods.igd.influence.surrogate: no surrogate 'conv'; surrogates: none",
+    ),
+    "a file of a surrogate that is not there": (
+        at("surrogates.conv", {"network": "convnet2_w8", "checkpoints": "nowhere.safetensors"}),
+        "surrogates.conv.checkpoints: 'nowhere.safetensors' cannot be read ([Errno 2] No such file or directory:"
+        " 'nowhere.safetensors'); give a file of train_surrogate",
+    ),
+    "a checkpoint that no surrogate has": (
+        at("surrogates.conv", {"network": "convnet2_w8", "training": {"epochs": 5}, "keep": [0, 6]}),
+        "surrogates.conv.keep: no checkpoint 6; allowed: 0 (before training) to 5",
+    ),
+    "a surrogate with soft labels": (
+        at("surrogates.conv", {"network": "convnet2_w8", "training": {"labels": "soft"}}),
+        "surrogates.conv.training.labels: soft ones need a teacher, and this has none; allowed: hard",
+    ),
+    "a guided method without its generator": (
+        at("methods.modes", {"kind": "mgd3", "generator": "dti"}),
+        "methods.modes.generator: no generator 'dti'; generators: dit",
+    ),
+    "real images by the learnability of nobody": (
+        at("methods.control", {"kind": "real_by_learnability", "reference": "reel", "increment_size": 1}),
+        "methods.control.reference: no reference 'reel'; references: real",
+    ),
+    "coverage by features of nobody": (
+        at("analysis.coverage", {"features": "reel"}),
+        "analysis.coverage.features: no reference 'reel'; references: real",
+    ),
+    "memories in several processes": (
+        at("generators.tuned", {"kind": "finetune", "base": "dit", "processes": 2, "objective": "memory"}),
+        "generators.tuned: processes: 2 would have memories of their own, and memory has one; allowed: 1",
+    ),
+}
+
+
+@pytest.mark.parametrize(("edit", "line"), TOGETHER.values(), ids=TOGETHER)
+def test_what_contradicts_is_refused_in_one_line(edit: Edit, line: str) -> None:
+    found = faults(edit)
+    assert len(found) == 1, found
+    assert found[0].startswith(line)
+
+
+def test_contradictions_are_reported_together() -> None:
+    def edit(config: Config) -> None:
+        at("methods.dit.generator", "none")(config)
+        at("seeds", [1, 1])(config)
+        del config["dataset"]["holdout"]
+
+    assert [line.partition(":")[0] for line in faults(edit)] == ["dataset.holdout", "seeds", "methods.dit.generator"]
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        ({"kind": "folder", "train": "nowhere"}, "dataset.source.train: nowhere: no such folder; give the folder"),
+        ({"kind": "parquet", "train": ["no.parquet"]}, "dataset.source.train: no.parquet: no such file; give the path"),
+    ],
+)
+def test_data_that_are_not_there_are_named_once(source: Config, words: str) -> None:
+    [line] = faults(at("dataset.source", source))
+    assert line.startswith(words)
+
+
+def folders(root: Path, **images: int) -> str:
+    """A folder of class folders with so many (empty) files in each."""
+    for name, count in images.items():
+        (root / name).mkdir(parents=True)
+        for number in range(count):
+            (root / name / f"{number}.png").touch()
+    return str(root)
+
+
+def of_folder(**source: Any) -> Edit:
+    def edit(config: Config) -> None:
+        config["dataset"].update(source={"kind": "folder", **source})
+        del config["dataset"]["classes"]
+        if "test" in source:
+            del config["dataset"]["holdout"]
+
+    return edit
+
+
+def test_a_folder_of_splits_is_no_folder_of_classes(tmp_path: Path) -> None:
+    train = folders(tmp_path / "all", train=1, Val=1)
+    assert faults(of_folder(train=train)) == [
+        f"dataset.source.train: {train}: holds the folders Val, train, which would be its classes; give {train}/train"
+    ]
+    assert load(changed(of_folder(train=folders(tmp_path / "vehicles", train=4, tram=4)))).classes == 2
+
+
+def test_images_are_not_tested_on_what_they_are_trained_on(tmp_path: Path) -> None:
+    train = folders(tmp_path / "all", a=3, b=3)
+    (tmp_path / "link").symlink_to(train)
+    [line] = faults(of_folder(train=train, test=str(tmp_path / "link")))
+    assert line.startswith(f"dataset.source.test: {tmp_path / 'link'}: the folder of train; give another one")
+
+
+def test_a_class_without_images_is_named(tmp_path: Path) -> None:
+    train = folders(tmp_path / "all", a=3, b=0)
+    assert faults(of_folder(train=train)) == [
+        "dataset.source.train: class 'b' has no image; give it some, or leave it out with dataset.classes"
+    ]
+
+
+def test_a_home_folder_has_to_be_written_out() -> None:
+    [line] = faults(of_folder(train="~/pictures"))
+    assert "no such folder" in line and "~ does not stand for the home folder" in line
+
+
+def test_weights_in_the_folder_of_weights_are_no_name_on_the_hub(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    [line] = faults(at("autoencoder", {"kind": "pretrained", "weights": "weights/vae"}))
+    assert line.startswith("autoencoder.weights: weights/vae: no such folder (a relative one starts at")
+
+
+def test_keys_that_stand_twice_are_named_with_their_lines() -> None:
+    text = """
+methods:
+  lgd: &lgd {kind: lgd, seed: plain}
+  other: {<<: *lgd, seed: dit}
+  list: [{a: 1}, {a: 1, b: 2, a: 3}]
+  again: *lgd
+  lgd: {kind: lgd}
+"""
+    assert sorted(keys_twice(text)) == [
+        "methods.lgd: stands there 2 times, in lines 3, 7; give each a name of its own",
+        "methods.list[1].a: stands there 2 times, in lines 5, 5; give each a name of its own",
+    ]
+    assert keys_twice("") == [] and keys_twice(b"\xef\xbb\xbfa: 1") == []
+    assert keys_twice('{\n\t"a": 1}') == []
+
+
+def test_a_folder_of_one_class_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "only").mkdir()
+
+    def edit(config: Config) -> None:
+        config["dataset"].update(source={"kind": "folder", "train": str(tmp_path)})
+        del config["dataset"]["classes"]
+
+    assert faults(edit) == ["dataset.source.train: holds one class, 'only'; at least two are needed"]
+
+
+def test_test_images_stand_in_one_place(tmp_path: Path) -> None:
+    for part in ("train", "test"):
+        for name in ("0", "1", "7"):
+            (tmp_path / part / name).mkdir(parents=True)
+    source = {"kind": "folder", "train": str(tmp_path / "train"), "test": str(tmp_path / "test")}
+    assert faults(at("dataset.source", source)) == [
+        "dataset.holdout: the source has test images of its own; leave out one of the two"
+    ]
+
+
+def test_a_parquet_file_is_looked_at(tmp_path: Path) -> None:
+    file = tmp_path / "data.parquet"
+    pq.write_table(pa.table({"image": [b""], "kind": [0]}), file)
+    [line] = faults(at("dataset.source", {"kind": "parquet", "train": [str(file)]}))
+    assert line.startswith("dataset.source.label_column: ")
+    assert "has no column 'label'; it has: 'image', 'kind'" in line
+
+
+# ---- what is accepted ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("text", "value"), [("1e-3", 1e-3), ("2E-4", 2e-4), ("1.e-5", 1e-5), ("3e+2", 300.0)])
+def test_a_number_that_yaml_takes_for_text_is_a_number(text: str, value: float) -> None:
+    config = changed(at("evaluation.protocol.learning_rate", yaml.safe_load(text)))
+    assert load(config).evaluation.protocol.learning_rate == value
+
+
+def test_a_whole_number_is_a_number() -> None:
+    one, other = (load(changed(at("generators.dit.sampling.guidance_scale", value))) for value in (2, 2.0))
+    assert canonical(one) == canonical(other)
+
+
+def test_a_method_may_start_from_real_images() -> None:
+    assert load(changed(at("methods.lgd.seed", "random"))).lgd("lgd").seed == "random"
+
+
+def test_a_deep_network_goes_with_large_images() -> None:
+    def edit(config: Config) -> None:
+        at("evaluation.networks", ["convnet5_w8", "resnet18"])(config)
+        at("dataset.resolution", 32)(config)
+
+    assert load(changed(edit)).evaluation.networks == ["convnet5_w8", "resnet18"]
+
+
+def test_an_experiment_cannot_be_changed() -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        load(STARTER).name = "other"  # type: ignore[misc]
+
+
+def guided(steps: int = 50, **methods: Any) -> Any:
+    """The smoke experiment at two sizes with a surrogate and these methods."""
+
+    def edit(config: Config) -> None:
+        config["surrogates"] = {"conv": {"network": "convnet2_w8"}}
+        config["generators"]["dit"]["sampling"]["steps"] = steps
+        config["methods"].update(methods)
+
+    return load(changed(edit))
+
+
+def test_guided_methods_have_the_published_indices() -> None:
+    igd = {"kind": "igd", "generator": "dit", "influence": {"surrogate": "conv"}}
+    experiment = guided(igd=igd, mgd3={"kind": "mgd3", "generator": "dit", "deviation": {}})
+    influence, _, deviation = resolved_steering(experiment, "igd")
+    assert influence is not None and deviation is not None
+    assert (influence.range, deviation.range, deviation.capacity) == ([30, 45], [30, 45], 64)
+    _, mode, deviation = resolved_steering(experiment, "mgd3")
+    assert mode is not None and deviation is not None
+    assert (mode.strength, mode.stop, deviation.range) == (0.1, 25, [26, 49])
+    published = {
+        name: sample_guided.Settings.of(experiment, "", name, "2", "0").published_deviation for name in ("igd", "mgd3")
+    }
+    assert published == {"igd": 120, "mgd3": 50}
+
+
+def test_modes_steer_one_step_at_least() -> None:
+    for steps, stop in (8, 4), (3, 1), (2, 0):
+        found = resolved_steering(guided(steps, mgd3={"kind": "mgd3", "generator": "dit"}), "mgd3")[1]
+        assert found is not None and found.stop == stop
+
+
+def test_every_size_has_modes_of_its_own_unless_their_number_is_said() -> None:
+    mgd3 = {"kind": "mgd3", "generator": "dit"}
+    experiment = guided(one=mgd3, fixed={**mgd3, "mode": {"count": 5}}, lgd={**STARTER["methods"]["lgd"], "mode": {}})
+    assert [experiment.nested(name) for name in ("one", "fixed", "lgd", "dit")] == [False, True, True, True]
+    assert [experiment.modes("one", ipc) for ipc in (1, 2)] == [1, 2]
+    assert [experiment.modes("fixed", ipc) for ipc in (1, 2)] == [5, 5]
+    assert [experiment.modes("lgd", ipc) for ipc in (1, 2)] == [2, 2]
+
+
+def test_an_objective_may_be_named_alone() -> None:
+    tuned = {"kind": "finetune", "base": "dit", "trainable": "full", "objective": "memory"}
+    experiment = load(changed(at("generators.tuned", tuned)))
+    objective = experiment.generators["tuned"].objective
+    assert objective.kind == "memory" and (objective.policy_real, objective.policy_generated) == ("max", "max")
+
+
+def test_a_mode_for_each_of_more_images_than_there_are_is_refused() -> None:
+    found = faults(
+        lambda e: (e["methods"].update(modes={"kind": "mgd3", "generator": "dit"}), e.update(ipc=[90], analysis={}))
+    )
+    assert found[0] == (
+        "ipc: 90 images per class are as many modes for methods.modes, but class '0' has 89 training images, and a mode"
+        " needs one of its own; allowed: 1 to 89, or a methods.modes.mode.count"
+    )
+
+
+def test_a_batch_in_pieces_has_no_memory() -> None:
+    tuned = {"kind": "finetune", "base": "dit", "trainable": "full", "objective": "memory", "accumulate": 2}
+    assert (
+        "accumulate: 2 passes would be as many steps of the memories of memory" in faults(at("generators.t", tuned))[0]
+    )
+    assert load(changed(at("generators.t", {**tuned, "objective": "plain"}))).generators["t"].accumulate == 2
+
+
+def test_deviation_of_igd_remembers_64_latents_unless_it_says_otherwise() -> None:
+    igd = {"kind": "igd", "generator": "dit", "influence": {"surrogate": "conv"}}
+    experiment = guided(one={**igd, "deviation": {"strength": 3}}, all={**igd, "deviation": {"capacity": None}})
+    assert [resolved_steering(experiment, name)[2].capacity for name in ("one", "all")] == [64, None]  # type: ignore[union-attr]
+
+
+def test_the_range_follows_the_steps() -> None:
+    assert guided_range(None, 50) == [10, 45]
+    assert guided_range(None, 8) == [2, 7]
+    assert guided_range([0, 3], 8) == [0, 3]
+    assert all(0 <= first <= last < steps for steps in range(2, 200) for first, last in [guided_range(None, steps)])
+
+
+def test_deviation_takes_the_range_of_learnability() -> None:
+    learnability, deviation = resolved_guidance(load(changed(at("methods.lgd.learnability.range", [1, 4]))), "lgd")
+    assert learnability.range == deviation.range == [1, 4]
+
+
+def test_the_first_seed_runs_at_the_top_and_others_below() -> None:
+    experiment = load(changed(at("seeds", [3, 0, 7])))
+    assert [experiment.run(seed) for seed in experiment.seeds] == ["", "seed-0/", "seed-7/"]
+    assert [experiment.seed(experiment.run(seed)) for seed in experiment.seeds] == [3, 0, 7]
+
+
+def test_a_size_adds_to_the_next_smaller_one() -> None:
+    experiment = load(changed(at("ipc", [10, 2, 5])))
+    assert [experiment.smaller(ipc) for ipc in (2, 5, 10)] == [0, 2, 5]
+    assert experiment.increments("lgd") == 10
+
+
+def test_methods_of_one_stream_share_their_noise() -> None:
+    experiment = load(changed(at("methods.lgd.stream", "dit")))
+    assert experiment.stream("lgd") == experiment.stream("dit") == "dit"
+    assert experiment.stream("random") == "random"
+
+
+# ---- the schema ------------------------------------------------------------------------------------------------------
+
+
+def test_the_schema_is_that_of_the_models() -> None:
+    """If this fails: `make schema`."""
+    assert SCHEMA.read_text("utf-8") == json.dumps(experiments.schema(), indent=2, sort_keys=True) + "\n"
+
+
+def test_the_schema_prints_itself() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "distillery.plan.experiment"], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == SCHEMA.read_text("utf-8")
+
+
+class Editor(yaml.SafeLoader):
+    """YAML 1.2, as editors read it: `1e-3` is a number."""
+
+
+Editor.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+$"), list("+-0123456789")
+)
+
+
+@pytest.fixture(scope="module")
+def validator() -> jsonschema.Draft202012Validator:
+    """The schema, which takes a second to look through."""
+    schema = json.loads(SCHEMA.read_text("utf-8"))
+    jsonschema.Draft202012Validator.check_schema(schema)
+    return jsonschema.Draft202012Validator(schema)
+
+
+@pytest.mark.parametrize("file", SHIPPED, ids=lambda file: file.stem)
+def test_a_shipped_experiment_fits_the_schema(file: Path, validator: jsonschema.Draft202012Validator) -> None:
+    validator.validate(yaml.load(file.read_text("utf-8"), Editor))
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        at("method", {}),
+        at("ipc", ["2"]),
+        at("methods.dit.kind", "plan"),
+        at("evaluation.protocol.epochs", 0),
+        at("evaluation.protocol.weight_decay", -1),
+    ],
+)
+def test_the_schema_refuses_what_an_editor_can_see(edit: Edit, validator: jsonschema.Draft202012Validator) -> None:
+    config = yaml.load((PROJECT / SMOKE).read_text("utf-8"), Editor)
+    edit(config)
+    with pytest.raises(jsonschema.ValidationError):
+        validator.validate(config)
+
+
+# ---- the rows that every table has -----------------------------------------------------------------------------------
+
+
+def test_random_and_full_data_are_rows_of_every_table() -> None:
+    experiment = load(changed(lambda e: e["methods"].pop("random")))
+    assert {name: method.kind for name, method in experiment.methods.items()}.items() >= {
+        ("random", "random"),
+        ("full", "full"),
+    }
+    assert experiment.sizes("full") == ["full"]
+
+
+def test_an_own_random_method_stands_in_and_full_data_may_be_left_out() -> None:
+    experiment = load(
+        changed(
+            lambda e: (e["methods"].update(chance=e["methods"].pop("random")), at("evaluation.full_data", False)(e))
+        )
+    )
+    assert sorted(method.kind for method in experiment.methods.values()) == ["lgd", "plain", "random"]
+
+
+def test_a_name_that_is_taken_gets_an_addition() -> None:
+    experiment = load(changed(lambda e: e["methods"].update(random={"kind": "plain", "generator": "dit"})))
+    assert experiment.methods["random-real"].kind == "random"
+
+
+def test_one_protocol_or_several_are_asked_for_by_their_label() -> None:
+    several = load(changed(at("evaluation.protocol", ["small", {"preset": "small", "epochs": 5}])))
+    assert [protocol.label for protocol in several.evaluation.protocols] == ["small", "small+epochs=5"]
+    assert several.recipe(several.evaluation.labelled("small+epochs=5"), "convnet2", 10).epochs == 5
+    one = load(changed(at("evaluation.protocol", "small")))
+    assert [protocol.label for protocol in one.evaluation.protocols] == ["small"]

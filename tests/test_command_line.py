@@ -1,0 +1,263 @@
+"""`python -m distillery`: what it says to a wrong call, and what it records of a right one."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+
+from distillery import __main__ as command_line
+from distillery import devices, progress
+from distillery.data import ingest as ingest_module
+from distillery.provenance import ROOT
+from distillery.stages import collect, evaluate, generate_increment
+from distillery.storage.images import ImageSet, encode_png, read_images, write_images
+
+MADE_BY = {"stage": "test"}
+STAGES = sorted(path.stem for path in (ROOT / "stages").glob("*.py") if path.stem != "__init__")
+
+
+def part(path: Path, slots: list[int]) -> Path:
+    """A part of a distilled set of two classes."""
+    pixels = np.random.default_rng(slots[0]).integers(0, 256, (2 * len(slots), 1, 8, 8), dtype=np.uint8)
+    labels = np.tile(np.arange(2, dtype=np.int64), len(slots))
+    columns = {"slot": np.repeat(slots, 2), "latent": np.ones((len(labels), 4), np.float32)}
+    names = [f"{path.stem}/{row}" for row in range(len(labels))]
+    write_images(path, ImageSet([encode_png(one) for one in pixels], labels, ["a", "b"], names, columns), MADE_BY)
+    return path
+
+
+@pytest.fixture
+def call(tmp_path: Path) -> list[str]:
+    """A right call of a stage that computes nothing."""
+    parts = [part(tmp_path / "one.parquet", [0]), part(tmp_path / "two.parquet", [1, 2])]
+    settings = ["collect", "--settings", '{"ipc":2}']
+    return [*settings, "--parts", *map(str, parts), "--images", str(tmp_path / "out.parquet")]
+
+
+def test_a_stage_runs_without_snakemake(call: list[str], tmp_path: Path) -> None:
+    assert command_line.main(call) == 0
+    images = read_images(tmp_path / "out.parquet", "collect")
+    assert images.labels.tolist() == [0, 0, 1, 1]
+    assert images.columns["slot"].tolist() == [0, 1, 0, 1]
+
+
+def test_the_stages_are_the_files() -> None:
+    assert command_line.stage_names() == STAGES
+    assert "evaluate" in STAGES
+
+
+@pytest.mark.parametrize("arguments", [[], ["-h"], ["--help"]])
+def test_help_lists_every_stage_with_its_first_words(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert command_line.main(arguments) == 0
+    lines = capsys.readouterr().out.splitlines()
+    for stage in STAGES:
+        [line] = [line for line in lines if line.split()[:1] == [stage]]
+        assert len(line.split()) > 3
+        assert line.endswith(".")
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_help_of_a_stage_names_its_files(stage: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        command_line.main([stage, "--help"])
+    assert ended.value.code == 0
+    shown = capsys.readouterr().out
+    for words in ("--settings", "--threads", "--cost", "output file"):
+        assert words in shown
+
+
+def test_an_unknown_stage_is_told_which_there_are(capsys: pytest.CaptureFixture[str]) -> None:
+    assert command_line.main(["evalute", "--settings", "{}"]) == 2
+    assert capsys.readouterr().err == f"distillery: no stage 'evalute'; there are: {', '.join(STAGES)}\n"
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ("{", "Invalid JSON"),
+        ("[]", "object"),
+        ("{}", "ipc\n  Field required"),
+        ('{"ipc": 2, "icp": 3}', "icp\n  Extra inputs are not permitted"),
+        ('{"ipc": "2"}', "Input should be a valid integer"),
+    ],
+)
+def test_wrong_settings_are_refused(
+    call: list[str], settings: str, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    call[2] = settings
+    assert command_line.main(call) == 2
+    told = capsys.readouterr().err
+    assert told.startswith("distillery collect: --settings: ")
+    assert words in told
+    assert not (tmp_path / "out.parquet").exists()
+
+
+def test_a_missing_input_is_named(call: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "two.parquet").unlink()
+    assert command_line.main(call) == 2
+    assert capsys.readouterr().err == f"distillery collect: {tmp_path / 'two.parquet'}: no such file\n"
+    assert not (tmp_path / "out.parquet").exists()
+
+
+@pytest.mark.parametrize("argument", ["--settings", "--parts", "--images"])
+def test_a_missing_argument_is_named(call: list[str], argument: str, capsys: pytest.CaptureFixture[str]) -> None:
+    start = call.index(argument)
+    end = next((at for at in range(start + 1, len(call)) if call[at].startswith("--")), len(call))
+    with pytest.raises(SystemExit) as ended:
+        command_line.main(call[:start] + call[end:])
+    assert ended.value.code == 2
+    assert f"the following arguments are required: {argument}" in capsys.readouterr().err
+
+
+def test_an_argument_that_no_stage_takes_is_named(call: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        command_line.main([*call, "--image", "a"])
+    assert ended.value.code == 2
+    assert "--image" in capsys.readouterr().err
+
+
+def test_a_damaged_input_ends_in_one_line(call: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "one.parquet"
+    path.write_bytes(path.read_bytes()[:200])
+    assert command_line.main(call) == 1
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"distillery collect: {path}: cannot be read (")
+
+
+def test_what_a_user_can_put_right_ends_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    settings = '{"seed":0,"choice":{"kind":"random"},"ipc":9}'
+    data = part(tmp_path / "data.parquet", [0, 1])
+    arguments = ["--data", str(data), "--images", str(tmp_path / "out.parquet")]
+    assert command_line.main(["select", "--settings", settings, *arguments]) == 1
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith("distillery select: ipc: class 'a' has 2 training images, fewer than 9")
+
+
+def test_the_cost_is_a_file_of_its_own(
+    call: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progress, "WORK", progress.Work())
+    assert command_line.main([*call, "--cost", str(tmp_path / "cost" / "collect.json")]) == 0
+    cost = json.loads((tmp_path / "cost" / "collect.json").read_text("utf-8"))
+    assert cost.keys() == {"stage", "device", "threads", "seconds", "peak_memory_mb"}
+    assert (cost["stage"], cost["device"]) == ("collect", "none")
+    assert cost["seconds"] > 0
+    assert 10 < cost["peak_memory_mb"] <= resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 + 1
+    assert json.loads(capsys.readouterr().err) == cost
+
+
+def test_a_stage_that_fails_records_no_cost(call: list[str], tmp_path: Path) -> None:
+    (tmp_path / "one.parquet").write_bytes(b"")
+    assert command_line.main([*call, "--cost", str(tmp_path / "cost.json")]) == 1
+    assert not (tmp_path / "cost.json").exists()
+
+
+def test_a_stage_that_computes_nothing_depends_on_no_threads(call: list[str], tmp_path: Path) -> None:
+    made = []
+    for threads in ("1", "2"):
+        assert command_line.main([*call, "--threads", threads]) == 0
+        made.append((tmp_path / "out.parquet").read_bytes())
+    assert made[0] == made[1]
+
+
+THREADS = """
+import sys
+from distillery import __main__ as command_line
+from distillery import progress
+from distillery.job import Input, Job, Output
+from distillery.stages import score_learnability
+from distillery.stages.score_learnability import Settings
+
+def run(settings, *, images, student, reference, guidance=None, scores, job):
+    import torch
+    print(torch.get_num_threads(), job.threads, job.device.type, len(job.inputs), guidance, job.checkpoint_seconds)
+
+run.__annotations__ = score_learnability.run.__annotations__
+score_learnability.run = run
+file = sys.argv[1]
+sys.exit(command_line.main(["score_learnability", "--settings", '{"reference_weight":1.0}', "--images", file, file,
+                    "--student", file, "--reference", file, "--scores", file + ".out", *sys.argv[2:]]))
+"""
+
+
+def test_a_stage_that_computes_uses_the_threads_that_it_was_told(tmp_path: Path) -> None:
+    def told(*arguments: str) -> list[str]:
+        command = [sys.executable, "-c", THREADS, str(path), *arguments]
+        environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
+        return subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout.split()
+
+    path = tmp_path / "file"
+    path.write_bytes(b"")
+    assert told("--threads", "1") == ["1", "1", "cpu", "4", "None", "120.0"]
+    assert told("--guidance", "--checkpoint-seconds", "5")[4:] == ["None", "5.0"]  # a rule gives no file for it
+
+
+def test_the_arguments_of_a_stage_come_from_its_signature() -> None:
+    assert command_line._files(collect.run) == {"parts": ("input", True, False), "images": ("output", False, False)}
+    assert command_line._files(evaluate.run) == {
+        "images": ("input", False, False),
+        "test": ("input", False, False),
+        "teacher": ("input", False, True),
+        "soft_labels": ("input", False, True),
+        "history": ("output", False, False),
+    }
+    files = command_line._files(generate_increment.run)
+    assert files["generator"] == ("input", True, False)
+    assert files["previous"] == ("input", True, True)
+    assert files["student"] == ("input", False, True)
+    assert files["candidates"] == ("output", False, False)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_has_settings_and_one_run(stage: str) -> None:
+    import importlib
+
+    module: ModuleType = importlib.import_module(f"distillery.stages.{stage}")
+    assert module.Settings.model_config["extra"] == "forbid"
+    kinds = {kind for kind, _, _ in command_line._files(module.run).values()}
+    assert "output" in kinds
+    assert module.__doc__
+    assert module.run.__doc__
+
+
+def test_a_wrong_call_loads_nothing_that_computes(tmp_path: Path) -> None:
+    code = (
+        "import sys\nfrom distillery.__main__ import main\n"
+        "main(['nothing']); main([])\n"
+        "print(*{'torch', 'pandas', 'diffusers', 'timm'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == ""
+
+
+def test_many_images_are_decoded_by_several_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ingest_module, "POOL_FROM", 1)
+    settings = {"dataset": {"source": {"kind": "digits"}, "resolution": 16, "holdout": {}, "classes": ["0", "1"]}}
+    files = {name: tmp_path / f"{name}.parquet" for name in ("train", "test", "rejected")}
+    pools: list[int] = []
+    pool = ingest_module.ProcessPoolExecutor
+
+    def noted(workers: int, *rest: Any, **options: Any) -> Any:
+        pools.append(workers)
+        return pool(workers, *rest, **options)
+
+    monkeypatch.setattr(ingest_module, "ProcessPoolExecutor", noted)
+    monkeypatch.setattr(devices, "allowed_cores", lambda: 2)
+    call = ["ingest", "--settings", json.dumps(settings), "--threads"]
+    options = [word for name, path in files.items() for word in (f"--{name}", str(path))]
+    assert command_line.main([*call, "64", *options]) == 0
+    pooled = {name: path.read_bytes() for name, path in files.items()}
+    assert pools == [2]
+    # One core asked for is one process, whatever the machine has.
+    assert command_line.main([*call, "1", *options]) == 0
+    assert {name: path.read_bytes() for name, path in files.items()} == pooled
+    assert pools == [2]

@@ -1,0 +1,111 @@
+"""The presets in `experiments/`: each loads where its data and weights are, and says what to get where they are not.
+
+Stand-ins have the names and shapes of the real ones, and nothing in them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from clone import PROJECT, Clone
+from safetensors.torch import save_file
+from tiny_weights import dit, kl, save_dit
+
+from distillery.data.identity import class_list_called, imagenet_names
+from distillery.plan import experiment as experiments
+
+EXPERIMENTS = PROJECT / "experiments"
+IMAGENET = sorted(path.stem for path in EXPERIMENTS.glob("*.yaml") if "data/imagenet/train" in path.read_text("utf-8"))
+PLAN_SECONDS, PLAN_BYTES = 10.0, 500 * 2**20
+GENERATING_JOBS = 50
+
+
+def stand_ins(folder: Path) -> None:
+    """ImageNet-1K with empty files, and weights of a few kilobytes."""
+    many = {*class_list_called("imagenette"), *class_list_called("imagewoof"), *class_list_called("imageidc")}
+    for split in ("train", "val"):
+        for wnid in imagenet_names():
+            place = folder / "data/imagenet" / split / wnid
+            place.mkdir(parents=True)
+            for number in range((100 if wnid in many else 50) if split == "train" else 1):
+                os.close(os.open(place / f"{wnid}_{number}.JPEG", os.O_CREAT))
+    weights = folder / "weights"
+    save_dit(weights / "DiT-XL-2-256", dit(layers=1, size=32))
+    kl(blocks=4).save_pretrained(weights / "sd-vae-ft-mse")
+    save_file(dit(layers=1).state_dict(), weights / "resnet18.safetensors")
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the project with the stand-ins."""
+    clone = Clone.of_project(tmp_path_factory.mktemp("presets") / "clone")
+    stand_ins(clone.folder)
+    return clone.folder
+
+
+@pytest.fixture
+def inside(place: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The working directory is the copy."""
+    monkeypatch.chdir(place)
+    yield place
+
+
+def preset(name: str) -> dict[str, Any]:
+    return yaml.safe_load((EXPERIMENTS / f"{name}.yaml").read_text("utf-8"))
+
+
+@pytest.mark.parametrize("name", IMAGENET)
+def test_a_preset_loads_with_its_data_and_weights(name: str, inside: Path) -> None:
+    experiment = experiments.load(preset(name))
+    assert experiment.classes == {"imagenet1k": 1000, "imagenet100": 100}.get(name, 10)
+
+
+@pytest.mark.parametrize("name", IMAGENET)
+def test_a_preset_without_data_and_weights_says_what_to_get(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(experiments.ExperimentError) as refused:
+        experiments.load(preset(name))
+    lines = str(refused.value).splitlines()
+    data = [line for line in lines if line.startswith("dataset.source.train: data/imagenet/train: no such folder")]
+    assert len(data) == 1
+    assert "ILSVRC2012" in data[0] and "md5" in data[0] and "data/imagenet/val" in data[0]
+    if "weights" in preset(name).get("autoencoder", {}):
+        for key, weights in (("autoencoder", "sd-vae-ft-mse"), ("generators.dit", "DiT-XL-2-256")):
+            (line,) = [line for line in lines if line.startswith(f"{key}.weights: ./weights/{weights}: no such folder")]
+            assert f"/{weights} --local-dir weights/{weights}`" in line  # what to fetch, and where to
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in EXPERIMENTS.glob("*.yaml")))
+def test_a_preset_says_where_its_data_comes_from_and_what_it_answers(name: str) -> None:
+    if name.startswith(("digits", "smoke")):
+        return
+    head = (EXPERIMENTS / f"{name}.yaml").read_text("utf-8").split("\nname:")[0]
+    assert "Data:" in head or "cut down" in head
+    assert "Published" in head or "cut down" in head
+
+
+def test_imagenet_1k_is_planned_in_seconds_with_many_generating_jobs(place: Path) -> None:
+    clone = Clone(place)
+    code = (
+        "import json, resource, subprocess\n"
+        "done = subprocess.run(['snakemake', '-n', '--configfile', 'experiments/imagenet1k.yaml'],"
+        " capture_output=True, text=True)\n"
+        "used = resource.getrusage(resource.RUSAGE_CHILDREN)\n"
+        "print(json.dumps([done.returncode, done.stdout + done.stderr, used.ru_utime + used.ru_stime, used.ru_maxrss]))"
+    )
+    code_, text, seconds, kilobytes = json.loads(clone.python(code))
+    assert code_ == 0, text
+    print(f"imagenet1k: planned in {seconds:.1f} processor seconds with {kilobytes / 1024:.0f} MB")
+    assert text.count("rule sample:") == 2 * GENERATING_JOBS
+    assert text.count("rule generate_increment:") == 5 * GENERATING_JOBS
+    # Processor seconds, because the machine may be busy: a plan waits for nothing.
+    assert seconds < PLAN_SECONDS
+    assert kilobytes * 1024 < PLAN_BYTES
