@@ -18,6 +18,7 @@ from distillery import __main__ as command_line
 from distillery import devices, progress
 from distillery.data import ingest as ingest_module
 from distillery.provenance import ROOT
+from distillery.signature import File, stage_files
 from distillery.stages import collect, evaluate, generate_increment
 from distillery.storage.images import ImageSet, encode_png, read_images, write_images
 
@@ -202,19 +203,19 @@ def test_a_stage_that_computes_uses_the_threads_that_it_was_told(tmp_path: Path)
 
 
 def test_the_arguments_of_a_stage_come_from_its_signature() -> None:
-    assert command_line._files(collect.run) == {"parts": ("input", True, False), "images": ("output", False, False)}
-    assert command_line._files(evaluate.run) == {
-        "images": ("input", False, False),
-        "test": ("input", False, False),
-        "teacher": ("input", False, True),
-        "soft_labels": ("input", False, True),
-        "history": ("output", False, False),
+    assert stage_files(collect.run) == {"parts": File("input", True, False), "images": File("output", False, False)}
+    assert stage_files(evaluate.run) == {
+        "images": File("input", False, False),
+        "test": File("input", False, False),
+        "teacher": File("input", False, True),
+        "soft_labels": File("input", False, True),
+        "history": File("output", False, False),
     }
-    files = command_line._files(generate_increment.run)
-    assert files["generator"] == ("input", True, False)
-    assert files["previous"] == ("input", True, True)
-    assert files["student"] == ("input", False, True)
-    assert files["candidates"] == ("output", False, False)
+    files = stage_files(generate_increment.run)
+    assert files["generator"] == File("input", True, False)
+    assert files["previous"] == File("input", True, True)
+    assert files["student"] == File("input", False, True)
+    assert files["candidates"] == File("output", False, False)
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -223,7 +224,7 @@ def test_a_stage_has_settings_and_one_run(stage: str) -> None:
 
     module: ModuleType = importlib.import_module(f"distillery.stages.{stage}")
     assert module.Settings.model_config["extra"] == "forbid"
-    kinds = {kind for kind, _, _ in command_line._files(module.run).values()}
+    kinds = {file.kind for file in stage_files(module.run).values()}
     assert "output" in kinds
     assert module.__doc__
     assert module.run.__doc__

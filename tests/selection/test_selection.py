@@ -13,13 +13,13 @@ import pytest
 from tiny import CLASSES, MADE_BY, NETWORK, SIDE, digits, image_set_of, job
 
 from distillery.errors import BadInput, DamagedArtifact
+from distillery.methods.selection import Herding, KCenter, Random
 from distillery.selection.by_class import order_of_class
 from distillery.selection.features import read_features
 from distillery.selection.herding import herding_order
 from distillery.selection.k_center import covering_radius, k_center_order
 from distillery.selection.learnability import check_choice, most_learnable
 from distillery.selection.random import ordered_by_slot, random_order
-from distillery.selection.settings import Herding, KCenter, Random
 from distillery.stages import extract_features, select
 from distillery.storage.images import ImageSet, read_images, write_images
 from distillery.students.networks import Classifier, Domain

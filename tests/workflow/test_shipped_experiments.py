@@ -18,7 +18,8 @@ from safetensors.torch import save_file
 from tiny_weights import dit, kl, save_dit
 
 from distillery.data.identity import class_list_called, imagenet_names
-from distillery.plan import experiment as experiments
+from distillery.errors import ExperimentError
+from distillery.plan.load import load
 
 EXPERIMENTS = PROJECT / "experiments"
 IMAGENET = sorted(path.stem for path in EXPERIMENTS.glob("*.yaml") if "data/imagenet/train" in path.read_text("utf-8"))
@@ -62,7 +63,7 @@ def preset(name: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("name", IMAGENET)
 def test_a_preset_loads_with_its_data_and_weights(name: str, inside: Path) -> None:
-    experiment = experiments.load(preset(name))
+    experiment = load(preset(name))
     assert experiment.classes == {"imagenet1k": 1000, "imagenet100": 100}.get(name, 10)
 
 
@@ -71,8 +72,8 @@ def test_a_preset_without_data_and_weights_says_what_to_get(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(experiments.ExperimentError) as refused:
-        experiments.load(preset(name))
+    with pytest.raises(ExperimentError) as refused:
+        load(preset(name))
     lines = str(refused.value).splitlines()
     data = [line for line in lines if line.startswith("dataset.source.train: data/imagenet/train: no such folder")]
     assert len(data) == 1

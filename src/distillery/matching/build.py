@@ -21,23 +21,15 @@ from distillery.matching.idc import IDCMatching
 from distillery.matching.networks import Comparing
 from distillery.matching.objectives import DistributionMatching, GradientMatching, Objective
 from distillery.matching.real_images import RealImages
-from distillery.matching.settings import (
-    IDC,
-    LD3M,
-    PUBLISHED_RATES,
-    RELATIVE_RATE,
-    Distribution,
-    Gradient,
-    Latent,
-    Matched,
-    Pixels,
-    Trajectory,
-)
+from distillery.matching.settings import PUBLISHED_RATES, RELATIVE_RATE, Distribution, Gradient, Trajectory
 from distillery.matching.spaces import ChainSpace, LatentSpace, PixelSpace, Space, Tensors, UnitPixels
 from distillery.matching.steps import Optimiser
 from distillery.matching.trajectory import TrajectoryMatching
+from distillery.methods.matching import IDC, LD3M, Latent, Pixels
 from distillery.streams import Key, image_noise, stream
 from distillery.students.networks import Domain
+
+Matched = Any
 
 
 @dataclass(frozen=True)

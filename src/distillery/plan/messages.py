@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import difflib
 import typing
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import yaml
@@ -169,6 +169,12 @@ def _below(kind: Any, part: str | int) -> Any:
         if part in typing.get_args(typing.get_type_hints(block).get("kind")):
             return block
     return _below(blocks[0], part) if blocks else None
+
+
+def repeated(key: str, values: Sequence[object]) -> Iterator[str]:
+    """What a list of different things holds more than once, as a fault of its key."""
+    if several := [repr(value) for value, times in Counter(values).items() if times > 1]:
+        yield f"{key}: {', '.join(several)} stands there more than once"
 
 
 def keys_twice(text: str | bytes) -> list[str]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from distillery.diffusion.settings import Sampling
 from distillery.guidance.settings import Calibration, Deviation, Influence, Learnability, Mode
 from distillery.job import Input, Job, Output
+from distillery.methods.lgd import LGD
 from distillery.settings import Block
 from distillery.students.settings import Recipe
 
@@ -37,9 +38,9 @@ class Settings(Block):
     @classmethod
     def of(cls, experiment: Experiment, run: str, method: str) -> Settings:
         """The part of an experiment that this stage reads."""
-        from distillery.plan.experiment import resolved_guidance, resolved_steering
+        from distillery.methods.sampling import resolved_guidance, resolved_steering
 
-        lgd = experiment.lgd(method)
+        lgd = experiment.method_of(method, LGD)
         learnability, deviation = resolved_guidance(experiment, method)
         influence, mode, _ = resolved_steering(experiment, method)
         network = lgd.student.network or experiment.references[lgd.reference].network

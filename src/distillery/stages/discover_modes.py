@@ -23,8 +23,7 @@ class Settings(Block):
     @classmethod
     def of(cls, experiment: Experiment, run: str, method: str, modes: str) -> Settings:
         """The part of an experiment that this stage reads."""
-        mode = experiment.mode(method)
-        assert mode is not None
+        mode = experiment.methods[method].mode  # type: ignore[attr-defined]
         return cls(count=int(modes), discovery=mode.discovery, pool=mode.pool, seed=mode.seed)
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 from distillery.diffusion.settings import Sampling
 from distillery.guidance.settings import Deviation, Influence, Learnability, Mode
 from distillery.job import Input, Job, Output
+from distillery.methods.lgd import LGD
 from distillery.settings import Block
 
 if TYPE_CHECKING:
@@ -38,9 +39,9 @@ class Settings(Block):
     @classmethod
     def of(cls, experiment: Experiment, run: str, method: str, k: str, shard: str) -> Settings:
         """The part of an experiment that this stage reads."""
-        from distillery.plan.experiment import resolved_guidance, resolved_steering
+        from distillery.methods.sampling import resolved_guidance, resolved_steering
 
-        lgd = experiment.lgd(method)
+        lgd = experiment.method_of(method, LGD)
         first = int(k) == 1
         learnability, deviation = (Learnability(), Deviation()) if first else resolved_guidance(experiment, method)
         influence, mode, _ = (None, None, None) if first else resolved_steering(experiment, method)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from distillery.job import Input, Job, Output
+from distillery.methods.lgd import LGD
 from distillery.settings import Block, Number
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ class Settings(Block):
         variants = []
         for name, method in sorted(experiment.methods.items()):
             guidance: dict[str, float | str] = {}
-            if method.kind == "lgd":
+            if isinstance(method, LGD):
                 guidance = {
                     "strength": method.learnability.strength,
                     "reference_weight": method.learnability.reference_weight,

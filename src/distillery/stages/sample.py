@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from distillery.diffusion.settings import Sampling
+from distillery.diffusion.settings import Sampling as SamplingBlock
 from distillery.job import Input, Job, Output
+from distillery.methods.sampling import Sampling
 from distillery.settings import Block
 
 if TYPE_CHECKING:
@@ -20,15 +21,14 @@ class Settings(Block):
     first: int
     ipc: int
     resolution: int
-    sampling: Sampling
+    sampling: SamplingBlock
     shard: int
     shards: int
 
     @classmethod
     def of(cls, experiment: Experiment, run: str, method: str, ipc: str, shard: str) -> Settings:
         """The part of an experiment that this stage reads."""
-        plain = experiment.methods[method]
-        assert plain.kind == "plain"
+        plain = experiment.method_of(method, Sampling)
         return cls(
             seed=experiment.seed(run),
             stream=experiment.stream(method),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from distillery.diffusion.settings import Sampling
 from distillery.guidance.settings import PUBLISHED_DEVIATION, Deviation, Influence, Mode
@@ -32,14 +32,14 @@ class Settings(Block):
     @classmethod
     def of(cls, experiment: Experiment, run: str, method: str, ipc: str, shard: str) -> Settings:
         """The part of an experiment that this stage reads."""
-        from distillery.plan.experiment import resolved_steering
+        from distillery.methods.sampling import resolved_steering
 
-        guided = experiment.guided(method)
+        guided: Any = experiment.methods[method]
         influence, mode, deviation = resolved_steering(experiment, method)
         return cls(
             seed=experiment.seed(run),
             stream=experiment.stream(method),
-            first=experiment.smaller(int(ipc)) if experiment.nested(method) else 0,
+            first=experiment.smaller(int(ipc)) if guided.nested else 0,
             ipc=int(ipc),
             resolution=experiment.dataset.resolution,
             sampling=experiment.generators[guided.generator].sampling,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Literal
 
 from distillery.job import Input, Job, Output
+from distillery.methods.lgd import LGD
 from distillery.settings import Block, NonNegative
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ class Settings(Block):
     @classmethod
     def of(cls, experiment: Experiment, run: str, method: str, k: str) -> Settings:
         """The part of an experiment that this stage reads."""
-        return cls(reference_weight=experiment.lgd(method).learnability.reference_weight)
+        return cls(reference_weight=experiment.method_of(method, LGD).learnability.reference_weight)
 
 
 def run(

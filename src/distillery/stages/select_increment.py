@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 from distillery.job import Input, Job, Output
+from distillery.methods.lgd import LGD
 from distillery.settings import Block
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ class Settings(Block):
         """The part of an experiment that this stage reads."""
         if int(k) == 1:  # one candidate per slot: nothing to choose
             return cls(choose="learnability", min_reference_probability=0.0)
-        lgd = experiment.lgd(method)
+        lgd = experiment.method_of(method, LGD)
         return cls(choose=lgd.choose, min_reference_probability=lgd.min_reference_probability)
 
 

@@ -1,0 +1,55 @@
+"""From an experiment file to an `Experiment`, or one error with every fault."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from distillery.errors import ExperimentError
+from distillery.plan.checks import check_experiment
+from distillery.plan.experiment import Experiment
+from distillery.plan.messages import described, keys_twice
+
+
+def load(config: Mapping[str, Any]) -> Experiment:
+    """Read an experiment file that YAML has parsed.
+
+    Raises:
+        ExperimentError: one line per fault, each with the path of the key and what is allowed.
+    """
+    try:
+        experiment = Experiment.model_validate(_with_yardsticks(config))
+    except ValidationError as error:
+        raise ExperimentError("\n".join(described(error.errors(), config, Experiment))) from None
+    if faults := list(check_experiment(experiment)):
+        raise ExperimentError("\n".join(faults))
+    return experiment
+
+
+def load_files(paths: Sequence[Path], config: Mapping[str, Any]) -> Experiment:
+    """Read the experiment of a run: what Snakemake made of its files, each of which is looked at for repeated keys.
+
+    Raises:
+        ExperimentError: as `load`; the message names the file.
+    """
+    for path in paths:
+        if repeated := keys_twice(path.read_bytes()):
+            raise ExperimentError(f"{path} is wrong:\n" + "\n".join(repeated))
+    try:
+        return load(config)
+    except ExperimentError as error:
+        raise ExperimentError(f"{', '.join(map(str, paths)) or 'the experiment'} is wrong:\n{error}") from None
+
+
+def _with_yardsticks(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The experiment with the rows that every table has: random real images of equal number, and all of them."""
+    methods, evaluation = config.get("methods"), config.get("evaluation")
+    if not isinstance(methods, Mapping) or not methods or not isinstance(evaluation, Mapping):
+        return dict(config)
+    kinds = [method.get("kind") for method in methods.values() if isinstance(method, Mapping)]
+    wanted = ["random", *(["full"] if evaluation.get("full_data", True) is True else [])]
+    added = {kind if kind not in methods else f"{kind}-real": {"kind": kind} for kind in wanted if kind not in kinds}
+    return {**config, "methods": {**methods, **added}}
