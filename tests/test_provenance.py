@@ -109,7 +109,8 @@ def test_an_edit_elsewhere_does_not_count(sources: Path) -> None:
 
 def test_what_declares_settings_does_not_count(sources: Path) -> None:
     """Their values reach a stage as its settings, which are compared themselves."""
-    for path in ("diffusion/settings.py", "settings.py", "experiment.py", "progress.py", "job.py", "students/names.py"):
+    paths = ("diffusion/settings.py", "settings.py", "plan/experiment.py", "progress.py", "job.py", "students/names.py")
+    for path in paths:
         for stage in ("sample", "evaluate", "generate_increment"):
             assert changed(sources, path, lambda text: text + "\nEXTRA = 1\n", stage) == set()
 

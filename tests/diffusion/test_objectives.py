@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from test_memory import Lists, held
+from list_memory import Lists, held
 from tiny import CPU, LATENT, NUMBERS, StoppedAt, no_resume
 from torch import Tensor
 from torch.nn import functional as F

@@ -14,7 +14,6 @@ import pytest
 import torch
 from diffusers import DDIMScheduler
 from safetensors.torch import save_file
-from test_chain import unet
 from tiny import (
     CLASSES,
     CPU,
@@ -28,7 +27,7 @@ from tiny import (
     stopped_at,
     transformer,
 )
-from tiny_weights import kl
+from tiny_weights import kl, unet
 from torch import Tensor
 
 import distillery.storage.resume
