@@ -48,7 +48,7 @@ def _overview() -> str:
     return "\n".join(lines)
 
 
-def _files(run: Any) -> dict[str, tuple[str, bool, bool]]:
+def files_of(run: Any) -> dict[str, tuple[str, bool, bool]]:
     """The files that a stage takes: name -> (input or output, many, optional), from the signature of its `run`."""
     hints = typing.get_type_hints(run, include_extras=True)
     found = {}
@@ -77,7 +77,7 @@ def _parser(name: str, stage: ModuleType) -> argparse.ArgumentParser:
         default=float(os.environ.get("DISTILLERY_CHECKPOINT_SECONDS", "120")),
         help="between two checkpoints; DISTILLERY_CHECKPOINT_SECONDS sets it for the jobs of a workflow",
     )
-    for argument, (kind, many, optional) in _files(stage.run).items():
+    for argument, (kind, many, optional) in files_of(stage.run).items():
         parser.add_argument(
             f"--{argument.replace('_', '-')}",
             type=Path,
@@ -105,7 +105,7 @@ def _run(name: str, stage: ModuleType, arguments: list[str]) -> int:
         return 2
     files: dict[str, Any] = {}
     inputs: list[Path] = []
-    for argument, (kind, many, _optional) in _files(stage.run).items():
+    for argument, (kind, many, _optional) in files_of(stage.run).items():
         given = getattr(parsed, argument)
         paths = given if isinstance(given, list) else [given]
         if kind == "input":

@@ -31,7 +31,7 @@ def test_a_rule_passes_every_file_of_its_stage_under_its_name(rule: str) -> None
     stage = importlib.import_module(f"distillery.stages.{rule}")
     passed = dict(re.findall(r'" --([a-z-]+) \{\w+\.(\w+):q\}"', RULES[rule]))
     assert all(flag.replace("-", "_") == name for flag, name in passed.items())
-    assert {name for flag, name in passed.items() if flag not in ALWAYS} == set(command_line._files(stage.run))
+    assert {name for flag, name in passed.items() if flag not in ALWAYS} == set(command_line.files_of(stage.run))
 
 
 def test_the_environment_of_conda_installs_the_project_from_its_folder(tmp_path: Path) -> None:
