@@ -35,7 +35,7 @@ def step_of(number: int, count: int = BATCH) -> tuple[Tensor, Tensor]:
 def test_rounds_that_no_class_needs_change_nothing(policy: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
     """As on a GPU, which is not asked how many are needed."""
     asked, blind = memory_of(policy), memory_of(policy)
-    monkeypatch.setattr(blind, "_rounds", lambda added: added)
+    monkeypatch.setattr(blind, "eviction_rounds", lambda added: added)
     for number in range(300):
         latents, labels = step_of(number)
         asked.add(latents, labels)
@@ -60,9 +60,9 @@ def test_no_step_asks_the_device_for_a_number(policy: Policy) -> None:
 
 
 @pytest.mark.parametrize("policy", POLICIES)
-def test_over_400_steps_the_sets_losses_and_gradients_are_those_of_lists(policy: Policy) -> None:
+def test_over_150_steps_the_sets_losses_and_gradients_are_those_of_lists(policy: Policy) -> None:
     memory, lists = memory_of(policy), Lists(policy, SIZE, CLASSES)
-    for number in range(400):
+    for number in range(150):
         latents, labels = step_of(number)
         for extreme in ("min", "max"):
             ours, theirs = latents.clone().requires_grad_(), latents.clone().requires_grad_()

@@ -159,7 +159,7 @@ def autoencoder_files(folder: Path) -> dict[str, Path]:
     return {"config": folder / "config.json", "weights": folder / "diffusion_pytorch_model.safetensors"}
 
 
-def open_vae(source: Path, folder: Path, channels: int = 3, **options: Any) -> Codec:
+def open_vae(source: Path | str, folder: Path, channels: int = 3, **options: Any) -> Codec:
     """Let the stage open an autoencoder."""
     block = PretrainedAutoencoder(kind="pretrained", weights=str(source), **options)
     settings = open_autoencoder.Settings(
@@ -169,7 +169,7 @@ def open_vae(source: Path, folder: Path, channels: int = 3, **options: Any) -> C
     return Codec.load(folder)
 
 
-def open_dit(source: Path, folder: Path, **options: Any) -> Path:
+def open_dit(source: Path | str, folder: Path, **options: Any) -> Path:
     """Let the stage open a generator."""
     block = PretrainedGenerator(kind="pretrained", weights=str(source), **options)
     settings = open_generator.Settings(name="dit", generator=block)
