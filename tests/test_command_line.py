@@ -171,7 +171,7 @@ def test_a_stage_that_computes_nothing_depends_on_no_threads(call: list[str], tm
 
 
 THREADS = """
-import sys
+import json, sys
 from distillery import __main__ as command_line
 from distillery import progress
 from distillery.job import Input, Job, Output
@@ -185,21 +185,24 @@ def run(settings, *, images, student, reference, guidance=None, scores, job):
 run.__annotations__ = score_learnability.run.__annotations__
 score_learnability.run = run
 file = sys.argv[1]
-sys.exit(command_line.main(["score_learnability", "--settings", '{"reference_weight":1.0}', "--images", file, file,
-                    "--student", file, "--reference", file, "--scores", file + ".out", *sys.argv[2:]]))
+for more in json.loads(sys.argv[2]):
+    assert not command_line.main([
+        "score_learnability", "--settings", '{"reference_weight":1.0}', "--images", file, file,
+        "--student", file, "--reference", file, "--scores", file + ".out", *more,
+    ])
 """
 
 
 def test_a_stage_that_computes_uses_the_threads_that_it_was_told(tmp_path: Path) -> None:
-    def told(*arguments: str) -> list[str]:
-        command = [sys.executable, "-c", THREADS, str(path), *arguments]
-        environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
-        return subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout.split()
-
     path = tmp_path / "file"
     path.write_bytes(b"")
-    assert told("--threads", "1") == ["1", "1", "cpu", "4", "None", "120.0"]
-    assert told("--guidance", "--checkpoint-seconds", "5")[4:] == ["None", "5.0"]  # a rule gives no file for it
+    arguments = [["--threads", "1"], ["--guidance", "--checkpoint-seconds", "5"]]  # a rule gives no file for --guidance
+    command = [sys.executable, "-c", THREADS, str(path), json.dumps(arguments)]
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    one, other = done.stdout.splitlines()
+    assert one.split() == ["1", "1", "cpu", "4", "None", "120.0"]
+    assert other.split()[4:] == ["None", "5.0"]
 
 
 def test_the_arguments_of_a_stage_come_from_its_signature() -> None:

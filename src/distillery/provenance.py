@@ -60,6 +60,11 @@ def _closure(module: str) -> set[str]:
     return seen
 
 
+def clear_cache() -> None:
+    """Forget the digests of this process, for where a module has changed under it."""
+    _digest.cache_clear()
+
+
 @cache
 def _digest(module: str) -> tuple[str, tuple[str, ...]]:
     """The digest of one module, and the modules of this package that it imports."""

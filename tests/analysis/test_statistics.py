@@ -113,8 +113,8 @@ def test_the_bootstrap_has_the_variance_of_independent_rows_and_columns() -> Non
     generator = np.random.default_rng(1)
     differences = generator.integers(-1, 2, (5, 40)) + (generator.random((5, 1)) < 0.5)
     draws = np.random.default_rng(0)
-    weights = statistics._weights_of_networks(np.zeros(5), 20_000, draws)
-    drawn = statistics._resampled_totals(differences, weights, draws)
+    weights = statistics.weights_of_networks(np.zeros(5), 20_000, draws)
+    drawn = statistics.resampled_totals(differences, weights, draws)
     # The variance of w_networks' D w_images for multinomial weights, whose covariances centre rows and columns.
     centred = differences - differences.mean(axis=0)
     both = centred - centred.mean(axis=1, keepdims=True)
@@ -126,7 +126,7 @@ def test_the_bootstrap_has_the_variance_of_independent_rows_and_columns() -> Non
 
 def test_sets_are_drawn_and_then_as_many_networks_of_each_as_it_has() -> None:
     sets = np.array([3, 0, 0, 3, 3, 7])
-    weights = statistics._weights_of_networks(sets, 3000, np.random.default_rng(0))
+    weights = statistics.weights_of_networks(sets, 3000, np.random.default_rng(0))
     times = np.stack([weights[:, sets == name].sum(1) / (sets == name).sum() for name in (0, 3, 7)])
     assert np.array_equal(times, times.astype(int)) and (times.sum(0) == 3).all()
     assert times.mean(1) == pytest.approx([1, 1, 1], abs=0.06)
@@ -230,18 +230,21 @@ def test_p_finds_a_difference_that_is_there() -> None:
     assert paired_difference(ours, theirs, resamples=10).p < 1e-3
 
 
-def test_fifty_thousand_images_take_seconds_and_little_memory() -> None:
+def test_fifty_thousand_images_take_little_memory_and_little_more_than_their_drawing() -> None:
     generator = np.random.default_rng(6)
     ours, theirs = (right(generator, np.full((5, 50_000), chance)) for chance in (0.60, 0.59))
+    started = time.process_time()
+    for _ in range(2000):
+        generator.integers(50_000, size=50_000)
+    drawing, started = time.process_time() - started, time.process_time()
     tracemalloc.start()
-    started = time.perf_counter()
-    found = paired_difference(ours, theirs)
-    seconds = time.perf_counter() - started
+    found = paired_difference(ours, theirs, resamples=2000)
+    seconds = time.process_time() - started
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert found.low < 1 < found.high
     assert peak < 200e6
-    assert seconds < 20
+    assert seconds < 8 * drawing
 
 
 def test_what_is_not_paired_correctness_is_refused() -> None:

@@ -9,9 +9,8 @@ import pytest
 import torch
 from diffusers import DDPMScheduler, DiTPipeline, DiTTransformer2DModel
 from safetensors.torch import load_file
-from test_pretrained import open_dit, open_vae
 from tiny import job, stopped_at
-from tiny_weights import CHANNELS, SIDE, SIZE, dit, kl, openings, save_dit
+from tiny_weights import CHANNELS, SIDE, SIZE, dit, kl, open_dit, open_vae, openings, save_dit
 
 from distillery.diffusion import difffit
 from distillery.diffusion.denoiser import load_generator

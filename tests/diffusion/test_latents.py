@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
-from test_pretrained import open_vae
 from tiny import CLASSES, World, digits, image_set_of, job
-from tiny_weights import tiny
+from tiny_weights import open_vae, tiny
 
 from distillery.data.pixels import to_unit
 from distillery.data.reading import ImageTable, span_of

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from list_memory import Lists, held
 from tiny import CPU
 from torch import Tensor
 from torch.nn import functional as F
@@ -30,50 +31,11 @@ def step_of(number: int, count: int = BATCH) -> tuple[Tensor, Tensor]:
     return latents, (torch.randint(2 * CLASSES, (count,), generator=draws) - CLASSES).clamp_min(0)
 
 
-class Lists:
-    """The same with lists: one class after another, one latent after another."""
-
-    def __init__(self, policy: Policy, size: int = SIZE, classes: int = CLASSES) -> None:
-        self.policy, self.size = policy, size
-        self.kept: dict[int, list[Tensor]] = {label: [] for label in range(classes)}
-
-    def add(self, latents: Tensor, labels: Tensor, where: Tensor | None = None) -> None:
-        for row, label in enumerate(labels.tolist()):
-            if where is None or where[row]:
-                self.kept[label].append(latents[row].detach())
-        for members in self.kept.values():
-            while len(members) > self.size:
-                del members[self.leaves(members)]
-
-    def leaves(self, members: list[Tensor]) -> int:
-        if self.policy == "fifo":
-            return 0
-        stacked = F.normalize(torch.stack(members), dim=1)
-        summed = (stacked @ stacked.T).sum(1)
-        return int(summed.argmax() if self.policy == "max" else summed.argmin())
-
-    def loss(self, latents: Tensor, labels: Tensor, extreme: str) -> Tensor:
-        classes = labels.unique().tolist()
-        total = torch.zeros((), dtype=torch.float64)
-        for label in classes:
-            if self.kept[label]:
-                inside, stored = latents[labels == label], torch.stack(self.kept[label])
-                cosines = F.cosine_similarity(inside[:, None], stored[None], dim=2)
-                total = total + (1 - cosines.min() if extreme == "min" else cosines.max())
-        return total / len(classes)
-
-
-def held(memory: LatentMemory, label: int) -> Tensor:
-    """The unit vectors of a class, the oldest first."""
-    rows = memory.valid[label].nonzero()[:, 0]
-    return memory.units[label][rows[memory.stamps[label][rows].argsort()]]
-
-
 @pytest.mark.parametrize("policy", ["max", "min"])
 def test_rounds_that_no_class_needs_change_nothing(policy: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
     """As on a GPU, which is not asked how many are needed."""
     asked, blind = memory_of(policy), memory_of(policy)
-    monkeypatch.setattr(blind, "_rounds", lambda added: added)
+    monkeypatch.setattr(blind, "eviction_rounds", lambda added: added)
     for number in range(300):
         latents, labels = step_of(number)
         asked.add(latents, labels)
@@ -98,9 +60,9 @@ def test_no_step_asks_the_device_for_a_number(policy: Policy) -> None:
 
 
 @pytest.mark.parametrize("policy", POLICIES)
-def test_over_400_steps_the_sets_losses_and_gradients_are_those_of_lists(policy: Policy) -> None:
-    memory, lists = memory_of(policy), Lists(policy)
-    for number in range(400):
+def test_over_150_steps_the_sets_losses_and_gradients_are_those_of_lists(policy: Policy) -> None:
+    memory, lists = memory_of(policy), Lists(policy, SIZE, CLASSES)
+    for number in range(150):
         latents, labels = step_of(number)
         for extreme in ("min", "max"):
             ours, theirs = latents.clone().requires_grad_(), latents.clone().requires_grad_()

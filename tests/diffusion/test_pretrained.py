@@ -12,8 +12,21 @@ import pytest
 import torch
 from diffusers import DDPMScheduler
 from safetensors.torch import load_file
-from tiny import CPU, job, keys
-from tiny_weights import CHANNELS, SIDE, SIZE, autoencoder_files, dit, kl, openings, save_dit, tiny, vq
+from tiny import CPU, keys
+from tiny_weights import (
+    CHANNELS,
+    SIDE,
+    SIZE,
+    autoencoder_files,
+    dit,
+    kl,
+    open_dit,
+    open_vae,
+    openings,
+    save_dit,
+    tiny,
+    vq,
+)
 
 from distillery.data.identity import imagenet_names
 from distillery.data.pixels import to_bytes
@@ -23,38 +36,18 @@ from distillery.diffusion.models import set_timestep_shift
 from distillery.diffusion.renderer import class_conditions, load_renderer
 from distillery.diffusion.sampler import sample
 from distillery.diffusion.schedule import Schedule, training_scheduler
-from distillery.diffusion.settings import PretrainedAutoencoder, PretrainedGenerator
 from distillery.diffusion.weights import convert, file_digest, local_folder, model_digest
 from distillery.errors import BadInput, WeightsError
 from distillery.guidance.further import Further
 from distillery.guidance.lgd import LoopGuidance
 from distillery.guidance.score import Scorer
 from distillery.guidance.settings import Deviation, Influence, Learnability
-from distillery.stages import open_autoencoder, open_generator
 from distillery.storage.atomic import read_json
 from distillery.storage.tensors import write_tensors
 from distillery.streams import image_noise, stream
 from distillery.students.networks import Classifier, Domain
 
 KINDS: dict[str, Callable[[], Any]] = {"AutoencoderKL": kl, "AutoencoderTiny": tiny, "VQModel": vq}
-
-
-def open_vae(source: Path, folder: Path, channels: int = 3, **options: Any) -> Codec:
-    """Let the stage open an autoencoder."""
-    block = PretrainedAutoencoder(kind="pretrained", weights=str(source), **options)
-    settings = open_autoencoder.Settings(
-        opened="autoencoder", autoencoder=block, resolution=SIDE, image_channels=channels
-    )
-    open_autoencoder.run(settings, **autoencoder_files(folder), job=job("open_autoencoder", settings))
-    return Codec.load(folder)
-
-
-def open_dit(source: Path, folder: Path, **options: Any) -> Path:
-    """Let the stage open a generator."""
-    block = PretrainedGenerator(kind="pretrained", weights=str(source), **options)
-    settings = open_generator.Settings(name="dit", generator=block)
-    open_generator.run(settings, **openings(folder), job=job("open_generator", settings))
-    return folder
 
 
 def images(count: int = 3) -> torch.Tensor:

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import DDIMScheduler, UNet2DConditionModel, UNet2DModel
+from diffusers import DDIMScheduler, UNet2DConditionModel
 from tiny import perturbed, transformer
-from tiny_weights import kl, vq
+from tiny_weights import kl, unet, vq
 from torch import Tensor
 from torch.autograd import grad
 
@@ -259,26 +259,6 @@ def test_vectors_at_their_rows_are_the_labels(tie: bool, half: bool) -> None:
     (gradient,) = grad(found.float().square().sum(), leaf)
     assert gradient.dtype == torch.float32
     assert torch.isfinite(gradient).all() and bool((gradient.flatten(1).norm(dim=1) > 0).all())
-
-
-def unet(kind: Any = UNet2DModel, **options: Any) -> Any:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        down, up = ("DownBlock2D", "DownBlock2D"), ("UpBlock2D", "UpBlock2D")
-        if kind is UNet2DConditionModel:
-            down, up = ("CrossAttnDownBlock2D", "DownBlock2D"), ("UpBlock2D", "CrossAttnUpBlock2D")
-            options["attention_head_dim"] = 4
-        return kind(
-            sample_size=8,
-            in_channels=4,
-            out_channels=4,
-            block_out_channels=(8, 16),
-            layers_per_block=1,
-            norm_num_groups=4,
-            down_block_types=down,
-            up_block_types=up,
-            **options,
-        ).eval()
 
 
 def test_a_unet_takes_vectors_of_its_table_for_labels() -> None:

@@ -14,7 +14,6 @@ import pytest
 import torch
 from diffusers import DDIMScheduler
 from safetensors.torch import save_file
-from test_chain import unet
 from tiny import (
     CLASSES,
     CPU,
@@ -28,7 +27,7 @@ from tiny import (
     stopped_at,
     transformer,
 )
-from tiny_weights import kl
+from tiny_weights import kl, unet
 from torch import Tensor
 
 import distillery.storage.resume
@@ -299,20 +298,20 @@ def test_a_signal_is_answered_while_a_network_of_idc_learns(
 ) -> None:
     method = METHODS["idc"].model_copy(update={"epochs": 3, "iterations": 2})
     whole = run(place, tmp_path / "whole", method)
-    learn, calls = IDCMatching._learn, list[int]()
+    learn, calls = IDCMatching.learn, list[int]()
 
     def told(self: IDCMatching, *others: Any) -> None:
         learn(self, *others)
         calls.append(1)
         if len(calls) == 5:  # three epochs of the first network, then two of the second
-            distillery.storage.resume._requested.append(15)
+            distillery.storage.resume.request_stop(15)
 
     with monkeypatch.context() as patch:
-        patch.setattr(IDCMatching, "_learn", told)
+        patch.setattr(IDCMatching, "learn", told)
         with pytest.raises(SystemExit):
             run(place, tmp_path / "killed", method)
     assert len(calls) == 5
-    distillery.storage.resume._requested.clear()
+    distillery.storage.resume.clear_stop()
     again = run(place, tmp_path / "killed", method)
     assert [path.read_bytes() for path in again] == [path.read_bytes() for path in whole]
 
@@ -594,7 +593,7 @@ def test_pixels_take_the_exact_gradient_of_a_way_and_latents_that_of_tesla(kind:
             "ld3m": lambda given: LD3M(kind="ld3m", generator="g", objective=given),
         }[kind](objective)
         matching: Any = comparing_objective(method, real, NETWORK, ("x",), CPU, read)
-        assert matching._exact is wanted
+        assert matching.exact is wanted
 
 
 def test_experts_of_another_network_or_other_images_are_refused(place: Path, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import torch
 from tiny import CLASSES, CPU, NETWORK, SIDE, digits
 from torch import Tensor, nn
 from torch.autograd import grad, gradcheck
+from torch.func import functional_call
 from torch.nn import functional as F
 
 from distillery.data.pixels import to_bytes
@@ -255,7 +256,7 @@ def test_a_network_that_is_matched_by_its_way_sees_standardised_images_through_w
     images, labels = ours()
     walk: Any = _Walk()
     matching = TrajectoryMatching(real(), networks(), walk, ("seen",), steps=3, batch=4)
-    batches, draws, waiting = matching._batches(labels, stream("seen batches"), CPU), stream("seen batches"), []
+    batches, draws, waiting = matching.batches(labels, stream("seen batches"), CPU), stream("seen batches"), []
     for batch in batches:
         waiting = waiting or list(torch.randperm(8, generator=draws).split(4))
         rows = waiting.pop(0)
@@ -337,10 +338,11 @@ def test_a_network_that_lives_on_is_restored(kind: str) -> None:
 def test_between_two_steps_on_one_network_it_learns_our_images() -> None:
     images, labels = ours()
     matching = gradient_matching(outer=2, inner=30, learning_rate=0.05, augment=False)
+    network = networks().new(("any",))
 
     def loss() -> float:
-        assert matching._network is not None
-        return float(F.cross_entropy(matching._network(real().standardised(images)), labels).detach())
+        state = {name.removeprefix("network/"): value for name, value in matching.state_dict().items()}
+        return float(F.cross_entropy(functional_call(network, state, (real().standardised(images),)), labels))
 
     matching.gradient(images, labels, 0)
     before = loss()

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import dry_runs
 import psutil
 import yaml
 
@@ -30,6 +31,13 @@ _JOB = re.compile(
     r"^(?P<indent> *)(?:local)?rule (?P<rule>\w+):\n(?P<about>(?:(?P=indent) {4}.*\n)+)", re.MULTILINE
 )  # the jobs of a group are indented
 _FOREIGN = ("SLURM", "SNAKEMAKE", "DISTILLERY", "PYTEST", "XDG_CONFIG")
+
+
+def clean_environment() -> dict[str, str]:
+    """The environment without what belongs to the caller's cluster or workflow."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(_FOREIGN)}
+    path = os.pathsep.join([str(NO_CLUSTER), str(Path(sys.executable).parent), kept.get("PATH", "")])
+    return {**kept, "PATH": path}
 
 
 @dataclass(frozen=True)
@@ -98,12 +106,10 @@ class Clone:
 
     @property
     def environment(self) -> dict[str, str]:
-        """An environment in which this copy's sources are what runs, and nothing of the caller's cluster shows."""
-        kept = {name: value for name, value in os.environ.items() if not name.startswith(_FOREIGN)}
-        path = os.pathsep.join([str(NO_CLUSTER), str(Path(sys.executable).parent), kept.get("PATH", "")])
-        return {**kept, "PYTHONPATH": str(self.folder / "src"), "PATH": path}
+        """An environment in which this copy's sources are what runs."""
+        return {**clean_environment(), "PYTHONPATH": str(self.folder / "src")}
 
-    def run(self, *command: str, timeout: float = 900) -> subprocess.CompletedProcess[str]:
+    def run(self, *command: str, timeout: float = 3600) -> subprocess.CompletedProcess[str]:
         """Run a command in the copy; stdout and stderr together in `stdout`."""
         return subprocess.run(
             command,
@@ -122,24 +128,25 @@ class Clone:
         assert done.returncode == 0, done.stdout
         return done.stdout.strip()
 
-    def smoke(self) -> str:
-        """Run the smoke experiment to its end; what it printed."""
-        done = self.run("snakemake", *SMOKE_RUN)
+    def smoke(self, *targets: str) -> str:
+        """Run the smoke experiment to its end, or to some of its files; what it printed."""
+        done = self.run("snakemake", *SMOKE_RUN, "--", *targets)
         assert done.returncode == 0, done.stdout
         return done.stdout
 
-    def killed(self, number: signal.Signals, jobs: int, seconds: float) -> bool:
-        """Run the smoke experiment and send a signal to its whole process group on the way.
+    def killed(self, number: signal.Signals, jobs: int, seconds: float, *targets: str) -> bool:
+        """Run the smoke experiment, or some of its files, and send a signal to its whole process group on the way.
 
         Args:
             jobs: the signal comes when so many jobs are done, those of earlier runs included,
-            seconds: and so much time has passed since.
+            seconds: and so much time has passed since,
+            targets: none: all.
 
         Returns:
             Whether it was still running.
         """
         process = subprocess.Popen(
-            ["snakemake", *SMOKE_RUN],
+            ["snakemake", *SMOKE_RUN, "--", *targets],
             cwd=self.folder,
             env=self.environment,
             stdout=subprocess.DEVNULL,
@@ -147,15 +154,15 @@ class Clone:
             start_new_session=True,
         )
         try:
-            enough = f"less than {jobs} jobs in ten minutes"
-            wait_until(lambda: process.poll() is not None or self.jobs_done() >= jobs, 600, enough)
+            enough = f"less than {jobs} jobs in an hour"
+            wait_until(lambda: process.poll() is not None or self.jobs_done() >= jobs, 3600, enough)
             time.sleep(seconds)
             if process.poll() is not None:
                 return False
             os.killpg(process.pid, number)
             return True
         finally:
-            wait_until(lambda: not self.processes(), 120, f"jobs in {self.folder} outlive signal {number}")
+            wait_until(lambda: not self.processes(), 600, f"jobs in {self.folder} outlive signal {number}")
             process.wait()
 
     def jobs_done(self) -> int:
@@ -173,20 +180,24 @@ class Clone:
                 continue
         return found
 
+    def dry_run(self, *arguments: str) -> tuple[int, str]:
+        """Exit status of a dry run, and what it printed."""
+        return dry_runs.snakemake(self.folder, self.environment, ["-n", *arguments])
+
     def plan(self, *arguments: str, experiment: str = SMOKE) -> Plan:
         """A dry run."""
         return self.plan_default("--configfile", experiment, *arguments)
 
     def plan_default(self, *arguments: str) -> Plan:
         """A dry run of whatever the arguments say."""
-        done = self.run("snakemake", "-n", *arguments)
-        assert done.returncode == 0, done.stdout
+        status, printed = self.dry_run(*arguments)
+        assert status == 0, printed
         jobs = []
-        for found in _JOB.finditer(done.stdout):
+        for found in _JOB.finditer(printed):
             about = dict(line.strip().partition(": ")[::2] for line in found["about"].splitlines())
             inputs, outputs = (about[key].split(", ") if about.get(key) else [] for key in ("input", "output"))
             jobs.append(PlannedJob(found["rule"], inputs, outputs, about.get("reason", "")))
-        return Plan(done.stdout, jobs)
+        return Plan(printed, jobs)
 
     def edit(self, path: str, old: str, new: str) -> None:
         """Replace a piece of text in a file; it has to be there."""

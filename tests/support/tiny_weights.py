@@ -7,8 +7,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, AutoencoderTiny, DDIMScheduler, DiTTransformer2DModel, VQModel
+from diffusers import (
+    AutoencoderKL,
+    AutoencoderTiny,
+    DDIMScheduler,
+    DiTTransformer2DModel,
+    UNet2DConditionModel,
+    UNet2DModel,
+    VQModel,
+)
+from tiny import job
 
+from distillery.diffusion.autoencoder import Codec
+from distillery.diffusion.settings import PretrainedAutoencoder, PretrainedGenerator
+from distillery.stages import open_autoencoder, open_generator
 from distillery.streams import stream
 
 SIDE, CHANNELS, SIZE = 16, 4, 8
@@ -96,6 +108,27 @@ def dit(classes: int = 1000, layers: int = 2, learned_variance: bool = True, siz
     return model
 
 
+def unet(kind: Any = UNet2DModel, **options: Any) -> Any:
+    """A U-Net of one of the classes of diffusers for the same latents."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        down, up = ("DownBlock2D", "DownBlock2D"), ("UpBlock2D", "UpBlock2D")
+        if kind is UNet2DConditionModel:
+            down, up = ("CrossAttnDownBlock2D", "DownBlock2D"), ("UpBlock2D", "CrossAttnUpBlock2D")
+            options["attention_head_dim"] = 4
+        return kind(
+            sample_size=8,
+            in_channels=4,
+            out_channels=4,
+            block_out_channels=(8, 16),
+            layers_per_block=1,
+            norm_num_groups=4,
+            down_block_types=down,
+            up_block_types=up,
+            **options,
+        ).eval()
+
+
 def save_dit(folder: Path, model: Any = None, id2label: dict[str, str] | None = None) -> Path:
     """A folder as `facebook/DiT-XL-2-256` is one, its autoencoder left out."""
     model = dit() if model is None else model
@@ -124,3 +157,21 @@ def openings(folder: Path) -> dict[str, Path]:
 def autoencoder_files(folder: Path) -> dict[str, Path]:
     """Where a stage puts an autoencoder."""
     return {"config": folder / "config.json", "weights": folder / "diffusion_pytorch_model.safetensors"}
+
+
+def open_vae(source: Path | str, folder: Path, channels: int = 3, **options: Any) -> Codec:
+    """Let the stage open an autoencoder."""
+    block = PretrainedAutoencoder(kind="pretrained", weights=str(source), **options)
+    settings = open_autoencoder.Settings(
+        opened="autoencoder", autoencoder=block, resolution=SIDE, image_channels=channels
+    )
+    open_autoencoder.run(settings, **autoencoder_files(folder), job=job("open_autoencoder", settings))
+    return Codec.load(folder)
+
+
+def open_dit(source: Path | str, folder: Path, **options: Any) -> Path:
+    """Let the stage open a generator."""
+    block = PretrainedGenerator(kind="pretrained", weights=str(source), **options)
+    settings = open_generator.Settings(name="dit", generator=block)
+    open_generator.run(settings, **openings(folder), job=job("open_generator", settings))
+    return folder

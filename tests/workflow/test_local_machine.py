@@ -16,9 +16,20 @@ import json, os, sys, time
 from pathlib import Path
 from distillery.devices import lease_card
 
-start, card = time.time(), lease_card() or os.environ.get("CUDA_VISIBLE_DEVICES")
+start, running, started = time.time(), Path(f"running-{os.getpid()}"), Path(f"started-{os.getpid()}")
 if sys.argv[1] == "sample":
-    time.sleep(1.5)
+    running.touch()
+    started.touch()
+card = lease_card() or os.environ.get("CUDA_VISIBLE_DEVICES")
+if sys.argv[1] == "sample":
+    end = time.monotonic() + 600
+    while time.monotonic() < end:  # for the others: a busy machine starts them one after another
+        running_jobs, started_jobs = (len(list(Path().glob(name))) for name in ("running-*", "started-*"))
+        if running_jobs >= int(os.environ["EXPECTED"]) or started_jobs == int(os.environ["SHARDS"]):
+            break
+        time.sleep(0.05)
+    time.sleep(0.5)  # for a job too many
+    running.unlink()
 option = ""
 for word in sys.argv[2:]:
     if word.startswith("--"):
@@ -47,37 +58,37 @@ def clone(tmp_path: Path) -> Clone:
     return found
 
 
-def sampled(clone: Clone, *arguments: str, cards: str) -> tuple[int, list[str]]:
-    """Most sampling jobs at the same time, and the cards that they had."""
-    environment = f"CUDA_VISIBLE_DEVICES={cards}"
+def sampled(clone: Clone, *arguments: str, cards: str, expected: int) -> tuple[int, list[str]]:
+    """Most sampling jobs at the same time, and the cards that they had; a job waits until `expected` are there."""
+    environment = [f"CUDA_VISIBLE_DEVICES={cards}", f"EXPECTED={expected}", f"SHARDS={SHARDS}"]
     targets = [f"results/cards/distilled/dit/sampled-1-{shard}.parquet" for shard in range(SHARDS)]
     done = clone.run(
-        "env", environment, f"TMPDIR={clone.folder}", "snakemake", "--configfile", "experiments/cards.yaml", *arguments,
-        "--", *targets,
+        "env", *environment, f"TMPDIR={clone.folder}", "snakemake", "--configfile", "experiments/cards.yaml",
+        *arguments, "--", *targets,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout
     jobs = [json.loads((clone.folder / target).read_text("utf-8")) for target in targets]
-    for target in targets:
-        (clone.folder / target).unlink()
+    for path in [*(clone.folder / target for target in targets), *clone.folder.glob("started-*")]:
+        path.unlink()
     at_once = max(sum(one[1] <= other[1] < one[2] for one in jobs) for other in jobs)
     return at_once, [card for card, _, _ in jobs]
 
 
 def test_jobs_take_turns_with_the_cards(clone: Clone) -> None:
-    at_once, cards = sampled(clone, "--cores", "64", cards="3,5")
+    at_once, cards = sampled(clone, "--cores", "64", cards="3,5", expected=2)
     assert at_once == 2
     assert set(cards) == {"3", "5"}
-    at_once, cards = sampled(clone, "--cores", "64", "--resources", "gpu=1", cards="3,5")
+    at_once, cards = sampled(clone, "--cores", "64", "--resources", "gpu=1", cards="3,5", expected=1)
     assert at_once == 1  # the user's own limit stands
     assert set(cards) <= {"3", "5"}
-    at_once, cards = sampled(clone, "--cores", "1", cards="3,5")
+    at_once, cards = sampled(clone, "--cores", "1", cards="3,5", expected=1)
     assert at_once == 1
 
 
 def test_one_visible_card_is_for_one_job_at_a_time(clone: Clone) -> None:
-    assert sampled(clone, "--cores", "64", cards="7") == (1, ["7"] * SHARDS)
+    assert sampled(clone, "--cores", "64", cards="7", expected=1) == (1, ["7"] * SHARDS)
 
 
 def test_without_cards_the_cores_are_the_limit(clone: Clone) -> None:
-    assert sampled(clone, "--cores", "3", cards="")[0] == 3
-    assert sampled(clone, "--cores", "64", cards="")[0] == SHARDS
+    assert sampled(clone, "--cores", "3", cards="", expected=3)[0] == 3
+    assert sampled(clone, "--cores", "64", cards="", expected=SHARDS)[0] == SHARDS

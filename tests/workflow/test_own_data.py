@@ -79,6 +79,7 @@ def smaller(experiment: dict[str, Any]) -> None:
     experiment["references"]["real"] = {"network": "convnet2_w8", "training": {"preset": "reference", "epochs": 1}}
     experiment["methods"]["lgd"]["student"] = {"protocol": {"preset": "small", "epochs": 2}}
     experiment["methods"]["lgd"]["learnability"]["strength"] = 1.0
+    experiment["methods"]["lgd"]["increment_size"] = 10
     del experiment["methods"]["dit"]
     experiment["evaluation"] |= {
         "protocol": {"preset": "small", "epochs": 2},

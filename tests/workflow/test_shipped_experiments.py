@@ -15,6 +15,7 @@ import pytest
 import yaml
 from clone import PROJECT, Clone
 from safetensors.torch import save_file
+from timing import least_seconds
 from tiny_weights import dit, kl, save_dit
 
 from distillery.data.identity import class_list_called, imagenet_names
@@ -23,7 +24,9 @@ from distillery.plan.load import load
 
 EXPERIMENTS = PROJECT / "experiments"
 IMAGENET = sorted(path.stem for path in EXPERIMENTS.glob("*.yaml") if "data/imagenet/train" in path.read_text("utf-8"))
-PLAN_SECONDS, PLAN_BYTES = 10.0, 500 * 2**20
+PLAN_RATIO, PLAN_BYTES = 4.0, 500 * 2**20
+"""Most processor time of a plan of ImageNet-1K, in that of a plan of the default; and most memory."""
+
 GENERATING_JOBS = 50
 
 
@@ -93,7 +96,7 @@ def test_a_preset_says_where_its_data_comes_from_and_what_it_answers(name: str) 
     assert "Published" in head or "cut down" in head
 
 
-def test_imagenet_1k_is_planned_in_seconds_with_many_generating_jobs(place: Path) -> None:
+def test_imagenet_1k_is_planned_quickly_with_many_generating_jobs(place: Path) -> None:
     clone = Clone(place)
     code = (
         "import json, resource, subprocess\n"
@@ -107,6 +110,7 @@ def test_imagenet_1k_is_planned_in_seconds_with_many_generating_jobs(place: Path
     print(f"imagenet1k: planned in {seconds:.1f} processor seconds with {kilobytes / 1024:.0f} MB")
     assert text.count("rule sample:") == 2 * GENERATING_JOBS
     assert text.count("rule generate_increment:") == 5 * GENERATING_JOBS
-    # Processor seconds, because the machine may be busy: a plan waits for nothing.
-    assert seconds < PLAN_SECONDS
+    (default,) = least_seconds(clone, ("snakemake", "-n"), rounds=2)
+    print(f"the default: {default:.1f} processor seconds")
+    assert seconds < PLAN_RATIO * default
     assert kilobytes * 1024 < PLAN_BYTES

@@ -103,8 +103,8 @@ def paired_difference(
     networks, images = differences.shape
     tail = (1 - level) / 2
     generator = np.random.default_rng(seed)
-    weights = _weights_of_networks(np.zeros(networks) if sets is None else np.asarray(sets), resamples, generator)
-    means = _resampled_totals(differences, weights, generator) / (weights.sum(axis=1) * images)
+    weights = weights_of_networks(np.zeros(networks) if sets is None else np.asarray(sets), resamples, generator)
+    means = resampled_totals(differences, weights, generator) / (weights.sum(axis=1) * images)
     low, high = 100 * np.quantile(means, (tail, 1 - tail))
     return Paired(
         difference=100 * int(differences.sum(dtype=np.int64)) / differences.size,
@@ -116,7 +116,7 @@ def paired_difference(
     )
 
 
-def _weights_of_networks(sets: np.ndarray, resamples: int, generator: np.random.Generator) -> np.ndarray:
+def weights_of_networks(sets: np.ndarray, resamples: int, generator: np.random.Generator) -> np.ndarray:
     """(resamples, networks): how often each is drawn, sets first and then as many networks of each as it has."""
     names, numbers = np.unique(sets, return_inverse=True)
     drawn = generator.multinomial(len(names), np.full(len(names), 1 / len(names)), size=resamples)
@@ -127,7 +127,7 @@ def _weights_of_networks(sets: np.ndarray, resamples: int, generator: np.random.
     return weights
 
 
-def _resampled_totals(
+def resampled_totals(
     differences: np.ndarray, network_weights: np.ndarray, generator: np.random.Generator
 ) -> np.ndarray:
     """(resamples,): the sum over `differences` with rows and columns drawn anew, as w_networks' D w_images."""

@@ -137,7 +137,7 @@ class LatentMemory:
         if self.policy == "fifo":
             self._keep_newest()
         else:
-            self._evict(self._rounds(len(labels)))
+            self._evict(self.eviction_rounds(len(labels)))
 
     @torch.no_grad()
     def cosines(self, units: Tensor, labels: Tensor) -> Tensor:
@@ -164,7 +164,7 @@ class LatentMemory:
         newest = self.stamps.masked_fill(~self.valid, -1).topk(self.size, 1).values
         self.valid &= self.stamps >= newest[:, -1:]
 
-    def _rounds(self, added: int) -> int:
+    def eviction_rounds(self, added: int) -> int:
         """Rounds of eviction: no class needs more than were added, and a CPU can be asked how many it needs."""
         return min(added, int(self.valid.sum(1).max()) - self.size) if self.valid.device.type == "cpu" else added
 

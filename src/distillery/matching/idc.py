@@ -99,15 +99,15 @@ class IDCMatching:
                 if stop_requested():  # on resuming, this network begins anew
                     raise StopRequested
                 draws = stream(*self._key, "before", iteration, epoch)
-                self._learn(self._network, torch.randperm(len(self._real.labels), generator=draws), draws)
+                self.learn(self._network, torch.randperm(len(self._real.labels), generator=draws), draws)
         assert self._network is not None, "restore the state first"
         if within and within % self._classes == 0:
             draws = stream(*self._key, "between", step)
             rows = torch.randperm(len(self._real.labels), generator=draws)[: self._images]
-            self._learn(self._network, rows, draws)
+            self.learn(self._network, rows, draws)
         return self._network
 
-    def _learn(self, network: nn.Module, rows: Tensor, draws: torch.Generator) -> None:
+    def learn(self, network: nn.Module, rows: Tensor, draws: torch.Generator) -> None:
         """One pass of SGD over real images: colour and crop for each image, and CutMix with one box per batch."""
         parameters = list(network.parameters())
         for some in rows.split(self._batch_train):

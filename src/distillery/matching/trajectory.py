@@ -122,7 +122,7 @@ class TrajectoryMatching:
         self._real, self._experts, self._key = real, experts, key
         self._epochs, self._most, self._steps, self._batch = epochs, max_start_epoch, steps, batch
         self._step_of_rate, self._momentum = learning_rate_step, momentum
-        self._exact, self._augment = gradient == "exact", augment
+        self.exact, self._augment = gradient == "exact", augment
         self._rate, self._velocity = learning_rate, 0.0
         self._network: Any = networks.new((*key, "network")).requires_grad_(False)
         self._shapes = shapes_of(self._network)
@@ -133,8 +133,8 @@ class TrajectoryMatching:
         expert = int(torch.randint(len(self._experts), (), generator=draws))
         epoch = int(torch.randint(self._most, (), generator=draws))
         start, target = (self._experts.state(expert, at).to(images.device) for at in (epoch, epoch + self._epochs))
-        batches = self._batches(labels, draws, images.device)
-        found = trajectory_gradient(self._loss, start, target, batches, images, self._rate, exact=self._exact)
+        batches = self.batches(labels, draws, images.device)
+        found = trajectory_gradient(self._loss, start, target, batches, images, self._rate, exact=self.exact)
         before = self._rate
         self._learn_rate(float(found.rate))
         return found.images, {"loss": float(found.loss), "learning_rate": before}
@@ -142,7 +142,7 @@ class TrajectoryMatching:
     def _loss(self, weights: Tensor, images: Tensor, labels: Tensor) -> Tensor:
         return F.cross_entropy(functional_call(self._network, unflattened(weights, self._shapes), (images,)), labels)
 
-    def _batches(self, labels: Tensor, draws: torch.Generator, device: torch.device) -> list[Batch]:
+    def batches(self, labels: Tensor, draws: torch.Generator, device: torch.device) -> list[Batch]:
         """N batches of permutations of our images; a new permutation begins when one is used up."""
         waiting: list[Tensor] = []
         found = []

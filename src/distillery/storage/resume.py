@@ -39,6 +39,16 @@ def stop_requested() -> bool:
     return bool(_requested)
 
 
+def request_stop(number: int) -> None:
+    """Ask this process to stop at its next checkpoint, as the signal of this number does."""
+    _requested.append(number)
+
+
+def clear_stop() -> None:
+    """Withdraw every request to stop: the process goes on, or runs another stage."""
+    _requested.clear()
+
+
 def stop_on_signals() -> None:
     """Turn the signals that end a job into a request, which the next checkpoint answers by saving first.
 
@@ -55,7 +65,7 @@ def stop_on_signals() -> None:
         if number == signal.SIGINT and first and now - first[0] > IMPATIENT_SECONDS and not parallel.inside():
             raise SystemExit(128 + number)
         first.append(now)
-        _requested.append(number)
+        request_stop(number)
 
     for number in SIGNALS:
         signal.signal(number, note)

@@ -18,7 +18,7 @@ def _instance_norm(channels: int) -> nn.Module:
     return nn.GroupNorm(channels, channels)
 
 
-class _HalvingPool(nn.AvgPool2d):
+class HalvingPool(nn.AvgPool2d):
     """`nn.AvgPool2d(2)` by adding rows and columns: its own kernel is not vectorized on a CPU, and twice as slow."""
 
     def __init__(self) -> None:
@@ -48,7 +48,7 @@ def convnet(depth: int, width: int, channels: int, classes: int, size: int) -> n
             nn.Conv2d(channels if index == 0 else width, width, 3, padding=1),
             _instance_norm(width),
             nn.ReLU(inplace=True),
-            _HalvingPool(),
+            HalvingPool(),
         ]
     return nn.Sequential(*layers, nn.Flatten(), nn.Linear(width * (size >> depth) ** 2, classes))
 
@@ -61,11 +61,11 @@ class _PooledBlock(nn.Module):
 
     def __init__(self, inner: int, outer: int, pool: bool) -> None:
         super().__init__()
-        self.pool = _HalvingPool() if pool else nn.Identity()
+        self.pool = HalvingPool() if pool else nn.Identity()
         self.conv1, self.norm1 = nn.Conv2d(inner, outer, 3, padding=1, bias=False), _instance_norm(outer)
         self.conv2, self.norm2 = nn.Conv2d(outer, outer, 3, padding=1, bias=False), _instance_norm(outer)
         self.shortcut = (
-            nn.Sequential(nn.Conv2d(inner, outer, 1, bias=False), _HalvingPool(), _instance_norm(outer))
+            nn.Sequential(nn.Conv2d(inner, outer, 1, bias=False), HalvingPool(), _instance_norm(outer))
             if pool
             else nn.Identity()
         )
