@@ -12,8 +12,8 @@ if not workflow.configfiles:
 include: "workflow/rules/common.smk"
 
 
-remove_stale_lock()
-limit_to_cards()
+snakemake_internals.remove_stale_lock()
+snakemake_internals.limit_to_cards(workflow, len(visible_cards()))
 
 
 pathvars:
@@ -53,7 +53,7 @@ rule distilled:
 
 
 onstart:
-    processes.write_owner(HOLDER)
+    processes.write_owner(snakemake_internals.HOLDER)
     prepare_slurm()
 
 

@@ -62,6 +62,6 @@ def no_request() -> Iterator[None]:
     """No signal has asked for a stop before the test, and none after it."""
     import distillery.storage.resume
 
-    distillery.storage.resume._requested.clear()
+    distillery.storage.resume.clear_requests()
     yield
-    distillery.storage.resume._requested.clear()
+    distillery.storage.resume.clear_requests()

@@ -143,7 +143,7 @@ def test_an_interrupted_measurement_goes_on_where_it_was(stop: int, tmp_path: Pa
 
     with pytest.raises(SystemExit):
         measured(parts, resume=stopping)
-    distillery.storage.resume._requested.clear()
+    distillery.storage.resume.clear_requests()
     trained = []
 
     def going_on(part: str) -> Resume:

@@ -113,7 +113,7 @@ def test_training_stopped_and_resumed_gives_the_same_bits(
     whole = train(no_resume(tmp_path))
     with pytest.raises(SystemExit):
         train(StoppedAt(tmp_path / "weights", "a", stop))
-    distillery.storage.resume._requested.clear()
+    distillery.storage.resume.clear_requests()
     found = Resume(tmp_path / "weights", "a").restore()
     assert found is not None and found[1] == {"step": stop}
     resumed = train(Resume(tmp_path / "weights", "a"))
@@ -126,7 +126,7 @@ def test_training_killed_after_its_last_step_only_finishes(kind: str, tmp_path: 
     train = TRAINERS[kind]
     with pytest.raises(SystemExit):
         train(StoppedAt(tmp_path / "weights", "a", 6))
-    distillery.storage.resume._requested.clear()
+    distillery.storage.resume.clear_requests()
     assert same(train(Resume(tmp_path / "weights", "a")), train(no_resume(tmp_path)))
 
 

@@ -301,7 +301,7 @@ def test_a_stopped_training_goes_on_with_its_memories(stop: int, tmp_path: Path,
     expected = trained(tmp_path, whole)
     with pytest.raises(SystemExit):
         trained(tmp_path, objective(**options), resume=StoppedAt(tmp_path / "weights", "digest", stop))
-    distillery.storage.resume._requested.clear()
+    distillery.storage.resume.clear_requests()
     resumed = objective(**options)
     assert same(expected, trained(tmp_path, resumed, resume=StoppedAt(tmp_path / "weights", "digest", -1)))
     assert all(torch.equal(value, resumed.state()[name]) for name, value in whole.state().items())

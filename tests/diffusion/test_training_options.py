@@ -219,7 +219,7 @@ def test_an_objective_is_the_loss_and_its_memory_survives_a_stop(tmp_path: Path,
     assert distance(train(tmp_path), whole) > 0
     with pytest.raises(SystemExit):
         train(tmp_path, objective=Pull(), resume=StoppedAt(tmp_path / "weights", "a", 2))
-    distillery.storage.resume._requested.clear()
+    distillery.storage.resume.clear_requests()
     pull = Pull()
     assert distance(train(tmp_path, objective=pull, resume=Resume(tmp_path / "weights", "a")), whole) == 0
     assert int(pull.seen) == 4 * 8

@@ -304,14 +304,14 @@ def test_a_signal_is_answered_while_a_network_of_idc_learns(
         learn(self, *others)
         calls.append(1)
         if len(calls) == 5:  # three epochs of the first network, then two of the second
-            distillery.storage.resume._requested.append(15)
+            distillery.storage.resume.request_stop(15)
 
     with monkeypatch.context() as patch:
         patch.setattr(IDCMatching, "_learn", told)
         with pytest.raises(SystemExit):
             run(place, tmp_path / "killed", method)
     assert len(calls) == 5
-    distillery.storage.resume._requested.clear()
+    distillery.storage.resume.clear_requests()
     again = run(place, tmp_path / "killed", method)
     assert [path.read_bytes() for path in again] == [path.read_bytes() for path in whole]
 

@@ -211,7 +211,7 @@ def test_training_stopped_and_resumed_gives_the_same_bits(
     assert [epoch for epoch, _ in history[0][0]] == [2, 3, 5]
     with pytest.raises(SystemExit):
         train(StoppedAt(tmp_path / "student", "a", stop))
-    distillery.storage.resume._requested.clear()
+    distillery.storage.resume.clear_requests()
     resumed, evaluations = train(Resume(tmp_path / "student", "a"))
     assert all(same(one, other) for one, other in zip(resumed, expected, strict=True))
     assert evaluations == history

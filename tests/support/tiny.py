@@ -110,7 +110,7 @@ class StoppedAt(Resume):
     def checkpoint(self, state: Callable[[], tuple[dict[str, Tensor], dict[str, Any]]], force: bool = False) -> None:
         self._left -= 1
         if self._left == 0:
-            distillery.storage.resume._requested.append(signal.SIGTERM)
+            distillery.storage.resume.request_stop(signal.SIGTERM)
         super().checkpoint(state, force)
 
 
@@ -120,7 +120,7 @@ def stopped_at(step: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     with monkeypatch.context() as patch:
         patch.setattr(distillery.storage.resume, "Resume", lambda output, digest, _: StoppedAt(output, digest, step))
         yield
-    distillery.storage.resume._requested.clear()
+    distillery.storage.resume.clear_requests()
 
 
 class Watcher:

@@ -8,7 +8,7 @@ from pathlib import Path
 from snakemake.exceptions import WorkflowError
 
 from distillery.plan import experiment as experiments
-from distillery import processes, slurm
+from distillery import processes, slurm, snakemake_internals
 from distillery.data import external
 from distillery.data.sources import input_files, listing_digest
 from distillery.devices import visible_cards
@@ -91,28 +91,6 @@ wildcard_constraints:
     modes=r"[1-9]\d*",
 
 
-# ---- "to resume, run the same command again", after kill -9 too --------------------------------------------------------
-
-
-HOLDER = Path(".snakemake/holder.json")
-
-
-def remove_stale_lock():
-    """Remove the lock that a killed Snakemake left behind; one that a living process holds, here or elsewhere, stays."""
-    if not HOLDER.exists():
-        return
-    # A lock younger than the note belongs to a run that has not written its own yet.
-    noted = HOLDER.stat().st_mtime
-    locks = [
-        lock
-        for lock in Path(".snakemake/locks").glob("*.lock")
-        if lock.stat().st_mtime <= noted
-    ]
-    if processes.owner_alive(HOLDER) is False:
-        for lock in locks:
-            lock.unlink(missing_ok=True)
-
-
 # ---- where jobs run ------------------------------------------------------------------------------------------------------
 
 
@@ -126,13 +104,6 @@ def prepare_slurm():
         slurm.prepare(workflow)
     except slurm.SlurmProblem as problem:
         raise WorkflowError(str(problem)) from None
-
-
-def limit_to_cards():
-    """On this machine no more jobs at once ask for a card than there are: two on one would share its memory."""
-    local = workflow.resource_settings.nodes is None and workflow.is_main_process
-    if local and visible_cards() and "gpu" not in workflow.global_resources:
-        workflow.register_resource("gpu", len(visible_cards()))
 
 
 def gigabytes(first):
