@@ -13,7 +13,7 @@ include: "workflow/rules/common.smk"
 
 
 snakemake_internals.remove_stale_lock()
-snakemake_internals.limit_to_cards(workflow)
+snakemake_internals.limit_to_cards(workflow, len(visible_cards()))
 
 
 pathvars:
@@ -54,7 +54,10 @@ rule distilled:
 
 onstart:
     processes.write_owner(snakemake_internals.HOLDER)
-    slurm.prepare(workflow)
+    try:
+        slurm.prepare(workflow)
+    except SlurmProblem as problem:
+        raise WorkflowError(str(problem)) from None
 
 
 onsuccess:

@@ -152,7 +152,9 @@ def test_the_cost_is_a_file_of_its_own(
     assert cost.keys() == {"stage", "device", "threads", "seconds", "peak_memory_mb"}
     assert (cost["stage"], cost["device"]) == ("collect", "none")
     assert cost["seconds"] > 0
-    assert 10 < cost["peak_memory_mb"] <= resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 + 1
+    # Of this process or of one that it has started, which here may be one of an earlier test.
+    most = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    assert 10 < cost["peak_memory_mb"] <= most / 1024 + 0.1
     assert json.loads(capsys.readouterr().err) == cost
 
 

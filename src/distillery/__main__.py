@@ -135,12 +135,6 @@ def _run(name: str, stage: ModuleType, arguments: list[str]) -> int:
     return 0
 
 
-def _peak_mb(whose: int) -> float:
-    import resource
-
-    return resource.getrusage(whose).ru_maxrss / 1024
-
-
 class _Nothing:
     """The device of a stage that computes nothing with torch."""
 
@@ -148,9 +142,8 @@ class _Nothing:
 
 
 def _record_cost(path: Path | None, stage: str, device: str, threads: int) -> None:
-    import resource
-
     from distillery import parallel
+    from distillery.processes import peak_memory_mb
     from distillery.progress import WORK
 
     seconds = WORK.seconds
@@ -159,8 +152,7 @@ def _record_cost(path: Path | None, stage: str, device: str, threads: int) -> No
         "device": device,
         "threads": max(threads, 1),
         "seconds": round(seconds, 3),
-        # of the largest process: this one, or one that it has started
-        "peak_memory_mb": round(max(map(_peak_mb, (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))), 1),
+        "peak_memory_mb": round(peak_memory_mb(), 1),
     }
     if WORK.images:
         cost["images"] = WORK.images

@@ -222,7 +222,7 @@ def test_an_interrupted_pilot_measures_nothing_twice(stop: int, tmp_path: Path, 
     with pytest.raises(SystemExit):
         calibrated(first, tmp_path, StoppedAt(tmp_path / "curve", "a", stop))
     assert len(first.measured) == stop
-    distillery.storage.resume._requested.clear()
+    distillery.storage.resume.clear_stop()
     assert calibrated(second, tmp_path, Resume(tmp_path / "curve", "a")) == expected
     assert first.measured + second.measured == whole.measured
 

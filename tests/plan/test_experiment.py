@@ -84,7 +84,7 @@ def test_a_surrogate_of_other_classes_is_refused(tmp_path: Path) -> None:
         " give one of these classes, or none to train it here"
     ]
     path.write_bytes(b"no tensors at all")
-    assert "cannot be read (no header of safetensors)" in faults(edit)[0]
+    assert "cannot be read (not a safetensors file)" in faults(edit)[0]
 
 
 def test_a_surrogate_of_the_same_classes_by_other_names_is_taken(tmp_path: Path) -> None:

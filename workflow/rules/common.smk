@@ -7,7 +7,8 @@ from pathlib import Path
 from snakemake.exceptions import WorkflowError
 
 from distillery import processes, slurm, snakemake_internals
-from distillery.errors import ExperimentError
+from distillery.devices import visible_cards
+from distillery.errors import ExperimentError, SlurmProblem
 from distillery.plan import layout, rules, targets
 from distillery.plan.inputs import Inputs
 from distillery.plan.load import load_files

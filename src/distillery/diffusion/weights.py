@@ -17,7 +17,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from distillery.errors import WeightsError
+from distillery.errors import NotSafetensors, WeightsError
+from distillery.storage.tensors import read_header, save_tensors
 
 if TYPE_CHECKING:
     from distillery.diffusion.settings import Pretrained
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 PICKLES = (".bin", ".pt", ".pth", ".ckpt")
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
-_LARGEST_HEADER = 100 * 2**20
 
 
 def is_hub_name(weights: str) -> bool:
@@ -138,38 +138,13 @@ def header(path: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
         WeightsError: the file is absent, broken off, or no safetensors file.
     """
     try:
-        with path.open("rb") as file:
-            start = file.read(8)
-            length = int.from_bytes(start, "little")
-            if start.startswith(b"version "):
-                raise WeightsError(f"{path}: a Git LFS pointer, not the weights; fetch them with `git lfs pull`")
-            if len(start) < 8 or length > _LARGEST_HEADER:
-                raise WeightsError(f"{path}: not a safetensors file")
-            text = file.read(length)
-            if text[:1] not in (b"{", b""):
-                raise WeightsError(f"{path}: not a safetensors file")
-            size = file.seek(0, os.SEEK_END)
+        return read_header(path).shapes
     except FileNotFoundError:
         raise WeightsError(f"{path}: no such file; the download is not complete") from None
     except OSError as error:
         raise WeightsError(f"{path}: cannot be read: {error.strerror}") from error
-    try:
-        content = json.loads(text)
-        tensors = {name: about for name, about in content.items() if name != "__metadata__"}
-        end = max((about["data_offsets"][1] for about in tensors.values()), default=0)
-        found = {name: (about["dtype"], tuple(about["shape"])) for name, about in tensors.items()}
-    except (ValueError, KeyError, TypeError, AttributeError):
-        if len(text) < length:
-            raise WeightsError(f"{path}: broken off within its header; download it again") from None
-        raise WeightsError(f"{path}: not a safetensors file") from None
-    if size != 8 + length + end:
-        raise WeightsError(f"{path}: {size} bytes of {8 + length + end}; the download broke off, fetch it again")
-    return found
-
-
-def tensors_of(folder: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
-    """Name -> type and shape of all tensors of a folder; as `weight_files`."""
-    return {name: about for path in weight_files(folder) for name, about in header(path).items()}
+    except NotSafetensors as error:
+        raise WeightsError(f"{path}: {error}{error.way_out}") from None
 
 
 def check_digests(folder: Path, wanted: Mapping[str, str]) -> None:
@@ -200,10 +175,10 @@ def model_digest(folder: Path) -> str:
     config = {key: value for key, value in read_config(folder).items() if not key.startswith("_")}
     digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
     for path in weight_files(folder):
+        header = read_header(path)
+        digest.update(json.dumps(header.tensors, sort_keys=True).encode())
         with path.open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            tensors = {name: about for name, about in json.loads(file.read(length)).items() if name != "__metadata__"}
-            digest.update(json.dumps(tensors, sort_keys=True).encode())
+            file.seek(header.start)
             while block := file.read(2**22):
                 digest.update(block)
     return digest.hexdigest()[:16]
@@ -286,9 +261,8 @@ def convert(folder: Path) -> Iterator[tuple[Path, Path]]:
         WeightsError: a pickle holds something else than tensors.
     """
     import torch
-    from safetensors.torch import save_file
 
-    from distillery.storage.atomic import replacing, write_json
+    from distillery.storage.atomic import write_json
 
     for path in sorted(folder.rglob("diffusion_pytorch_model*.bin")):
         try:
@@ -299,8 +273,7 @@ def convert(folder: Path) -> Iterator[tuple[Path, Path]]:
         if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
             raise WeightsError(f"{path}: not a table of tensors")
         target = path.with_suffix(".safetensors")
-        with replacing(target) as temporary:
-            save_file({name: value.contiguous().clone() for name, value in state.items()}, temporary, {"format": "pt"})
+        save_tensors(target, {name: state.pop(name).contiguous().clone() for name in list(state)}, {"format": "pt"})
         yield path, target
     for path in sorted(folder.rglob("diffusion_pytorch_model*.bin.index.json")):
         index = read_config(path.parent, path.name)

@@ -180,7 +180,7 @@ class Experiment(Block):
         """How many epochs experts are trained: those that methods read, unless the experts say otherwise."""
         return self.experts[experts].epochs or last_epoch_read(self.methods, experts)
 
-    # ---- weights from elsewhere, generators ---------------------------------------------------------------------------
+    # ---- weights from elsewhere, generators --------------------------------------------------------------------------
 
     @property
     def opened_autoencoders(self) -> list[str]:

@@ -62,6 +62,7 @@ def run(
     from distillery.matching.experts import Trajectories, wanted_of
     from distillery.matching.loop import Diverged, Run, match, snapshot_tensors
     from distillery.matching.real_images import RealImages
+    from distillery.storage.atomic import discard
     from distillery.storage.tables import write_table
     from distillery.storage.tensors import write_tensors
 
@@ -123,5 +124,5 @@ def run(
         ) from diverged
     write(snapshots, done)
     write_table(history, pa.Table.from_pylist(done.history), job.provenance)
-    last_good.unlink(missing_ok=True)  # of an earlier attempt that diverged
+    discard(last_good)  # of an earlier attempt that diverged
     resume.finish()
