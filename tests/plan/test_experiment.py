@@ -147,7 +147,8 @@ ONE_KEY = {
     "a misspelt key of the top": (
         at("method", {}),
         "method: no such key; did you mean 'methods'?; allowed: analysis, autoencoder, dataset, evaluation, experts,"
-        " generators, guidance_autoencoder, ipc, latents, matching, methods, name, references, seeds, surrogates",
+        " generators, guidance_autoencoder, ipc, latents, matching, methods, name, references, seeds, surrogates,"
+        " variant, variants",
     ),
     "a misspelt key in a block": (
         at("analysis.redundancy.student", 2),
@@ -856,6 +857,35 @@ def test_a_deep_network_goes_with_large_images() -> None:
         at("dataset.resolution", 32)(config)
 
     assert load(changed(edit)).evaluation.networks == ["convnet5_w8", "resnet18"]
+
+
+VARIANTS: Config = {"same": {}, "two": {"name": "two", "dataset": {"classes": ["1", "7"]}, "ipc": [4]}}
+
+
+def test_a_variant_is_merged_deep_into_its_file() -> None:
+    def by_hand(config: Config) -> None:
+        config.update(name="two", ipc=[4])
+        config["dataset"]["classes"] = ["1", "7"]
+
+    file = changed(at("variants", VARIANTS))
+    assert canonical(load({**file, "variant": "two"})) == canonical(load(changed(by_hand)))
+    assert canonical(load({**file, "variant": "same"})) == canonical(load(STARTER))
+    assert load(file).name == STARTER["name"]  # none is chosen: the file as it stands
+
+
+def test_a_variant_takes_a_block_away() -> None:
+    published = {"dataset": "imagenette", "methods": {"dit": "DiT"}}
+    file = changed(lambda e: (at("analysis.published", published)(e), at("variants.own.analysis.published", None)(e)))
+    assert load(file).analysis.published is not None
+    assert load({**file, "variant": "own"}).analysis.published is None
+
+
+def test_a_variant_that_is_not_there_is_refused() -> None:
+    assert faults(lambda e: e.update(variants=VARIANTS, variant="tow")) == [
+        "variant: no variant 'tow'; did you mean 'two'?; allowed: same, two"
+    ]
+    assert faults(at("variant", "two")) == ["variant: no variant 'two'; allowed: none"]
+    assert faults(lambda e: e.update(variants={"two": 3}, variant="two"))[0].startswith("variants.two: ")
 
 
 def test_an_experiment_cannot_be_changed() -> None:

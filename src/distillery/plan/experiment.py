@@ -94,6 +94,10 @@ class Experiment(Block):
     ipc: list[Count] = Field(min_length=1, description="Images per class.")
     evaluation: Evaluation
     analysis: Analysis = Analysis()
+    variants: dict[Name, dict[str, Any]] = Field(
+        {}, description="Blocks that one choice changes, merged deep into this file: one file for several class lists."
+    )
+    variant: Name | None = Field(None, description="The choice among `variants`; none: the file as it stands.")
 
     @cached_property
     def class_names(self) -> list[str]:

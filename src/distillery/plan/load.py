@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from distillery.errors import ExperimentError
 from distillery.plan.checks import check_experiment
 from distillery.plan.experiment import Experiment
-from distillery.plan.messages import described, keys_twice
+from distillery.plan.messages import described, instead, keys_twice
 
 
 def load(config: Mapping[str, Any]) -> Experiment:
@@ -20,6 +20,7 @@ def load(config: Mapping[str, Any]) -> Experiment:
     Raises:
         ExperimentError: one line per fault, each with the path of the key and what is allowed.
     """
+    config = _with_variant(config)
     try:
         experiment = Experiment.model_validate(_with_yardsticks(config))
     except ValidationError as error:
@@ -42,6 +43,32 @@ def load_files(paths: Sequence[Path], config: Mapping[str, Any]) -> Experiment:
         return load(config)
     except ExperimentError as error:
         raise ExperimentError(f"{', '.join(map(str, paths)) or 'the experiment'} is wrong:\n{error}") from None
+
+
+def _with_variant(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The experiment that the chosen variant makes of the file; faults of type are left to the check that follows.
+
+    Raises:
+        ExperimentError: no variant of that name.
+    """
+    variants, variant = config.get("variants", {}), config.get("variant")
+    if not isinstance(variants, Mapping) or not isinstance(variant, str):
+        return config
+    if variant not in variants:
+        raise ExperimentError(f"variant: no variant {variant!r}{instead(variant, list(variants) or ['none'])}")
+    if not isinstance(variants[variant], Mapping):
+        return config
+    return _merged({key: config[key] for key in config if key not in ("variants", "variant")}, variants[variant])
+
+
+def _merged(block: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
+    """A block with a change merged deep into it, as Snakemake merges one configuration file into another."""
+    deeper = {
+        key: _merged(block[key], value)
+        for key, value in change.items()
+        if isinstance(value, Mapping) and isinstance(block.get(key), Mapping)
+    }
+    return {**block, **change, **deeper}
 
 
 def _with_yardsticks(config: Mapping[str, Any]) -> dict[str, Any]:
