@@ -18,8 +18,8 @@ from tiny_weights import CHANNELS, SIDE, SIZE, autoencoder_files, dit, kl, openi
 from distillery.data.identity import imagenet_names
 from distillery.data.pixels import to_bytes
 from distillery.diffusion.autoencoder import Codec
-from distillery.diffusion.denoiser import Denoiser, load_generator
-from distillery.diffusion.models import set_timestep_shift
+from distillery.diffusion.denoiser import Denoiser
+from distillery.diffusion.models import load_generator, set_timestep_shift
 from distillery.diffusion.renderer import class_conditions, load_renderer
 from distillery.diffusion.sampler import sample
 from distillery.diffusion.schedule import Schedule, training_scheduler
