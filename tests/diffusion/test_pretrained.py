@@ -24,7 +24,8 @@ from distillery.diffusion.renderer import class_conditions, load_renderer
 from distillery.diffusion.sampler import sample
 from distillery.diffusion.schedule import Schedule, training_scheduler
 from distillery.diffusion.settings import PretrainedAutoencoder, PretrainedGenerator
-from distillery.diffusion.weights import convert, file_digest, local_folder, model_digest
+from distillery.diffusion.weights import file_digest, local_folder, model_digest
+from distillery.diffusion.weights_convert import convert
 from distillery.errors import BadInput, WeightsError
 from distillery.guidance.further import Further
 from distillery.guidance.lgd import LoopGuidance

@@ -191,6 +191,7 @@ rule open_generator:
         config="<results>/generators/{generator}/transformer/config.json",
         weights="<results>/generators/{generator}/transformer/diffusion_pytorch_model.safetensors",
         scheduler="<results>/generators/{generator}/scheduler/scheduler_config.json",
+        classes=[],
     log:
         text="<results>/logs/open_generator-{generator}.log",
         cost="<results>/cost/open_generator-{generator}.json",
@@ -216,46 +217,20 @@ rule open_generator:
         " --config {output.config:q}"
         " --weights {output.weights:q}"
         " --scheduler {output.scheduler:q}"
+        " --classes {output.classes:q}"
         " --cost {log.cost:q}"
         " > {log.text:q} 2>&1"
 
 
-rule open_unet:
-    """Open a pretrained UNet, check it, and keep it with its classes and their vectors."""
-    input:
-        source=weights_of("generators"),
+use rule open_generator as open_unet with:
     output:
         index="<results>/generators/{generator}/model_index.json",
         config="<results>/generators/{generator}/unet/config.json",
         weights="<results>/generators/{generator}/unet/diffusion_pytorch_model.safetensors",
         scheduler="<results>/generators/{generator}/scheduler/scheduler_config.json",
         classes="<results>/generators/{generator}/unet/classes.safetensors",
-    log:
-        text="<results>/logs/open_unet-{generator}.log",
-        cost="<results>/cost/open_unet-{generator}.json",
     wildcard_constraints:
         generator=one_of(UNETS),
-    priority: 100
-    conda:
-        "../../envs/distillery.yaml"
-    resources:
-        cpus_per_task=1,
-        mem=gigabytes(16),
-        runtime="2h",
-    params:
-        *code("open_unet"),
-        settings=settings("open_unet"),
-    shell:
-        "python -m distillery open_unet"
-        " --settings {params.settings:q}"
-        " --threads 1"
-        " --index {output.index:q}"
-        " --config {output.config:q}"
-        " --weights {output.weights:q}"
-        " --scheduler {output.scheduler:q}"
-        " --classes {output.classes:q}"
-        " --cost {log.cost:q}"
-        " > {log.text:q} 2>&1"
 
 
 rule finetune_generator:

@@ -240,6 +240,11 @@ class PretrainedGenerator(Pretrained):
     )
     sampling: Sampling = Sampling()
 
+    @property
+    def part(self) -> str:
+        """The folder that holds the network."""
+        return "unet" if self.network == "unet" else "transformer"
+
 
 class FinetunedGenerator(Training):
     """Another generator, trained further on the latents; defaults as published for DiT-XL/2 and ten classes."""

@@ -36,7 +36,7 @@ def faults_of_generators(experiment: Experiment) -> Iterator[str]:
     }
     for key, block in blocks.items():
         if block is not None:
-            parts = (_part_of(block),) if isinstance(block, PretrainedGenerator) else ("",)
+            parts = (block.part,) if isinstance(block, PretrainedGenerator) else ("",)
             try:
                 check_stated(block, parts)
             except WeightsError as error:
@@ -59,11 +59,6 @@ def faults_of_generators(experiment: Experiment) -> Iterator[str]:
             )
         if isinstance(generator, FinetunedGenerator):
             yield from _of_finetuning(experiment, name, generator)
-
-
-def _part_of(generator: PretrainedGenerator) -> str:
-    """The folder that holds a generator's network."""
-    return "unet" if generator.network == "unet" else "transformer"
 
 
 def _of_finetuning(experiment: Experiment, name: str, generator: FinetunedGenerator) -> Iterator[str]:
@@ -176,7 +171,7 @@ def _of_shape(
         side: of the images that it draws; None: it draws at its own side.
     """
     try:
-        config = stated_config(generator, _part_of(generator))
+        config = stated_config(generator, generator.part)
         takes = (int(config["in_channels"]), int(config["sample_size"]))
     except (WeightsError, KeyError, TypeError, ValueError):
         return
