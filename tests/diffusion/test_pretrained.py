@@ -31,12 +31,13 @@ from tiny_weights import (
 from distillery.data.identity import imagenet_names
 from distillery.data.pixels import to_bytes
 from distillery.diffusion.autoencoder import Codec
-from distillery.diffusion.denoiser import Denoiser, load_generator
-from distillery.diffusion.models import set_timestep_shift
+from distillery.diffusion.denoiser import Denoiser
+from distillery.diffusion.models import load_generator, set_timestep_shift
 from distillery.diffusion.renderer import class_conditions, load_renderer
 from distillery.diffusion.sampler import sample
 from distillery.diffusion.schedule import Schedule, training_scheduler
-from distillery.diffusion.weights import convert, file_digest, local_folder, model_digest
+from distillery.diffusion.weights import file_digest, local_folder, model_digest
+from distillery.diffusion.weights_convert import convert
 from distillery.errors import BadInput, WeightsError
 from distillery.guidance.further import Further
 from distillery.guidance.lgd import LoopGuidance

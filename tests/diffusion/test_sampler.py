@@ -12,7 +12,8 @@ from tiny import CPU, GENERATOR_CLASSES, LATENT, WatchedDenoiser, Watcher, World
 from torch import Tensor, nn
 
 from distillery.diffusion.autoencoder import Codec
-from distillery.diffusion.denoiser import Denoiser, load_generator
+from distillery.diffusion.denoiser import Denoiser
+from distillery.diffusion.models import load_generator
 from distillery.diffusion.renderer import Renderer, class_conditions, load_renderer
 from distillery.diffusion.sampler import Guidance, sample
 from distillery.diffusion.schedule import Schedule, training_scheduler

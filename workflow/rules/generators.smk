@@ -135,6 +135,7 @@ rule open_generator:
         source=inputs.opened_generator,
     output:
         **layout.generator(run=""),
+        classes=[],
     log:
         **layout.logs("open_generator", "generator"),
     wildcard_constraints:
@@ -152,27 +153,11 @@ rule open_generator:
         command("open_generator")
 
 
-rule open_unet:
-    """Open a pretrained UNet, check it, and keep it with its classes and their vectors."""
-    input:
-        source=inputs.opened_generator,
+use rule open_generator as open_unet with:
     output:
         **layout.unet(),
-    log:
-        **layout.logs("open_unet", "generator"),
     wildcard_constraints:
         generator=one_of(UNETS),
-    priority: 100
-    conda:
-        "../../envs/distillery.yaml"
-    resources:
-        mem=memory(16),
-        runtime="2h",
-    params:
-        *code("open_unet"),
-        settings=settings("open_unet"),
-    shell:
-        command("open_unet")
 
 
 rule finetune_generator:

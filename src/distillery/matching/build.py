@@ -16,7 +16,7 @@ from distillery.diffusion.renderer import codec_of
 from distillery.errors import BadInput
 from distillery.matching.chain import Picture
 from distillery.matching.experts import Trajectories
-from distillery.matching.generator import Generator, open_generator
+from distillery.matching.generator import FrozenGenerator, open_generator
 from distillery.matching.idc import IDCMatching
 from distillery.matching.networks import Comparing
 from distillery.matching.objectives import DistributionMatching, GradientMatching, Objective
@@ -89,7 +89,7 @@ def initial_images(real: RealImages, places: Places, key: Key) -> Tensor:
 
 
 def chain_space(
-    generator: Generator, method: LD3M, places: Places, latents: Tensor, resolution: int, device: torch.device
+    generator: FrozenGenerator, method: LD3M, places: Places, latents: Tensor, resolution: int, device: torch.device
 ) -> ChainSpace:
     """Latents and class vectors, rendered by a generator."""
     shape = tuple(latents.shape[1:])
