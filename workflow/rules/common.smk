@@ -13,6 +13,7 @@ from distillery.data import external
 from distillery.data.sources import input_files, listing_digest
 from distillery.devices import visible_cards
 from distillery.diffusion.weights import files_here
+from distillery.plan.guidance_files import guidance_files
 from distillery.plan.messages import keys_twice
 from distillery.provenance import code_digests
 from distillery.settings import canonical
@@ -37,7 +38,7 @@ RUNS = [EXPERIMENT.run(seed) for seed in EXPERIMENT.seeds]
 KINDS = {
     kind: [name for name, method in EXPERIMENT.methods.items() if method.kind == kind]
     for kind in (
-        *("lgd", "plain", *experiments.GUIDED, *experiments.MATCHED),
+        *("lgd", "plain", "igd", "mgd3", *experiments.MATCHED),
         *(*experiments.CHOOSING, "full", "external"),
     )
 }
@@ -71,8 +72,7 @@ wildcard_constraints:
     run=ANY_RUN,
     method=one_of(EXPERIMENT.methods),
     lgd=one_of(KINDS["lgd"]),
-    plain=one_of(KINDS["plain"]),
-    guided=one_of([name for kind in experiments.GUIDED for name in KINDS[kind]]),
+    sampled=one_of([name for kind in ("plain", "igd", "mgd3") for name in KINDS[kind]]),
     matched=one_of([name for kind in experiments.MATCHED for name in KINDS[kind]]),
     experts=one_of(EXPERIMENT.experts),
     loop=one_of([*KINDS["lgd"], *KINDS["real_by_learnability"]]),
@@ -145,7 +145,7 @@ def gigabytes(first):
 
 
 OF_METHODS = (
-    *("method", "lgd", "plain", "guided", "matched"),
+    *("method", "lgd", "sampled", "matched"),
     *("loop", "learned", "real", "external"),
 )
 """The wildcards that hold the name of a method; which one says what kinds a rule is for."""
@@ -249,6 +249,12 @@ def guidance_autoencoder_of(wildcards):
         for file in AUTOENCODER
         if opened
     ]
+
+
+def guidance_autoencoder_of_method(wildcards):
+    """The files of that autoencoder, where the method has guidances."""
+    guided = EXPERIMENT.guidance(method_name(wildcards)).present()
+    return guidance_autoencoder_of(wildcards) if guided else []
 
 
 def perceptual_reference(wildcards):
@@ -447,24 +453,13 @@ def seed_images(wildcards):
     ]
 
 
-def modes_of(wildcards):
-    """The modes that a method is drawn to: of its size, or one set for all sizes."""
-    name = method_name(wildcards)
-    first = wildcards.get("k") == "1"
-    if EXPERIMENT.mode(name) is None or first:
+def guidance_files_of(wildcards):
+    """The files of all guidances of a method, in the order in which its stage takes them; increment 1 has none."""
+    if wildcards.get("k") == "1":
         return []
-    count = EXPERIMENT.modes(name, int(wildcards.get("ipc") or max(EXPERIMENT.ipc)))
-    return [f"<results>/{wildcards.run}distilled/{name}/modes-{count}.safetensors"]
-
-
-def gradients_of(wildcards):
-    """The gradients of the classes that influence compares with."""
-    influence = EXPERIMENT.influence(method_name(wildcards))
-    if influence is None or wildcards.get("k") == "1":
-        return []
-    return [
-        f"<results>/{wildcards.run}surrogates/{influence.surrogate}/gradients.safetensors"
-    ]
+    ipc = int(wildcards.ipc) if wildcards.get("ipc") else None
+    files = guidance_files(EXPERIMENT, wildcards.run, method_name(wildcards), ipc)
+    return [path for paths in files.values() for path in paths]
 
 
 def checkpoints_of(wildcards):
@@ -475,9 +470,9 @@ def checkpoints_of(wildcards):
 
 
 def smaller_shards(wildcards):
-    """The images of the smaller sizes, where a guided method keeps away from what it has."""
+    """The images of the smaller sizes, where a guidance reads what the method has made so far."""
     name = method_name(wildcards)
-    if EXPERIMENT.guided(name).deviation is None or not EXPERIMENT.nested(name):
+    if not (EXPERIMENT.guidance(name).needs_images and EXPERIMENT.nested(name)):
         return []
     return [
         f"<results>/{wildcards.run}distilled/{name}/sampled-{size}-{wildcards.shard}.parquet"
@@ -507,15 +502,6 @@ def candidates_group(wildcards):
     return None if several else increment_group(wildcards)
 
 
-def scores_of(wildcards):
-    """The scores of the candidates; increment 1 has none."""
-    return (
-        [increment_file(wildcards, wildcards.k, "scores.parquet")]
-        if int(wildcards.k) > 1
-        else []
-    )
-
-
 def parts_of(wildcards):
     """What the distilled set of a size is collected from: increments, shards, or one selection."""
     method, name = EXPERIMENT.methods[wildcards.method], wildcards.method
@@ -532,7 +518,7 @@ def parts_of(wildcards):
             f"{folder}/sampled-{wildcards.ipc}-{shard}.parquet"
             for shard in range(method.shards)
         ]
-    if method.kind in ("plain", *experiments.GUIDED):
+    if method.kind in ("plain", "igd", "mgd3"):
         sizes = [
             size
             for size in sorted(EXPERIMENT.ipc)

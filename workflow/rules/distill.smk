@@ -1,13 +1,13 @@
 # From a generator, or from real images, to distilled sets.
 #
 # in:  data, generator, autoencoder, reference, students, modes, gradients of a surrogate
-# out: <results>/{run}distilled/{lgd}/increment-{k}/   candidates of each shard, scores, images
+# out: <results>/{run}distilled/{lgd}/increment-{k}/   candidates of each shard, images
 #      <results>/{run}distilled/{lgd}/guidance.json, <results>/{run}tables/calibration-{lgd}.{parquet,csv}
 #      <results>/{run}distilled/{method}/ipc{ipc}.parquet
 
 
 rule generate_increment:
-    """Generate the candidates of increment k, one shard of classes, steered by the student of the increments before."""
+    """Generate increment k, one shard of classes: candidates steered by the student of the increments before, and a choice."""
     input:
         data="<results>/data/train.parquet",
         generator=generator_of,
@@ -16,9 +16,8 @@ rule generate_increment:
         previous=increments_before,
         student=student_before,
         reference=reference_after_first,
-        guidance=calibrated,
-        gradients=gradients_of,
-        modes=modes_of,
+        calibrated=calibrated,
+        guidance_files=guidance_files_of,
         seed_images=seed_images,
     output:
         candidates="<results>/{run}distilled/{lgd}/increment-{k}/candidates-{shard}.parquet",
@@ -49,57 +48,18 @@ rule generate_increment:
         " --previous {input.previous:q}"
         " --student {input.student:q}"
         " --reference {input.reference:q}"
-        " --guidance {input.guidance:q}"
-        " --gradients {input.gradients:q}"
-        " --modes {input.modes:q}"
+        " --calibrated {input.calibrated:q}"
+        " --guidance-files {input.guidance_files:q}"
         " --seed-images {input.seed_images:q}"
         " --candidates {output.candidates:q}"
         " --cost {log.cost:q}"
         " > {log.text:q} 2>&1"
 
 
-rule score_learnability:
-    """Score the candidates of increment k: what the student has not learned and the reference finds valid."""
-    input:
-        images=candidates_of,
-        student=student_before,
-        reference=reference_of,
-        guidance=calibrated,
-    output:
-        scores="<results>/{run}distilled/{lgd}/increment-{k}/scores.parquet",
-    log:
-        text="<results>/{run}logs/score_learnability-{lgd}-{k}.log",
-        cost="<results>/{run}cost/{lgd}/score_learnability-{k}.json",
-    priority: 10
-    group:
-        increment_group
-    conda:
-        "../../envs/distillery.yaml"
-    resources:
-        cpus_per_task=1,
-        mem=gigabytes(8),
-        runtime="1h",
-    params:
-        *code("score_learnability"),
-        settings=settings("score_learnability"),
-    shell:
-        "python -m distillery score_learnability"
-        " --settings {params.settings:q}"
-        " --threads 1"
-        " --images {input.images:q}"
-        " --student {input.student:q}"
-        " --reference {input.reference:q}"
-        " --guidance {input.guidance:q}"
-        " --scores {output.scores:q}"
-        " --cost {log.cost:q}"
-        " > {log.text:q} 2>&1"
-
-
 rule select_increment:
-    """Select increment k: the candidate of largest learnability for every slot."""
+    """Collect increment k: the candidates of all shards that were chosen, one per class and slot."""
     input:
         candidates=candidates_of,
-        scores=scores_of,
     output:
         images="<results>/{run}distilled/{lgd}/increment-{k}/images.parquet",
     log:
@@ -122,7 +82,6 @@ rule select_increment:
         " --settings {params.settings:q}"
         " --threads 1"
         " --candidates {input.candidates:q}"
-        " --scores {input.scores:q}"
         " --images {output.images:q}"
         " --cost {log.cost:q}"
         " > {log.text:q} 2>&1"
@@ -139,8 +98,7 @@ rule calibrate_guidance:
         student="<results>/{run}distilled/{lgd}/increment-1/student.safetensors",
         reference=reference_of,
         judge=judge_of,
-        gradients=gradients_of,
-        modes=modes_of,
+        guidance_files=guidance_files_of,
     output:
         guidance="<results>/{run}distilled/{lgd}/guidance.json",
         curve="<results>/{run}tables/calibration-{lgd}.parquet",
@@ -171,8 +129,7 @@ rule calibrate_guidance:
         " --student {input.student:q}"
         " --reference {input.reference:q}"
         " --judge {input.judge:q}"
-        " --gradients {input.gradients:q}"
-        " --modes {input.modes:q}"
+        " --guidance-files {input.guidance_files:q}"
         " --guidance {output.guidance:q}"
         " --curve {output.curve:q}"
         " --csv {output.csv:q}"
@@ -181,16 +138,19 @@ rule calibrate_guidance:
 
 
 rule sample:
-    """Sample what a size adds to the next smaller one, without guidance, one shard of classes."""
+    """Sample a size, or what it adds to the next smaller one, with the guidances of a method, one shard of classes."""
     input:
         data="<results>/data/train.parquet",
         generator=generator_of,
         autoencoder=autoencoder_of,
+        guidance_autoencoder=guidance_autoencoder_of_method,
+        previous=smaller_shards,
+        guidance_files=guidance_files_of,
     output:
-        images="<results>/{run}distilled/{plain}/sampled-{ipc}-{shard}.parquet",
+        images="<results>/{run}distilled/{sampled}/sampled-{ipc}-{shard}.parquet",
     log:
-        text="<results>/{run}logs/sample-{plain}-{ipc}-{shard}.log",
-        cost="<results>/{run}cost/{plain}/sample-{ipc}-{shard}.json",
+        text="<results>/{run}logs/sample-{sampled}-{ipc}-{shard}.log",
+        cost="<results>/{run}cost/{sampled}/sample-{ipc}-{shard}.json",
     conda:
         "../../envs/distillery.yaml"
     resources:
@@ -208,6 +168,9 @@ rule sample:
         " --data {input.data:q}"
         " --generator {input.generator:q}"
         " --autoencoder {input.autoencoder:q}"
+        " --guidance-autoencoder {input.guidance_autoencoder:q}"
+        " --previous {input.previous:q}"
+        " --guidance-files {input.guidance_files:q}"
         " --images {output.images:q}"
         " --cost {log.cost:q}"
         " > {log.text:q} 2>&1"
@@ -238,47 +201,6 @@ rule discover_modes:
         " --threads 1"
         " --latents {input.latents:q}"
         " --modes {output.modes:q}"
-        " --cost {log.cost:q}"
-        " > {log.text:q} 2>&1"
-
-
-rule sample_guided:
-    """Sample a size with the guidances of a method, one shard of classes."""
-    input:
-        data="<results>/data/train.parquet",
-        generator=generator_of,
-        autoencoder=autoencoder_of,
-        guidance_autoencoder=guidance_autoencoder_of,
-        previous=smaller_shards,
-        gradients=gradients_of,
-        modes=modes_of,
-    output:
-        images="<results>/{run}distilled/{guided}/sampled-{ipc}-{shard}.parquet",
-    log:
-        text="<results>/{run}logs/sample_guided-{guided}-{ipc}-{shard}.log",
-        cost="<results>/{run}cost/{guided}/sample_guided-{ipc}-{shard}.json",
-    conda:
-        "../../envs/distillery.yaml"
-    resources:
-        cpus_per_task=1,
-        gpu=1,
-        mem=gigabytes(16),
-        runtime="12h",
-    params:
-        *code("sample_guided"),
-        settings=settings("sample_guided"),
-    shell:
-        "python -m distillery sample_guided"
-        " --settings {params.settings:q}"
-        " --threads 1"
-        " --data {input.data:q}"
-        " --generator {input.generator:q}"
-        " --autoencoder {input.autoencoder:q}"
-        " --guidance-autoencoder {input.guidance_autoencoder:q}"
-        " --previous {input.previous:q}"
-        " --gradients {input.gradients:q}"
-        " --modes {input.modes:q}"
-        " --images {output.images:q}"
         " --cost {log.cost:q}"
         " > {log.text:q} 2>&1"
 

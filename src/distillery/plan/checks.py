@@ -14,11 +14,13 @@ from distillery.data.external import faults_of_external
 from distillery.data.identity import same_class
 from distillery.data.settings import Dataset, External
 from distillery.data.sources import class_names, class_sizes
-from distillery.guidance.settings import IGD, MGD3, Deviation, Influence
+from distillery.guidance.base import GuidanceContext
+from distillery.guidance.learnability import Learnability
 from distillery.matching import checks
 from distillery.matching.settings import IDC, LD3M, MATCHED, Latent, Matched, Pixels
+from distillery.methods.sampled import LGD, Sampled
 from distillery.plan.analysis_checks import faults_of_analysis
-from distillery.plan.experiment import CHOOSING, LGD, Experiment, Plain
+from distillery.plan.experiment import CHOOSING, Experiment
 from distillery.plan.generator_checks import (
     faults_of_class_names,
     faults_of_generators,
@@ -80,7 +82,7 @@ def _of_methods(experiment: Experiment, classes: int) -> Iterator[str]:
             yield from _of_increments(experiment, key, method)
         if isinstance(method, LD3M | Latent | Pixels | IDC):
             yield from _of_matching(experiment, key, method, classes)
-        if not isinstance(method, Plain | LGD | IGD | MGD3 | LD3M):
+        if not isinstance(method, Sampled | LD3M):
             continue
         if method.generator not in experiment.generators:
             there = ", ".join(experiment.generators) or "none"
@@ -92,8 +94,7 @@ def _of_methods(experiment: Experiment, classes: int) -> Iterator[str]:
             yield from faults_of_unet(experiment, key, method.generator)
             if isinstance(method, LGD):
                 yield from _of_lgd(experiment, name, method)
-            if not isinstance(method, Plain):
-                yield from _of_steering(experiment, key, method)
+            yield from method.guidance.check(f"{key}.guidance", _guidance_context(experiment, method))
         if not isinstance(method, LD3M) and 1 < classes < method.shards:
             yield f"{key}.shards: {method.shards} jobs for {classes} classes; allowed: 1 to {classes}"
 
@@ -342,9 +343,9 @@ def _of_sizes(experiment: Experiment) -> Iterator[str]:
         least = min(sizes, key=lambda one: sizes[one])
         if modes > sizes[least]:
             said = (one := experiment.mode(name)) is not None and one.count is not None
-            where = f"methods.{name}.mode.count: {modes} modes"
+            where = f"methods.{name}.guidance.mode.count: {modes} modes"
             where = where if said else f"ipc: {modes} images per class are as many modes for methods.{name}"
-            other = "" if said else f", or a methods.{name}.mode.count"
+            other = "" if said else f", or a methods.{name}.guidance.mode.count"
             yield (
                 f"{where}, but class {least!r} has {sizes[least]} training images, "
                 f"and a mode needs one of its own; allowed: 1 to {sizes[least]}{other}"
@@ -385,31 +386,16 @@ def _training_sizes(experiment: Experiment) -> dict[str, int]:
     return found
 
 
-def _of_steering(experiment: Experiment, key: str, method: LGD | IGD | MGD3) -> Iterator[str]:
-    """Whether what steers has its networks, its indices and its latents."""
-    sampling = experiment.generators[method.generator].sampling
-    steps = sampling.steps
-    where = f"the {steps} sampling steps of generators.{method.generator}.sampling.steps"
-    blocks: dict[str, Influence | Deviation | None] = {"influence": method.influence, "deviation": method.deviation}
-    for name, block in blocks.items():
-        if block is not None and block.range and block.range[1] >= steps:
-            yield f"{key}.{name}.range: {block.range[1]} lies beyond {where}; allowed: 0 to {steps - 1}"
-    if method.mode is not None and method.mode.stop is not None and method.mode.stop >= steps - 1:
-        yield (
-            f"{key}.mode.stop: {method.mode.stop} leaves no index above it in {where}; allowed: 0 to {steps - 2}, or "
-            "strength: 0"
-        )
-    factor, pool = latents_of(experiment)[0], method.mode.pool if method.mode is not None else None
-    if factor is not None and pool is not None and pool > (side := experiment.dataset.resolution // factor):
-        yield f"{key}.mode.pool: {pool} is more than the side of the latents; allowed: 1 to {side}"
-    if method.influence is not None and method.influence.repeats > 1 and sampling.solver == "dpm":
-        yield (
-            f"{key}.influence.repeats: {method.influence.repeats}, but generators.{method.generator}.sampling.solver: "
-            "dpm remembers its steps and cannot take one again; allowed: 1, or another solver"
-        )
-    if method.influence is not None and method.influence.surrogate not in experiment.surrogates:
-        there = ", ".join(experiment.surrogates) or "none"
-        yield f"{key}.influence.surrogate: no surrogate {method.influence.surrogate!r}; surrogates: {there}"
+def _guidance_context(experiment: Experiment, method: Sampled) -> GuidanceContext:
+    """What the guidances of a method may ask about it."""
+    factor = latents_of(experiment)[0]
+    return GuidanceContext(
+        generator=method.generator,
+        sampling=experiment.generators[method.generator].sampling,
+        surrogates=list(experiment.surrogates),
+        latent_side=None if factor is None else experiment.dataset.resolution // factor,
+        increments=isinstance(method, LGD),
+    )
 
 
 def _of_surrogates(experiment: Experiment, classes: Sequence[str]) -> Iterator[str]:
@@ -451,12 +437,9 @@ def _of_increments(experiment: Experiment, key: str, method: LGD | RealByLearnab
 
 
 def _of_lgd(experiment: Experiment, name: str, method: LGD) -> Iterator[str]:
-    key, steps = f"methods.{name}", experiment.generators[method.generator].sampling.steps
-    if (given := method.learnability.range) and given[1] >= steps:
-        yield (
-            f"{key}.learnability.range: {given[1]} lies beyond the {steps} sampling steps of "
-            f"generators.{method.generator}.sampling.steps; allowed: 0 to {steps - 1}"
-        )
+    key = f"methods.{name}"
+    if method.guidance.get(Learnability) is None:
+        yield f"{key}.guidance.learnability: candidates are scored with it; write {{strength: 0}} to switch it off"
     yield from _of_increments(experiment, key, method)
     judge = method.calibration.judge
     if judge is not None and judge not in experiment.references:
@@ -469,6 +452,3 @@ def _of_lgd(experiment: Experiment, name: str, method: LGD) -> Iterator[str]:
             yield f"{key}.seed: no method {method.seed!r}; allowed: plain, {others}"
         elif isinstance(seed, LGD):
             yield f"{key}.seed: {method.seed!r} is an LGD method itself; allowed: plain, or a method of another kind"
-    weight, strength = method.learnability.reference_weight, method.learnability.strength
-    if weight == "auto" and strength == 0:
-        yield f"{key}.learnability.reference_weight: nothing to calibrate at strength 0; give a number"

@@ -24,53 +24,16 @@ from distillery.diffusion.settings import (
     PretrainedAutoencoder,
 )
 from distillery.errors import ExperimentError
-from distillery.guidance.settings import IGD, MGD3, Calibration, Deviation, Influence, Learnability, Mode, Surrogate
+from distillery.guidance.mode import Mode
+from distillery.guidance.registry import Guidances
+from distillery.guidance.settings import Surrogate
 from distillery.matching import checks
 from distillery.matching.settings import IDC, LD3M, MATCHED, Experts, Latent, Matched, Matching, Pixels
+from distillery.methods.sampled import IGD, LGD, MGD3, Plain, Sampled
 from distillery.plan.messages import described
 from distillery.selection.settings import Full, Herding, KCenter, Random, RealByLearnability
-from distillery.settings import Block, Count, Fraction, Name
-from distillery.students.settings import Evaluation, Network, Protocol, Recipe, Reference, Student
-
-
-class Plain(Block):
-    """Plain sampling of the generator: no guidance (method DiT)."""
-
-    kind: Literal["plain"]
-    generator: Name
-    stream: str | None = Field(
-        None, description="Methods of one stream share all their noise; none: the method's name."
-    )
-    shards: Count = Field(1, description="Jobs that the classes are spread over.")
-
-
-class LGD(Block):
-    """Learnability-guided diffusion (arXiv 2604.00519)."""
-
-    kind: Literal["lgd"]
-    generator: Name
-    reference: Name = Field(description="The network that says what is valid.")
-    seed: Name = Field("plain", description="First increment: `plain`, or the name of another method.")
-    increment_size: Count = Field(10, description="Images per class in one increment.")
-    candidates: Count = Field(3, description="Kappa: images drawn per slot, of which one is kept.")
-    choose: Literal["learnability", "random"] = "learnability"
-    min_reference_probability: Fraction = Field(0.0, description="Candidates below it are left out; 0: none are.")
-    student: Student = Student()
-    learnability: Learnability = Learnability()
-    deviation: Deviation = Deviation()
-    influence: Influence | None = Field(None, description="Influence (IGD) as a further guidance, after increment 1.")
-    mode: Mode | None = Field(None, description="Modes (MGD3) as a further guidance, after increment 1.")
-    calibration: Calibration = Calibration()
-    stream: str | None = Field(
-        None, description="Methods of one stream share all their noise; none: the method's name."
-    )
-    shards: Count = Field(1, description="Jobs that the classes are spread over.")
-
-    @property
-    def calibrates(self) -> bool:
-        """Whether a pilot chooses a strength or a weight."""
-        return "auto" in (self.learnability.strength, self.learnability.reference_weight)
-
+from distillery.settings import Block, Count, Name
+from distillery.students.settings import Evaluation, Network, Protocol, Recipe, Reference
 
 Method = Annotated[
     Plain
@@ -95,9 +58,6 @@ REAL = ("random", "herding", "k_center")
 
 CHOOSING = (*REAL, "real_by_learnability")
 """The kinds of method that choose real images."""
-
-GUIDED = ("igd", "mgd3")
-"""The kinds of method whose sampler is guided, and that make no increments."""
 
 
 class Redundancy(Block):
@@ -203,11 +163,21 @@ class Experiment(Block):
         assert isinstance(found, LGD | RealByLearnability)
         return found
 
-    def guided(self, method: str) -> IGD | MGD3:
-        """A method of guided sampling by its name."""
-        found = self.methods[method]
-        assert isinstance(found, IGD | MGD3)
-        return found
+    def sampled(self, method: str) -> Sampled:
+        """A method that samples a generator, by its name."""
+        sampled = self.methods[method]
+        assert isinstance(sampled, Sampled)
+        return sampled
+
+    def guidance(self, method: str) -> Guidances:
+        """The guidances of a method as the file has them; none where it does not sample."""
+        block = self.methods[method]
+        return block.guidance if isinstance(block, Sampled) else Guidances()
+
+    def resolved_guidance(self, method: str) -> Guidances:
+        """The guidances of a method that samples, with indices in place of defaults."""
+        sampled = self.sampled(method)
+        return sampled.guidance.resolved(self.generators[sampled.generator].sampling.steps)
 
     def matched(self, method: str) -> Matched:
         """A method that optimises images, by its name."""
@@ -241,20 +211,15 @@ class Experiment(Block):
 
     def mode(self, method: str) -> Mode | None:
         """The mode guidance of a method, if it has one."""
-        found = self.methods[method]
-        return found.mode if isinstance(found, LGD | IGD | MGD3) else None
-
-    def influence(self, method: str) -> Influence | None:
-        """The influence guidance of a method, if it has one."""
-        found = self.methods[method]
-        return found.influence if isinstance(found, LGD | IGD | MGD3) else None
+        return self.guidance(method).get(Mode)
 
     def nested(self, method: str) -> bool:
         """Whether the sets of a method begin with the smaller ones: not where every size is made by itself."""
         found = self.methods[method]
-        if found.kind in (*MATCHED, "given"):
+        if found.kind in (*MATCHED, "external"):
             return False
-        return not (isinstance(found, MGD3) and found.mode.count is None)
+        mode = self.mode(method)
+        return not (isinstance(found, MGD3) and mode is not None and mode.count is None)
 
     def modes(self, method: str, ipc: int) -> int:
         """How many modes per class the images of a size are drawn to."""
@@ -278,7 +243,7 @@ class Experiment(Block):
     def stream(self, method: str) -> str:
         """The name of the stream that a generating method draws from."""
         found = self.methods[method]
-        drawing = Plain | LGD | IGD | MGD3 | LD3M | Latent | Pixels | IDC
+        drawing = Sampled | LD3M | Latent | Pixels | IDC
         return (found.stream if isinstance(found, drawing) else None) or method
 
 
@@ -316,41 +281,6 @@ def schema() -> dict[str, Any]:
     Regenerate: `python -m distillery.plan.experiment > workflow/schemas/experiment.schema.json`.
     """
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **Experiment.model_json_schema()}
-
-
-def guided_range(given: list[int] | None, steps: int, first: int = 10) -> list[int]:
-    """First and last guided index: as given, or `first` to 45 of 50 scaled to the number of steps."""
-    return given or [round(steps * first / 50), min(round(steps * 45 / 50), steps - 1)]
-
-
-def resolved_guidance(experiment: Experiment, method: str) -> tuple[Learnability, Deviation]:
-    """The guidances of an LGD method with their ranges as indices."""
-    lgd = experiment.lgd(method)
-    steps = experiment.generators[lgd.generator].sampling.steps
-    learnability = lgd.learnability.model_copy(update={"range": guided_range(lgd.learnability.range, steps)})
-    deviation = lgd.deviation.model_copy(update={"range": lgd.deviation.range or learnability.range})
-    return learnability, deviation
-
-
-def resolved_steering(experiment: Experiment, method: str) -> tuple[Influence | None, Mode | None, Deviation | None]:
-    """Influence, mode and deviation of a method as far as it has them, with their ranges as indices."""
-    found = experiment.methods[method]
-    assert isinstance(found, LGD | IGD | MGD3)
-    steps = experiment.generators[found.generator].sampling.steps
-    influence, mode, deviation = found.influence, found.mode, found.deviation
-    beside = None
-    if mode is not None:
-        stop = min(round(steps * 25 / 50), steps - 2) if mode.stop is None else mode.stop  # one step is guided at least
-        mode = mode.model_copy(update={"stop": stop})
-        beside = [min(stop + 1, steps - 1), steps - 1]
-    if influence is not None:
-        influence = influence.model_copy(update={"range": guided_range(influence.range, steps, first=30)})
-        beside = influence.range
-    if isinstance(found, LGD):
-        deviation = resolved_guidance(experiment, method)[1]
-    elif deviation is not None:
-        deviation = deviation.model_copy(update={"range": deviation.range or beside})
-    return influence, mode, deviation
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ def run(settings: Settings, *, latents: list[Input], modes: Output, job: Job) ->
     import torch
 
     from distillery.diffusion.latents import LatentCache
-    from distillery.guidance.mode import discover_modes
+    from distillery.guidance.mode_discovery import discover_modes
     from distillery.storage.tensors import write_tensors
 
     cache = LatentCache(latents)
