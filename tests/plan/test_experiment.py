@@ -20,7 +20,6 @@ from clone import PROJECT, SMOKE
 
 from distillery.data.identity import class_lists
 from distillery.errors import ExperimentError
-from distillery.methods.sampling import guided_range, resolved_guidance, resolved_steering
 from distillery.plan.experiment import schema
 from distillery.plan.load import load
 from distillery.plan.messages import keys_twice

@@ -16,9 +16,8 @@ rule generate_increment:
         previous=inputs.increments_before,
         student=inputs.student_before,
         reference=inputs.reference_after_first,
-        guidance=inputs.calibrated,
-        gradients=inputs.gradients,
-        modes=inputs.modes,
+        calibrated=inputs.calibrated,
+        guidance_files=inputs.guidance_files,
         seed_images=inputs.seed_images,
     output:
         candidates=layout.CANDIDATES,
@@ -40,37 +39,10 @@ rule generate_increment:
         command("generate_increment")
 
 
-rule score_learnability:
-    """Score the candidates of increment k: what the student has not learned and the reference finds valid."""
-    input:
-        images=inputs.candidates,
-        student=inputs.student_before,
-        reference=inputs.reference,
-        guidance=inputs.calibrated,
-    output:
-        scores=layout.SCORES,
-    log:
-        **layout.logs("score_learnability", "method", "k", run="{run}"),
-    priority: 10
-    group:
-        inputs.increment_group
-    conda:
-        "../../envs/distillery.yaml"
-    resources:
-        mem=memory(8),
-        runtime="1h",
-    params:
-        *code("score_learnability"),
-        settings=settings("score_learnability"),
-    shell:
-        command("score_learnability")
-
-
 rule select_increment:
-    """Select increment k: the candidate of largest learnability for every slot."""
+    """Collect increment k: the candidate that was chosen for every slot."""
     input:
         candidates=inputs.candidates,
-        scores=inputs.scores,
     output:
         images=layout.INCREMENT,
     log:
@@ -103,8 +75,7 @@ rule calibrate_guidance:
         student=inputs.first_student,
         reference=inputs.reference,
         judge=inputs.judge,
-        gradients=inputs.gradients,
-        modes=inputs.modes,
+        guidance_files=inputs.guidance_files,
     output:
         guidance=layout.CALIBRATED,
         curve=layout.CALIBRATION + ".parquet",
@@ -126,17 +97,18 @@ rule calibrate_guidance:
 
 
 rule sample:
-    """Sample what a size adds to the next smaller one, without guidance, one shard of classes."""
+    """Sample a size, or the images it adds to the next smaller one, with the guidances of a method, one shard of classes."""
     input:
         data=layout.TRAIN,
         generator=inputs.generator,
         autoencoder=inputs.autoencoder,
+        guidance_autoencoder=inputs.guidance_decoder,
+        previous=inputs.smaller_shards,
+        guidance_files=inputs.guidance_files,
     output:
         images=layout.SAMPLED,
     log:
         **layout.logs("sample", "method", "ipc", "shard", run="{run}"),
-    wildcard_constraints:
-        method=one_of(EXPERIMENT.made_by("sample")),
     conda:
         "../../envs/distillery.yaml"
     resources:
@@ -169,35 +141,6 @@ rule discover_modes:
         settings=settings("discover_modes"),
     shell:
         command("discover_modes")
-
-
-rule sample_guided:
-    """Sample a size with the guidances of a method, one shard of classes."""
-    input:
-        data=layout.TRAIN,
-        generator=inputs.generator,
-        autoencoder=inputs.autoencoder,
-        guidance_autoencoder=inputs.guidance_autoencoder,
-        previous=inputs.smaller_shards,
-        gradients=inputs.gradients,
-        modes=inputs.modes,
-    output:
-        images=layout.SAMPLED,
-    log:
-        **layout.logs("sample_guided", "method", "ipc", "shard", run="{run}"),
-    wildcard_constraints:
-        method=one_of(EXPERIMENT.made_by("sample_guided")),
-    conda:
-        "../../envs/distillery.yaml"
-    resources:
-        gpu=1,
-        mem=memory(16),
-        runtime="12h",
-    params:
-        *code("sample_guided"),
-        settings=settings("sample_guided"),
-    shell:
-        command("sample_guided")
 
 
 rule select_by_learnability:

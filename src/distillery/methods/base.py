@@ -174,10 +174,6 @@ class Method(Block):
         """Whether gradients go through the steps of a diffusion."""
         return False
 
-    def modes(self, sizes: Sequence[int]) -> int:
-        """How many modes of each class it asks for at most; 0: none."""
-        return 0
-
     def stream_of(self, name: str) -> str:
         """The name of the stream that it draws from.
 
@@ -194,15 +190,18 @@ class Method(Block):
         """
         yield from ()
 
+    def check_sizes(self, key: str, sizes: Sequence[int], images: Mapping[str, int]) -> Iterator[str]:
+        """Whether every class has enough training images for it, beyond those of `real_images`.
+
+        Args:
+            sizes: all sizes of the experiment.
+            images: training images of each class.
+        """
+        yield from ()
+
     def networks(self, key: str, context: Context) -> Iterator[Trained]:
         """The networks that are trained for it, or that see its images."""
         yield from ()
-
-
-def nested_parts(ipc: int, sizes: Sequence[int], shards: int, nested: bool) -> list[Part]:
-    """The shards of a sampled set: of its own size, or of every size up to it, each with what it adds."""
-    made = [ipc] if not nested else [size for size in sorted(sizes) if smaller(size, sizes) < ipc]
-    return [Part("sampled", {"ipc": size, "shard": shard}) for size in made for shard in range(shards)]
 
 
 def smaller(ipc: int, sizes: Sequence[int]) -> int:

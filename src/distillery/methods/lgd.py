@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import ClassVar, Literal
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from distillery.guidance.settings import Calibration, Deviation, Influence, Learnability, Mode
-from distillery.methods.base import Context, Method, Needs, Part, Trained, check_named, check_shards
-from distillery.methods.sampling import check_generator, check_guidance
+from distillery.guidance.learnability import Learnability
+from distillery.guidance.settings import Calibration
+from distillery.methods.base import Context, Method, Needs, Part, Trained, check_named
+from distillery.methods.sampling import Sampled
 from distillery.settings import Count, Fraction, Name, NonNegative
 from distillery.students.settings import Student
 
@@ -70,65 +71,46 @@ class RealByLearnability(Incremental):
         return "any"
 
 
-class LGD(Incremental):
-    """Learnability-guided diffusion (arXiv 2604.00519)."""
+class LGD(Incremental, Sampled):
+    """Learnability-guided diffusion (arXiv 2604.00519): learnability and deviation, from the second increment on."""
 
     stage: ClassVar[str] = "generate_increment"
+    published: ClassVar[Mapping[str, Mapping[str, Any]]] = {"learnability": {}, "deviation": {}}
     kind: Literal["lgd"]
-    generator: Name
     seed: Name = Field("plain", description="First increment: `plain`, or the name of another method.")
     candidates: Count = Field(3, description="Kappa: images drawn per slot, of which one is kept.")
     choose: Literal["learnability", "random"] = "learnability"
     min_reference_probability: Fraction = Field(0.0, description="Candidates below it are left out; 0: none are.")
-    learnability: Learnability = Learnability()
-    deviation: Deviation = Deviation()
-    influence: Influence | None = Field(None, description="Influence (IGD) as a further guidance, after increment 1.")
-    mode: Mode | None = Field(None, description="Modes (MGD3) as a further guidance, after increment 1.")
     calibration: Calibration = Calibration()
-    stream: str | None = Field(
-        None, description="Methods of one stream share all their noise; none: the method's name."
-    )
-    shards: Count = Field(1, description="Jobs that the classes are spread over.")
 
     @property
     def needs(self) -> Needs:
         """The generator, its autoencoder, and the reference."""
         return Needs(generator=self.generator, autoencoder=True, reference=self.reference)
 
-    def modes(self, sizes: Sequence[int]) -> int:
-        """Those of its mode guidance."""
-        return 0 if self.mode is None else (self.mode.count or max(sizes))
+    @property
+    def nested(self) -> bool:
+        """Always: a set is its first increments."""
+        return True
 
     @property
     def calibrates(self) -> bool:
         """Whether a pilot chooses a strength or a weight."""
-        return "auto" in (self.learnability.strength, self.learnability.reference_weight)
+        learnability = self.guidance.get(Learnability)
+        return learnability is not None and "auto" in (learnability.strength, learnability.reference_weight)
 
     def check(self, key: str, context: Context) -> Iterator[str]:
-        """Whether it has its networks, its seed, and something to calibrate."""
-        faults = list(check_generator(key, self.generator, context))
-        yield from faults
-        if not faults:
-            yield from self._check_loop(key, context)
-            yield from check_guidance(key, self, context)
-        yield from check_shards(key, self.shards, len(context.class_names))
-
-    def _check_loop(self, key: str, context: Context) -> Iterator[str]:
-        steps = context.generators[self.generator].sampling.steps
-        if (given := self.learnability.range) and given[1] >= steps:
-            yield (
-                f"{key}.learnability.range: {given[1]} lies beyond the {steps} sampling steps of "
-                f"generators.{self.generator}.sampling.steps; allowed: 0 to {steps - 1}"
-            )
-        yield from super().check(key, context)
+        """Whether it has its networks, its seed, and guidances that fit."""
+        yield from Sampled.check(self, key, context)
+        if self.guidance.get(Learnability) is None:
+            yield f"{key}.guidance.learnability: candidates are scored with it; write {{strength: 0}} to switch it off"
+        yield from Incremental.check(self, key, context)
         yield from check_named(f"{key}.calibration.judge", "reference", self.calibration.judge, context.references)
-        if self.seed != "plain":
-            name = key.removeprefix("methods.")
-            seed = context.methods.get(self.seed)
-            if seed is None:
-                others = ", ".join(other for other in context.methods if other != name)
-                yield f"{key}.seed: no method {self.seed!r}; allowed: plain, {others}"
-            elif isinstance(seed, LGD):
-                yield f"{key}.seed: {self.seed!r} is an LGD method itself; allowed: plain, or a method of another kind"
-        if self.learnability.reference_weight == "auto" and self.learnability.strength == 0:
-            yield f"{key}.learnability.reference_weight: nothing to calibrate at strength 0; give a number"
+        if self.seed == "plain":
+            return
+        seed = context.methods.get(self.seed)
+        if seed is None:
+            others = ", ".join(other for other in context.methods if f"methods.{other}" != key)
+            yield f"{key}.seed: no method {self.seed!r}; allowed: plain, {others}"
+        elif isinstance(seed, LGD):
+            yield f"{key}.seed: {self.seed!r} is an LGD method itself; allowed: plain, or a method of another kind"

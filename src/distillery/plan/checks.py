@@ -82,10 +82,6 @@ def _sizes(experiment: Experiment) -> Iterator[str]:
     any_image = [name for name, images in taking.items() if images == "any"]
     not_held_out = [name for name, images in taking.items() if images == "not held out"]
     split = [name for name, method in sorted(experiment.methods.items()) if method.holds_out and experiment.held_out]
-    modes = {name: method.modes(experiment.ipc) for name, method in experiment.methods.items()}
-    moded = {name: count for name, count in modes.items() if count}
-    if not (any_image or not_held_out or split or moded):
-        return
     sizes = _training_sizes(experiment)
     if empty := [name for name, size in sizes.items() if size < 1]:
         yield (
@@ -93,8 +89,8 @@ def _sizes(experiment: Experiment) -> Iterator[str]:
         )
         return
     smallest = min(sizes, key=lambda name: sizes[name])
-    for name, count in moded.items():
-        yield from _modes(experiment, name, count, smallest, sizes[smallest])
+    for name, method in experiment.methods.items():
+        yield from method.check_sizes(f"methods.{name}", experiment.ipc, sizes)
     held = " after those that are held out" if experiment.dataset.holdout is not None else ""
     yield from _too_many(experiment, any_image, sizes, held)
     if split and sizes[smallest] < 2:
@@ -107,19 +103,6 @@ def _sizes(experiment: Experiment) -> Iterator[str]:
         sizes = {name: size - held_out_of(size, share) for name, size in sizes.items()}
         held = " after those that matching.holdout keeps to choose a snapshot"
     yield from _too_many(experiment, not_held_out, sizes, held)
-
-
-def _modes(experiment: Experiment, name: str, modes: int, smallest: str, size: int) -> Iterator[str]:
-    """Whether a class has as many images as a method asks for modes."""
-    if modes > size:
-        given = experiment.methods[name].mode.count is not None  # type: ignore[attr-defined]
-        where = f"methods.{name}.mode.count: {modes} modes"
-        where = where if given else f"ipc: {modes} images per class are as many modes for methods.{name}"
-        other = "" if given else f", or a methods.{name}.mode.count"
-        yield (
-            f"{where}, but class {smallest!r} has {size} training images, and a mode needs one of its own; allowed: 1 "
-            f"to {size}{other}"
-        )
 
 
 def _too_many(experiment: Experiment, methods: list[str], sizes: Mapping[str, int], held: str) -> Iterator[str]:

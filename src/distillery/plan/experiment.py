@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -19,11 +20,15 @@ from distillery.diffusion.settings import (
     LatentShape,
     PretrainedAutoencoder,
 )
+from distillery.guidance.mode import Mode
+from distillery.guidance.registry import Guidances
 from distillery.guidance.settings import Surrogate
 from distillery.matching.settings import Experts, Matching
 from distillery.methods.base import Method, smaller
 from distillery.methods.matching import last_epoch_read
 from distillery.methods.registry import AnyMethod
+from distillery.methods.sampling import Sampled
+from distillery.plan import layout
 from distillery.settings import Block, Count, Name
 from distillery.students.settings import Evaluation, Network, Protocol, Recipe, Reference
 
@@ -140,6 +145,10 @@ class Experiment(Block):
         """The place of a seed's run in the results."""
         return "" if seed == self.seeds[0] else f"seed-{seed}/"
 
+    def autoencoder_run(self, run: str) -> str:
+        """The run that the autoencoder and its latents belong to: one that is opened is the same for all runs."""
+        return run if self.autoencoder.stage == "train_autoencoder" else ""
+
     @property
     def runs(self) -> list[str]:
         """The places of all runs."""
@@ -169,6 +178,32 @@ class Experiment(Block):
         """The next smaller size, or 0: a set begins with the smaller ones, and a job makes only what it adds."""
         return smaller(ipc, self.ipc)
 
+    # ---- guidances ---------------------------------------------------------------------------------------------------
+
+    def guidance(self, method: str) -> Guidances:
+        """The guidances of a method as the file has them; none where it does not sample."""
+        block = self.methods[method]
+        return block.guidance if isinstance(block, Sampled) else Guidances()
+
+    def resolved_guidance(self, method: str) -> Guidances:
+        """The guidances of a method that samples, with indices in place of defaults."""
+        sampled = self.method_of(method, Sampled)
+        return sampled.guidance.resolved(self.generators[sampled.generator].sampling.steps)
+
+    def modes(self, method: str, ipc: int) -> int:
+        """How many modes of each class the images of a size are drawn to."""
+        mode = self.guidance(method).get(Mode)
+        assert mode is not None
+        return mode.count or (max(self.ipc) if self.methods[method].nested else ipc)
+
+    def guidance_files(self, run: str, method: str, ipc: int | None = None) -> dict[str, list[str]]:
+        """The files of each guidance of a method, in the order in which stages take them.
+
+        Args:
+            ipc: the size that is sampled; None: all sizes at once, in increments.
+        """
+        return self.guidance(method).files(MethodFiles(self, run, method, ipc or max(self.ipc)))
+
     # ---- networks ----------------------------------------------------------------------------------------------------
 
     def recipe(self, protocol: Protocol, network: str, ipc: int | str) -> Recipe:
@@ -195,6 +230,35 @@ class Experiment(Block):
     def generators_of(self, stage: str) -> list[str]:
         """The generators that a stage makes."""
         return [name for name, generator in self.generators.items() if generator.stage == stage]
+
+
+@dataclass(frozen=True)
+class MethodFiles:
+    """`GuidanceFiles` of one method of a run.
+
+    Attributes:
+        run: place of the run in the results.
+        ipc: the size that is sampled.
+    """
+
+    experiment: Experiment
+    run: str
+    method: str
+    ipc: int
+
+    def gradients(self, surrogate: str) -> str:
+        """The output of `select_checkpoints` for a surrogate."""
+        return layout.fill(layout.GRADIENTS, run=self.run, surrogate=surrogate)
+
+    def modes(self, count: int | None) -> str:
+        """The output of `discover_modes`, `count` modes per class; None: one per image."""
+        modes = count or self.experiment.modes(self.method, self.ipc)
+        return layout.fill(layout.MODES, run=self.run, method=self.method, modes=modes)
+
+    def latents(self) -> list[str]:
+        """The latents of the training images."""
+        run = self.experiment.autoencoder_run(self.run)
+        return [layout.fill(layout.LATENTS, run=run, shard=shard) for shard in range(self.experiment.latents.shards)]
 
 
 def schema() -> dict[str, Any]:

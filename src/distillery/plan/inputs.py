@@ -12,7 +12,6 @@ from distillery.diffusion.settings import PretrainedAutoencoder
 from distillery.methods.external import External
 from distillery.methods.lgd import LGD, Incremental
 from distillery.methods.matching import Matched
-from distillery.methods.sampling import Sampling
 from distillery.plan import layout
 from distillery.plan.experiment import Experiment
 from distillery.students.settings import Recipe
@@ -57,13 +56,9 @@ class Inputs:
 
     # ---- autoencoder, latents, generators ----------------------------------------------------------------------------
 
-    def _autoencoder_run(self, run: str) -> str:
-        """The run that the autoencoder belongs to: one that is opened is the same for all."""
-        return run if self.experiment.autoencoder.stage == "train_autoencoder" else ""
-
     def autoencoder(self, wildcards: Wildcards) -> list[str]:
         """The files of the autoencoder."""
-        return list(layout.autoencoder(f"{self._autoencoder_run(wildcards.run)}autoencoder").values())
+        return list(layout.autoencoder(f"{self.experiment.autoencoder_run(wildcards.run)}autoencoder").values())
 
     def guidance_autoencoder(self, wildcards: Wildcards) -> list[str]:
         """The files of the autoencoder that guidances decode with, where it is another one."""
@@ -83,7 +78,7 @@ class Inputs:
 
     def latents(self, wildcards: Wildcards) -> list[str]:
         """The files of the latents."""
-        run = self._autoencoder_run(wildcards.run)
+        run = self.experiment.autoencoder_run(wildcards.run)
         return [layout.fill(layout.LATENTS, run=run, shard=shard) for shard in range(self.experiment.latents.shards)]
 
     def _generator(self, run: str, name: str | None) -> list[str]:
@@ -184,11 +179,6 @@ class Inputs:
         """The student of increment 1."""
         return layout.fill(layout.STUDENT, run=wildcards.run, method=wildcards.method, k=1)
 
-    def scores(self, wildcards: Wildcards) -> list[str]:
-        """The scores of the candidates; increment 1 has none."""
-        path = layout.fill(layout.SCORES, run=wildcards.run, method=wildcards.method, k=wildcards.k)
-        return [path] if int(wildcards.k) > 1 else []
-
     def student_before(self, wildcards: Wildcards) -> list[str]:
         """The student of the increments before k; increment 1 has none."""
         before = int(wildcards.k) - 1
@@ -232,8 +222,9 @@ class Inputs:
 
     def smaller_shards(self, wildcards: Wildcards) -> list[str]:
         """The images of the smaller sizes, where guidances keep away from what a method has."""
-        method = self.experiment.method_of(wildcards.method, Sampling)
-        if not method.remembers or not method.nested:
+        if not (
+            self.experiment.guidance(wildcards.method).needs_images and self.experiment.methods[wildcards.method].nested
+        ):
             return []
         return [
             layout.fill(layout.SAMPLED, run=wildcards.run, method=wildcards.method, ipc=size, shard=wildcards.shard)
@@ -405,19 +396,14 @@ class Inputs:
 
     # ---- guidances ---------------------------------------------------------------------------------------------------
 
-    def modes(self, wildcards: Wildcards) -> list[str]:
-        """The modes that a method is drawn to: of its size, or one set for all sizes."""
-        mode = getattr(self.experiment.methods[wildcards.method], "mode", None)
-        if mode is None or wildcards.get("k") == "1":
+    def guidance_files(self, wildcards: Wildcards) -> list[str]:
+        """The files of all guidances of a method, in the order in which its stage takes them; increment 1 has none."""
+        if wildcards.get("k") == "1":
             return []
-        ipc = int(wildcards.get("ipc") or max(self.experiment.ipc))
-        nested = self.experiment.methods[wildcards.method].nested
-        count = mode.count or (max(self.experiment.ipc) if nested else ipc)
-        return [layout.fill(layout.MODES, run=wildcards.run, method=wildcards.method, modes=count)]
+        ipc = int(wildcards.ipc) if wildcards.get("ipc") else None
+        files = self.experiment.guidance_files(wildcards.run, wildcards.method, ipc)
+        return [path for paths in files.values() for path in paths]
 
-    def gradients(self, wildcards: Wildcards) -> list[str]:
-        """The gradients of the classes that influence compares with."""
-        influence = getattr(self.experiment.methods[wildcards.method], "influence", None)
-        if influence is None or wildcards.get("k") == "1":
-            return []
-        return [layout.fill(layout.GRADIENTS, run=wildcards.run, surrogate=influence.surrogate)]
+    def guidance_decoder(self, wildcards: Wildcards) -> list[str]:
+        """The files of the autoencoder that guidances decode with, where it is another one and the method has some."""
+        return self.guidance_autoencoder(wildcards) if self.experiment.guidance(wildcards.method).present() else []

@@ -22,7 +22,6 @@ TRAJECTORIES = "<results>/{run}experts/{experts}/trajectories-{shard}.safetensor
 DISTILLED = "<results>/{run}distilled/{method}/ipc{ipc}.parquet"
 INCREMENT = "<results>/{run}distilled/{method}/increment-{k}/images.parquet"
 CANDIDATES = "<results>/{run}distilled/{method}/increment-{k}/candidates-{shard}.parquet"
-SCORES = "<results>/{run}distilled/{method}/increment-{k}/scores.parquet"
 STUDENT = "<results>/{run}distilled/{method}/increment-{k}/student.safetensors"
 CALIBRATED = "<results>/{run}distilled/{method}/guidance.json"
 MODES = "<results>/{run}distilled/{method}/modes-{modes}.safetensors"
