@@ -300,6 +300,6 @@ def _write_rejected(path: Path, bad: list[Rejected], provenance: Provenance) -> 
 
 
 def _write_images(path: Path, entries: list[_Entry], spool: Spool, classes: list[str], provenance: Provenance) -> None:
-    images = Spooled.placed(spool, [(entry.start, entry.stop) for entry in entries])
-    labels = np.array([entry.label for entry in entries], np.int64)
+    images = Spooled.placed(spool, ((entry.start, entry.stop) for entry in entries))
+    labels = np.fromiter((entry.label for entry in entries), np.int64)
     write_images(path, ImageSet(images, labels, classes, [entry.id for entry in entries]), provenance)

@@ -79,13 +79,14 @@ class Spooled(Sequence[bytes]):
 
     def __init__(self, images: Iterable[bytes] = ()) -> None:
         spool = Spool()
-        places = np.array([spool.put(image) for image in images], np.int64).reshape(-1, 2)
-        self._spools, self._places = [spool], np.insert(places, 0, 0, axis=1)
+        places = (position for image in images for position in (0, *spool.put(image)))
+        self._spools, self._places = [spool], np.fromiter(places, np.int64).reshape(-1, 3)
 
     @classmethod
-    def placed(cls, spool: Spool, places: Sequence[tuple[int, int]]) -> Spooled:
+    def placed(cls, spool: Spool, places: Iterable[tuple[int, int]]) -> Spooled:
         """Images at these places of a buffer."""
-        return cls._of([spool], np.insert(np.array(places, np.int64).reshape(-1, 2), 0, 0, axis=1))
+        positions = (position for place in places for position in (0, *place))
+        return cls._of([spool], np.fromiter(positions, np.int64).reshape(-1, 3))
 
     @classmethod
     def _of(cls, spools: list[Spool], places: np.ndarray) -> Spooled:
