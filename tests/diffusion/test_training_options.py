@@ -287,10 +287,10 @@ def test_two_processes_share_a_batch_in_one_job_and_resume_after_a_signal(tmp_pa
     assert apart < 1e-3 * moved
 
     process = stopped.start(checkpoint_seconds=0)
-    wait_until(stopped.resume.exists, stopped.seconds, "there is no checkpoint")
+    wait_until(lambda: stopped.resume.exists() or process.poll() is not None, stopped.seconds, "there is no checkpoint")
     process.send_signal(signal.SIGTERM)
     _, printed = process.communicate(timeout=stopped.seconds)
-    assert process.returncode != 0
+    assert process.returncode != 0, printed
     assert not stopped.files["weights"].exists()
     printed = stopped.finish()
     steps = {int(step) for step in re.findall(r"resuming at step (\d+)", printed)}  # each process says it

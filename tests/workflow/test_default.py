@@ -495,12 +495,18 @@ def test_a_lock_without_a_dead_holder_stays(tree: Clone) -> None:
     assert lock.exists()
 
 
+def kill_at_checkpoint(process: subprocess.Popen[bytes], resume: Path) -> None:
+    """Send SIGKILL to a stage as soon as it has written its resume file, if it has not ended before."""
+    wait_until(lambda: resume.exists() or process.poll() is not None, 1200, "no checkpoint was written")
+    process.kill()
+    process.wait()
+
+
 def test_a_stage_that_is_killed_resumes_and_ends_with_the_same_bytes(tree: Clone, finished: Finished) -> None:
     folder = "results/smoke/generators/dit"
     weights = f"{folder}/transformer/diffusion_pytorch_model.safetensors"
     with safe_open(tree.folder / weights, "pt") as file:
         made = json.loads(file.metadata()["distillery"])
-    shutil.rmtree(tree.folder / folder)
     command = [
         sys.executable, "-m", "distillery", "train_generator",
         "--settings", made["settings"], "--threads", made["threads"],
@@ -509,10 +515,12 @@ def test_a_stage_that_is_killed_resumes_and_ends_with_the_same_bytes(tree: Clone
         "--scheduler", f"{folder}/scheduler/scheduler_config.json", "--checkpoint-seconds", "0",
     ]  # fmt: skip
     resume = tree.folder / f"{weights}.resume.safetensors"
-    process = subprocess.Popen(command, cwd=tree.folder, env=tree.environment, stderr=subprocess.DEVNULL)
-    wait_until(lambda: resume.exists() or process.poll() is not None, 1200, "no checkpoint was written")
-    process.kill()
-    process.wait()
+    for _ in range(10):  # a busy machine may look away until the stage is at its end
+        shutil.rmtree(tree.folder / folder)
+        process = subprocess.Popen(command, cwd=tree.folder, env=tree.environment, stderr=subprocess.DEVNULL)
+        kill_at_checkpoint(process, resume)
+        if resume.exists():
+            break
     assert resume.exists()
     assert not (tree.folder / weights).exists()
     done = tree.run(*command)
