@@ -174,18 +174,18 @@ import sys
 from distillery import __main__ as command_line
 from distillery import progress
 from distillery.job import Input, Job, Output
-from distillery.stages import score_learnability
-from distillery.stages.score_learnability import Settings
+from distillery.stages import select_by_learnability
 
-def run(settings, *, images, student, reference, guidance=None, scores, job):
+def run(settings, *, data, previous=None, student=None, reference=None, images, job):
     import torch
-    print(torch.get_num_threads(), job.threads, job.device.type, len(job.inputs), guidance, job.checkpoint_seconds)
+    print(torch.get_num_threads(), job.threads, job.device.type, len(job.inputs), student, job.checkpoint_seconds)
 
-run.__annotations__ = score_learnability.run.__annotations__
-score_learnability.run = run
+run.__annotations__ = select_by_learnability.run.__annotations__
+select_by_learnability.run = run
 file = sys.argv[1]
-sys.exit(command_line.main(["score_learnability", "--settings", '{"reference_weight":1.0}', "--images", file, file,
-                    "--student", file, "--reference", file, "--scores", file + ".out", *sys.argv[2:]]))
+settings = '{"seed":0,"increment":2,"increment_size":1,"reference_weight":1.0,"min_reference_probability":0.0}'
+sys.exit(command_line.main(["select_by_learnability", "--settings", settings, "--previous", file, file,
+                    "--data", file, "--reference", file, "--images", file + ".out", *sys.argv[2:]]))
 """
 
 
@@ -198,7 +198,7 @@ def test_a_stage_that_computes_uses_the_threads_that_it_was_told(tmp_path: Path)
     path = tmp_path / "file"
     path.write_bytes(b"")
     assert told("--threads", "1") == ["1", "1", "cpu", "4", "None", "120.0"]
-    assert told("--guidance", "--checkpoint-seconds", "5")[4:] == ["None", "5.0"]  # a rule gives no file for it
+    assert told("--student", "--checkpoint-seconds", "5")[4:] == ["None", "5.0"]  # a rule gives no file for it
 
 
 def test_the_arguments_of_a_stage_come_from_its_signature() -> None:
