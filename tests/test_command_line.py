@@ -177,20 +177,20 @@ import json, sys
 from distillery import __main__ as command_line
 from distillery import progress
 from distillery.job import Input, Job, Output
-from distillery.stages import score_learnability
-from distillery.stages.score_learnability import Settings
+from distillery.stages import select_by_learnability
 
-def run(settings, *, images, student, reference, guidance=None, scores, job):
+def run(settings, *, data, previous=None, student=None, reference=None, images, job):
     import torch
-    print(torch.get_num_threads(), job.threads, job.device.type, len(job.inputs), guidance, job.checkpoint_seconds)
+    print(torch.get_num_threads(), job.threads, job.device.type, len(job.inputs), student, job.checkpoint_seconds)
 
-run.__annotations__ = score_learnability.run.__annotations__
-score_learnability.run = run
+run.__annotations__ = select_by_learnability.run.__annotations__
+select_by_learnability.run = run
 file = sys.argv[1]
+settings = '{"seed":0,"increment":2,"increment_size":1,"reference_weight":1.0,"min_reference_probability":0.0}'
 for more in json.loads(sys.argv[2]):
     assert not command_line.main([
-        "score_learnability", "--settings", '{"reference_weight":1.0}', "--images", file, file,
-        "--student", file, "--reference", file, "--scores", file + ".out", *more,
+        "select_by_learnability", "--settings", settings, "--previous", file, file,
+        "--data", file, "--reference", file, "--images", file + ".out", *more,
     ])
 """
 
@@ -198,7 +198,7 @@ for more in json.loads(sys.argv[2]):
 def test_a_stage_that_computes_uses_the_threads_that_it_was_told(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_bytes(b"")
-    arguments = [["--threads", "1"], ["--guidance", "--checkpoint-seconds", "5"]]  # a rule gives no file for --guidance
+    arguments = [["--threads", "1"], ["--student", "--checkpoint-seconds", "5"]]  # a rule gives no file for --student
     command = [sys.executable, "-c", THREADS, str(path), json.dumps(arguments)]
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)

@@ -18,7 +18,8 @@ from distillery.diffusion.renderer import Renderer, class_conditions, load_rende
 from distillery.diffusion.sampler import Guidance, sample
 from distillery.diffusion.schedule import Schedule, training_scheduler
 from distillery.errors import BadInput, DamagedArtifact
-from distillery.guidance.deviation import ClassMemory, DeviationGuidance
+from distillery.guidance.class_memory import ClassMemory
+from distillery.guidance.deviation import DeviationGuidance
 from distillery.guidance.learnability import LearnabilityGuidance
 from distillery.streams import image_noise, stream
 

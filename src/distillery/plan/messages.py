@@ -88,12 +88,7 @@ def _wrong_key(fault: Any, root: type[Block], config: Mapping[str, Any]) -> str 
     """Of a key that does not belong where it stands, or that is not there."""
     kind, key = fault["type"], fault["loc"][-1]
     if kind == "extra_forbidden":
-        allowed = _keys_beside(fault["loc"], root)
-        if (new := OLD_KEYS.get(str(key), "")).partition(".")[0] in allowed:
-            return f"is called {new} now"
-        if others := _kinds_with(fault["loc"], root):
-            return f"no key of kind {fault['loc'][-2]}; it belongs to kind {' and '.join(others)}"
-        return f"no such key{instead(key, allowed)}"
+        return _unknown_key(fault["loc"], root)
     if kind == "missing":
         block = NAMED_IN.get(str(key))
         there = ", ".join(map(str, config.get(block) or ["none yet"])) if block else ""
@@ -109,6 +104,16 @@ def _wrong_kind(fault: Any, allowed: Sequence[str]) -> str:
     if (new := OLD_KEYS.get(given, "")) in allowed:
         return f"{given!r} is called {new} now"
     return f"no kind {given!r}{instead(given, allowed)}"
+
+
+def _unknown_key(location: tuple[str | int, ...], root: type[Block]) -> str:
+    """Of a key that does not belong where it stands."""
+    key, allowed = str(location[-1]), _keys_beside(location, root)
+    if (new := OLD_KEYS.get(key, "")).partition(".")[0] in allowed:
+        return f"is called {new} now"
+    if others := _kinds_with(location, root):
+        return f"no key of kind {location[-2]}; it belongs to kind {' and '.join(others)}"
+    return f"no such key{instead(key, allowed)}"
 
 
 def _wrong_type(fault: Any, root: type[Block]) -> str | None:
