@@ -38,8 +38,6 @@ from distillery.errors import BadInput, WeightsError
 from distillery.matching.build import (
     Places,
     comparing_objective,
-    idc_constants,
-    idc_rate,
     initial_latents,
     optimiser_of,
 )
@@ -557,11 +555,11 @@ def test_rates_are_the_published_ones_where_steps_are_absolute(kind: str, rate: 
 
 def test_the_constants_of_idc_are_those_of_its_code() -> None:
     method = IDC(kind="idc")
-    assert idc_rate(method, 10, 224, 10) == 3e-3
-    assert idc_rate(method, 1, 112, 10) == pytest.approx(3e-3 / 10 / 4)
-    assert idc_rate(method, 10, 224, 99) == 3e-3 and idc_rate(method, 10, 224, 100) == 1e-3
-    assert idc_rate(method.model_copy(update={"learning_rate": 0.5}), 10, 224, 100) == 0.5
-    few, many = idc_constants(method, 99), idc_constants(method, 100)
+    assert method.rate(10, 224, 10) == 3e-3
+    assert method.rate(1, 112, 10) == pytest.approx(3e-3 / 10 / 4)
+    assert method.rate(10, 224, 99) == 3e-3 and method.rate(10, 224, 100) == 1e-3
+    assert method.model_copy(update={"learning_rate": 0.5}).rate(10, 224, 100) == 0.5
+    few, many = method.constants(99), method.constants(100)
     names = ("epochs", "batch_train", "network_rate", "network_decay")
     assert [few[name] for name in names] == [10, 64, 0.01, 5e-4]
     assert [many[name] for name in names] == [5, 128, 0.1, 1e-4]
@@ -571,7 +569,7 @@ def test_the_constants_of_idc_are_those_of_its_code() -> None:
         "batch_ours": 128,
         "images": 500,
     }
-    assert idc_constants(method.model_copy(update={"epochs": 3}), 100)["epochs"] == 3
+    assert method.model_copy(update={"epochs": 3}).constants(100)["epochs"] == 3
 
 
 def test_experts_are_trained_by_plain_sgd_with_every_operation_of_dsa() -> None:
@@ -585,7 +583,6 @@ def test_experts_are_trained_by_plain_sgd_with_every_operation_of_dsa() -> None:
 @pytest.mark.parametrize(("kind", "exact"), [("pixel", True), ("autoencoder", False), ("ld3m", False)])
 def test_pixels_take_the_exact_gradient_of_a_way_and_latents_that_of_tesla(kind: str, exact: bool, place: Path) -> None:
     real = RealImages.load(place / "train.parquet", 0.25, 0, CPU)
-    read = Trajectories([place / "experts.safetensors"], {})
     for said, wanted in ((None, exact), ("exact", True), ("tesla", False)):
         objective = {**TRAJECTORY, "gradient": said}
         method = {
@@ -593,7 +590,7 @@ def test_pixels_take_the_exact_gradient_of_a_way_and_latents_that_of_tesla(kind:
             "autoencoder": lambda given: Latent(kind="autoencoder", objective=given),
             "ld3m": lambda given: LD3M(kind="ld3m", generator="g", objective=given),
         }[kind](objective)
-        matching: Any = comparing_objective(method, real, NETWORK, ("x",), CPU, read)
+        matching: Any = comparing_objective(method, real, NETWORK, ("x",), CPU, [place / "experts.safetensors"])
         assert matching._exact is wanted
 
 

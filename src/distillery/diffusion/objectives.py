@@ -13,7 +13,7 @@ from torch import Tensor
 
 from distillery.diffusion.losses import DiffusionLoss, TrainingObjective, TrainingStep
 from distillery.diffusion.memory import LatentMemory, Policy, unit
-from distillery.diffusion.settings import PlainLoss, Training
+from distillery.diffusion.settings import Training
 
 Reduction = Literal["class_extreme", "sample_mean"]
 Multiplicity = Literal["once", "cumulative"]
@@ -191,7 +191,7 @@ def objective_of(
         numbers: d, how many numbers one latent has.
     """
     plain = DiffusionLoss(scheduler, device, recipe.min_snr_gamma)
-    if isinstance(recipe.objective, PlainLoss):
+    if not recipe.objective.remembers:
         return plain
     return memory_objective(
         plain,

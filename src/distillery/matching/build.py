@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import singledispatch
 from pathlib import Path
 from typing import Any
 
@@ -15,24 +16,13 @@ from distillery.diffusion.autoencoder import Codec
 from distillery.diffusion.renderer import codec_of
 from distillery.errors import BadInput
 from distillery.matching.chain import Picture
-from distillery.matching.experts import Trajectories
+from distillery.matching.experts import Trajectories, wanted_of
 from distillery.matching.generator import FrozenGenerator, open_generator
 from distillery.matching.idc import IDCMatching
 from distillery.matching.networks import Comparing
 from distillery.matching.objectives import DistributionMatching, GradientMatching, Objective
 from distillery.matching.real_images import RealImages
-from distillery.matching.settings import (
-    IDC,
-    LD3M,
-    PUBLISHED_RATES,
-    RELATIVE_RATE,
-    Distribution,
-    Gradient,
-    Latent,
-    Matched,
-    Pixels,
-    Trajectory,
-)
+from distillery.matching.settings import IDC, LD3M, Distribution, Gradient, Latent, Matched, Pixels, Trajectory
 from distillery.matching.spaces import ChainSpace, LatentSpace, PixelSpace, Space, Tensors, UnitPixels
 from distillery.matching.steps import Optimiser
 from distillery.matching.trajectory import TrajectoryMatching
@@ -81,10 +71,9 @@ def initial_latents(
     if method.init == "gaussian":
         size = codec.latent_size(side)
         return image_noise(places.keys, "initial", (codec.channels, size, size)).to(device)
-    found = []
-    for images in initial_images(real, places, key).split(method.micro_batch):
-        found.append(codec.encode(2 * scaled(images, side) - 1)[0])  # encoders take [-1, 1], never what networks see
-    return torch.cat(found)
+    batches = initial_images(real, places, key).split(method.micro_batch)
+    # Encoders take [-1, 1], never what networks see.
+    return torch.cat([codec.encode(2 * scaled(images, side) - 1)[0] for images in batches])
 
 
 def initial_images(real: RealImages, places: Places, key: Key) -> Tensor:
@@ -120,83 +109,7 @@ def chain_space(
     )
 
 
-def pixel_space(
-    method: Pixels | IDC, real: RealImages | None, places: Places, key: Key, domain: Domain, device: torch.device
-) -> PixelSpace:
-    """Pixels that start as real images or as noise; without real images, a space that only renders."""
-    mean, std = domain.statistics(device)
-    if real is None:
-        images = torch.zeros(0, domain.channels, domain.size, domain.size, device=device)
-    elif isinstance(method, IDC) or method.init == "real":
-        images = initial_images(real, places, key)
-    else:
-        images = image_noise(places.keys, "initial", real.pixels.shape[1:]).to(device) * std + mean
-    if isinstance(method, IDC):
-        return UnitPixels(images, method.inner * len(places.labels.unique()))
-    return PixelSpace(images, mean, std, clamp=method.clamp)
-
-
-# ---- objectives ------------------------------------------------------------------------------------------------------
-
-
-def comparing_objective(
-    method: Matched, real: RealImages, network: str, key: Key, device: torch.device, experts: Trajectories | None
-) -> Objective:
-    """The objective of a method.
-
-    Raises:
-        BadInput: a network that cannot compare, or an objective without its experts.
-    """
-    networks = Comparing(network, real.classes, real.domain, device)
-    if isinstance(method, IDC):
-        return IDCMatching(real, networks, key, **idc_constants(method, len(real.classes)))
-    objective = method.objective
-    options = objective.model_dump(exclude={"kind", "experts"})
-    if isinstance(objective, Gradient):
-        return GradientMatching(real, networks, key, **options)
-    if isinstance(objective, Distribution):
-        return DistributionMatching(real, networks, key, **options)
-    assert isinstance(objective, Trajectory)
-    if experts is None:
-        raise BadInput("objective: trajectories are matched, and there are no experts; name one of experts")
-    options["gradient"] = objective.gradient or ("exact" if isinstance(method, Pixels) else "tesla")
-    return TrajectoryMatching(real, networks, experts, key, **options)
-
-
-def idc_constants(method: IDC, classes: int) -> dict[str, Any]:
-    """The constants of IDC for a number of classes: those of its code, unless the method sets them."""
-    many = classes >= 100
-    published = {
-        "epochs": 5 if many else 10,
-        "batch_train": 128 if many else 64,
-        "network_rate": 0.1 if many else 0.01,
-        "network_decay": 1e-4 if many else 5e-4,
-    }
-    own = method.model_dump(include={*published, "inner", "batch_real", "batch_ours", "images"}, exclude_none=True)
-    return {**published, **own}
-
-
-def idc_rate(method: IDC, ipc: int, side: int, classes: int) -> float:
-    """The learning rate of pixels: 3e-3 (ipc / 10) (side / 224)^2, and 1e-3 from 100 classes on."""
-    if method.learning_rate is not None:
-        return method.learning_rate
-    return 1e-3 if classes >= 100 else 3e-3 * (ipc / 10) * (side / 224) ** 2
-
-
-def optimiser_of(method: Matched, parameters: Tensors, ipc: int, side: int, classes: int) -> Optimiser:
-    """The optimiser of a method's parameters."""
-    if isinstance(method, IDC):
-        rate = idc_rate(method, ipc, side, classes)
-        return Optimiser(parameters, {"pixels": rate}, rule="absolute", momentum=method.momentum)
-    published = PUBLISHED_RATES[method.objective.kind] if method.step.rule == "absolute" else RELATIVE_RATE
-    if isinstance(method, Pixels):
-        rate = published if method.step.pixels is None else method.step.pixels
-        return Optimiser(parameters, {"pixels": rate}, rule=method.step.rule, momentum=method.step.momentum)
-    latent = published if method.step.latent is None else method.step.latent
-    rates = {"latent": latent, "condition": latent if method.step.condition is None else method.step.condition}
-    return Optimiser(parameters, rates, rule=method.step.rule, momentum=method.step.momentum)
-
-
+@singledispatch
 def open_space(
     method: Matched,
     real: RealImages | None,
@@ -217,20 +130,54 @@ def open_space(
         domain: side and channels of the images of the data, and how networks see them.
         generator, autoencoder: folders, where the method has them.
     """
-    resolution = domain.size
-    if isinstance(method, Pixels | IDC):
-        return pixel_space(method, real, places, key, domain, device)
-    assert autoencoder is not None
-    if isinstance(method, Latent):
-        codec = codec_of(None, autoencoder, None).to(device)
-        latents = _latents(method, real, places, codec, resolution, key, device)
-        return LatentSpace(Picture(codec, resolution), latents, micro_batch=method.micro_batch)
-    assert generator is not None
+    raise TypeError(f"{type(method).__name__}: no method that optimises images")
+
+
+@open_space.register
+def _(method: LD3M, real: RealImages | None, places: Places, key: Key, **options: Any) -> Space:
+    resolution, device = options["domain"].size, options["device"]
     opened = open_generator(
-        generator, autoencoder, method.chain, classes, resolution=resolution, seed=seed, device=device
+        options["generator"],
+        options["autoencoder"],
+        method.chain,
+        options["classes"],
+        resolution=resolution,
+        seed=options["seed"],
+        device=device,
     )
     latents = _latents(method, real, places, opened.codec, opened.side, key, device)
     return chain_space(opened, method, places, latents, resolution, device)
+
+
+@open_space.register
+def _(method: Latent, real: RealImages | None, places: Places, key: Key, **options: Any) -> Space:
+    resolution, device = options["domain"].size, options["device"]
+    codec = codec_of(None, options["autoencoder"], None).to(device)
+    latents = _latents(method, real, places, codec, resolution, key, device)
+    return LatentSpace(Picture(codec, resolution), latents, micro_batch=method.micro_batch)
+
+
+@open_space.register
+def _(method: Pixels, real: RealImages | None, places: Places, key: Key, **options: Any) -> Space:
+    domain, device = options["domain"], options["device"]
+    mean, std = domain.statistics(device)
+    if real is None:
+        images = _no_images(domain, device)
+    elif method.init == "real":
+        images = initial_images(real, places, key)
+    else:
+        images = image_noise(places.keys, "initial", real.pixels.shape[1:]).to(device) * std + mean
+    return PixelSpace(images, mean, std, clamp=method.clamp)
+
+
+@open_space.register
+def _(method: IDC, real: RealImages | None, places: Places, key: Key, **options: Any) -> Space:
+    images = _no_images(options["domain"], options["device"]) if real is None else initial_images(real, places, key)
+    return UnitPixels(images, method.inner * len(places.labels.unique()))
+
+
+def _no_images(domain: Domain, device: torch.device) -> Tensor:
+    return torch.zeros(0, domain.channels, domain.size, domain.size, device=device)
 
 
 def _latents(
@@ -246,3 +193,60 @@ def _latents(
         return initial_latents(method, real, places, codec, side, key, device)
     size = codec.latent_size(side)
     return torch.zeros(len(places.keys), codec.channels, size, size, device=device)
+
+
+# ---- objectives ------------------------------------------------------------------------------------------------------
+
+
+def comparing_objective(
+    method: Matched, real: RealImages, network: str, key: Key, device: torch.device, experts: Sequence[Path] = ()
+) -> Objective:
+    """The objective of a method.
+
+    Args:
+        experts: files of trajectories, for the objective that matches them.
+
+    Raises:
+        BadInput: a network that cannot compare, or an objective without its experts, or with others.
+    """
+    networks = Comparing(network, real.classes, real.domain, device)
+    return _objective(method.compares, method, real, networks, key, experts)
+
+
+@singledispatch
+def _objective(
+    block: object, method: Matched, real: RealImages, networks: Comparing, key: Key, experts: Sequence[Path]
+) -> Objective:
+    raise TypeError(f"{type(block).__name__}: no objective")
+
+
+@_objective.register
+def _(block: Gradient, method: Matched, real: RealImages, networks: Comparing, key: Key, experts: Any) -> Objective:
+    return GradientMatching(real, networks, key, **block.model_dump(exclude={"kind"}))
+
+
+@_objective.register
+def _(block: Distribution, method: Matched, real: RealImages, networks: Comparing, key: Key, experts: Any) -> Objective:
+    return DistributionMatching(real, networks, key, **block.model_dump(exclude={"kind"}))
+
+
+@_objective.register
+def _(
+    block: Trajectory, method: Matched, real: RealImages, networks: Comparing, key: Key, experts: Sequence[Path]
+) -> Objective:
+    if not experts:
+        raise BadInput("objective: trajectories are matched, and there are no experts; name one of experts")
+    trajectories = Trajectories(experts, wanted_of(networks.name, real, block.last_epoch))
+    options = block.model_dump(exclude={"kind", "experts"})
+    options["gradient"] = block.gradient or method.default_gradient
+    return TrajectoryMatching(real, networks, trajectories, key, **options)
+
+
+@_objective.register
+def _(block: IDC, method: Matched, real: RealImages, networks: Comparing, key: Key, experts: Any) -> Objective:
+    return IDCMatching(real, networks, key, **block.constants(len(real.classes)))
+
+
+def optimiser_of(method: Matched, parameters: Tensors, ipc: int, side: int, classes: int) -> Optimiser:
+    """The optimiser of a method's parameters."""
+    return Optimiser(parameters, **method.optimiser_options(ipc, side, classes))

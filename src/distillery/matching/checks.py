@@ -6,10 +6,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from distillery.diffusion.settings import AnyAutoencoder, AnyGenerator, Autoencoder, PretrainedGenerator
+from distillery.diffusion.settings import AnyAutoencoder, AnyGenerator
 from distillery.diffusion.weights import stated_config, stated_scheduler
 from distillery.errors import WeightsError
-from distillery.matching.settings import LD3M, Experts, Gradient, Latent, Matched, Pixels, Trajectory
+from distillery.matching.settings import LD3M, Experts, Matched
 
 TRAINING_STEPS = 1000
 """Of the schedule that generators are trained on here."""
@@ -27,10 +27,10 @@ def words_of_holdout(share: float, seed: int) -> str:
 
 def schedule_length(generator: AnyGenerator) -> int:
     """Steps of a generator's training schedule; where nobody can say yet, those of all known ones."""
-    if not isinstance(generator, PretrainedGenerator):
+    if generator.pretrained is None:
         return TRAINING_STEPS
     try:
-        return int(stated_scheduler(generator)["num_train_timesteps"])
+        return int(stated_scheduler(generator.pretrained)["num_train_timesteps"])
     except (WeightsError, KeyError, TypeError, ValueError):
         return TRAINING_STEPS
 
@@ -64,8 +64,7 @@ def faults_of_chain(key: str, method: LD3M, generator: AnyGenerator, autoencoder
         yield f"{key}.chain.quantise: vq asks for a VQModel, and the autoencoder is {kind}; allowed: none"
     if len(set(method.learn)) < len(method.learn):
         yield f"{key}.learn: {', '.join(method.learn)}: one stands there twice"
-    unet = isinstance(generator, PretrainedGenerator) and generator.network == "unet"
-    if unet and "condition" in method.learn and _knows_no_classes(generator):
+    if "condition" in method.learn and _knows_no_classes(generator):
         yield f"{key}.learn: condition, and generators.{method.generator} knows no classes; allowed: [latent]"
     if method.chain.denoiser == "random" and method.chain.condition == "none" and "condition" not in method.learn:
         yield (
@@ -74,18 +73,19 @@ def faults_of_chain(key: str, method: LD3M, generator: AnyGenerator, autoencoder
 
 
 def _class_of(autoencoder: AnyAutoencoder) -> str | None:
-    if isinstance(autoencoder, Autoencoder):
+    if autoencoder.pretrained is None:
         return "AutoencoderKL"
     try:
-        return str(stated_config(autoencoder, "")["_class_name"])
+        return str(stated_config(autoencoder.pretrained, "")["_class_name"])
     except (WeightsError, KeyError):
         return None
 
 
 def _knows_no_classes(generator: AnyGenerator) -> bool:
-    assert isinstance(generator, PretrainedGenerator)
+    if generator.pretrained is None or generator.network != "unet":
+        return False
     try:
-        config = stated_config(generator, "unet")
+        config = stated_config(generator.pretrained, "unet")
     except WeightsError:
         return False
     return not any(config.get(name) for name in ("num_class_embeds", "class_embed_type", "cross_attention_dim"))
@@ -97,8 +97,7 @@ def faults_of_shards(key: str, method: Matched, classes: int) -> Iterator[str]:
         return
     if 1 < classes < method.shards:
         yield f"{key}.shards: {method.shards} jobs for {classes} classes; allowed: 1 to {classes}"
-    objective = getattr(method, "objective", None)
-    if isinstance(objective, Trajectory) or (isinstance(objective, Gradient) and objective.outer > 1):
+    if method.compares.mixes_classes:
         yield (
             f"{key}.shards: networks learn from all classes together here; allowed: 1, or kind: distribution, or "
             "kind: gradient with outer: 1"
@@ -107,23 +106,13 @@ def faults_of_shards(key: str, method: Matched, classes: int) -> Iterator[str]:
 
 def experts_of(method: Matched) -> str | None:
     """The experts that a method names."""
-    objective = method.objective if isinstance(method, LD3M | Latent | Pixels) else None
-    return objective.experts if isinstance(objective, Trajectory) else None
-
-
-def last_read(objective: Trajectory) -> int:
-    """The last epoch of an expert that trajectory matching reads."""
-    return objective.max_start_epoch - 1 + objective.epochs
+    return method.experts
 
 
 def last_epoch(methods: Mapping[str, Any], name: str) -> int:
     """The last epoch of these experts that any method reads; 1 where none does."""
-    found = [1]
-    for method in methods.values():
-        if isinstance(method, LD3M | Latent | Pixels) and experts_of(method) == name:
-            assert isinstance(method.objective, Trajectory)
-            found.append(last_read(method.objective))
-    return max(found)
+    reading = [method for method in methods.values() if getattr(method, "experts", None) == name]
+    return max((method.compares.last_epoch for method in reading), default=1)
 
 
 def faults_of_experts(key: str, method: Matched, experts: Mapping[str, Experts], network: str) -> Iterator[str]:
@@ -132,9 +121,10 @@ def faults_of_experts(key: str, method: Matched, experts: Mapping[str, Experts],
     Args:
         network: of the experts that it names.
     """
-    if not (isinstance(method, LD3M | Latent | Pixels) and isinstance(method.objective, Trajectory)):
+    wanted = method.compares.last_epoch
+    if wanted is None:
         return
-    name, there = method.objective.experts, ", ".join(experts) or "none"
+    name, there = method.experts, ", ".join(experts) or "none"
     if name is None:
         yield (
             f"{key}.objective.experts: trajectories are matched, and none are named; allowed: one of experts "
@@ -149,7 +139,6 @@ def faults_of_experts(key: str, method: Matched, experts: Mapping[str, Experts],
         yield (
             f"{key}.network: {method.network}, but experts.{name} are of {network}; allowed: {network}, or leave it out"
         )
-    wanted = last_read(method.objective)
     epochs = experts[name].epochs
     if epochs is not None and epochs < wanted:
         yield (

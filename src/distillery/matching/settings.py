@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field
 
@@ -20,9 +20,30 @@ def _named(given: object) -> object:
 # ---- objectives ------------------------------------------------------------------------------------------------------
 
 
-class Gradient(Block):
+class _Objective(Block):
+    """What methods ask an objective, whichever it is."""
+
+    published_rate: ClassVar[float]
+    """Of DSA, DM and MTT for standardised pixels; LD3M took them over for latents and class vectors."""
+
+    trains_inside: ClassVar[bool] = True
+    """Whether a network learns within it, at a rate of its own."""
+
+    @property
+    def mixes_classes(self) -> bool:
+        """Whether networks learn from all classes together."""
+        return False
+
+    @property
+    def last_epoch(self) -> int | None:
+        """The last epoch of an expert that is read; None: it needs no experts."""
+        return None
+
+
+class Gradient(_Objective):
     """Gradient matching (DC, arXiv 2006.05929) under siamese augmentation (DSA, arXiv 2102.08259)."""
 
+    published_rate = 0.1
     kind: Literal["gradient"]
     outer: Count = Field(1, description="Steps of the images on one network.")
     inner: Count = Field(1, description="Epochs that the network is trained on the images between two of these steps.")
@@ -31,18 +52,26 @@ class Gradient(Block):
     batch_train: Count = Field(256, description="Images in one step of the network.")
     augment: bool = Field(True, description="One operation of DSA, the same for real images and ours.")
 
+    @property
+    def mixes_classes(self) -> bool:
+        """Whether the network is trained between two steps of the images."""
+        return self.outer > 1
 
-class Distribution(Block):
+
+class Distribution(_Objective):
     """Distribution matching (DM, arXiv 2110.04181): mean features of networks that were never trained."""
 
+    published_rate = 1.0
+    trains_inside = False
     kind: Literal["distribution"]
     batch_real: Count = Field(256, description="Real images per class and step, at most.")
     augment: bool = Field(True, description="One operation of DSA, the same for real images and ours.")
 
 
-class Trajectory(Block):
+class Trajectory(_Objective):
     """Trajectory matching (MTT, arXiv 2203.11932) in constant memory (TESLA, arXiv 2211.10586)."""
 
+    published_rate = 1000.0
     kind: Literal["trajectory"]
     experts: Name | None = Field(None, description="An entry of `experts`: whose trajectories are matched.")
     epochs: Count = Field(3, description="M: epochs of an expert that our steps are to reach.")
@@ -58,22 +87,42 @@ class Trajectory(Block):
     )
     augment: bool = Field(True, description="One operation of DSA per step, with parameters for each image.")
 
+    @property
+    def mixes_classes(self) -> bool:
+        """Always: the steps are taken on images of all classes."""
+        return True
+
+    @property
+    def last_epoch(self) -> int:
+        """The last epoch of an expert that is read."""
+        return self.max_start_epoch - 1 + self.epochs
+
 
 AnyObjective = Annotated[
     Gradient | Distribution | Trajectory,
     Field(discriminator="kind"),
 ]
-Objective = Annotated[AnyObjective, BeforeValidator(_named, json_schema_input_type=AnyObjective | str)]
+NamedObjective = Annotated[AnyObjective, BeforeValidator(_named, json_schema_input_type=AnyObjective | str)]
 
 # ---- steps -----------------------------------------------------------------------------------------------------------
 
 
-class Step(Block):
-    """How far the optimiser goes."""
+class _Step(Block):
+    """What the two kinds of step have in common."""
+
+    def rate(self, stated: float | None, objective: AnyObjective) -> float:
+        """The rate as stated, or as published, or where rates are relative a start that suits all objectives."""
+        if stated is not None:
+            return stated
+        return objective.published_rate if self.rule == "absolute" else RELATIVE_RATE  # type: ignore[attr-defined]
+
+
+class LatentStep(_Step):
+    """How far the optimiser goes in latents and class vectors."""
 
     rule: Literal["relative", "absolute"] = Field(
         "relative",
-        description="`relative`: each image's gradient at unit RMS, in units of the deviation that it began with; "
+        description="`relative`: each image's gradient at unit RMS, in units of the sigma that it began with; "
         "`absolute`: SGD.",
     )
     latent: Positive | None = Field(
@@ -85,7 +134,7 @@ class Step(Block):
     momentum: Fraction = 0.5
 
 
-class PixelStep(Block):
+class PixelStep(_Step):
     """How far the optimiser goes in pixels, standardised by channel."""
 
     rule: Literal["relative", "absolute"] = Field("absolute", description="As for latents.")
@@ -96,9 +145,6 @@ class PixelStep(Block):
     )
     momentum: Fraction = 0.5
 
-
-PUBLISHED_RATES = {"gradient": 0.1, "distribution": 1.0, "trajectory": 1000.0}
-"""Of DSA, DM and MTT for standardised pixels; LD3M took them over for latents and class vectors."""
 
 RELATIVE_RATE = 0.01
 """A start: one for all objectives."""
@@ -155,12 +201,48 @@ class _Optimised(Block):
     )
     shards: Count = Field(1, description="Jobs that the classes are spread over, where they do not act on each other.")
 
+    default_gradient: ClassVar[Literal["tesla", "exact"]] = "tesla"
+    """How trajectories are differentiated unless their block says so."""
 
-class _InLatents(_Optimised):
+    rate_key: ClassVar[str] = "step"
+    """The key that sets how fast images change."""
+
+
+class _ByObjective(_Optimised):
+    """Methods whose objective is a block of its own."""
+
+    objective: NamedObjective
+
+    @property
+    def compares(self) -> AnyObjective:
+        """The block that says how images are compared."""
+        return self.objective
+
+    @property
+    def experts(self) -> str | None:
+        """The experts that the method names."""
+        return getattr(self.objective, "experts", None)
+
+    @property
+    def starts_real(self) -> bool:
+        """Whether images start as real ones."""
+        return getattr(self, "init", None) == "real"
+
+    def inner_rates(self, key: str) -> str:
+        """The rates inside the objective in words, for the key of the method; empty where it has none."""
+        return f"the rates of {key}.objective" if self.objective.trains_inside else ""
+
+
+class _InLatents(_ByObjective):
     init: Literal["real", "gaussian"] = Field("real", description="Encoded real images of the class, or N(0, 1).")
     micro_batch: Count = Field(10, description="Images that are differentiated at once; halved where memory is short.")
-    objective: Objective
-    step: Step = Step()
+    step: LatentStep = LatentStep()
+
+    def optimiser_options(self, ipc: int, side: int, classes: int) -> dict[str, Any]:
+        """Rates, rule and momentum of the optimiser of images, for `ipc` images of this side per class."""
+        latent = self.step.rate(self.step.latent, self.objective)
+        rates = {"latent": latent, "condition": latent if self.step.condition is None else self.step.condition}
+        return {"rates": rates, "rule": self.step.rule, "momentum": self.step.momentum}
 
 
 class LD3M(_InLatents):
@@ -178,14 +260,20 @@ class Latent(_InLatents):
     kind: Literal["autoencoder"]
 
 
-class Pixels(_Optimised):
+class Pixels(_ByObjective):
     """Pixels themselves: DC, DSA, DM and MTT as published."""
 
     kind: Literal["pixel"]
     init: Literal["real", "noise"] = "real"
     clamp: bool = Field(True, description="Keep images in [0, 1], as files hold them; the originals did not.")
-    objective: Objective
     step: PixelStep = PixelStep()
+
+    default_gradient = "exact"
+
+    def optimiser_options(self, ipc: int, side: int, classes: int) -> dict[str, Any]:
+        """Rates, rule and momentum of the optimiser of images, for `ipc` images of this side per class."""
+        rates = {"pixels": self.step.rate(self.step.pixels, self.objective)}
+        return {"rates": rates, "rule": self.step.rule, "momentum": self.step.momentum}
 
 
 class IDC(_Optimised):
@@ -209,6 +297,43 @@ class IDC(_Optimised):
     iterations: Count = Field(500, description="Networks, one after another.")
     network: Network | None = Field("resnet_ap10", description="The network that compares.")
     shards: Literal[1] = 1
+
+    rate_key = "learning_rate"
+    mixes_classes: ClassVar[bool] = True
+    last_epoch: ClassVar[None] = None
+    starts_real: ClassVar[bool] = True
+    experts: ClassVar[None] = None
+
+    @property
+    def compares(self) -> IDC:
+        """The method is its own objective."""
+        return self
+
+    def constants(self, classes: int) -> dict[str, Any]:
+        """The constants for a number of classes: those of the published code, unless the method sets them."""
+        many = classes >= 100
+        published = {
+            "epochs": 5 if many else 10,
+            "batch_train": 128 if many else 64,
+            "network_rate": 0.1 if many else 0.01,
+            "network_decay": 1e-4 if many else 5e-4,
+        }
+        own = self.model_dump(include={*published, "inner", "batch_real", "batch_ours", "images"}, exclude_none=True)
+        return {**published, **own}
+
+    def rate(self, ipc: int, side: int, classes: int) -> float:
+        """The learning rate of pixels: 3e-3 (ipc / 10) (side / 224)^2, and 1e-3 from 100 classes on."""
+        if self.learning_rate is not None:
+            return self.learning_rate
+        return 1e-3 if classes >= 100 else 3e-3 * (ipc / 10) * (side / 224) ** 2
+
+    def optimiser_options(self, ipc: int, side: int, classes: int) -> dict[str, Any]:
+        """Rates, rule and momentum of the optimiser of images, for `ipc` images of this side per class."""
+        return {"rates": {"pixels": self.rate(ipc, side, classes)}, "rule": "absolute", "momentum": self.momentum}
+
+    def inner_rates(self, key: str) -> str:
+        """The rate of the network that learns within it, for the key of the method."""
+        return f"{key}.network_rate"
 
 
 MATCHED = ("ld3m", "autoencoder", "pixel", "idc")

@@ -43,6 +43,9 @@ class KCenter(Block):
     )
 
 
+Choice = Random | Herding | KCenter
+
+
 class RealByLearnability(Block):
     """Real images of largest learnability, increment by increment as LGD has them: whether a generator is needed."""
 

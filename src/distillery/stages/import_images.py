@@ -27,9 +27,8 @@ class Settings(Block):
         """The part of an experiment that this stage reads."""
         from distillery.data.external import place_of
 
-        given = experiment.methods[method]
-        assert isinstance(given, External)
-        place = place_of(given, int(ipc), experiment.seed(run))
+        external = External.model_validate(experiment.methods[method])
+        place = place_of(external, int(ipc), experiment.seed(run))
         return cls(name=method, images=place, ipc=int(ipc), dataset=experiment.dataset)
 
 

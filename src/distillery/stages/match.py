@@ -8,7 +8,7 @@ from pydantic import Field
 
 from distillery.errors import BadInput
 from distillery.job import Input, Job, Output
-from distillery.matching.settings import IDC, LD3M, Gradient, Latent, Pixels, Trajectory
+from distillery.matching.settings import IDC, LD3M, Latent, Pixels
 from distillery.settings import Block
 
 if TYPE_CHECKING:
@@ -31,12 +31,12 @@ class Settings(Block):
     @classmethod
     def of(cls, experiment: Experiment, run: str, method: str, ipc: str, shard: str) -> Settings:
         """The part of an experiment that this stage reads."""
-        found = experiment.matched(method)
+        block = experiment.matched(method)
         return cls(
             seed=experiment.seed(run),
             name=method,
             stream=experiment.stream(method),
-            method=found.model_copy(update={"stream": None, "network": None}),
+            method=block.model_copy(update={"stream": None, "network": None}),
             network=experiment.comparing(method),
             ipc=int(ipc),
             held_out=experiment.held_out,
@@ -60,8 +60,6 @@ def run(
     import pyarrow as pa
 
     from distillery.matching.build import Places, comparing_objective, open_space, optimiser_of
-    from distillery.matching.checks import last_read
-    from distillery.matching.experts import Trajectories, wanted_of
     from distillery.matching.loop import Diverged, Run, match, snapshot_tensors
     from distillery.matching.real_images import RealImages
     from distillery.storage.tables import write_table
@@ -69,10 +67,7 @@ def run(
 
     method, key = settings.method, (settings.seed, settings.stream)
     real = RealImages.load(data, settings.held_out, settings.seed, job.device)
-    trajectories = None
-    if not isinstance(method, IDC) and isinstance(method.objective, Trajectory) and experts:
-        trajectories = Trajectories(experts, wanted_of(settings.network, real, last_read(method.objective)))
-    objective = comparing_objective(method, real, settings.network, (*key, "match"), job.device, trajectories)
+    objective = comparing_objective(method, real, settings.network, (*key, "match"), job.device, experts or ())
     labels = range(len(real.classes))[settings.shard :: method.shards]
     places = Places.of(key, real.classes, labels, settings.ipc)
     space = open_space(
@@ -114,14 +109,10 @@ def run(
         last = max(diverged.run.snapshots)
         write(last_good, Run({last: diverged.run.snapshots[last]}))
         resume.finish()
-        rate, inside = "step", ""
-        if isinstance(method, IDC):
-            rate, inside = "learning_rate", f", or methods.{settings.name}.network_rate"
-        elif isinstance(method.objective, Gradient | Trajectory):
-            inside = f", or the rates of methods.{settings.name}.objective"
+        inside = method.inner_rates(f"methods.{settings.name}") if diverged.inside else ""
         raise BadInput(
-            f"methods.{settings.name}.{rate}: it diverges: {diverged}. The last good snapshot, that of iteration "
-            f"{last}, is kept in {last_good}; lower the rate{inside if diverged.inside else ''}"
+            f"methods.{settings.name}.{method.rate_key}: it diverges: {diverged}. The last good snapshot, that of "
+            f"iteration {last}, is kept in {last_good}; lower the rate{f', or {inside}' if inside else ''}"
         ) from diverged
     write(snapshots, done)
     write_table(history, pa.Table.from_pylist(done.history), job.provenance)

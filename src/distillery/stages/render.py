@@ -23,8 +23,8 @@ class Settings(Block):
     @classmethod
     def of(cls, experiment: Experiment, run: str, method: str, ipc: str, shard: str) -> Settings:
         """The part of an experiment that this stage reads."""
-        found = experiment.matched(method)
-        return cls(seed=experiment.seed(run), method=found.model_copy(update={"stream": None, "network": None}))
+        block = experiment.matched(method)
+        return cls(seed=experiment.seed(run), method=block.model_copy(update={"stream": None, "network": None}))
 
 
 def run(
@@ -68,12 +68,12 @@ def run(
     )
     names = [f"{classes[label]}/{slot:05d}.png" for label, slot in zip(labels, slots, strict=True)]
     sets = []
-    found = snapshots_of(tensors)
-    with Progress(job.stage, len(found) * len(labels), "image") as progress:
-        for iteration, state in found.items():
+    states = snapshots_of(tensors)
+    with Progress(job.stage, len(states) * len(labels), "image") as progress:
+        for iteration, state in states.items():
             rendered = space.rendered({name: value.to(job.device) for name, value in state.items()})
             pixels = to_bytes(2 * rendered - 1).cpu().numpy()
             columns = {"slot": np.array(slots), "iteration": np.full(len(labels), iteration)}
-            sets.append(ImageSet([encode_png(one) for one in pixels], np.array(labels), classes, names, columns))
+            sets.append(ImageSet([encode_png(image) for image in pixels], np.array(labels), classes, names, columns))
             progress.advance(len(labels))
     write_images(images, concatenate(sets), job.provenance)
