@@ -365,7 +365,7 @@ def test_there_may_be_fewer_modes_than_slots(world: World) -> None:
     modes = latents(4, "modes").view(4, 1, *LATENT)
     step.slots = SLOTS
     shift = ModeGuidance(modes, strength=0.1, stop=4).shift(step)
-    torch.testing.assert_close(shift, 0.1 * step.deviation * (modes[LABELS, 0] - step.clean))
+    torch.testing.assert_close(shift, 0.1 * step.sigma * (modes[LABELS, 0] - step.clean))
 
 
 # ---- influence -------------------------------------------------------------------------------------------------------
@@ -482,7 +482,7 @@ def test_influence_moves_an_image_by_a_length_that_its_gradient_does_not_change(
     noise = world.denoiser()(noisy, int(schedule.timesteps[index]), LABELS)[0]
     step = Step(
         index=index, schedule=schedule, noisy=noisy, noise=noise, clean=schedule.clean(noisy, noise, index),
-        deviation=torch.zeros(()), labels=LABELS, slots=SLOTS,
+        sigma=torch.zeros(()), labels=LABELS, slots=SLOTS,
     )  # fmt: skip
     shifts = [
         InfluenceGuidance(Scaled(factor), world.codec, strength=k, first=5, last=7).shift(step)  # type: ignore[arg-type]

@@ -41,7 +41,7 @@ from distillery.matching.build import (
     initial_latents,
     optimiser_of,
 )
-from distillery.matching.chain import Chain
+from distillery.matching.chain import DiffusionChain
 from distillery.matching.checks import wrong_experts
 from distillery.matching.experts import Trajectories, expert_recipe
 from distillery.matching.generator import open_generator
@@ -270,19 +270,19 @@ def test_a_resumed_run_keeps_the_micro_batch_that_fitted(
     place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_request: None
 ) -> None:
     """Memory is short in the backward pass alone, as it is on a GPU: images are then rendered fewer at once, too."""
-    vjp, visit, rendered = Chain.vjp, Chain.visit, list[int]()
+    vjp, visit, rendered = DiffusionChain.vjp, DiffusionChain.visit, list[int]()
 
-    def short(self: Chain, states: list[Tensor], *others: Any) -> Any:
+    def short(self: DiffusionChain, states: list[Tensor], *others: Any) -> Any:
         if len(states[0]) > 2:
             raise torch.cuda.OutOfMemoryError
         return vjp(self, states, *others)
 
-    def seen(self: Chain, latents: Tensor, *others: Any) -> Any:
+    def seen(self: DiffusionChain, latents: Tensor, *others: Any) -> Any:
         rendered.append(len(latents))
         return visit(self, latents, *others)
 
-    monkeypatch.setattr(Chain, "vjp", short)
-    monkeypatch.setattr(Chain, "visit", seen)
+    monkeypatch.setattr(DiffusionChain, "vjp", short)
+    monkeypatch.setattr(DiffusionChain, "visit", seen)
     whole = run(place, tmp_path / "whole", METHODS["ld3m"])
     with stopped_at(2, monkeypatch), pytest.raises(SystemExit):
         run(place, tmp_path / "killed", METHODS["ld3m"])
@@ -713,7 +713,7 @@ def test_a_unet_is_opened_and_optimised_through(place: Path, tmp_path: Path) -> 
     opening.run(settings, **files, job=job("open_generator", settings))
     opened = open_generator(folder, place / "autoencoder", ChainSettings(steps=10), CLASSES, resolution=SIDE, **RUN)
     chain = opened.chain(ChainSettings(steps=10))
-    assert chain.timesteps == list(range(1, 1000, 100)) and chain.abar_next[0] == opened.alphas_cumprod[0]
+    assert chain.timesteps == list(range(1, 1000, 100)) and chain.alphas_cumprod_next[0] == opened.alphas_cumprod[0]
     told = settings_of(METHODS["ld3m"])
     outputs = {"snapshots": tmp_path / "s.safetensors", "history": tmp_path / "h.parquet"}
     autoencoder = [place / "autoencoder" / "config.json"]

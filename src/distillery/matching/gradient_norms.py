@@ -50,7 +50,7 @@ def gradient_norms(
                 grad_images, metrics = objective.gradient(
                     space.render(repeat), places.labels, repeat * objective.updates
                 )
-                found = space.vjp(grad_images, repeat)
-                norms = {name: float(one.flatten(1).norm(dim=1).mean()) for name, one in found.items()}
+                gradients = space.vjp(grad_images, repeat)
+                norms = {name: float(value.flatten(1).norm(dim=1).mean()) for name, value in gradients.items()}
                 row = {"steps": count, "residual": residual, "repeat": repeat, "loss": metrics["loss"]}
                 yield {**row, "latent": norms["latent"], "condition": norms.get("condition")}
