@@ -9,7 +9,8 @@ import yaml
 from clone import PROJECT, SMOKE
 from distillery.plan.guidance_files import MethodFiles, counts, guidance_files
 
-from distillery.plan.experiment import Experiment, load
+from distillery.plan.experiment import Experiment
+from distillery.plan.load import load
 
 
 @pytest.fixture(scope="module")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import multiprocessing
 import multiprocessing.connection
 import os
@@ -23,8 +21,9 @@ import pyarrow as pa
 
 from distillery.data.decode import fit_image, in_words
 from distillery.data.settings import Dataset
-from distillery.data.sources import Record, Split, check_digests, class_list, count, has_test_split, records
+from distillery.data.sources import Record, Split, check_digests, class_list, count, records
 from distillery.errors import BadInput, SourceError, Unusable
+from distillery.ordering import seeded_order
 from distillery.progress import Progress
 from distillery.storage.images import ImageSet, write_images
 from distillery.storage.spool import Spool, Spooled
@@ -150,11 +149,11 @@ def hold_out(ids: Iterable[str], class_name: str, fraction: float, seed: int) ->
     Raises:
         ValueError: the class has fewer than two images.
     """
-    place = {name: hashlib.sha256(json.dumps(["holdout", seed, class_name, name]).encode()).digest() for name in ids}
-    if len(place) < 2:
-        raise ValueError(f"class {class_name!r} has {len(place)} image, and two are needed to hold one out")
-    wanted = int(len(place) * fraction + 0.5)
-    return set(sorted(place, key=lambda name: (place[name], name))[: min(max(wanted, 1), len(place) - 1)])
+    names = list(dict.fromkeys(ids))
+    if len(names) < 2:
+        raise ValueError(f"class {class_name!r} has {len(names)} image, and two are needed to hold one out")
+    count = min(max(int(len(names) * fraction + 0.5), 1), len(names) - 1)
+    return {names[position] for position in seeded_order(names, "holdout", seed, class_name)[:count]}
 
 
 def ingest_images(
@@ -185,7 +184,7 @@ def ingest_images(
         classes = class_list(dataset)
         check_digests(dataset.source)
         _check_split(dataset)
-        splits: list[Split] = ["train", "test"] if has_test_split(dataset.source) else ["train"]
+        splits: list[Split] = ["train", "test"] if dataset.source.has_test else ["train"]
         found: dict[Split, list[_Entry]] = {}
         refused: dict[Split, list[Rejected]] = {}
         train.parent.mkdir(parents=True, exist_ok=True)
@@ -208,7 +207,7 @@ def ingest_images(
 
 
 def _check_split(dataset: Dataset) -> None:
-    if has_test_split(dataset.source):
+    if dataset.source.has_test:
         if dataset.holdout is not None:
             raise BadInput("dataset.holdout: the source has test images of its own; remove `holdout` or those")
     elif dataset.holdout is None:

@@ -223,12 +223,14 @@ Policy = Literal["fifo", "max", "min"]
 class PlainLoss(Block):
     """The diffusion loss alone."""
 
+    remembers: ClassVar[bool] = False
     kind: Literal["plain"] = "plain"
 
 
 class _Memory(Block):
     """Two terms on the predicted clean latent: near to every real latent, far from every earlier prediction."""
 
+    remembers: ClassVar[bool] = True
     memory_size: Count = Field(64, description="Latents of each class in each of the two memories.")
     lambda_real: NonNegative = Field(0.002, description="Weight of 1 - cos with the least similar real latent.")
     lambda_generated: NonNegative = Field(0.008, description="Weight of cos with the most similar earlier prediction.")
@@ -269,7 +271,7 @@ class Memory(_Memory):
     policy_generated: Policy = "max"
 
 
-Objective = Annotated[PlainLoss | Minimax | Memory, Field(discriminator="kind")]
+AnyTrainingObjective = Annotated[PlainLoss | Minimax | Memory, Field(discriminator="kind")]
 ObjectiveName = Literal["plain", "minimax", "memory"]
 
 
@@ -281,9 +283,11 @@ def _named(given: object) -> object:
 class Training(Block):
     """What every training of a generator knows."""
 
-    objective: Annotated[Objective, BeforeValidator(_named, json_schema_input_type=Objective | ObjectiveName)] = Field(
-        PlainLoss(), description="What it is trained for; a name alone stands for `{kind: name}`."
-    )
+    pretrained: ClassVar[None] = None
+    network: ClassVar[Literal["dit"]] = "dit"
+    objective: Annotated[
+        AnyTrainingObjective, BeforeValidator(_named, json_schema_input_type=AnyTrainingObjective | ObjectiveName)
+    ] = Field(PlainLoss(), description="What it is trained for; a name alone stands for `{kind: name}`.")
     steps: Count = 2000
     batch_size: Count = 128
     accumulate: Count = Field(1, description="Passes that a batch is cut into, to save memory.")
@@ -306,12 +310,12 @@ class Training(Block):
 
     @model_validator(mode="after")
     def _remembers_once(self) -> Self:
-        if self.processes > 1 and not isinstance(self.objective, PlainLoss):
+        if self.processes > 1 and self.objective.remembers:
             raise ValueError(
                 f"processes: {self.processes} would have memories of their own, and {self.objective.kind} has one; "
                 "allowed: 1"
             )
-        if self.accumulate > 1 and not isinstance(self.objective, PlainLoss):
+        if self.accumulate > 1 and self.objective.remembers:
             raise ValueError(
                 f"accumulate: {self.accumulate} passes would be as many steps of the memories of "
                 f"{self.objective.kind}, which compare a whole batch; allowed: 1"

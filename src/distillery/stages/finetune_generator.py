@@ -23,11 +23,8 @@ class Settings(Block):
     @classmethod
     def of(cls, experiment: Experiment, run: str, generator: str) -> Settings:
         """The part of an experiment that this stage reads."""
-        block = experiment.generators[generator]
-        assert isinstance(block, FinetunedGenerator)
-        return cls(
-            seed=experiment.seed(run), name=generator, generator=block.model_copy(update={"sampling": Sampling()})
-        )
+        block = experiment.generators[generator].model_copy(update={"sampling": Sampling()})
+        return cls(seed=experiment.seed(run), name=generator, generator=FinetunedGenerator.model_validate(block))
 
 
 def processes(settings: Settings) -> int:

@@ -26,7 +26,7 @@ class Settings(Block):
     def of(cls, experiment: Experiment, generator: str) -> Settings:
         """The part of an experiment that this stage reads."""
         block = experiment.generators[generator].model_copy(update={"sampling": Sampling()})
-        return cls.model_validate({"name": generator, "generator": block})
+        return cls(name=generator, generator=PretrainedGenerator.model_validate(block))
 
 
 def run(

@@ -22,9 +22,8 @@ class Settings(Block):
     @classmethod
     def of(cls, experiment: Experiment, run: str, generator: str) -> Settings:
         """The part of an experiment that this stage reads."""
-        block = experiment.generators[generator]
-        assert isinstance(block, Generator)
-        return cls(seed=experiment.seed(run), generator=block.model_copy(update={"sampling": Sampling()}))
+        block = experiment.generators[generator].model_copy(update={"sampling": Sampling()})
+        return cls(seed=experiment.seed(run), generator=Generator.model_validate(block))
 
 
 def processes(settings: Settings) -> int:
