@@ -10,7 +10,8 @@ import pytest
 
 FIRST = ("slurm", *(f"workflow/{name}" for name in ("test_default", "test_own_data", "test_family")))
 FIRST += tuple(f"workflow/{name}" for name in ("test_real_images", "test_matching"))
-"""What takes minutes begins first, so that no worker is left alone with it at the end."""
+FIRST += ("diffusion/test_training_options", "test_slurm", "cards", "diffusion/test_hub", "test_provenance")
+"""The longest groups begin first, so that no worker is left alone with one at the end."""
 
 TOGETHER = {"test_devices": "cards", "workflow/test_local_machine": "cards"}
 """Files that use the same thing of the machine: one worker takes them, one after another."""
