@@ -124,16 +124,16 @@ def faults_of_experts(key: str, method: Matched, experts: Mapping[str, Experts],
     wanted = method.compares.last_epoch
     if wanted is None:
         return
-    name, there = method.experts, ", ".join(experts) or "none"
+    name, known = method.experts, ", ".join(experts) or "none"
     if name is None:
         yield (
             f"{key}.objective.experts: trajectories are matched, and none are named; allowed: one of experts "
-            f"({there}), "
+            f"({known}), "
             "for instance experts: {convnet: {}}"
         )
         return
     if name not in experts:
-        yield f"{key}.objective.experts: no experts {name!r}; experts: {there}"
+        yield f"{key}.objective.experts: no experts {name!r}; experts: {known}"
         return
     if method.network is not None and method.network != network:
         yield (
