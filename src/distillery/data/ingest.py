@@ -61,15 +61,15 @@ class Tally(NamedTuple):
 
 def _fit_chunk(fit: Fit, chunk: Sequence[Record]) -> list[bytes | str]:
     """For each record the image, or the reason why there is none."""
-    found: list[bytes | str] = []
+    images: list[bytes | str] = []
     for record in chunk:
         try:
-            found.append(fit(record.read()) if record.class_name is not None else "its label names no class")
+            images.append(fit(record.read()) if record.class_name is not None else "its label names no class")
         except Unusable as error:
-            found.append(str(error))
+            images.append(str(error))
         except OSError as error:
-            found.append(f"cannot be read: {error.strerror or in_words(error)}")
-    return found
+            images.append(f"cannot be read: {error.strerror or in_words(error)}")
+    return images
 
 
 def _chunks(source: Iterable[Record]) -> Iterator[list[Record]]:
@@ -185,25 +185,25 @@ def ingest_images(
         check_digests(dataset.source)
         _check_split(dataset)
         splits: list[Split] = ["train", "test"] if dataset.source.has_test else ["train"]
-        found: dict[Split, list[_Entry]] = {}
+        kept: dict[Split, list[_Entry]] = {}
         refused: dict[Split, list[Rejected]] = {}
         train.parent.mkdir(parents=True, exist_ok=True)
         spool = Spool(train.parent, in_memory=0)
         for split in splits:
-            found[split], refused[split] = _read(dataset, split, classes, spool, workers)
+            kept[split], refused[split] = _read(dataset, split, classes, spool, workers)
         bad = [image for split in splits for image in refused[split]]
         _write_rejected(rejected, bad, provenance)
         for split in splits:
-            _check_share(dataset, split, len(found[split]), refused[split], rejected)
+            _check_share(dataset, split, len(kept[split]), refused[split], rejected)
         for split in splits:
-            _check_classes(split, found[split], classes, rejected)
+            _check_classes(split, kept[split], classes, rejected)
         if dataset.holdout is not None:
-            found = _split(found["train"], classes, dataset.holdout.fraction, dataset.holdout.seed)
-        _write_images(train, found["train"], spool, classes, provenance)
-        _write_images(test, found["test"], spool, classes, provenance)
+            kept = _split(kept["train"], classes, dataset.holdout.fraction, dataset.holdout.seed)
+        _write_images(train, kept["train"], spool, classes, provenance)
+        _write_images(test, kept["test"], spool, classes, provenance)
     except SourceError as error:
         raise BadInput(str(error)) from error
-    return Tally(len(found["train"]), len(found["test"]), len(bad))
+    return Tally(len(kept["train"]), len(kept["test"]), len(bad))
 
 
 def _check_split(dataset: Dataset) -> None:

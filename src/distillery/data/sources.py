@@ -271,7 +271,7 @@ def _class_folders(folder: str, split: Split, origin: str | None = None) -> list
     key = f"dataset.source.{split}: {folder}"
     try:
         with os.scandir(folder) as entries:
-            found = sorted((e.name, e.path) for e in entries if not e.name.startswith(".") and e.is_dir())
+            folders = sorted((e.name, e.path) for e in entries if not e.name.startswith(".") and e.is_dir())
     except FileNotFoundError:
         where = origin or "give the folder that holds one folder of images per class"
         where += "; ~ does not stand for the home folder here" if folder.startswith("~") else ""
@@ -280,14 +280,14 @@ def _class_folders(folder: str, split: Split, origin: str | None = None) -> list
         raise SourceError(f"{key}: a file; give the folder that holds one folder of images per class") from None
     except OSError as error:
         raise SourceError(f"{key}: cannot be read: {error.strerror}") from error
-    if not found:
+    if not folders:
         raise SourceError(f"{key}: holds no class folder; give the folder that holds one folder of images per class")
-    return found
+    return folders
 
 
 def _image_files(folder: str) -> list[str]:
     """Paths of all files below a class folder, sorted, without hidden ones."""
-    found, waiting = [], [folder]
+    files, waiting = [], [folder]
     while waiting:
         current = waiting.pop()
         try:
@@ -299,10 +299,10 @@ def _image_files(folder: str) -> list[str]:
                         if not (entry.is_symlink() and _encloses(entry.path, current)):
                             waiting.append(entry.path)
                     elif entry.is_file() or entry.is_symlink():  # a dangling link is an image that cannot be read
-                        found.append(entry.path)
+                        files.append(entry.path)
         except OSError as error:
             raise SourceError(f"{current}: cannot be read: {error.strerror}; put its permissions right") from error
-    return sorted(found)
+    return sorted(files)
 
 
 def _encloses(link: str, folder: str) -> bool:
@@ -470,16 +470,16 @@ def _label_counts(source: Parquet, split: Split, path: str) -> dict[str | None, 
     """How many rows of one file each class has; None counts those whose label names no class."""
     import pyarrow as pa
 
-    found: Counter[str | None] = Counter()
+    counts: Counter[str | None] = Counter()
     with _open(source, split, path) as file:
         names = _declared_names(source, file)
         try:
             for batch in file.iter_batches(2**16, columns=[source.label_column], use_threads=False):
                 for pair in batch.column(source.label_column).value_counts().to_pylist():
-                    found[_class_of(pair["values"], names)] += pair["counts"]
+                    counts[_class_of(pair["values"], names)] += pair["counts"]
         except (OSError, pa.ArrowException) as error:
             raise _unreadable(split, path, error) from error
-    return found
+    return counts
 
 
 def _unreadable(split: Split, path: str, error: BaseException) -> SourceError:

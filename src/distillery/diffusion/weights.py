@@ -65,7 +65,7 @@ def local_folder(
     offline = _offline()
     try:
         fetch = download and not offline
-        found = snapshot_download(weights, revision=revision, allow_patterns=patterns, local_files_only=not fetch)
+        snapshot = snapshot_download(weights, revision=revision, allow_patterns=patterns, local_files_only=not fetch)
     except Exception as error:  # whatever the hub client raises: no connection, no such name, no permission
         why = (str(error).strip() or type(error).__name__).splitlines()[0]
         here = "HF_HUB_OFFLINE is set" if offline else why
@@ -74,7 +74,7 @@ def local_folder(
             f"connection: `hf download {weights} --local-dir weights/{weights.split('/', maxsplit=1)[1]}`; then "
             f"give ./weights/{weights.split('/', maxsplit=1)[1]}"
         ) from error
-    return Path(found, below or "")
+    return Path(snapshot, below or "")
 
 
 def read_config(folder: Path, name: str = "config.json") -> dict[str, Any]:
@@ -85,14 +85,14 @@ def read_config(folder: Path, name: str = "config.json") -> dict[str, Any]:
     """
     path = folder / name
     try:
-        found = json.loads(path.read_text("utf-8"))
+        config = json.loads(path.read_text("utf-8"))
     except FileNotFoundError:
         raise WeightsError(f"{path}: no such file; the folder is no model of diffusers, or not wholly there") from None
     except (OSError, ValueError) as error:
         raise WeightsError(f"{path}: cannot be read ({error})") from error
-    if not isinstance(found, dict):
+    if not isinstance(config, dict):
         raise WeightsError(f"{path}: not a JSON object")
-    return found
+    return config
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -156,9 +156,9 @@ def check_digests(folder: Path, wanted: Mapping[str, str]) -> None:
             raise WeightsError(f"{name}: lies outside {folder}")
         if not path.is_file():
             raise WeightsError(f"{path}: no such file, and the experiment names its sha256")
-        found = file_digest(path)
-        if found != digest:
-            raise WeightsError(f"{path}: sha256 {found}, and the experiment names {digest}; download it again")
+        own = file_digest(path)
+        if own != digest:
+            raise WeightsError(f"{path}: sha256 {own}, and the experiment names {digest}; download it again")
 
 
 def file_digest(path: Path) -> str:
