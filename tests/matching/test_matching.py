@@ -31,8 +31,8 @@ from tiny_weights import kl, unet
 from torch import Tensor
 
 import distillery.storage.resume
+from distillery.diffusion.generators import PretrainedGenerator
 from distillery.diffusion.schedule import training_scheduler
-from distillery.diffusion.settings import PretrainedGenerator
 from distillery.errors import BadInput, WeightsError
 from distillery.matching.build import (
     Places,

@@ -11,9 +11,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from distillery.diffusion.generators import Training
 from distillery.diffusion.losses import DiffusionLoss, TrainingObjective, TrainingStep
 from distillery.diffusion.memory import LatentMemory, Policy, unit
-from distillery.diffusion.settings import Training
 
 Reduction = Literal["class_extreme", "sample_mean"]
 Multiplicity = Literal["once", "cumulative"]

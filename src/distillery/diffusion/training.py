@@ -13,8 +13,8 @@ from distillery import parallel
 from distillery.devices import lowered
 from distillery.diffusion.denoiser import build_transformer
 from distillery.diffusion.ema import follow
+from distillery.diffusion.generators import Training
 from distillery.diffusion.losses import DiffusionLoss, Noised, PredictionType, TrainingObjective, TrainingStep
-from distillery.diffusion.settings import Training
 from distillery.errors import BadInput
 from distillery.progress import Progress
 from distillery.storage.resume import Resume, pack, stop_requested, unpack

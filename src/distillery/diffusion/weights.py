@@ -12,17 +12,29 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from distillery.errors import NotSafetensors, WeightsError
 from distillery.storage.tensors import read_header
 
-if TYPE_CHECKING:
-    from distillery.diffusion.settings import Pretrained
-
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 PICKLES = (".bin", ".pt", ".pth", ".ckpt")
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+
+
+class Stated(Protocol):
+    """Weights that an experiment names; `diffusion.settings.Pretrained` says what each attribute is."""
+
+    @property
+    def weights(self) -> str: ...
+    @property
+    def revision(self) -> str | None: ...
+    @property
+    def subfolder(self) -> str | None: ...
+    @property
+    def sha256(self) -> Mapping[str, str]: ...
+    @property
+    def origin(self) -> str | None: ...
 
 
 def is_hub_name(weights: str) -> bool:
@@ -181,7 +193,7 @@ def model_digest(folder: Path) -> str:
     return digest.hexdigest()[:16]
 
 
-def check_stated(block: Pretrained, parts: tuple[str, ...]) -> None:
+def check_stated(block: Stated, parts: tuple[str, ...]) -> None:
     """Whether weights that an experiment names are there and whole, as far as this machine can say without a download.
 
     A name on the hub is left to the job that opens it, unless `HF_HUB_OFFLINE` is set: what its cache lacks is fetched.
@@ -201,7 +213,7 @@ def check_stated(block: Pretrained, parts: tuple[str, ...]) -> None:
         raise WeightsError("; ".join([str(error), *filter(None, [block.origin]), *digests])) from error
 
 
-def stated_folder(block: Pretrained) -> Path:
+def stated_folder(block: Stated) -> Path:
     """The folder of weights that an experiment names.
 
     Raises:
@@ -212,7 +224,7 @@ def stated_folder(block: Pretrained) -> Path:
     return local_folder(block.weights, block.revision, (), block.subfolder, download=False)
 
 
-def stated_config(block: Pretrained, part: str) -> dict[str, Any]:
+def stated_config(block: Stated, part: str) -> dict[str, Any]:
     """The config of weights that an experiment names.
 
     Raises:
@@ -221,7 +233,7 @@ def stated_config(block: Pretrained, part: str) -> dict[str, Any]:
     return read_config(stated_folder(block) / part)
 
 
-def stated_scheduler(block: Pretrained) -> dict[str, Any]:
+def stated_scheduler(block: Stated) -> dict[str, Any]:
     """The noise schedule of weights that an experiment names.
 
     Raises:
@@ -241,7 +253,7 @@ def _offline() -> bool:
     return os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
 
 
-def _cached(block: Pretrained) -> bool:
+def _cached(block: Stated) -> bool:
     """Whether the hub's cache has something of this name; where it lies is told by the hub's own variables."""
     home = Path(os.environ.get("HF_HOME") or Path("~/.cache/huggingface").expanduser())
     cache = Path(os.environ.get("HF_HUB_CACHE") or home / "hub")

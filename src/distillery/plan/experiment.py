@@ -12,14 +12,8 @@ from pydantic import Field
 from distillery.data.identity import same_class
 from distillery.data.settings import Dataset
 from distillery.data.sources import class_names
-from distillery.diffusion.settings import (
-    AnyAutoencoder,
-    AnyGenerator,
-    Autoencoder,
-    Latents,
-    LatentShape,
-    PretrainedAutoencoder,
-)
+from distillery.diffusion.generators import AnyGenerator
+from distillery.diffusion.settings import AnyAutoencoder, Autoencoder, Latents, LatentShape, PretrainedAutoencoder
 from distillery.guidance.mode import Mode
 from distillery.guidance.registry import Guidances
 from distillery.guidance.settings import Surrogate

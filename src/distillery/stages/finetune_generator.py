@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from distillery.diffusion.settings import FinetunedGenerator, Sampling
+from distillery.diffusion.generators import FinetunedGenerator
+from distillery.diffusion.settings import Sampling
 from distillery.errors import BadInput
 from distillery.job import Input, Job, Output
 from distillery.settings import Block

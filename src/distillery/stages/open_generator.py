@@ -5,7 +5,8 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from distillery.diffusion.settings import PretrainedGenerator, Sampling
+from distillery.diffusion.generators import PretrainedGenerator
+from distillery.diffusion.settings import Sampling
 from distillery.errors import BadInput
 from distillery.job import Job, Output
 from distillery.settings import Block

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from distillery.diffusion.settings import Generator, Sampling
+from distillery.diffusion.generators import Generator
+from distillery.diffusion.settings import Sampling
 from distillery.errors import BadInput
 from distillery.job import Input, Job, Output
 from distillery.settings import Block
