@@ -54,7 +54,8 @@ rule distilled:
 
 onstart:
     processes.write_owner(snakemake_internals.HOLDER)
-    prepare_slurm()
+    with snakemake_internals.without_traceback(slurm.SlurmProblem):
+        slurm.prepare(workflow)
 
 
 onsuccess:

@@ -98,14 +98,6 @@ wildcard_constraints:
 shell.prefix("set -euo pipefail; exec ")
 
 
-def prepare_slurm():
-    """With `--profile slurm`: refuse what the cluster cannot meet before anything computes, and leave no orphans."""
-    try:
-        slurm.prepare(workflow)
-    except slurm.SlurmProblem as problem:
-        raise WorkflowError(str(problem)) from None
-
-
 def gigabytes(first):
     """Memory of a first attempt; a job that was killed asks for as much again with each further one."""
 
