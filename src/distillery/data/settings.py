@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
@@ -28,7 +28,6 @@ class Digits(_Source):
     """The 1,797 handwritten digits of 8 x 8 pixels that scikit-learn ships: no download."""
 
     kind: Literal["digits"]
-    has_test_images: ClassVar[bool] = False
 
 
 class Folder(_Source):
@@ -40,11 +39,6 @@ class Folder(_Source):
     origin: str | None = Field(
         None, description="What to download and where to put it, for whoever has no such folder."
     )
-
-    @property
-    def has_test_images(self) -> bool:
-        """Whether it names test images of its own."""
-        return bool(self.test)
 
 
 class Parquet(_Source):
@@ -64,11 +58,6 @@ class Parquet(_Source):
     def files(self) -> list[str]:
         """The files of both splits."""
         return [*self.train, *self.test]
-
-    @property
-    def has_test_images(self) -> bool:
-        """Whether it names test images of its own."""
-        return bool(self.test)
 
 
 Source = Annotated[Digits | Folder | Parquet, Field(discriminator="kind")]
