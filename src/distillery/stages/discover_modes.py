@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 from distillery.errors import BadInput
-from distillery.guidance.mode import Mode
 from distillery.job import Input, Job, Output
 from distillery.settings import Block
 
@@ -24,8 +23,7 @@ class Settings(Block):
     @classmethod
     def of(cls, experiment: Experiment, run: str, method: str, modes: str) -> Settings:
         """The part of an experiment that this stage reads."""
-        mode = experiment.guidance(method).get(Mode)
-        assert mode is not None
+        mode = experiment.mode(method)
         return cls(count=int(modes), discovery=mode.discovery, pool=mode.pool, seed=mode.seed)
 
 
