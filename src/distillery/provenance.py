@@ -26,6 +26,9 @@ DECLARATIONS = frozenset(
 DECLARING_METHODS = frozenset(f"{PACKAGE}.methods.{name}" for name in ("base", "external", "lgd", "sampling"))
 """Methods that compute nothing themselves: stages read of them only what arrives in the settings."""
 
+Provenance = dict[str, str]
+"""What an artifact says of its making, as text by name."""
+
 PACKAGES = ("diffusers", "numpy", "pillow", "pyarrow", "safetensors", "scikit-learn", "timm", "torch")
 
 

@@ -25,9 +25,10 @@ from distillery.data.sources import Record, Split, check_digests, class_list, co
 from distillery.errors import BadInput, SourceError, Unusable
 from distillery.ordering import seeded_order
 from distillery.progress import Progress
+from distillery.provenance import Provenance
 from distillery.storage.images import ImageSet, write_images
 from distillery.storage.spool import Spool, Spooled
-from distillery.storage.tables import Provenance, write_table
+from distillery.storage.tables import write_table
 
 POOL_FROM = 2_000
 """Images from which worker processes pay for their start."""
