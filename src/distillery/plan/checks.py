@@ -27,7 +27,7 @@ from distillery.plan.generator_checks import (
     latents_of,
 )
 from distillery.selection.settings import Herding, KCenter, RealByLearnability
-from distillery.students.names import DROPS_OUT, OURS, refused_side
+from distillery.students.names import OURS, cannot_compare, refused_side
 from distillery.students.settings import Protocol, Recipe, Reference
 
 SHOWN = 3
@@ -165,19 +165,8 @@ def _of_networks(experiment: Experiment) -> Iterator[str]:
             where = f"the size of protocol {protocol.label}" if size else "dataset.resolution"
             seen = size or side
             yield f"{key}: {why}, but {where} is {seen}"
-        elif protocol is _SEEN_AS_STORED and (why := _cannot_compare(experiment, network)):
+        elif protocol is _SEEN_AS_STORED and (why := cannot_compare(network)):
             yield f"{key}: {why}"
-
-
-def _cannot_compare(experiment: Experiment, network: str) -> str | None:
-    """Why images are not compared by a network; None if they are. One of timm has to be built to know, in seconds."""
-    if OURS.fullmatch(network) and network not in DROPS_OUT:
-        return None
-    from distillery.matching.networks import cannot_compare
-    from distillery.students.networks import Classifier, Domain
-
-    domain = Domain.imagenet(experiment.dataset.resolution, 1 if experiment.dataset.channels == "grey" else 3)
-    return cannot_compare(Classifier(network, ["one", "other"], domain))
 
 
 _SEEN_AS_STORED = Protocol(preset="ld3m")
