@@ -12,8 +12,8 @@ if not workflow.configfiles:
 include: "workflow/rules/common.smk"
 
 
-remove_stale_lock()
-limit_to_cards()
+snakemake_internals.remove_stale_lock()
+snakemake_internals.limit_to_cards(workflow, len(visible_cards()))
 
 
 pathvars:
@@ -39,23 +39,26 @@ rule all:
     """Everything that the experiment file asks for: distilled sets, tables and figures."""
     default_target: True
     input:
-        distilled=distilled_sets(),
-        tables=tables(),
-        figures=figures(),
+        distilled=targets.distilled_sets(EXPERIMENT),
+        tables=targets.tables(EXPERIMENT),
+        figures=targets.figures(EXPERIMENT),
     localrule: True
 
 
 rule distilled:
     """The distilled sets alone, without evaluation."""
     input:
-        distilled=distilled_sets(),
+        distilled=targets.distilled_sets(EXPERIMENT),
     localrule: True
 
 
 onstart:
-    processes.write_owner(HOLDER)
-    prepare_slurm()
+    processes.write_owner(snakemake_internals.HOLDER)
+    try:
+        slurm.prepare(workflow)
+    except SlurmProblem as problem:
+        raise WorkflowError(str(problem)) from None
 
 
 onsuccess:
-    print(closing_words())
+    print(targets.closing_words(Path(RESULTS)))

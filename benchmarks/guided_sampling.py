@@ -30,8 +30,10 @@ from distillery.diffusion.autoencoder import Codec
 from distillery.diffusion.denoiser import Denoiser, build_transformer
 from distillery.diffusion.sampler import Guidance, sample
 from distillery.diffusion.schedule import Schedule, training_scheduler
-from distillery.guidance.deviation import ClassMemory, DeviationGuidance
-from distillery.guidance.influence import Influence, InfluenceGuidance
+from distillery.guidance.class_memory import ClassMemory
+from distillery.guidance.deviation import DeviationGuidance
+from distillery.guidance.influence import InfluenceGuidance
+from distillery.guidance.influence_gradients import GradientDistance
 from distillery.guidance.learnability import LearnabilityGuidance
 from distillery.guidance.mode import ModeGuidance
 from distillery.guidance.score import Scorer
@@ -130,7 +132,7 @@ def guidance_of(name: str, models: dict[str, Any], device: torch.device) -> Guid
     weights = {key: value.detach().clone() for key, value in student.named_parameters()}
     numbers = sum(value.numel() for value in weights.values())
     gradients = torch.randn(1, 10, numbers, generator=stream("benchmark", "gradients")).to(device)
-    influence = Influence(
+    influence = GradientDistance(
         student, torch.arange(10, device=device), [weights] * 4, [{}] * 4, gradients.expand(4, -1, -1)
     )
     return InfluenceGuidance(influence, models["codec"], **everywhere)

@@ -27,7 +27,7 @@ from pathlib import Path
 import psutil
 
 PROJECT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(PROJECT / "tests/support"), str(PROJECT / "tests/slurm")]
+sys.path.insert(0, str(PROJECT / "tests/support"))
 
 from clone import Clone  # noqa: E402
 from on_slurm import HERE, SMALL, Cluster, Run, end  # noqa: E402
@@ -129,11 +129,11 @@ class Trouble:
                 return None
             subprocess.run(["scancel", self.draw.choice(jobs)], capture_output=True, check=False, timeout=60)
         else:
-            found = [one for one in clone.processes() if _is_stage(one)]
-            if not found:
+            stages = [process for process in clone.processes() if _is_stage(process)]
+            if not stages:
                 return None
             try:
-                self.draw.choice(found).kill()
+                self.draw.choice(stages).kill()
             except psutil.NoSuchProcess:
                 return None
         return kind

@@ -19,6 +19,7 @@ import sys
 import tempfile
 import threading
 import time
+import uuid
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from itertools import accumulate
@@ -169,11 +170,12 @@ def run(folder: Path, *targets: str, slots: int = 8) -> Finished:
         SystemExit: it did not finish.
     """
     since = datetime.now().isoformat(timespec="seconds")  # as Slurm shows times
+    prefix = _new_prefix()
     done, times = threading.Event(), dict[str, tuple[str, str]]()
 
     def look() -> None:
         while not done.wait(5):
-            times.update(_times_of_jobs(since))
+            times.update(_times_of_jobs(prefix, since))
 
     before, start = _files(folder), time.monotonic()
     watcher = threading.Thread(target=look)
@@ -181,7 +183,8 @@ def run(folder: Path, *targets: str, slots: int = 8) -> Finished:
     try:
         finished = subprocess.run(
             [sys.executable, str(PROJECT / "tests/slurm/snakemake"), "--configfile", EXPERIMENT,
-             "--cores", "all", "--profile", "slurm", *(targets or ["all"]), "--no-hooks"],
+             "--cores", "all", "--profile", "slurm", "--slurm-jobname-prefix", prefix,
+             *(targets or ["all"]), "--no-hooks"],
             cwd=folder, env=_environment(folder), text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
             check=False,
         )  # fmt: skip
@@ -193,18 +196,30 @@ def run(folder: Path, *targets: str, slots: int = 8) -> Finished:
         raise SystemExit(finished.stdout)
     submissions = finished.stdout.count("has been submitted with SLURM jobid")
     jobs = finished.stdout.count("Finished jobid")
-    times.update(_times_of_jobs(since))
+    times.update(_times_of_jobs(prefix, since))
     peak = most_at_once(list(times.values()))
     return Finished(
         jobs, submissions, peak, seconds, seconds * min(slots, peak) / submissions, (_files(folder) - before) / jobs
     )
 
 
-def _times_of_jobs(since: str) -> dict[str, tuple[str, str]]:
+def _new_prefix() -> str:
+    """Begins the names of all jobs of one run: nobody else's are looked at."""
+    return f"distillery_{uuid.uuid4().hex[:12]}"
+
+
+def _listed(prefix: str, columns: str, *options: str) -> list[list[str]]:
+    """These columns of the jobs in the queue whose names begin so."""
+    listed = subprocess.run(
+        ["squeue", "-h", "-o", f"%j {columns}", *options], capture_output=True, text=True, check=False
+    ).stdout
+    return [line.split()[1:] for line in listed.splitlines() if line.startswith(prefix)]
+
+
+def _times_of_jobs(prefix: str, since: str) -> dict[str, tuple[str, str]]:
     """Start and end of each job that started after a time and that Slurm still remembers, by its number."""
-    found = subprocess.run(["squeue", "-h", "-t", "all", "-o", "%A %S %e"], capture_output=True, text=True, check=False)
-    lines = [line.split() for line in found.stdout.splitlines()]
-    return {job: (start, end) for job, start, end in lines if since <= start != "N/A"}
+    jobs = _listed(prefix, "%A %S %e", "-t", "all")
+    return {job: (start, end) for job, start, end in jobs if since <= start != "N/A"}
 
 
 def most_at_once(times: list[tuple[str, str]]) -> int:
@@ -217,9 +232,10 @@ def latency(folder: Path) -> tuple[float, float]:
     """Seconds of one job of a second, from its submission to its end as Slurm has it, and as Snakemake has seen it."""
     door = folder / "src/distillery/__main__.py"
     door.write_text(f"import time\n\ntime.sleep(1)\n{NO_OP}", "utf-8")
+    prefix = _new_prefix()
     process = subprocess.Popen(
-        ["snakemake", "--configfile", EXPERIMENT, "--cores", "all", "--profile", "slurm", "--no-hooks", "--",
-         "results/scale/data/train.parquet"],
+        ["snakemake", "--configfile", EXPERIMENT, "--cores", "all", "--profile", "slurm", "--no-hooks",
+         "--slurm-jobname-prefix", prefix, "--", "results/scale/data/train.parquet"],
         cwd=folder, env=_environment(folder), text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
     )  # fmt: skip
     assert process.stdout is not None
@@ -229,7 +245,7 @@ def latency(folder: Path) -> tuple[float, float]:
         printed.append(line)
         if "has been submitted with SLURM jobid" in line:
             submitted = time.monotonic()
-            while subprocess.run(["squeue", "-h"], capture_output=True, text=True, check=True).stdout:
+            while _listed(prefix, "%A"):
                 time.sleep(0.05)
             ended = time.monotonic()
         elif "Finished jobid" in line and not seen:
@@ -269,8 +285,7 @@ def main() -> None:
             subprocess.run(["bash", str(PROJECT / "tests/slurm/cluster.sh"), "start"], check=True)
             finished = run(folder)
             print(json.dumps(asdict(finished), indent=2))
-            left = subprocess.run(["squeue", "-h"], capture_output=True, text=True, check=True).stdout
-            print(f"left in the queue: {len(left.splitlines())}; to be done: {plan_left(folder)}")
+            print(f"left in the queue: {len(_listed('distillery_', '%A'))}; to be done: {plan_left(folder)}")
 
 
 def plan_left(folder: Path) -> str:

@@ -18,6 +18,7 @@ from distillery import __main__ as command_line
 from distillery import devices, progress
 from distillery.data import ingest as ingest_module
 from distillery.provenance import ROOT
+from distillery.signature import File, stage_files
 from distillery.stages import collect, evaluate, generate_increment
 from distillery.storage.images import ImageSet, encode_png, read_images, write_images
 
@@ -151,7 +152,9 @@ def test_the_cost_is_a_file_of_its_own(
     assert cost.keys() == {"stage", "device", "threads", "seconds", "peak_memory_mb"}
     assert (cost["stage"], cost["device"]) == ("collect", "none")
     assert cost["seconds"] > 0
-    assert 10 < cost["peak_memory_mb"] <= resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 + 1
+    # Of this process or of one that it has started, which here may be one of an earlier test.
+    most = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    assert 10 < cost["peak_memory_mb"] <= most / 1024 + 0.1
     assert json.loads(capsys.readouterr().err) == cost
 
 
@@ -174,20 +177,20 @@ import json, sys
 from distillery import __main__ as command_line
 from distillery import progress
 from distillery.job import Input, Job, Output
-from distillery.stages import score_learnability
-from distillery.stages.score_learnability import Settings
+from distillery.stages import select_by_learnability
 
-def run(settings, *, images, student, reference, guidance=None, scores, job):
+def run(settings, *, data, previous=None, student=None, reference=None, images, job):
     import torch
-    print(torch.get_num_threads(), job.threads, job.device.type, len(job.inputs), guidance, job.checkpoint_seconds)
+    print(torch.get_num_threads(), job.threads, job.device.type, len(job.inputs), student, job.checkpoint_seconds)
 
-run.__annotations__ = score_learnability.run.__annotations__
-score_learnability.run = run
+run.__annotations__ = select_by_learnability.run.__annotations__
+select_by_learnability.run = run
 file = sys.argv[1]
+settings = '{"seed":0,"increment":2,"increment_size":1,"reference_weight":1.0,"min_reference_probability":0.0}'
 for more in json.loads(sys.argv[2]):
     assert not command_line.main([
-        "score_learnability", "--settings", '{"reference_weight":1.0}', "--images", file, file,
-        "--student", file, "--reference", file, "--scores", file + ".out", *more,
+        "select_by_learnability", "--settings", settings, "--previous", file, file,
+        "--data", file, "--reference", file, "--images", file + ".out", *more,
     ])
 """
 
@@ -195,7 +198,7 @@ for more in json.loads(sys.argv[2]):
 def test_a_stage_that_computes_uses_the_threads_that_it_was_told(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_bytes(b"")
-    arguments = [["--threads", "1"], ["--guidance", "--checkpoint-seconds", "5"]]  # a rule gives no file for --guidance
+    arguments = [["--threads", "1"], ["--student", "--checkpoint-seconds", "5"]]  # a rule gives no file for --student
     command = [sys.executable, "-c", THREADS, str(path), json.dumps(arguments)]
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
@@ -205,19 +208,19 @@ def test_a_stage_that_computes_uses_the_threads_that_it_was_told(tmp_path: Path)
 
 
 def test_the_arguments_of_a_stage_come_from_its_signature() -> None:
-    assert command_line.files_of(collect.run) == {"parts": ("input", True, False), "images": ("output", False, False)}
-    assert command_line.files_of(evaluate.run) == {
-        "images": ("input", False, False),
-        "test": ("input", False, False),
-        "teacher": ("input", False, True),
-        "soft_labels": ("input", False, True),
-        "history": ("output", False, False),
+    assert stage_files(collect.run) == {"parts": File("input", True, False), "images": File("output", False, False)}
+    assert stage_files(evaluate.run) == {
+        "images": File("input", False, False),
+        "test": File("input", False, False),
+        "teacher": File("input", False, True),
+        "soft_labels": File("input", False, True),
+        "history": File("output", False, False),
     }
-    files = command_line.files_of(generate_increment.run)
-    assert files["generator"] == ("input", True, False)
-    assert files["previous"] == ("input", True, True)
-    assert files["student"] == ("input", False, True)
-    assert files["candidates"] == ("output", False, False)
+    files = stage_files(generate_increment.run)
+    assert files["generator"] == File("input", True, False)
+    assert files["previous"] == File("input", True, True)
+    assert files["student"] == File("input", False, True)
+    assert files["candidates"] == File("output", False, False)
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -226,7 +229,7 @@ def test_a_stage_has_settings_and_one_run(stage: str) -> None:
 
     module: ModuleType = importlib.import_module(f"distillery.stages.{stage}")
     assert module.Settings.model_config["extra"] == "forbid"
-    kinds = {kind for kind, _, _ in command_line.files_of(module.run).values()}
+    kinds = {file.kind for file in stage_files(module.run).values()}
     assert "output" in kinds
     assert module.__doc__
     assert module.run.__doc__

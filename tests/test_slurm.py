@@ -20,6 +20,7 @@ from clone import PROJECT, Clone
 from distillery import slurm
 from distillery.errors import SlurmProblem
 from distillery.slurm import PREFIX, Watch, cancel_orphans, cancel_rest, need_client, note_run, steady, watched
+from distillery.snakemake_internals import at_most
 
 RUN = f"{PREFIX}_1234"
 
@@ -73,21 +74,6 @@ def test_a_job_that_is_not_listed_yet_is_not_forgotten() -> None:
     assert settled({}, {"1": "PENDING"}) == [{}, {"1": "PENDING"}]
 
 
-def test_the_executor_knows_what_it_is_told() -> None:
-    """The words stand in its source: another version may know others."""
-    source = Path(sys.modules[plugin().__name__].__file__ or "").read_text("utf-8")
-    for state in ("CANCELLED", "UNKNOWN"):
-        assert f'"{state}"' in source
-    for name in ("await query_job_status(", "min_job_age = get_min_job_age()"):
-        assert name in source  # by its name in the module, which `prepare` replaces
-
-
-def plugin() -> Any:
-    import snakemake_executor_plugin_slurm
-
-    return snakemake_executor_plugin_slurm
-
-
 # ---- notes of runs ---------------------------------------------------------------------------------------------------
 
 
@@ -122,7 +108,7 @@ def answers(monkeypatch: pytest.MonkeyPatch, *listed: list[str]) -> list[tuple[s
         lines = [] if command[0] != "squeue" else waiting.pop(0) if len(waiting) > 1 else waiting[0]
         return subprocess.CompletedProcess(command, 0, "".join(f"{line}\n" for line in lines), "")
 
-    monkeypatch.setattr(slurm, "_run", run)
+    monkeypatch.setattr(slurm, "run_command", run)
     return called
 
 
@@ -211,7 +197,7 @@ def test_the_profile_and_the_module_agree_on_the_names_of_jobs() -> None:
 def test_a_long_sleep_is_cut_and_a_short_one_is_not() -> None:
     async def took(asked: float, limit: float) -> float:
         start = time.monotonic()
-        await slurm.at_most(limit, lambda: asyncio.sleep(asked))()
+        await at_most(limit, lambda: asyncio.sleep(asked))()
         return time.monotonic() - start
 
     assert 0.2 <= asyncio.run(took(30, 0.2)) < 15

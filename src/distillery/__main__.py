@@ -1,4 +1,4 @@
-"""The only door: `python -m distillery STAGE --settings '{…}' --images … --output …`.
+"""The command line: `python -m distillery STAGE --settings '{…}' --images … --output …`.
 
 Finds the stage, parses its arguments, leases a GPU, runs it, and records what it cost.
 """
@@ -8,15 +8,15 @@ from __future__ import annotations
 import argparse
 import ast
 import importlib
-import inspect
 import json
 import os
 import signal
 import sys
-import typing
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+
+from distillery.signature import option, stage_files
 
 STAGES = Path(__file__).parent / "stages"
 
@@ -48,19 +48,6 @@ def _overview() -> str:
     return "\n".join(lines)
 
 
-def files_of(run: Any) -> dict[str, tuple[str, bool, bool]]:
-    """The files that a stage takes: name -> (input or output, many, optional), from the signature of its `run`."""
-    hints = typing.get_type_hints(run, include_extras=True)
-    found = {}
-    for name, parameter in inspect.signature(run).parameters.items():
-        if name in ("settings", "job"):
-            continue
-        text = str(hints[name])
-        kind = "output" if "'output'" in text else "input"
-        found[name] = (kind, text.startswith("list["), parameter.default is not inspect.Parameter.empty)
-    return found
-
-
 def _parser(name: str, stage: ModuleType) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=f"python -m distillery {name}",
@@ -77,14 +64,14 @@ def _parser(name: str, stage: ModuleType) -> argparse.ArgumentParser:
         default=float(os.environ.get("DISTILLERY_CHECKPOINT_SECONDS", "120")),
         help="between two checkpoints; DISTILLERY_CHECKPOINT_SECONDS sets it for the jobs of a workflow",
     )
-    for argument, (kind, many, optional) in files_of(stage.run).items():
+    for argument, file in stage_files(stage.run).items():
         parser.add_argument(
-            f"--{argument.replace('_', '-')}",
+            option(argument),
             type=Path,
-            nargs="+" if many and not optional else "*" if optional else None,
-            required=not optional,
-            default=[] if many or optional else None,
-            help=f"{kind}{' files' if many else ' file'}{', optional' if optional else ''}",
+            nargs="+" if file.many and not file.optional else "*" if file.optional else None,
+            required=not file.optional,
+            default=[] if file.many or file.optional else None,
+            help=f"{file.kind}{' files' if file.many else ' file'}{', optional' if file.optional else ''}",
         )
     return parser
 
@@ -105,12 +92,12 @@ def _run(name: str, stage: ModuleType, arguments: list[str]) -> int:
         return 2
     files: dict[str, Any] = {}
     inputs: list[Path] = []
-    for argument, (kind, many, _optional) in files_of(stage.run).items():
-        given = getattr(parsed, argument)
-        paths = given if isinstance(given, list) else [given]
-        if kind == "input":
+    for argument, file in stage_files(stage.run).items():
+        value = getattr(parsed, argument)
+        paths = value if isinstance(value, list) else [value]
+        if file.kind == "input":
             inputs += paths
-        files[argument] = paths if many else (paths[0] if paths else None)
+        files[argument] = paths if file.many else (paths[0] if paths else None)
     for path in inputs:
         if not path.exists():
             print(f"distillery {name}: {path}: no such file", file=sys.stderr)
@@ -148,12 +135,6 @@ def _run(name: str, stage: ModuleType, arguments: list[str]) -> int:
     return 0
 
 
-def _peak_mb(whose: int) -> float:
-    import resource
-
-    return resource.getrusage(whose).ru_maxrss / 1024
-
-
 class _Nothing:
     """The device of a stage that computes nothing with torch."""
 
@@ -161,9 +142,8 @@ class _Nothing:
 
 
 def _record_cost(path: Path | None, stage: str, device: str, threads: int) -> None:
-    import resource
-
     from distillery import parallel
+    from distillery.processes import peak_memory_mb
     from distillery.progress import WORK
 
     seconds = WORK.seconds
@@ -172,8 +152,7 @@ def _record_cost(path: Path | None, stage: str, device: str, threads: int) -> No
         "device": device,
         "threads": max(threads, 1),
         "seconds": round(seconds, 3),
-        # of the largest process: this one, or one that it has started
-        "peak_memory_mb": round(max(map(_peak_mb, (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))), 1),
+        "peak_memory_mb": round(peak_memory_mb(), 1),
     }
     if WORK.images:
         cost["images"] = WORK.images

@@ -1,6 +1,6 @@
-"""What a run cost, from what each of its jobs recorded: `python -m distillery.cost results/digits`, or `make cost`.
+"""The cost of a run, summed over the records of its jobs: `python -m distillery.cost results/digits`, or `make cost`.
 
-A job's record holds the time of the attempts before it whose work it took over; what a kill lost is in none.
+A job's record includes the time of earlier attempts whose work it took over; work that a kill lost is in no record.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 ALL = "all methods"
-"""Stands for a method where a job serves every one."""
+"""Stands for the method of a job that serves all methods."""
 
 
 @dataclass
@@ -25,7 +25,7 @@ class Cost:
         seconds: of all jobs.
         longest: seconds of one job.
         gpu_hours: hours of jobs that had cards, times their cards.
-        core_hours: hours times threads of jobs that computed without one.
+        core_hours: hours times threads of jobs without a card.
         images: that went through a network, or were read.
         image_seconds: seconds of the jobs that counted images.
         memory: most MB of one process.
@@ -63,36 +63,36 @@ class Cost:
 
 def records(results: Path) -> list[tuple[str, dict[str, Any]]]:
     """The method and the record of every job below a folder of results, those of further seeds included."""
-    found = []
+    jobs = []
     for path in sorted([*results.glob("cost/**/*.json"), *results.glob("seed-*/cost/**/*.json")]):
         below = path.relative_to(results).parts
         below = below[below.index("cost") + 1 :]
         method = below[0] if len(below) == 2 else ALL
-        found.append((method, json.loads(path.read_text("utf-8"))))
-    return found
+        jobs.append((method, json.loads(path.read_text("utf-8"))))
+    return jobs
 
 
 def summed(jobs: Iterable[tuple[str, dict[str, Any]]]) -> dict[tuple[str, str], Cost]:
-    """Costs by stage and method, the dearest stage first."""
-    found: dict[tuple[str, str], Cost] = {}
+    """Costs by stage and method, the most expensive stage first."""
+    costs: dict[tuple[str, str], Cost] = {}
     stages: dict[str, float] = {}
     for method, record in jobs:
-        found.setdefault((record["stage"], method), Cost()).add(record)
+        costs.setdefault((record["stage"], method), Cost()).add(record)
         stages[record["stage"]] = stages.get(record["stage"], 0.0) + record["seconds"]
-    return dict(sorted(found.items(), key=lambda item: (-stages[item[0][0]], item[0][0], -item[1].seconds)))
+    return dict(sorted(costs.items(), key=lambda item: (-stages[item[0][0]], item[0][0], -item[1].seconds)))
 
 
 def table(jobs: list[tuple[str, dict[str, Any]]]) -> str:
     """The sums as text."""
     head = ("stage", "method", "jobs", "seconds", "longest", "GPU h", "core h", "images/s", "MB", "GPU MB")
     rows = [head]
-    whole, methods = Cost(), dict[str, Cost]()
+    total, methods = Cost(), dict[str, Cost]()
     for method, record in jobs:
-        whole.add(record)
+        total.add(record)
         methods.setdefault(method, Cost()).add(record)
     shown = [(key, cost) for key, cost in summed(jobs).items()]
     shown += [(("all stages", method), cost) for method, cost in sorted(methods.items())]
-    shown.append((("all", ""), whole))
+    shown.append((("all", ""), total))
     for (stage, method), cost in shown:
         rate = f"{cost.images / cost.image_seconds:.1f}" if cost.image_seconds else ""
         memory = f"{cost.gpu_memory:.0f}" if cost.gpu_memory else ""
@@ -108,8 +108,8 @@ def table(jobs: list[tuple[str, dict[str, Any]]]) -> str:
         ).rstrip()
         for row in rows
     ]
-    if whole.cards:
-        lines.append(f"cards: {', '.join(sorted(whole.cards))}")
+    if total.cards:
+        lines.append(f"cards: {', '.join(sorted(total.cards))}")
     return "\n".join(lines)
 
 

@@ -46,6 +46,18 @@ class Unusable(Exception):
     """An image cannot be used; the text is the reason."""
 
 
+class NotSafetensors(ValueError):
+    """A file is no whole safetensors file; the text is the reason.
+
+    Attributes:
+        way_out: what to do where the file was downloaded.
+    """
+
+    def __init__(self, reason: str, way_out: str = "") -> None:
+        super().__init__(reason)
+        self.way_out = way_out
+
+
 class DamagedArtifact(Exception):
     """A file that a stage made cannot be read."""
 

@@ -1,4 +1,4 @@
-"""One run of a stage: what it is told by the door, beside its settings and its files."""
+"""One run of a stage: what the command line tells it, beside its settings and its files."""
 
 from __future__ import annotations
 
@@ -8,18 +8,19 @@ import shutil
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 from distillery.errors import BadInput
 from distillery.provenance import code_digest, package_versions
+from distillery.signature import Input, Log, Output
+
+__all__ = ["Input", "Job", "Log", "Output", "need_room"]
 
 if TYPE_CHECKING:
     import torch
 
     from distillery.storage.resume import Resume
 
-Input = Annotated[Path, "input"]
-Output = Annotated[Path, "output"]
 
 WHOLE_DIGEST_BYTES = 64 * 2**20
 """Inputs up to this size are told apart by content, larger ones by size and time."""

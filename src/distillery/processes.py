@@ -1,42 +1,52 @@
-"""Whether the process that wrote a note still lives.
+"""Which process wrote a file, whether it still lives, and how much memory it has taken.
 
-psutil's `create_time` does not tell: it is counted from a boot time that moves when the clock is set, and then a living
-process looks like another one.
+psutil's `create_time` does not identify a process: it is counted from a boot time that moves when the clock is set, and
+then a living process looks like another one.
 """
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import json
 import os
+import re
+import resource
 import socket
+import uuid
+from functools import lru_cache
 from pathlib import Path
 
 import psutil
 
 PROC = Path("/proc")
+LONGEST_NAME = 255
+"""Bytes of a file name that file systems take."""
+
+_OWNER = re.compile(r"(?P<machine>[0-9a-f]{8})-(?P<pid>\d+)-(?P<process>[0-9a-f]{8})-[0-9a-f]{8}\.tmp")
 
 
 def write_owner(note: Path) -> None:
     """Write down which process this is."""
     note.parent.mkdir(parents=True, exist_ok=True)
-    temporary = note.with_name(f".{note.name}.{os.getpid()}")
+    temporary = temporary_name(note)
     temporary.write_text(json.dumps([socket.gethostname(), os.getpid(), identity(os.getpid())]), "utf-8")
     temporary.replace(note)
 
 
 def owner_alive(note: Path) -> bool | None:
-    """Whether the process that signed a note lives; None where that cannot be told from here."""
+    """Whether the process that `write_owner` noted lives; None where that cannot be told from here."""
     try:
-        host, pid, signed = json.loads(note.read_text("utf-8"))
+        host, pid, process = json.loads(note.read_text("utf-8"))
     except (OSError, ValueError):
         return None
     if host != socket.gethostname():
         return None
-    return identity(pid) == signed
+    return identity(pid) == process
 
 
 def identity(pid: int) -> str:
-    """What a process and no later one with its number has; empty if there is none, or if it has ended.
+    """What no other process of that number has, on this machine; empty if there is none or it has ended.
 
     On Linux the machine's boot and the ticks between that and the start; elsewhere the second of the start.
     """
@@ -51,3 +61,72 @@ def identity(pid: int) -> str:
         return ""
     boot = (PROC / "sys/kernel/random/boot_id").read_text("ascii").strip()
     return "" if state in "ZX" else f"{boot} {fields[18]}"
+
+
+# ---- temporary files -------------------------------------------------------------------------------------------------
+
+
+def temporary_name(path: Path) -> Path:
+    """A new hidden name beside `path` that says which process writes there; no two writers get the same.
+
+    What dead writers of `path` left under such names is removed.
+    """
+    remove_abandoned(path)
+    owner = f"{_machine()}-{os.getpid()}-{_own_digest(os.getpid())}-{uuid.uuid4().hex[:8]}.tmp"
+    return path.with_name(_prefix(path.name) + owner)
+
+
+def remove_abandoned(path: Path) -> None:
+    """Remove the temporary files of `path` whose writers are dead.
+
+    Those of living writers stay, and those of other machines and users, whose processes cannot be told from here.
+    """
+    prefix = _prefix(path.name)
+    with contextlib.suppress(OSError), os.scandir(path.parent) as entries:
+        for entry in entries:
+            owner = _OWNER.fullmatch(entry.name, len(prefix)) if entry.name.startswith(prefix) else None
+            if owner is None or owner["machine"] != _machine():
+                continue
+            with contextlib.suppress(OSError):
+                mine = entry.stat(follow_symlinks=False).st_uid == os.getuid()
+                if mine and _digest(identity(int(owner["pid"]))) != owner["process"]:
+                    Path(entry.path).unlink()
+
+
+def _prefix(name: str) -> str:
+    """The beginning of the temporary names of a file; a digest stands for a name that would become too long."""
+    longest = LONGEST_NAME - len(f"..{'0' * 8}-{'0' * 10}-{'0' * 8}-{'0' * 8}.tmp")
+    return f".{name if len(os.fsencode(name)) <= longest else _digest(name)}."
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:8]
+
+
+@lru_cache(maxsize=1)
+def _own_digest(pid: int) -> str:
+    return _digest(identity(pid))
+
+
+def _machine() -> str:
+    """Stands for this machine, or for a container with process numbers of its own."""
+    try:
+        numbers = (PROC / "self/ns/pid").readlink()
+    except OSError:
+        numbers = Path()
+    return _digest(f"{socket.gethostname()} {numbers}")
+
+
+# ---- memory ----------------------------------------------------------------------------------------------------------
+
+
+def peak_memory_mb() -> float:
+    """The most memory that this process, or one process that it started and waited for, has held.
+
+    Linux starts `ru_maxrss` of a program at the peak of the process that started it; `VmHWM` is the program's own.
+    """
+    own, children = (resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    with contextlib.suppress(OSError, StopIteration):
+        lines = (PROC / "self/status").read_text("utf-8", "replace").splitlines()
+        own = next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))
+    return max(own, children) / 1024

@@ -1,4 +1,4 @@
-"""Progress of long loops: a bar on a terminal, a plain line every ten seconds in a log; and what a process has done."""
+"""Progress of long loops: a bar on a terminal, a plain line every ten seconds in a log; and the work of a process."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ LINE_SECONDS = 10.0
 
 @dataclass
 class Work:
-    """What this process has done.
+    """The work of this process.
 
     Attributes:
         images: that went through a network, or were read.
@@ -26,12 +26,12 @@ class Work:
     earlier: float = 0.0
 
     def take_over(self, seconds: float) -> None:
-        """Note the work of killed processes; of several such notes the largest holds all."""
+        """Note the seconds of killed processes; of several such notes the largest includes the others."""
         self.earlier = max(self.earlier, seconds)
 
     @property
     def seconds(self) -> float:
-        """Since this process began, with those of the killed ones."""
+        """Since this process started, plus those of killed processes."""
         return self.earlier + time.time() - psutil.Process().create_time()
 
 
@@ -44,7 +44,7 @@ def count_images(number: int) -> None:
 
 
 class Progress:
-    """Counts the units of work of one loop and shows throughput and the time that is left."""
+    """Counts the units of work of one loop, and shows throughput and remaining time."""
 
     def __init__(self, what: str, total: int, unit: str = "step", done: int = 0, *, quiet: bool = False) -> None:
         """Show nothing if `quiet`, but count."""

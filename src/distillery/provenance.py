@@ -7,16 +7,19 @@ import hashlib
 import json
 import os
 import sys
-import uuid
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import ClassVar
 
+from distillery.processes import temporary_name
+
 ROOT = Path(__file__).parent
 PACKAGE = __package__ or "distillery"
 
-DECLARATIONS = frozenset({"errors", "experiment", "job", "progress", "provenance", "settings", "names", "presets"})
+DECLARATIONS = frozenset(
+    {"errors", "experiment", "job", "processes", "progress", "provenance", "settings", "names", "presets"}
+)
 """Last names of the modules that no result depends on except through the settings, which are compared themselves."""
 
 PACKAGES = ("diffusers", "numpy", "pillow", "pyarrow", "safetensors", "scikit-learn", "timm", "torch")
@@ -118,7 +121,7 @@ class _Parsed:
             return
         cls.fresh = False
         path = cls._path()
-        temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+        temporary = temporary_name(path)
         merged = {**cls._read(), **cls.known}
         try:
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -10,15 +10,13 @@ import asyncio
 import atexit
 import contextlib
 import getpass
-import importlib
-import os
 import re
 import shlex
 import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from shutil import which
@@ -26,6 +24,7 @@ from typing import Any
 
 from distillery import processes
 from distillery.errors import SlurmProblem
+from distillery.snakemake_internals import Query, SlurmExecutor
 
 PREFIX = "distillery"
 """Of the names of jobs; `slurm-jobname-prefix` of the profile says the same."""
@@ -52,8 +51,6 @@ MIN_JOB_AGE = 300
 REFUSALS = re.compile(r"invalid|not available|permitted|violates|unsupported|too many|exceeds", re.IGNORECASE)
 """What sbatch says of a request that waiting does not help."""
 
-Query = Callable[[str, Any], Awaitable[tuple[dict[str, str] | None, float | None]]]
-
 
 # ---- before the first job --------------------------------------------------------------------------------------------
 
@@ -66,20 +63,15 @@ def prepare(workflow: Any) -> None:
     Raises:
         SlurmProblem: no client, no controller, or a request that no node can meet.
     """
-    if workflow.executor_plugin.name != "slurm":
+    if not SlurmExecutor.submits(workflow):
         return
-    executor = workflow.scheduler._executor
-    run: str = executor.run_uuid
+    executor = SlurmExecutor(workflow)
     need_client()
     cancel_orphans()
-    note_run(run)
-    atexit.register(cancel_rest, run)
-    try_requests(workflow.dag.needrun_jobs(), executor, workflow.executor_settings)
-    module = importlib.import_module("snakemake_executor_plugin_slurm")
-    watch = Watch(module.query_job_status, run, bool(workflow.executor_settings.requeue))
-    module.query_job_status = watch  # type: ignore[attr-defined]
-    module.get_min_job_age = steady(module.get_min_job_age)  # type: ignore[attr-defined]
-    executor.sleep = at_most(LOOK_SECONDS, executor.sleep)
+    note_run(executor.run)
+    atexit.register(cancel_rest, executor.run)
+    try_requests(executor.requests(PREFIX))
+    executor.replace(lambda query: Watch(query, executor.run, executor.requeues), steady, LOOK_SECONDS)
 
 
 def need_client() -> None:
@@ -94,44 +86,31 @@ def need_client() -> None:
             f"--profile slurm: no {', '.join(absent)} on this machine. Start it on a login node, where jobs are"
             " submitted from; without the profile everything runs here"
         )
-    done = _run("squeue", "--noheader", "--name", PREFIX)
+    done = run_command("squeue", "--noheader", "--name", PREFIX)
     if done.returncode:
         raise SlurmProblem(f"--profile slurm: the controller does not answer: {done.stderr.strip()}")
 
 
-def try_requests(jobs: Iterable[Any], executor: Any, settings: Any) -> None:
+def try_requests(requests: Iterable[tuple[str, str]]) -> None:
     """Ask sbatch about one job of each rule.
+
+    Args:
+        requests: rules and commands that submit.
 
     Raises:
         SlurmProblem: sbatch refuses for a reason that waiting does not cure.
     """
-    from snakemake_executor_plugin_slurm.submit_string import get_submit_command
-    from snakemake_executor_plugin_slurm.utils import set_gres_string
-
-    asked: dict[str, str] = {}
-    rules: set[str] = set()
-    for job in jobs:
-        if job.is_local or job.rule.name in rules:
-            continue
-        rules.add(job.rule.name)
-        about = {
-            "run_uuid": PREFIX,
-            "slurm_logfile": os.devnull,
-            "comment_str": "",
-            "account": next(executor.get_account_arg(job)),
-            "partition": executor.get_partition_arg(job),
-            "workdir": None,
-        }
-        command = get_submit_command(job, about, settings=settings) + set_gres_string(job) + " --wrap true"
-        asked.setdefault(command, job.rule.name)
+    rules: dict[str, str] = {}
+    for rule, command in requests:
+        rules.setdefault(command, rule)
     refused = []
-    for command, rule in asked.items():
-        done = _run(*shlex.split(command), "--test-only")
+    for command, rule in rules.items():
+        done = run_command(*shlex.split(command), "--test-only")
         if done.returncode and "not available" in done.stderr:
             # It says the same of nodes that are down for now; a job that is submitted waits for those (unless held).
-            done = _run(*shlex.split(command), "--begin=now+1hour")
+            done = run_command(*shlex.split(command), "--begin=now+1hour")
             if not done.returncode:
-                _run("scancel", done.stdout.strip().partition(";")[0])
+                run_command("scancel", done.stdout.strip().partition(";")[0])
         words = " ".join(
             done.stderr.replace("sbatch: error: ", "")
             .replace("allocation failure: ", "")
@@ -170,12 +149,12 @@ class Queued:
 
 def queue(folder: Path | None = None) -> list[Queued]:
     """This user's jobs of this workflow, submitted from a folder."""
-    done = _run("squeue", "--noheader", "--user", getpass.getuser(), "--format", "%A|%j|%T|%r|%Z|%k")
+    done = run_command("squeue", "--noheader", "--user", getpass.getuser(), "--format", "%A|%j|%T|%r|%Z|%k")
     if done.returncode:
         raise SlurmProblem(f"squeue: {done.stderr.strip()}")
     here = str((folder or Path()).resolve())
-    found = [Queued(*line.split("|", 5)) for line in done.stdout.splitlines() if line.count("|") >= 5]
-    return [job for job in found if job.run.startswith(f"{PREFIX}_") and str(Path(job.folder).resolve()) == here]
+    jobs = [Queued(*line.split("|", 5)) for line in done.stdout.splitlines() if line.count("|") >= 5]
+    return [job for job in jobs if job.run.startswith(f"{PREFIX}_") and str(Path(job.folder).resolve()) == here]
 
 
 def note_run(run: str) -> None:
@@ -215,7 +194,7 @@ def cancel_orphans(surely: bool = True) -> int:
         )
     if orphans:
         print(f"cancelling {len(orphans)} jobs whose Snakemake is dead; long stages save first", file=sys.stderr)
-        _run("scancel", *(job.number for job in orphans))
+        run_command("scancel", *(job.number for job in orphans))
         numbers, end = {job.number for job in orphans}, time.monotonic() + GONE_SECONDS
         while left := numbers & {job.number for job in queue()}:
             if time.monotonic() > end:
@@ -231,20 +210,10 @@ def cancel_rest(run: str) -> None:
     """
     with contextlib.suppress(SlurmProblem):  # then the next run finds them
         if left := [job.number for job in queue() if job.run == run]:
-            _run("scancel", *left)
+            run_command("scancel", *left)
 
 
 # ---- while it runs ---------------------------------------------------------------------------------------------------
-
-
-def at_most(seconds: float, sleep: Callable[[], Awaitable[None]]) -> Callable[[], Awaitable[None]]:
-    """A sleep that ends after some seconds, if not before."""
-
-    async def shorter() -> None:
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(sleep(), seconds)
-
-    return shorter
 
 
 def steady(ask: Callable[[], int | None]) -> Callable[[], int]:
@@ -278,25 +247,25 @@ class Watch:
     def __init__(self, query: Query, run: str, requeues: bool = False) -> None:
         self._query, self._run, self._requeues = query, run, requeues
         self._seen: set[str] = set()
-        self._explained = time.monotonic() - EXPLAIN_SECONDS + 60
+        self.explained = time.monotonic() - EXPLAIN_SECONDS + 60
 
     async def __call__(self, command: str, logger: Any) -> tuple[dict[str, str] | None, float | None]:
         states, seconds = await self._query(command, logger)
-        start = said = time.monotonic()
+        start = warned = time.monotonic()
         while states is None:
             now = time.monotonic()
             if now - start > SILENCE_SECONDS:
                 raise SlurmProblem(f"no answer to `{command}` for {now - start:.0f} s")
-            if now - said > 60:
-                said = now
+            if now - warned > 60:
+                warned = now
                 logger.warning(f"No answer to `{command}` for {now - start:.0f} s; jobs run on, and it is asked again.")
             await asyncio.sleep(self.pause)
             states, seconds = await self._query(command, logger)
         states = self.settle(states)
-        if "PENDING" in states.values() and time.monotonic() - self._explained >= EXPLAIN_SECONDS:
-            self._explained = time.monotonic()
+        if "PENDING" in states.values() and time.monotonic() - self.explained >= EXPLAIN_SECONDS:
+            self.explained = time.monotonic()
             done = await asyncio.to_thread(
-                _run, "squeue", "--noheader", "--name", self._run, "--states", "PENDING", "--format", "%r"
+                run_command, "squeue", "--noheader", "--name", self._run, "--states", "PENDING", "--format", "%r"
             )
             reasons = Counter(done.stdout.split("\n")[:-1]).most_common()
             if reasons:
@@ -317,7 +286,8 @@ class Watch:
 # ---- commands --------------------------------------------------------------------------------------------------------
 
 
-def _run(*command: str) -> subprocess.CompletedProcess[str]:
+def run_command(*command: str) -> subprocess.CompletedProcess[str]:
+    """Run a command of Slurm, which gets a minute to answer."""
     try:
         return subprocess.run(command, text=True, capture_output=True, timeout=COMMAND_SECONDS, check=False)
     except subprocess.TimeoutExpired:

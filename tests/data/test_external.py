@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from tiny import MADE_BY, SIDE, digits, image_set_of, job
 
-from distillery.data.external import faults_of_external, files_of, listing_of, place_of, read_external
-from distillery.data.settings import Dataset, Digits, External
+from distillery.data.external import check_external, external_files, external_listing, place_of, read_external
+from distillery.data.settings import Dataset, Digits
 from distillery.errors import BadInput
 from distillery.stages import import_images
 from distillery.storage.images import ImageSet, encode_png, read_images, write_images
@@ -29,10 +29,6 @@ def folder(root: Path, **classes: list[int]) -> str:
         for number, value in enumerate(values):
             (root / name[1:] / f"{number}.png").write_bytes(picture(value))
     return str(root)
-
-
-def external(images: str) -> External:
-    return External(kind="external", images=images)
 
 
 def test_a_folder_has_the_labels_of_the_data_and_its_order_within_a_class(tmp_path: Path) -> None:
@@ -78,17 +74,17 @@ def test_a_picture_of_another_side_becomes_one_of_the_data(tmp_path: Path) -> No
 
 
 def test_places_are_named_by_size_and_seed(tmp_path: Path) -> None:
-    assert place_of(external("a/{seed}/ipc{ipc}"), 10, 3) == "a/3/ipc10"
-    assert files_of(external("a/{ipc}.parquet"), 10, 0) == ["a/10.parquet"]
+    assert place_of("a/{seed}/ipc{ipc}", 10, 3) == "a/3/ipc10"
+    assert external_files("a/{ipc}.parquet", 10, 0) == ["a/10.parquet"]
     place = folder(tmp_path / "set", n1=[10], n3=[30])
-    assert files_of(external(place), 1, 0) == []
-    before = listing_of(external(place), 1, 0)
+    assert external_files(place, 1, 0) == []
+    before = external_listing(place, 1, 0)
     (tmp_path / "set" / "1" / "more.png").write_bytes(picture(1))
-    assert before and listing_of(external(place), 1, 0) != before
+    assert before and external_listing(place, 1, 0) != before
 
 
 def faults(images: str, sizes: list[int]) -> list[str]:
-    return list(faults_of_external("methods.theirs", external(images), sizes, [0], CLASSES))
+    return list(check_external("methods.theirs", images, sizes, [0], CLASSES))
 
 
 def test_what_is_wrong_with_a_set_is_said_without_reading_an_image(tmp_path: Path) -> None:

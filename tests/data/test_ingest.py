@@ -329,7 +329,7 @@ def test_a_table_holds_image_and_label_in_the_hugging_face_layout_and_its_proven
 
 
 def test_rows_are_sorted_by_label_and_id_in_row_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ingest_module, "ROW_GROUP", 4)
+    monkeypatch.setattr("distillery.storage.images.ROW_GROUP", 4)
     source = folder_of(tmp_path / "in", {"b": 7, "a": 7})
     made = make(tmp_path / "out", source, holdout=HALF, classes=["b", "a"])
     images = read_images(made.train, "ingest")

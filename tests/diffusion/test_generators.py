@@ -30,7 +30,7 @@ from torch.nn import functional as F
 import distillery.storage.resume
 from distillery.data.pixels import to_unit
 from distillery.diffusion.autoencoder import Codec, train_autoencoder
-from distillery.diffusion.denoiser import load_generator
+from distillery.diffusion.models import load_generator
 from distillery.diffusion.renderer import class_conditions
 from distillery.diffusion.schedule import training_scheduler
 from distillery.diffusion.settings import Autoencoder, Generator, Perceptual

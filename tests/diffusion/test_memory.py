@@ -157,10 +157,10 @@ def test_a_memory_goes_on_where_it_was_stopped() -> None:
     for number in range(7):
         stopped.add(*step_of(number))
     resumed = memory_of("max")
-    resumed.restore(stopped.state())
+    resumed.load_state_dict(stopped.state_dict())
     for number in range(7, 12):
         resumed.add(*step_of(number))
-    assert all(torch.equal(value, resumed.state()[name]) for name, value in whole.state().items())
+    assert all(torch.equal(value, resumed.state_dict()[name]) for name, value in whole.state_dict().items())
 
 
 def test_the_log_tells_count_age_and_likeness() -> None:

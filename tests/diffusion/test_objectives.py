@@ -304,7 +304,7 @@ def test_a_stopped_training_goes_on_with_its_memories(stop: int, tmp_path: Path,
     distillery.storage.resume.clear_stop()
     resumed = objective(**options)
     assert same(expected, trained(tmp_path, resumed, resume=StoppedAt(tmp_path / "weights", "digest", -1)))
-    assert all(torch.equal(value, resumed.state()[name]) for name, value in whole.state().items())
+    assert all(torch.equal(value, resumed.state_dict()[name]) for name, value in whole.state_dict().items())
 
 
 def test_the_diversity_term_spreads_the_predictions(tmp_path: Path) -> None:

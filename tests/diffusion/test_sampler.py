@@ -12,12 +12,14 @@ from tiny import CPU, GENERATOR_CLASSES, LATENT, WatchedDenoiser, Watcher, World
 from torch import Tensor, nn
 
 from distillery.diffusion.autoencoder import Codec
-from distillery.diffusion.denoiser import Denoiser, load_generator
+from distillery.diffusion.denoiser import Denoiser
+from distillery.diffusion.models import load_generator
 from distillery.diffusion.renderer import Renderer, class_conditions, load_renderer
 from distillery.diffusion.sampler import Guidance, sample
 from distillery.diffusion.schedule import Schedule, training_scheduler
 from distillery.errors import BadInput, DamagedArtifact
-from distillery.guidance.deviation import ClassMemory, DeviationGuidance
+from distillery.guidance.class_memory import ClassMemory
+from distillery.guidance.deviation import DeviationGuidance
 from distillery.guidance.learnability import LearnabilityGuidance
 from distillery.streams import image_noise, stream
 

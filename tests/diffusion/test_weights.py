@@ -31,17 +31,18 @@ from tiny_weights import (
 from distillery.data.identity import imagenet_names
 from distillery.data.pixels import to_bytes
 from distillery.diffusion.autoencoder import Codec
-from distillery.diffusion.denoiser import Denoiser, load_generator
-from distillery.diffusion.models import set_timestep_shift
+from distillery.diffusion.denoiser import Denoiser
+from distillery.diffusion.models import load_generator, set_timestep_shift
 from distillery.diffusion.renderer import class_conditions, load_renderer
 from distillery.diffusion.sampler import sample
 from distillery.diffusion.schedule import Schedule, training_scheduler
-from distillery.diffusion.weights import convert, file_digest, local_folder, model_digest
+from distillery.diffusion.weights import file_digest, local_folder, model_digest
+from distillery.diffusion.weights_convert import convert
 from distillery.errors import BadInput, WeightsError
-from distillery.guidance.further import Further
-from distillery.guidance.lgd import LoopGuidance
+from distillery.guidance.base import Scene
+from distillery.guidance.influence import Influence
+from distillery.guidance.learnability import Learnability
 from distillery.guidance.score import Scorer
-from distillery.guidance.settings import Deviation, Influence, Learnability
 from distillery.storage.atomic import read_json
 from distillery.storage.tensors import write_tensors
 from distillery.streams import image_noise, stream
@@ -235,15 +236,15 @@ def test_a_small_autoencoder_decodes_for_the_guidance_alone(tmp_path: Path) -> N
     state["gradients"] = torch.randn(1, 2, count, generator=stream("gradients"))
     write_tensors(tmp_path / "gradients.safetensors", state, {}, **network.description, kept=[0])
     everywhere: dict[str, Any] = {"range": [0, 1]}
-    loop = LoopGuidance(renderer, Learnability(strength=1.0, **everywhere), Deviation(strength=0), [])
-    influence = Further(Influence(surrogate="conv", **everywhere), gradients=tmp_path / "gradients.safetensors")
+    scene = Scene(renderer, ["a", "b"], Scorer(network, network, 0.5))
+    learnability = Learnability(strength=1.0, **everywhere).open([], scene)
+    influence = Influence(surrogate="conv", **everywhere).open([tmp_path / "gradients.safetensors"], scene)
     decoded: list[str] = []
     for name, codec in (("large", renderer.codec), ("small", renderer.guidance_codec)):
         codec.autoencoder.decoder.register_forward_hook(lambda *_, name=name: decoded.append(name))
-    steered = loop.start(Scorer(network, network, 0.5), 1.0)[0], influence.guidances(renderer, ["a", "b"])
-    for guidances in steered:
+    for guidance in (learnability, influence):
         decoded.clear()
-        renderer.render(keys(1), torch.tensor([0]), torch.tensor([5]), guidances)
+        renderer.render(keys(1), torch.tensor([0]), torch.tensor([5]), [guidance])
         assert decoded == ["small", "small", "large"]
 
 

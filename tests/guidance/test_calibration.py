@@ -19,11 +19,15 @@ import distillery.storage.resume
 from distillery.data.pixels import to_unit
 from distillery.data.reading import ImageTable
 from distillery.diffusion.settings import Sampling
+from distillery.guidance.base import Scene
 from distillery.guidance.calibration import Setting, confirm, rank, validity_threshold, walk
-from distillery.guidance.deviation import ClassMemory
+from distillery.guidance.class_memory import ClassMemory
+from distillery.guidance.deviation import Deviation
+from distillery.guidance.learnability import Learnability
 from distillery.guidance.lgd import LoopGuidance
 from distillery.guidance.pilot import Calibrated, Pilot, calibrate, curve_table, spread, teacher
-from distillery.guidance.settings import Calibration, Deviation, Learnability
+from distillery.guidance.registry import Guidances
+from distillery.guidance.settings import Calibration
 from distillery.stages import calibrate_guidance
 from distillery.storage.atomic import read_json
 from distillery.storage.images import write_images
@@ -222,7 +226,7 @@ def test_an_interrupted_pilot_measures_nothing_twice(stop: int, tmp_path: Path, 
     with pytest.raises(SystemExit):
         calibrated(first, tmp_path, StoppedAt(tmp_path / "curve", "a", stop))
     assert len(first.measured) == stop
-    distillery.storage.resume._requested.clear()
+    distillery.storage.resume.clear_stop()
     assert calibrated(second, tmp_path, Resume(tmp_path / "curve", "a")) == expected
     assert first.measured + second.measured == whole.measured
 
@@ -237,7 +241,8 @@ def pilot_of(world: World, **options: Any) -> Pilot:
         latents, _ = world.codec.encode(to_unit(digits()[0][:4]))
     seed.columns["latent"] = latents.flatten(1).numpy()
     learnability = Learnability(strength="auto", reference_weight="auto", range=[2, 8])
-    loop = LoopGuidance(renderer, learnability, Deviation(strength=5.0, range=[2, 8]), [seed])
+    guidance = Guidances().replaced(learnability=learnability, deviation=Deviation(strength=5.0, range=[2, 8]))
+    loop = LoopGuidance(guidance, {}, Scene(renderer, CLASSES, images=[seed]))
     parts: dict[str, Any] = {"student": world.student, "reference": world.reference, "judge": world.reference}
     return Pilot(
         renderer,
@@ -342,8 +347,11 @@ class Stage:
             "method": "lgd",
             "resolution": 16,
             "sampling": Sampling(steps=8, guidance_scale=3.0),
-            "learnability": Learnability(strength="auto", reference_weight="auto", range=[2, 6]),
-            "deviation": Deviation(strength=1.0, range=[2, 6]),
+            "guidance": Guidances().replaced(
+                learnability=Learnability(strength="auto", reference_weight="auto", range=[2, 6]),
+                deviation=Deviation(strength=1.0, range=[2, 6]),
+            ),
+            "guidance_files": {},
             "candidates": 2,
             "min_reference_probability": 0.0,
             "calibration": Calibration(
@@ -352,6 +360,8 @@ class Stage:
             "judge": "real",
             "student_recipe": Recipe(epochs=2, batch_size=8, learning_rate=2e-3),
         }
+        if "learnability" in options:
+            defaults["guidance"] = defaults["guidance"].replaced(learnability=options.pop("learnability"))
         self.settings = calibrate_guidance.Settings(**{**defaults, **options})
 
     def run(self) -> tuple[dict[str, float], list[dict[str, Any]]]:

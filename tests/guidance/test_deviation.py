@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from distillery.diffusion.sampler import sample
-from distillery.guidance.deviation import ClassMemory, DeviationGuidance, cosine_gradient, cosines
-from distillery.guidance.further import deviation_strength
+from distillery.guidance.class_memory import ClassMemory, cosine_gradient, cosines
+from distillery.guidance.deviation import Deviation, DeviationGuidance
 from distillery.streams import stream
 
 LABELS = torch.tensor([0, 1, 2, 0])
@@ -181,7 +181,8 @@ def test_images_come_to_lie_further_from_what_the_class_has(world: World) -> Non
 
 
 def test_the_published_strength_is_scaled_to_the_latent() -> None:
-    assert deviation_strength("auto", 4096) == 50
-    assert deviation_strength("auto", NUMBERS) == 3.125
-    assert deviation_strength(7.0, NUMBERS) == 7.0
-    assert deviation_strength(0.0, 4096) == 0
+    assert Deviation().scaled_strength(4096) == 50
+    assert Deviation().scaled_strength(NUMBERS) == 3.125
+    assert Deviation(published_strength=120.0).scaled_strength(NUMBERS) == 7.5
+    assert Deviation(strength=7.0).scaled_strength(NUMBERS) == 7.0
+    assert Deviation(strength=0.0).scaled_strength(4096) == 0

@@ -4,6 +4,7 @@ bytes whatever happens on the way.
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,47 +14,24 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from increments import GUIDED_STEPS, KAPPA, OFF, SAMPLING, SIZE, settings_of
 from tiny import CLASSES, CPU, LATENT, MADE_BY, World, digits, image_set_of, job, stopped_at
 from torch import Tensor
 
 from distillery.data.pixels import to_unit
 from distillery.diffusion.renderer import Renderer
-from distillery.diffusion.settings import Sampling
 from distillery.errors import BadInput
-from distillery.guidance.deviation import ClassMemory
+from distillery.guidance.class_memory import ClassMemory
+from distillery.guidance.deviation import Deviation, DeviationGuidance
 from distillery.guidance.increment import choose_candidates, generate_candidates
+from distillery.guidance.learnability import Learnability
 from distillery.guidance.lgd import encode_seed
-from distillery.guidance.settings import Deviation, Learnability
+from distillery.guidance.registry import Guidances
+from distillery.guidance.score import Scorer
 from distillery.selection.random import ordered_by_slot, random_order
-from distillery.stages import collect, generate_increment, sample, score_learnability, select_increment
+from distillery.stages import collect, generate_increment, sample, select_increment
 from distillery.storage.atomic import write_json
 from distillery.storage.images import ImageSet, concatenate, read_images, write_images
-from distillery.storage.tables import read_table
-
-SAMPLING = Sampling(steps=10, guidance_scale=3.0)
-SIZE, KAPPA, GUIDED_STEPS = 2, 3, 7
-STEERED = Learnability(strength=2.0, reference_weight=1.0, range=[2, 8])
-AWAY = Deviation(strength=5.0, range=[2, 8])
-OFF = {"learnability": Learnability(strength=0.0, range=[2, 8]), "deviation": Deviation(strength=0.0, range=[2, 8])}
-
-
-def settings_of(k: int, **options: Any) -> generate_increment.Settings:
-    defaults: dict[str, Any] = {
-        "seed": 0,
-        "stream": "study",
-        "increment": k,
-        "increment_size": SIZE,
-        "resolution": 16,
-        "sampling": SAMPLING,
-        "candidates": KAPPA,
-        "choose": "learnability",
-        "min_reference_probability": 0.0,
-        "learnability": STEERED,
-        "deviation": AWAY,
-        "shard": 0,
-        "shards": 1,
-    }
-    return generate_increment.Settings(**{**defaults, **options})
 
 
 @dataclass
@@ -70,7 +48,7 @@ class Loop:
         if k > 1:
             files |= {"previous": [self.first], **self.world.networks}
         files |= {
-            key: options.pop(key) for key in ("student", "reference", "guidance", "seed_images") if key in options
+            key: options.pop(key) for key in ("student", "reference", "calibrated", "seed_images") if key in options
         }
         settings, out = settings_of(k, **options), self.folder / f"{name}.parquet"
         inputs = [path for given in files.values() for path in (given if isinstance(given, list) else [given])]
@@ -78,19 +56,11 @@ class Loop:
         generate_increment.run(settings, data=self.world.data, **files, candidates=out, job=run)
         return out
 
-    def score(self, candidates: list[Path], **networks: Path) -> Path:
-        settings, out = score_learnability.Settings(reference_weight=1.0), candidates[0].with_suffix(".scores.parquet")
-        files: dict[str, Any] = {**self.world.networks, **networks}
-        score_learnability.run(
-            settings, images=candidates, **files, scores=out, job=job("score_learnability", settings)
-        )
-        return out
-
-    def select(self, candidates: list[Path], scores: Path | None, **options: Any) -> ImageSet:
-        settings = select_increment.Settings(**{"choose": "learnability", "min_reference_probability": 0.0, **options})
-        out = candidates[0].with_suffix(".images.parquet")
+    def select(self, candidates: list[Path]) -> ImageSet:
+        """The increment that the candidates of these shards make."""
+        settings, out = select_increment.Settings(), candidates[0].with_suffix(".images.parquet")
         run = job("select_increment", settings)
-        select_increment.run(settings, candidates=candidates, scores=scores, images=out, job=run)
+        select_increment.run(settings, candidates=candidates, images=out, job=run)
         return read_images(out, "select_increment")
 
 
@@ -98,7 +68,7 @@ class Loop:
 def loop(world: World, tmp_path_factory: pytest.TempPathFactory) -> Loop:
     made = Loop(world, tmp_path_factory.mktemp("loop"), Path())
     candidates = made.generate("increment-1", k=1, candidates=1)
-    made.select([candidates], None)
+    made.select([candidates])
     made.first = candidates.with_suffix(".images.parquet")
     return made
 
@@ -214,14 +184,23 @@ def kept(images: ImageSet) -> set[str]:
 
 def test_one_unguided_candidate_per_slot_is_plain_sampling(loop: Loop, world: World) -> None:
     settings = sample.Settings(
-        seed=0, stream="study", first=0, ipc=2 * SIZE, resolution=16, sampling=SAMPLING, shard=0, shards=1
+        seed=0,
+        stream="study",
+        first=0,
+        ipc=2 * SIZE,
+        resolution=16,
+        sampling=SAMPLING,
+        guidance=Guidances(),
+        guidance_files={},
+        shard=0,
+        shards=1,
     )
     out = loop.folder / "sample.parquet"
     sample.run(settings, data=world.data, **world.models, images=out, job=job("sample", settings))
     plain = read_images(out, "sample")
 
     candidates = loop.generate("one", candidates=1, **OFF)
-    second = loop.select([candidates], loop.score([candidates]))
+    second = loop.select([candidates])
     assert opened(candidates).columns["chosen"].all()
     same_images(concatenate([read_images(loop.first, "select_increment"), second]), plain)
 
@@ -289,7 +268,7 @@ def test_what_was_chosen_is_remembered_and_what_was_not_is_not(world: World) -> 
         candidates=3,
         key=lambda label, slot, candidate: ("memory", label, slot, candidate),
         scorer=world.scorer(),
-        memory=memory,
+        guidances=[DeviationGuidance(memory, strength=0.0, first=0, last=4)],
     )
     nearest, _ = memory.nearest(drawn.latents, drawn.labels)
     remembered = (nearest == drawn.latents).flatten(1).all(1)
@@ -316,7 +295,7 @@ def test_a_calibrated_strength_replaces_the_one_of_the_settings(loop: Loop) -> N
     guidance = loop.folder / "guidance.json"
     write_json(guidance, {"strength": 0.0, "reference_weight": 1.0})
     auto = Learnability(strength="auto", reference_weight="auto", range=[2, 8])
-    made = opened(loop.generate("auto", learnability=auto, guidance=guidance, deviation=OFF["deviation"]))
+    made = opened(loop.generate("auto", learnability=auto, calibrated=guidance, deviation=OFF["deviation"]))
     assert made.images == opened(loop.generate("zero", **OFF)).images
 
 
@@ -335,7 +314,7 @@ def test_class_shards_give_the_images_of_the_whole(loop: Loop, second: Path) -> 
     whole, joined = opened(second), concatenate([opened(path) for path in shards])
     assert kept(joined) == kept(whole)
     same_images(joined.take(np.argsort(joined.paths)), whole.take(np.argsort(whole.paths)))
-    same_images(loop.select(shards, loop.score(shards)), loop.select([second], loop.score([second])))
+    same_images(loop.select(shards), loop.select([second]))
 
 
 INTERRUPTED: dict[str, tuple[dict[str, Any], int]] = {
@@ -418,48 +397,54 @@ def test_an_increment_begun_with_another_student_starts_afresh(
     assert len(rendered) == SIZE
 
 
-# ---- selection, repeated on the scores -------------------------------------------------------------------------------
+# ---- the increment ---------------------------------------------------------------------------------------------------
 
 
-def test_selection_repeats_the_choice_of_the_loop(loop: Loop, second: Path) -> None:
-    scores = loop.score([second])
-    selected, candidates = loop.select([second], scores), opened(second)
-    assert set(selected.paths) == kept(candidates)
+def test_an_increment_holds_the_chosen_candidates_in_the_order_slot_class(loop: Loop, second: Path) -> None:
+    selected = loop.select([second])
+    assert set(selected.paths) == kept(opened(second))
     slots, labels = selected.columns["slot"].tolist(), selected.labels.tolist()
     assert list(zip(slots, labels, strict=True)) == [(slot, label) for slot in (2, 3) for label in range(4)]
-    table = read_table(scores, "score_learnability")
-    np.testing.assert_allclose(table["learnability"].to_numpy(), candidates.columns["learnability"], atol=1e-5)
-    assert set(table.column_names) >= {"path", "label", "slot", "candidate", "student_loss", "reference_loss"}
 
 
-def test_scores_of_another_student_are_refused(loop: Loop, second: Path, world: World) -> None:
-    scores = loop.score([second], student=world.networks["reference"], reference=world.networks["student"])
-    with pytest.raises(BadInput, match=r"class '\w+', slot \d+: the loop kept .*were exchanged"):
-        loop.select([second], scores)
+@pytest.mark.parametrize("least", [0.0, 0.9])
+def test_scores_of_the_stored_images_repeat_the_choice(least: float, loop: Loop, world: World) -> None:
+    """Student and reference, asked again, choose what the loop chose, up to the rounding of batches of another size."""
+    images = opened(loop.generate("probable", min_reference_probability=least, increment_size=4))
+    score = world.scorer().score_stored(torch.from_numpy(images.pixels()), torch.from_numpy(images.labels))
+    learnability, probability = (values.view(-1, KAPPA) for values in (score.learnability, score.reference_probability))
+    chosen = torch.from_numpy(images.columns["chosen"]).view(-1, KAPPA)
+    best = learnability.gather(1, choose_candidates(learnability, probability, least)[:, None])[:, 0]
+    torch.testing.assert_close(learnability[chosen], best, rtol=1e-3, atol=1e-3)
+    other = Scorer(world.reference, world.student, 1.0).score_stored(
+        torch.from_numpy(images.pixels()), torch.from_numpy(images.labels)
+    )
+    assert (choose_candidates(other.learnability.view(-1, KAPPA), probability, least) != chosen.long().argmax(1)).any()
 
 
-def test_scores_of_other_candidates_are_refused(loop: Loop, second: Path) -> None:
-    with pytest.raises(BadInput, match="scores are not of these candidates"):
-        loop.select([second], loop.score([loop.first]))
-
-
-def test_a_random_choice_is_taken_as_it_is(loop: Loop) -> None:
-    candidates = loop.generate("chance", choose="random")
-    with pytest.raises(BadInput):
-        loop.select([candidates], loop.score([candidates]))
-    selected = loop.select([candidates], loop.score([candidates]), choose="random")
-    assert set(selected.paths) == kept(opened(candidates))
-
-
-def test_a_choice_among_probable_candidates_is_repeated_with_the_same_bound(loop: Loop) -> None:
+def test_a_choice_among_probable_candidates_is_a_probable_one(loop: Loop) -> None:
     candidates = loop.generate("probable", min_reference_probability=0.9, increment_size=4)
-    scores, found = loop.score([candidates]), opened(candidates)
-    selected = loop.select([candidates], scores, min_reference_probability=0.9)
+    found = opened(candidates)
     probability = found.columns["reference_probability"].reshape(-1, KAPPA)
     chosen = found.columns["chosen"].reshape(-1, KAPPA)
     some = (probability >= 0.9).any(1)
     assert (probability[chosen][some] >= 0.9).all()
-    assert len(selected) == 4 * len(CLASSES)
+    assert len(loop.select([candidates])) == 4 * len(CLASSES)
+
+
+def test_a_diverged_student_chooses_nothing(world: World) -> None:
+    diverged = copy.deepcopy(world.student)
+    next(diverged.parameters()).data.fill_(float("nan"))
+    with pytest.raises(BadInput, match="no numbers: the student or the reference has diverged"):
+        generate_candidates(
+            world.renderer(steps=2),
+            labels=range(4),
+            conditions=world.conditions,
+            slots=range(1),
+            candidates=2,
+            key=lambda label, slot, candidate: ("diverged", label, slot, candidate),
+            scorer=Scorer(diverged, world.reference, 1.0),
+        )
 
 
 # ---- a seed of another method ----------------------------------------------------------------------------------------
@@ -500,7 +485,7 @@ def test_the_loop_goes_on_from_a_seed_without_latents(
     loop: Loop, world: World, real_seed: Path, counts: list[list[int]]
 ) -> None:
     candidates = loop.generate("seed", k=1, seed_images=real_seed)
-    loop.select([candidates], None)
+    loop.select([candidates])
     seeded = Loop(world, loop.folder, candidates.with_suffix(".images.parquet"))
     assert len(opened(seeded.generate("after-seed", increment_size=1))) == KAPPA * len(CLASSES)
     assert counts == [[SIZE] * len(CLASSES)] * GUIDED_STEPS
@@ -510,7 +495,7 @@ def test_the_loop_goes_on_from_a_seed_without_latents(
 
 
 def test_a_larger_set_begins_with_the_smaller_one(loop: Loop, second: Path) -> None:
-    loop.select([second], None)
+    loop.select([second])
     parts, sets = [loop.first, second.with_suffix(".images.parquet")], []
     for count in (1, 2):
         settings, out = collect.Settings(ipc=count * SIZE), loop.folder / f"ipc{count}.parquet"

@@ -15,16 +15,17 @@ from torch import Tensor
 from torch.autograd import grad
 
 from distillery.diffusion.autoencoder import Codec
+from distillery.diffusion.denoiser import alphas_cumprod_of
 from distillery.diffusion.schedule import training_scheduler
 from distillery.errors import BadInput
 from distillery.matching.chain import Chain, Picture, clamped
-from distillery.matching.conditioning import VectorDenoiser, ends_of, levels_of, of_dit, of_unet, open_labels
+from distillery.matching.conditioning import VectorDenoiser, ends_of, of_dit, of_unet, open_labels
 from distillery.matching.generator import quantiser
 from distillery.matching.spaces import ChainSpace, LatentSpace
 from distillery.streams import stream
 
 RESIDUALS = ("x0", "eq7", "none")
-LEVELS = levels_of(training_scheduler())
+LEVELS = alphas_cumprod_of(training_scheduler())
 
 
 def draw(*shape: int, key: object = 0) -> Tensor:

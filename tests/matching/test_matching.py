@@ -49,13 +49,15 @@ from distillery.matching.generator import open_generator
 from distillery.matching.idc import IDCMatching
 from distillery.matching.loop import snapshots_of
 from distillery.matching.real_images import RealImages
-from distillery.matching.settings import IDC, LD3M, Experts, Latent, Pixels
 from distillery.matching.settings import Chain as ChainSettings
+from distillery.matching.settings import Experts
 from distillery.matching.spaces import MicroBatches
 from distillery.matching.tables import table_of_unet
+from distillery.methods.matching import IDC, LD3M, Latent, Pixels
 from distillery.report import gradients
 from distillery.report.tables import ABSENT, read_rows
-from distillery.stages import choose_snapshot, match, measure_gradients, open_unet, render, train_experts
+from distillery.stages import choose_snapshot, match, measure_gradients, render, train_experts
+from distillery.stages import open_generator as opening
 from distillery.storage.atomic import write_json
 from distillery.storage.images import read_images, write_images
 from distillery.storage.tables import read_table, write_table
@@ -702,7 +704,7 @@ def test_a_unet_is_opened_and_optimised_through(place: Path, tmp_path: Path) -> 
     DDIMScheduler(beta_end=0.0195, steps_offset=1, set_alpha_to_one=False).save_pretrained(weights / "scheduler")
     write_json(weights / "model_index.json", {"id2label": dict(enumerate(GENERATOR_CLASSES))})
     block = PretrainedGenerator(kind="pretrained", network="unet", weights=str(weights), classes="own")
-    settings = open_unet.Settings(name="u", generator=block)
+    settings = opening.Settings(name="u", generator=block)
     folder = tmp_path / "generator"
     files = {
         "index": folder / "model_index.json",
@@ -711,10 +713,10 @@ def test_a_unet_is_opened_and_optimised_through(place: Path, tmp_path: Path) -> 
         "scheduler": folder / "scheduler" / "scheduler_config.json",
         "classes": folder / "unet" / "classes.safetensors",
     }
-    open_unet.run(settings, **files, job=job("open_unet", settings))
+    opening.run(settings, **files, job=job("open_generator", settings))
     opened = open_generator(folder, place / "autoencoder", ChainSettings(steps=10), CLASSES, resolution=SIDE, **RUN)
     chain = opened.chain(ChainSettings(steps=10))
-    assert chain.timesteps == list(range(1, 1000, 100)) and chain.abar_next[0] == opened.levels[0]
+    assert chain.timesteps == list(range(1, 1000, 100)) and chain.abar_next[0] == opened.alphas_cumprod[0]
     told = settings_of(METHODS["ld3m"])
     outputs = {"snapshots": tmp_path / "s.safetensors", "history": tmp_path / "h.parquet"}
     autoencoder = [place / "autoencoder" / "config.json"]

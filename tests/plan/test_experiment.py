@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable
 from copy import deepcopy
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import jsonschema
 import pyarrow as pa
@@ -20,11 +20,15 @@ from clone import PROJECT, SMOKE
 
 from distillery.data.identity import class_lists
 from distillery.errors import ExperimentError
-from distillery.plan import experiment as experiments
-from distillery.plan.experiment import guided_range, load, resolved_guidance, resolved_steering
+from distillery.guidance.base import GuidanceBlock, scaled_range
+from distillery.guidance.deviation import Deviation
+from distillery.guidance.influence import Influence
+from distillery.guidance.learnability import Learnability
+from distillery.guidance.mode import Mode
+from distillery.plan.experiment import Experiment, schema
+from distillery.plan.load import load
 from distillery.plan.messages import keys_twice
 from distillery.settings import canonical
-from distillery.stages import sample_guided
 
 SCHEMA = PROJECT / "workflow/schemas/experiment.schema.json"
 SHIPPED = [PROJECT / "config.yaml", *sorted((PROJECT / "experiments").glob("*.yaml"))]
@@ -32,6 +36,7 @@ STARTER = yaml.safe_load((PROJECT / SMOKE).read_text("utf-8"))
 
 Config = dict[str, Any]
 Edit = Callable[[Config], object]
+B = TypeVar("B", bound=GuidanceBlock)
 
 
 def changed(edit: Edit) -> Config:
@@ -83,7 +88,7 @@ def test_a_surrogate_of_other_classes_is_refused(tmp_path: Path) -> None:
         " give one of these classes, or none to train it here"
     ]
     path.write_bytes(b"no tensors at all")
-    assert "cannot be read (no header of safetensors)" in faults(edit)[0]
+    assert "cannot be read (not a safetensors file)" in faults(edit)[0]
 
 
 def test_a_surrogate_of_the_same_classes_by_other_names_is_taken(tmp_path: Path) -> None:
@@ -146,7 +151,8 @@ ONE_KEY = {
     "a misspelt key of the top": (
         at("method", {}),
         "method: no such key; did you mean 'methods'?; allowed: analysis, autoencoder, dataset, evaluation, experts,"
-        " generators, guidance_autoencoder, ipc, latents, matching, methods, name, references, seeds, surrogates",
+        " generators, guidance_autoencoder, ipc, latents, matching, methods, name, references, seeds, surrogates,"
+        " variant, variants",
     ),
     "a misspelt key in a block": (
         at("analysis.redundancy.student", 2),
@@ -155,7 +161,8 @@ ONE_KEY = {
     ),
     "a misspelt key of a method": (
         at("methods.dit.genrator", "dit"),
-        "methods.dit.genrator: no such key; did you mean 'generator'?; allowed: generator, kind, shards, stream",
+        "methods.dit.genrator: no such key; did you mean 'generator'?; allowed: generator, guidance, kind, shards,"
+        " stream",
     ),
     "a misspelt key deep in a method": (
         at("methods.lgd.student.netwrk", "convnet2"),
@@ -182,7 +189,7 @@ ONE_KEY = {
     ),
     "a block that is empty": (
         at("methods.dit", None),
-        "methods.dit: a block is wanted (given: None); kinds: plain, lgd, igd, mgd3",
+        "methods.dit: a block is wanted (given: None); kinds: external, real_by_learnability, lgd, ld3m",
     ),
     "a number for a block": (
         at("dataset.holdout", 0.2),
@@ -202,13 +209,12 @@ ONE_KEY = {
     ),
     "a kind that does not exist": (
         at("methods.random.kind", "rndom"),
-        "methods.random.kind: no kind 'rndom'; did you mean 'random'?; allowed: plain, lgd, igd, mgd3, ld3m,"
-        " autoencoder, pixel, idc, random, herding, k_center, real_by_learnability, full",
+        "methods.random.kind: no kind 'rndom'; did you mean 'random'?; allowed: external, real_by_learnability, lgd, "
+        "ld3m, autoencoder, pixel, idc, ",
     ),
     "a method without its kind": (
         without("methods.random.kind"),
-        "methods.random.kind: missing; allowed: plain, lgd, igd, mgd3, ld3m, autoencoder, pixel, idc, random, herding,"
-        " k_center, real_by_learnability, full",
+        "methods.random.kind: missing; allowed: external, real_by_learnability, lgd, ld3m, autoencoder, pixel, idc, ",
     ),
     "a source without its kind": (
         without("dataset.source.kind"),
@@ -261,12 +267,12 @@ ONE_KEY = {
         "evaluation.protocol.optimizer: input should be 'adamw' or 'sgd' (given: 'adam')",
     ),
     "neither a number nor auto": (
-        at("methods.lgd.learnability.strength", "automatic"),
-        "methods.lgd.learnability.strength: input should be a valid number or 'auto' (given: 'automatic')",
+        at("methods.lgd.guidance.learnability.strength", "automatic"),
+        "methods.lgd.guidance.learnability.strength: input should be a valid number or 'auto' (given: 'automatic')",
     ),
     "a negative number where auto is allowed": (
-        at("methods.lgd.learnability.strength", -1),
-        "methods.lgd.learnability.strength: input should be greater than or equal to 0 or 'auto' (given: -1)",
+        at("methods.lgd.guidance.learnability.strength", -1),
+        "methods.lgd.guidance.learnability.strength: input should be greater than or equal to 0 or 'auto' (given: -1)",
     ),
     "an element of a list": (
         at("methods.lgd.calibration.relative_strengths", [0.1, "a"]),
@@ -277,12 +283,12 @@ ONE_KEY = {
         "dataset.classes[1]: input should be a valid string (given: 1)",
     ),
     "a reversed range": (
-        at("methods.lgd.learnability.range", [6, 2]),
-        "methods.lgd.learnability.range: the first index, 6, lies above the last, 2",
+        at("methods.lgd.guidance.learnability.range", [6, 2]),
+        "methods.lgd.guidance.learnability.range: the first index, 6, lies above the last, 2",
     ),
     "half a range": (
-        at("methods.lgd.deviation.range", [2]),
-        "methods.lgd.deviation.range: list should have at least 2",
+        at("methods.lgd.guidance.deviation.range", [2]),
+        "methods.lgd.guidance.deviation.range: list should have at least 2",
     ),
     "a network that nobody knows": (
         at("evaluation.networks", ["convnet2_w8", "resnet_18"]),
@@ -304,9 +310,41 @@ ONE_KEY = {
         at("generators.dit.objective", "minmax"),
         "generators.dit.objective.kind: no kind 'minmax'; did you mean 'minimax'?; allowed: plain, minimax, memory",
     ),
+    "a guidance where it stood before": (
+        at("methods.lgd.learnability", {"strength": 1}),
+        "methods.lgd.learnability: is called guidance.learnability now",
+    ),
+    "a speed by its former name": (
+        at("evaluation.speed.together", 2),
+        "evaluation.speed.together: is called networks_at_once now",
+    ),
+    "evaluations by their former name": (
+        at("evaluation.protocol.looks", 2),
+        "evaluation.protocol.looks: is called evaluations now",
+    ),
+    "the start of evaluations by its former name": (
+        at("evaluation.protocol.looks_from", 0.5),
+        "evaluation.protocol.looks_from: is called evaluations_from now",
+    ),
+    "a kind by its former name": (
+        at("methods.other", {"kind": "given"}),
+        "methods.other.kind: 'given' is called external now",
+    ),
+    "a former name where there was no such key": (
+        at("methods.random.learnability", {"strength": 1}),
+        "methods.random.learnability: no such key; allowed:",
+    ),
+    "a guidance that nobody knows": (
+        at("methods.lgd.guidance.influense", {"surrogate": "conv"}),
+        "methods.lgd.guidance.influense: no such key; did you mean 'influence'?; allowed: deviation, influence,",
+    ),
+    "influence of nobody": (
+        at("methods.igd", {"kind": "igd", "generator": "dit"}),
+        "methods.igd.guidance.influence.surrogate: missing; allowed: one of surrogates (none yet)",
+    ),
     "no mode at all": (
-        at("methods.lgd.mode", {"count": 0}),
-        "methods.lgd.mode.count: input should be greater than or equal to 1 (given: 0)",
+        at("methods.lgd.guidance.mode", {"count": 0}),
+        "methods.lgd.guidance.mode.count: input should be greater than or equal to 1 (given: 0)",
     ),
     "the network of a reference that nobody knows": (
         at("references.real.network", "convnet"),
@@ -340,13 +378,13 @@ def test_several_faults_are_reported_together() -> None:
 
 TOGETHER = {
     "a range beyond the sampling steps": (
-        at("methods.lgd.learnability.range", [2, 8]),
-        "methods.lgd.learnability.range: 8 lies beyond the 8 sampling steps of generators.dit.sampling.steps;"
+        at("methods.lgd.guidance.learnability.range", [2, 8]),
+        "methods.lgd.guidance.learnability.range: 8 lies beyond the 8 sampling steps of generators.dit.sampling.steps;"
         " allowed: 0 to 7",
     ),
     "another range beyond the sampling steps": (
-        at("methods.lgd.deviation.range", [2, 45]),
-        "methods.lgd.deviation.range: 45 lies beyond the 8 sampling steps of generators.dit.sampling.steps;"
+        at("methods.lgd.guidance.deviation.range", [2, 45]),
+        "methods.lgd.guidance.deviation.range: 45 lies beyond the 8 sampling steps of generators.dit.sampling.steps;"
         " allowed: 0 to 7",
     ),
     "a size between increments": (
@@ -486,9 +524,18 @@ TOGETHER = {
         lambda e: e["methods"].update(other={**e["methods"]["lgd"], "seed": "lgd"}),
         "methods.other.seed: 'lgd' is an LGD method itself; allowed: plain, or a method of another kind",
     ),
+    "learnability where there is no student": (
+        at("methods.dit.guidance", {"learnability": {"strength": 1}}),
+        "methods.dit.guidance.learnability: asks the student of the increments before, and this kind of method makes no"
+        " increments; leave it out, or take kind: lgd",
+    ),
+    "candidates without a score": (
+        at("methods.lgd.guidance.learnability", None),
+        "methods.lgd.guidance.learnability: candidates are scored with it; write {strength: 0} to switch it off",
+    ),
     "nothing to calibrate": (
-        at("methods.lgd.learnability", {"strength": 0, "reference_weight": "auto"}),
-        "methods.lgd.learnability.reference_weight: nothing to calibrate at strength 0; give a number",
+        at("methods.lgd.guidance.learnability", {"strength": 0, "reference_weight": "auto"}),
+        "methods.lgd.guidance.learnability.reference_weight: nothing to calibrate at strength 0; give a number",
     ),
     "more jobs than classes": (
         at("methods.dit.shards", 4),
@@ -647,31 +694,31 @@ TOGETHER = {
         " it takes 512 or more, but dataset.resolution is 16",
     ),
     "more modes than images": (
-        at("methods.modes", {"kind": "mgd3", "generator": "dit", "mode": {"count": 90}}),
-        "methods.modes.mode.count: 90 modes, but class '0' has 89 training images, and a mode needs one of its own;"
-        " allowed: 1 to 89",
+        at("methods.modes", {"kind": "mgd3", "generator": "dit", "guidance": {"mode": {"count": 90}}}),
+        "methods.modes.guidance.mode.count: 90 modes, but class '0' has 89 training images, and a mode needs one of its"
+        " own; allowed: 1 to 89",
     ),
     "modes that stop before they start": (
-        at("methods.modes", {"kind": "mgd3", "generator": "dit", "mode": {"stop": 7}}),
-        "methods.modes.mode.stop: 7 leaves no index above it in the 8 sampling steps of generators.dit.sampling.steps;"
-        " allowed: 0 to 6, or strength: 0",
+        at("methods.modes", {"kind": "mgd3", "generator": "dit", "guidance": {"mode": {"stop": 7}}}),
+        "methods.modes.guidance.mode.stop: 7 leaves no index above it in the 8 sampling steps of generators.dit."
+        "sampling.steps; allowed: 0 to 6, or strength: 0",
     ),
     "modes of more than the latents": (
-        at("methods.lgd.mode", {"pool": 9}),
-        "methods.lgd.mode.pool: 9 is more than the side of the latents; allowed: 1 to 8",
+        at("methods.lgd.guidance.mode", {"pool": 9}),
+        "methods.lgd.guidance.mode.pool: 9 is more than the side of the latents; allowed: 1 to 8",
     ),
     "a step again of a solver that remembers": (
         lambda e: (
             e["generators"]["dit"]["sampling"].update(solver="dpm"),
             e.update(surrogates={"conv": {"network": "convnet2_w8"}}),
-            e["methods"]["lgd"].update(influence={"surrogate": "conv", "repeats": 2}),
+            e["methods"]["lgd"].update(guidance={"influence": {"surrogate": "conv", "repeats": 2}}),
         ),
-        "methods.lgd.influence.repeats: 2, but generators.dit.sampling.solver: dpm remembers its steps and cannot take"
-        " one again; allowed: 1, or another solver",
+        "methods.lgd.guidance.influence.repeats: 2, but generators.dit.sampling.solver: dpm remembers its steps and"
+        " cannot take one again; allowed: 1, or another solver",
     ),
     "a surrogate that is not there": (
-        at("methods.igd", {"kind": "igd", "generator": "dit", "influence": {"surrogate": "conv"}}),
-        "methods.igd.influence.surrogate: no surrogate 'conv'; surrogates: none",
+        at("methods.igd", {"kind": "igd", "generator": "dit", "guidance": {"influence": {"surrogate": "conv"}}}),
+        "methods.igd.guidance.influence.surrogate: no surrogate 'conv'; surrogates: none",
     ),
     "a file of a surrogate that is not there": (
         at("surrogates.conv", {"network": "convnet2_w8", "checkpoints": "nowhere.safetensors"}),
@@ -847,7 +894,7 @@ def test_a_whole_number_is_a_number() -> None:
 
 
 def test_a_method_may_start_from_real_images() -> None:
-    assert load(changed(at("methods.lgd.seed", "random"))).lgd("lgd").seed == "random"
+    assert load(changed(at("methods.lgd.seed", "random"))).methods["lgd"].seed == "random"
 
 
 def test_a_deep_network_goes_with_large_images() -> None:
@@ -856,6 +903,35 @@ def test_a_deep_network_goes_with_large_images() -> None:
         at("dataset.resolution", 32)(config)
 
     assert load(changed(edit)).evaluation.networks == ["convnet5_w8", "resnet18"]
+
+
+VARIANTS: Config = {"same": {}, "two": {"name": "two", "dataset": {"classes": ["1", "7"]}, "ipc": [4]}}
+
+
+def test_a_variant_is_merged_deep_into_its_file() -> None:
+    def by_hand(config: Config) -> None:
+        config.update(name="two", ipc=[4])
+        config["dataset"]["classes"] = ["1", "7"]
+
+    file = changed(at("variants", VARIANTS))
+    assert canonical(load({**file, "variant": "two"})) == canonical(load(changed(by_hand)))
+    assert canonical(load({**file, "variant": "same"})) == canonical(load(STARTER))
+    assert load(file).name == STARTER["name"]  # none is chosen: the file as it stands
+
+
+def test_a_variant_takes_a_block_away() -> None:
+    published = {"dataset": "imagenette", "methods": {"dit": "DiT"}}
+    file = changed(lambda e: (at("analysis.published", published)(e), at("variants.own.analysis.published", None)(e)))
+    assert load(file).analysis.published is not None
+    assert load({**file, "variant": "own"}).analysis.published is None
+
+
+def test_a_variant_that_is_not_there_is_refused() -> None:
+    assert faults(lambda e: e.update(variants=VARIANTS, variant="tow")) == [
+        "variant: no variant 'tow'; did you mean 'two'?; allowed: same, two"
+    ]
+    assert faults(at("variant", "two")) == ["variant: no variant 'two'; allowed: none"]
+    assert faults(lambda e: e.update(variants={"two": 3}, variant="two"))[0].startswith("variants.two: ")
 
 
 def test_an_experiment_cannot_be_changed() -> None:
@@ -874,31 +950,72 @@ def guided(steps: int = 50, **methods: Any) -> Any:
     return load(changed(edit))
 
 
-def test_guided_methods_have_the_published_indices() -> None:
-    igd = {"kind": "igd", "generator": "dit", "influence": {"surrogate": "conv"}}
-    experiment = guided(igd=igd, mgd3={"kind": "mgd3", "generator": "dit", "deviation": {}})
-    influence, _, deviation = resolved_steering(experiment, "igd")
-    assert influence is not None and deviation is not None
-    assert (influence.range, deviation.range, deviation.capacity) == ([30, 45], [30, 45], 64)
-    _, mode, deviation = resolved_steering(experiment, "mgd3")
-    assert mode is not None and deviation is not None
-    assert (mode.strength, mode.stop, deviation.range) == (0.1, 25, [26, 49])
-    published = {
-        name: sample_guided.Settings.of(experiment, "", name, "2", "0").published_deviation for name in ("igd", "mgd3")
+IGD = {"kind": "igd", "generator": "dit", "guidance": {"influence": {"surrogate": "conv"}}}
+MGD3 = {"kind": "mgd3", "generator": "dit"}
+
+
+def with_guidance(method: Config, **blocks: Any) -> Config:
+    """A method with further guidances."""
+    return {**method, "guidance": {**method.get("guidance", {}), **blocks}}
+
+
+def resolved(experiment: Experiment, method: str, kind: type[B]) -> B:
+    """The settings of one guidance of a method, with indices in place of defaults."""
+    block = experiment.resolved_guidance(method).get(kind)
+    assert block is not None
+    return block
+
+
+def test_every_kind_of_method_has_its_published_guidances() -> None:
+    experiment = guided(igd=IGD, mgd3=MGD3)
+    present = {name: [*experiment.guidance(name).present()] for name in ("dit", "lgd", "igd", "mgd3", "random")}
+    assert present == {
+        "dit": [],
+        "lgd": ["learnability", "deviation"],
+        "igd": ["influence", "deviation"],
+        "mgd3": ["mode"],
+        "random": [],
     }
-    assert published == {"igd": 120, "mgd3": 50}
+
+
+def test_guided_methods_have_the_published_indices_and_strengths() -> None:
+    experiment = guided(igd=IGD, mgd3=with_guidance(MGD3, deviation={}))
+    assert resolved(experiment, "igd", Influence).range == [30, 45]
+    deviation = resolved(experiment, "igd", Deviation)
+    assert (deviation.range, deviation.capacity, deviation.published_strength) == ([30, 45], 64, 120)
+    mode = resolved(experiment, "mgd3", Mode)
+    assert (mode.strength, mode.stop) == (0.1, 25)
+    deviation = resolved(experiment, "mgd3", Deviation)
+    assert (deviation.range, deviation.capacity, deviation.published_strength) == ([26, 49], None, 50)
+
+
+def test_what_the_file_says_of_a_guidance_stands_over_what_is_published_key_by_key() -> None:
+    experiment = guided(
+        on=with_guidance(IGD, deviation={"on": "xt"}),
+        all=with_guidance(IGD, deviation={"capacity": None}),
+        without=with_guidance(IGD, deviation=None),
+        joined=with_guidance(IGD, mode={}),
+    )
+    deviation = {name: experiment.guidance(name).get(Deviation) for name in ("on", "all", "without", "joined")}
+    published = Deviation(capacity=64, published_strength=120.0)
+    assert deviation == {
+        "on": published.model_copy(update={"on": "xt"}),
+        "all": published.model_copy(update={"capacity": None}),
+        "without": None,
+        "joined": published,
+    }
+    assert [*experiment.guidance("joined").present()] == ["influence", "mode", "deviation"]
 
 
 def test_modes_steer_one_step_at_least() -> None:
     for steps, stop in (8, 4), (3, 1), (2, 0):
-        found = resolved_steering(guided(steps, mgd3={"kind": "mgd3", "generator": "dit"}), "mgd3")[1]
-        assert found is not None and found.stop == stop
+        assert resolved(guided(steps, mgd3=MGD3), "mgd3", Mode).stop == stop
 
 
 def test_every_size_has_modes_of_its_own_unless_their_number_is_said() -> None:
-    mgd3 = {"kind": "mgd3", "generator": "dit"}
-    experiment = guided(one=mgd3, fixed={**mgd3, "mode": {"count": 5}}, lgd={**STARTER["methods"]["lgd"], "mode": {}})
-    assert [experiment.nested(name) for name in ("one", "fixed", "lgd", "dit")] == [False, True, True, True]
+    lgd = with_guidance(STARTER["methods"]["lgd"], mode={})
+    experiment = guided(one=MGD3, fixed=with_guidance(MGD3, mode={"count": 5}), lgd=lgd)
+    assert [experiment.methods[name].nested for name in ("one", "fixed", "lgd", "dit")] == [False, True, True, True]
     assert [experiment.modes("one", ipc) for ipc in (1, 2)] == [1, 2]
     assert [experiment.modes("fixed", ipc) for ipc in (1, 2)] == [5, 5]
     assert [experiment.modes("lgd", ipc) for ipc in (1, 2)] == [2, 2]
@@ -917,7 +1034,7 @@ def test_a_mode_for_each_of_more_images_than_there_are_is_refused() -> None:
     )
     assert found[0] == (
         "ipc: 90 images per class are as many modes for methods.modes, but class '0' has 89 training images, and a mode"
-        " needs one of its own; allowed: 1 to 89, or a methods.modes.mode.count"
+        " needs one of its own; allowed: 1 to 89, or a methods.modes.guidance.mode.count"
     )
 
 
@@ -929,22 +1046,21 @@ def test_a_batch_in_pieces_has_no_memory() -> None:
     assert load(changed(at("generators.t", {**tuned, "objective": "plain"}))).generators["t"].accumulate == 2
 
 
-def test_deviation_of_igd_remembers_64_latents_unless_it_says_otherwise() -> None:
-    igd = {"kind": "igd", "generator": "dit", "influence": {"surrogate": "conv"}}
-    experiment = guided(one={**igd, "deviation": {"strength": 3}}, all={**igd, "deviation": {"capacity": None}})
-    assert [resolved_steering(experiment, name)[2].capacity for name in ("one", "all")] == [64, None]  # type: ignore[union-attr]
-
-
 def test_the_range_follows_the_steps() -> None:
-    assert guided_range(None, 50) == [10, 45]
-    assert guided_range(None, 8) == [2, 7]
-    assert guided_range([0, 3], 8) == [0, 3]
-    assert all(0 <= first <= last < steps for steps in range(2, 200) for first, last in [guided_range(None, steps)])
+    assert scaled_range(50) == [10, 45]
+    assert scaled_range(8) == [2, 7]
+    assert Learnability(range=[0, 3]).guided_range(8) == [0, 3]
+    assert all(0 <= first <= last < steps for steps in range(2, 200) for first, last in [scaled_range(steps)])
 
 
 def test_deviation_takes_the_range_of_learnability() -> None:
-    learnability, deviation = resolved_guidance(load(changed(at("methods.lgd.learnability.range", [1, 4]))), "lgd")
-    assert learnability.range == deviation.range == [1, 4]
+    experiment = load(changed(at("methods.lgd.guidance.learnability.range", [1, 4])))
+    assert resolved(experiment, "lgd", Learnability).range == resolved(experiment, "lgd", Deviation).range == [1, 4]
+
+
+def test_deviation_alone_has_the_range_of_learnability() -> None:
+    experiment = guided(alone=with_guidance(STARTER["methods"]["dit"], deviation={}))
+    assert resolved(experiment, "alone", Deviation).range == [10, 45]
 
 
 def test_the_first_seed_runs_at_the_top_and_others_below() -> None:
@@ -956,7 +1072,7 @@ def test_the_first_seed_runs_at_the_top_and_others_below() -> None:
 def test_a_size_adds_to_the_next_smaller_one() -> None:
     experiment = load(changed(at("ipc", [10, 2, 5])))
     assert [experiment.smaller(ipc) for ipc in (2, 5, 10)] == [0, 2, 5]
-    assert experiment.increments("lgd") == 10
+    assert experiment.methods["lgd"].increments(experiment.ipc) == 10
 
 
 def test_methods_of_one_stream_share_their_noise() -> None:
@@ -970,7 +1086,7 @@ def test_methods_of_one_stream_share_their_noise() -> None:
 
 def test_the_schema_is_that_of_the_models() -> None:
     """If this fails: `make schema`."""
-    assert SCHEMA.read_text("utf-8") == json.dumps(experiments.schema(), indent=2, sort_keys=True) + "\n"
+    assert SCHEMA.read_text("utf-8") == json.dumps(schema(), indent=2, sort_keys=True) + "\n"
 
 
 def test_the_schema_prints_itself() -> None:
@@ -1028,7 +1144,7 @@ def test_random_and_full_data_are_rows_of_every_table() -> None:
         ("random", "random"),
         ("full", "full"),
     }
-    assert experiment.sizes("full") == ["full"]
+    assert experiment.methods["full"].sizes(experiment.ipc) == ["full"]
 
 
 def test_an_own_random_method_stands_in_and_full_data_may_be_left_out() -> None:

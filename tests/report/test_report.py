@@ -12,7 +12,6 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -20,9 +19,12 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import yaml
+from clone import PROJECT, SMOKE
 from PIL import Image
 
 from distillery.__main__ import main
+from distillery.plan.experiment import load
 from distillery.stages import plot_front, tabulate_accuracy
 from distillery.storage.images import ImageSet, encode_png, write_images
 from distillery.storage.tables import write_table
@@ -279,27 +281,23 @@ def test_an_ipc_that_was_not_evaluated_is_refused(tmp_path: Path, capsys: pytest
 
 
 def test_settings_name_methods_in_alphabetical_order_whatever_that_of_the_file() -> None:
-    lgd = SimpleNamespace(
-        kind="lgd",
-        learnability=SimpleNamespace(strength="auto", reference_weight=0.5),
-        deviation=SimpleNamespace(strength=0.0),
-    )
-    experiment: Any = SimpleNamespace(
-        methods={"z": lgd, "a": SimpleNamespace(kind="random")},
-        ipc=[10, 50],
-        evaluation=SimpleNamespace(networks=["convnet"]),
-        analysis=SimpleNamespace(redundancy=SimpleNamespace(baseline=None)),
-    )
-    assert tabulate_accuracy.Settings.of(experiment).methods == ["a", "z"]
+    config = yaml.safe_load((PROJECT / SMOKE).read_text("utf-8"))
+    config["methods"]["lgd"]["guidance"]["deviation"] = None
+    config["methods"] = dict(sorted(config["methods"].items(), reverse=True))
+    experiment = load(config)
+    assert [*experiment.methods] != sorted(experiment.methods)
+    assert tabulate_accuracy.Settings.of(experiment).methods == sorted(experiment.methods)
     settings = plot_front.Settings.of(experiment, seed="0")
-    assert settings.ipc == 50
-    assert settings.methods[1].model_dump() == {
-        "name": "z",
+    assert settings.ipc == max(experiment.ipc)
+    variants = {variant.name: variant for variant in settings.methods}
+    assert [*variants] == sorted(experiment.methods)
+    assert variants["lgd"].model_dump() == {
+        "name": "lgd",
         "strength": "auto",
-        "reference_weight": 0.5,
+        "reference_weight": 2.0,
         "deviation": 0.0,
     }
-    assert settings.methods[0].strength is None
+    assert variants["random"].strength is None
 
 
 def calibration(path: Path) -> Path:

@@ -8,18 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pytest
 from tiny import CLASSES, MADE_BY, NETWORK, SIDE, digits, image_set_of, job
 
 from distillery.errors import BadInput, DamagedArtifact
+from distillery.methods.selection import Herding, KCenter, Random
 from distillery.selection.by_class import order_of_class
 from distillery.selection.features import read_features
 from distillery.selection.herding import herding_order
 from distillery.selection.k_center import covering_radius, k_center_order
-from distillery.selection.learnability import check_choice, most_learnable
+from distillery.selection.learnability import most_learnable
 from distillery.selection.random import ordered_by_slot, random_order
-from distillery.selection.settings import Herding, KCenter, Random
 from distillery.stages import extract_features, select
 from distillery.storage.images import ImageSet, read_images, write_images
 from distillery.students.networks import Classifier, Domain
@@ -362,32 +361,3 @@ def test_the_most_learnable_of_a_class_are_taken_valid_ones_first_and_ties_by_na
     assert most_learnable(images, 0, 2, scores, valid, {"a"}) == [2, 0]
     with pytest.raises(BadInput, match="class 'b' has 1 training images that are not taken, fewer than 2"):
         most_learnable(images, 1, 2, scores, valid, set())
-
-
-def check(learnability: list[float], probability: list[float], chosen: int, least: float) -> None:
-    """The choice among three candidates of one slot."""
-    candidates = named([0] * 3, ["a", "b", "c"], slot=[0] * 3, chosen=[row == chosen for row in range(3)])
-    scores = {"path": ["a", "b", "c"], "learnability": learnability, "reference_probability": probability}
-    check_choice(candidates, pa.table(scores), least)
-
-
-def test_the_choice_of_the_loop_is_the_largest_s_among_the_valid() -> None:
-    check([1.0, 2.0, 3.0], [0.9, 0.9, 0.1], 1, 0.5)
-    check([1.0, 2.0, 3.0], [0.9, 0.9, 0.1], 2, 0.0)
-    check([1.0, 2.0, 3.0], [0.1, 0.2, 0.3], 2, 0.5)  # none is valid
-    for chosen, least in ((0, 0.5), (2, 0.5), (1, 0.0)):
-        with pytest.raises(BadInput, match="the loop kept"):
-            check([1.0, 2.0, 3.0], [0.9, 0.9, 0.1], chosen, least)
-
-
-def test_rounding_at_the_threshold_or_between_equal_s_is_no_other_choice() -> None:
-    check([1.0, 2.0, 3.0], [0.9, 0.5000001, 0.4999999], 1, 0.5)
-    check([1.0, 2.0, 3.0], [0.9, 0.5000001, 0.4999999], 2, 0.5)
-    check([3.0, 3.0005, 1.0], [0.9, 0.9, 0.9], 0, 0.0)
-    with pytest.raises(BadInput, match="the loop kept a"):
-        check([3.0, 3.01, 1.0], [0.9, 0.9, 0.9], 0, 0.0)
-
-
-def test_scores_of_a_diverged_student_choose_nothing() -> None:
-    with pytest.raises(BadInput, match="no numbers: the student or the reference has diverged"):
-        check([float("nan")] * 3, [0.9] * 3, 0, 0.0)

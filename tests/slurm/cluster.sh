@@ -3,11 +3,15 @@
 # systemd, cgroups or accounting. Each virtual node has 4 CPUs (or $SLURM_TEST_CPUS), 128 GB and 4 GPUs that are /dev/null
 # under another name.
 #
-#   cluster.sh start      installs what is missing (as root), starts what is not running; a healthy cluster is left alone
+#   cluster.sh start      installs what is missing (as root), starts what is not running; leaves a healthy cluster alone
 #   cluster.sh stop       cancels the jobs and ends the daemons by their pid files; --purge removes the folder too
 #   cluster.sh check      says why there can be no cluster here (exit 3), or nothing
 #   cluster.sh lose NODE  kills the daemon and the jobs of a node as a power cut would;  `return NODE` brings it back
 #   cluster.sh restart    ends slurmctld and starts it again over its saved state
+#
+# There is one cluster per machine, and it belongs to the process that started this script ($SLURM_TEST_OWNER names another):
+# as long as that process lives, nobody else can start, stop or disturb it. The cluster of a dead process is ended and started
+# afresh by the next one.
 #
 # Everything lies below $SLURM_TEST_ROOT (/tmp/slurm-test). /etc/slurm/{slurm,gres}.conf become links into it: the executor
 # of Snakemake clears SLURM_CONF before its inner srun, so no other place would do.
@@ -16,6 +20,8 @@ set -euo pipefail
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 ROOT=${SLURM_TEST_ROOT:-/tmp/slurm-test}
 LOCK=${SLURM_TEST_LOCK:-/var/lock/slurm-test.lock}
+NOTE=${LOCK%.lock}.owner  # number and start of the process that the cluster belongs to
+OWNER=${SLURM_TEST_OWNER:-$PPID}
 CTLD_PORT=${SLURM_TEST_PORT:-16817}
 NODES=(cn1 cn2)
 CPUS=${SLURM_TEST_CPUS:-4}
@@ -76,6 +82,31 @@ steps() {
     done
 }
 
+# ---- whose it is --------------------------------------------------------------------------------------------------------
+
+# The ticks between the boot and the start of a process; nothing of one that has ended.
+start_of() {
+    local stat fields
+    stat=$(cat "/proc/$1/stat" 2> /dev/null) || return 0
+    read -r -a fields <<< "${stat##*) }"
+    case ${fields[0]} in [ZX]) ;; *) echo "${fields[19]}" ;; esac
+}
+
+# Who uses the cluster, if it is somebody else.
+other_user() {
+    local pid start
+    if [ -s "$NOTE" ]; then
+        read -r pid start < "$NOTE" || true
+        if [ "$pid" != "$OWNER" ] && [ -n "$start" ] && [ "$(start_of "$pid")" = "$start" ]; then
+            echo "process $pid ($(tr '\0' ' ' < "/proc/$pid/cmdline" 2> /dev/null | cut -c 1-60))"
+        fi
+    elif pid_of slurmctld > /dev/null && [ -n "$(timeout 10 squeue -h 2> /dev/null)" ]; then
+        echo "the jobs in its queue, whose owner is not noted"
+    fi
+}
+
+mine() { [ -s "$NOTE" ] && [ "$(cat "$NOTE")" = "$OWNER $(start_of "$OWNER")" ]; }
+
 # A daemon gets neither our output nor our lock: whoever reads the one or waits for the other would wait for it.
 daemon() { (cd / && setsid "$@" < /dev/null >> "$ROOT/log/startup.log" 2>&1 9>&-); }
 
@@ -90,6 +121,9 @@ missing() {
 
 # Why there can be no cluster here.
 obstacle() {
+    local user
+    user=$(other_user)
+    if [ -n "$user" ]; then echo "the test cluster of this machine is in use by $user"; return; fi
     if [ "$(id -u)" != 0 ]; then echo "a test cluster needs root"; return; fi
     if ! command -v dpkg-query apt-get > /dev/null; then echo "the test cluster is made from Debian's packages"; return; fi
     if [ -e /etc/slurm/slurm.conf ] && ! grep -q '^ClusterName=distillery-test$' /etc/slurm/slurm.conf; then
@@ -153,8 +187,9 @@ start() {
     why=$(obstacle)
     [ -z "$why" ] || cannot "$why"
     [ -z "$(missing)" ] || install
-    if healthy; then return; fi
+    if mine && healthy; then return; fi
     stop
+    echo "$OWNER $(start_of "$OWNER")" > "$NOTE"
     configure
     chown munge: "$ROOT/munge" "$ROOT/munge-run"
     chmod 700 "$ROOT/munge"
@@ -207,7 +242,7 @@ return_node() {
     wait_for 30 usable || die "$1 does not come back: $(sinfo -N 2>&1)"
 }
 
-# ---- the door -----------------------------------------------------------------------------------------------------------
+# ---- the command -------------------------------------------------------------------------------------------------------
 
 command=${1:-}; shift || true
 if [ "$command" = check ]; then
@@ -217,10 +252,13 @@ if [ "$command" = check ]; then
 fi
 exec 9> "$LOCK"
 flock -w 300 9 || die "another start or stop is under way"
+user=$(other_user)
+[ "$command" = start ] || [ -z "$user" ] || die "the test cluster of this machine is in use by $user"
 case $command in
     start) start ;;
     stop)
         stop
+        rm -f "$NOTE"
         if [ "${1:-}" = --purge ]; then rm -rf "$ROOT"; fi ;;
     lose) lose "$1" ;;
     return) return_node "$1" ;;

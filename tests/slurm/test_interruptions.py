@@ -25,6 +25,7 @@ from on_slurm import (
     node_of,
     slurm,
     stages,
+    submit,
     told_to_end,
 )
 
@@ -69,7 +70,7 @@ def test_whatever_ends_its_job_a_stage_is_started_again_and_goes_on(
     run.until_says("'FAILED'")
 
     stage = saved()
-    slurm("sbatch", "--partition=urgent", "--nodes=2", "--exclusive", "--output=/dev/null", "--wrap", "sleep 1")
+    submit("sleep 1", "--partition=urgent", "--nodes=2", "--exclusive")
     run.until(lambda: told_to_end(stage), "a signal came")
     run.until(lambda: run.printed.count("Trying to restart job") == 3, "the preempted job was started again")
     assert run.printed.count("saved results/") == 2, run.printed  # it was told, and had time

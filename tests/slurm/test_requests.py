@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 from clone import PROJECT, Clone, wait_until
-from on_slurm import LOG, SMALL, TARGET, Cluster, Run, end, go_on, job_of, slurm
+from on_slurm import LOG, OURS, SMALL, TARGET, Cluster, Run, end, go_on, job_of, slurm, submit
 
-from distillery.slurm import PREFIX, PROFILE, Watch
+from distillery.slurm import PROFILE, Watch
 
 JOBS = "has been submitted with SLURM jobid"
 
@@ -70,7 +70,7 @@ def test_what_a_stage_says_on_a_node_reaches_the_terminal(cluster: Cluster, untr
 
 
 def test_one_command_cancels_orphans_and_nothing_else(cluster: Cluster, untrained: Clone) -> None:
-    stranger = slurm("sbatch", "--parsable", "--output=/dev/null", "--wrap", "sleep 300")
+    stranger = submit("sleep 300")
     run = Run(untrained, TARGET)
     stage = run.stage_saved()
     clean = ("make", "--makefile", str(PROJECT / "Makefile"), "--old-file=setup", "slurm-clean")
@@ -87,17 +87,17 @@ def test_one_command_cancels_orphans_and_nothing_else(cluster: Cluster, untraine
 
 
 def test_jobs_that_wait_are_explained(cluster: Cluster, caplog: pytest.LogCaptureFixture) -> None:
-    slurm("sbatch", "--nodes=2", "--exclusive", "--output=/dev/null", "--wrap", "sleep 300")
+    submit("sleep 300", "--nodes=2", "--exclusive")
     wait_until(lambda: cluster.jobs("RUNNING"), 30, "the cluster does not fill")
-    run = f"{PREFIX}_test"
-    slurm("sbatch", f"--job-name={run}", "--output=/dev/null", "--wrap", "true")
+    run = f"{OURS}_waits"
+    submit("true", name="waits")
     wait_until(lambda: "Resources" in slurm("squeue", "-h", "-n", run, "-o", "%r"), 30, "it does not wait")
 
     async def query(_command: str, _logger: Any) -> tuple[dict[str, str], float]:
         return {"1": "PENDING"}, 0.1
 
     watch = Watch(query, run)
-    watch._explained -= 60
+    watch.explained -= 60
     with caplog.at_level(logging.INFO):
         asyncio.run(watch("", logging.getLogger()))
         asyncio.run(watch("", logging.getLogger()))

@@ -16,6 +16,6 @@ def test_the_cluster_makes_the_bytes_that_this_machine_makes(
     # The chain of an increment is one submission; tables and figures are none.
     submitted = [line for line in printed.splitlines() if "has been submitted with SLURM jobid" in line]
     assert sum("group_increment-" in line for line in submitted) == 2
-    for rule in ("generate_increment", "select_increment", "score_learnability", "train_student", "tabulate_", "plot_"):
+    for rule in ("generate_increment", "select_increment", "train_student", "tabulate_", "plot_"):
         assert not any(f"rule_{rule}" in line for line in submitted)
     assert len(submitted) < printed.count("Finished jobid")

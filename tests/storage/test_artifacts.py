@@ -7,6 +7,7 @@ import io
 import json
 import os
 import platform
+import re
 import resource
 import signal
 import subprocess
@@ -21,6 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from clone import PROJECT
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file
@@ -29,10 +31,11 @@ import distillery.data.pixels
 import distillery.storage.images
 import distillery.storage.spool
 from distillery.data.reading import ImageTable
-from distillery.errors import BadInput, DamagedArtifact
+from distillery.errors import BadInput, DamagedArtifact, NotSafetensors
 from distillery.job import Job
+from distillery.processes import LONGEST_NAME
 from distillery.provenance import package_versions
-from distillery.storage.atomic import read_json, replacing, write_bytes, write_json
+from distillery.storage.atomic import discard, read_json, replacing, write_bytes, write_json
 from distillery.storage.images import (
     ROW_GROUP,
     ImageSet,
@@ -44,7 +47,7 @@ from distillery.storage.images import (
     write_images,
 )
 from distillery.storage.tables import read_table, write_table
-from distillery.storage.tensors import growing_tensors, read_tensors, write_tensors
+from distillery.storage.tensors import growing_tensors, read_header, read_tensors, write_tensors
 
 MADE_BY = {"stage": "test", "settings": "{}"}
 CLASSES = ["tench", "english springer", "église"]
@@ -162,9 +165,73 @@ def test_kill_9_in_the_middle_of_a_write_leaves_the_old_file_or_none(tmp_path: P
     process.wait()
     assert path.exists() == old
     assert not old or path.read_bytes() == before
-    # What the dead one left disturbs nobody: the next writer has a name of its own.
+    [left] = tmp_path.glob(".*.tmp")
+    write_table(tmp_path / "other.parquet", pa.table({"a": [1]}), MADE_BY)
+    assert left.exists()  # of another file
     write_table(path, pa.table({"a": [2]}), MADE_BY)
     assert read_table(path, "test")["a"].to_pylist() == [2]
+    assert sorted(tmp_path.iterdir()) == [tmp_path / "other.parquet", path]
+
+
+def test_a_writer_leaves_what_a_living_one_still_writes(tmp_path: Path) -> None:
+    path = tmp_path / "table.parquet"
+    process = subprocess.Popen([sys.executable, "-c", KILLED, str(path)], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    try:
+        assert process.stdout.readline() == "half\n"
+        [theirs] = tmp_path.glob(".*.tmp")
+        write_table(path, pa.table({"a": [1]}), MADE_BY)
+        assert set(tmp_path.iterdir()) == {path, theirs}
+    finally:
+        process.kill()
+        process.communicate()
+    discard(path)
+    assert list(tmp_path.iterdir()) == []
+
+
+LEAVES = """
+import os, sys
+from pathlib import Path
+from distillery.processes import temporary_name
+temporary_name(Path(sys.argv[1])).touch()
+os._exit(9)
+"""
+
+
+def left_by_the_dead(path: Path) -> Path:
+    """What a process that has ended left of `path`."""
+    subprocess.run([sys.executable, "-c", LEAVES, str(path)], check=False)
+    [left] = path.parent.glob(".*.tmp")
+    return left
+
+
+def test_what_a_writer_on_another_machine_left_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "file"
+    left = left_by_the_dead(path)
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setattr("socket.gethostname", lambda: "elsewhere")
+        write_bytes(path, b"new")
+    assert set(tmp_path.iterdir()) == {path, left}  # whether it lives cannot be told from there
+    write_bytes(path, b"new")
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_begins_with_the_name_of_a_file_is_not_of_that_file(tmp_path: Path) -> None:
+    left = left_by_the_dead(tmp_path / "file.parquet")
+    others = [tmp_path / ".file.tmp", tmp_path / ".file.0123456789abcdef0123456789abcdef.tmp"]
+    for other in others:
+        other.touch()
+    write_bytes(tmp_path / "file", b"")
+    assert set(tmp_path.iterdir()) == {left, *others, tmp_path / "file"}
+
+
+@pytest.mark.parametrize("letter", ["a", "é"])
+def test_the_longest_name_of_a_file_can_be_written_and_cleaned_up_after(tmp_path: Path, letter: str) -> None:
+    path = tmp_path / (letter * (LONGEST_NAME // len(letter.encode())))
+    left = left_by_the_dead(path)
+    assert left.exists()
+    write_bytes(path, b"content")
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def _small_disk() -> None:
@@ -272,6 +339,18 @@ def test_equal_content_gives_equal_bytes_in_another_process(tmp_path: Path) -> N
         subprocess.run([sys.executable, "-c", code, str(tmp_path / str(number))], env=environment, check=True)
     assert (tmp_path / "0").read_bytes() == (tmp_path / "1").read_bytes()
     assert (tmp_path / "0.st").read_bytes() == (tmp_path / "1.st").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("package", "homes"),
+    [("safetensors", {"storage/tensors.py"}), ("tempfile", {"storage/spool.py", "devices.py"})],
+    ids=["the format of tensors", "files without a name"],  # a lease of a card is no buffer
+)
+def test_one_module_knows(package: str, homes: set[str]) -> None:
+    source = PROJECT / "src/distillery"
+    imports = re.compile(rf"^\s*(from|import) {package}\b", re.MULTILINE)
+    users = [path for path in source.rglob("*.py") if imports.search(path.read_text("utf-8"))]
+    assert {str(path.relative_to(source)) for path in users} == homes
 
 
 # ---- image sets ------------------------------------------------------------------------------------------------------
@@ -497,6 +576,44 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
     for reader in READERS.values():
         with pytest.raises(DamagedArtifact, match="nowhere"):
             reader(tmp_path / "nowhere", "ingest")
+
+
+HEADER = b'{"a":{"data_offsets":[0,4],"dtype":"F32","shape":[1]}}  '
+
+
+@pytest.mark.parametrize(
+    ("content", "reason", "way_out"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\n", "a Git LFS pointer, not the weights", "git lfs pull"),
+        (b"", "not a safetensors file", ""),
+        (b"\x00" * 7 + b"\xff", "not a safetensors file", ""),
+        (b"\x08" + b"\x00" * 7 + b"PK\x03\x04....", "not a safetensors file", ""),
+        (len(HEADER).to_bytes(8, "little") + HEADER[:20], "broken off within its header", "download it again"),
+        (len(HEADER).to_bytes(8, "little") + HEADER + b"12", "66 bytes of 68", "fetch it again"),
+        (b"\x06" + b"\x00" * 7 + b'{"a":1', "not a safetensors file", ""),
+    ],
+)
+def test_a_header_says_why_it_cannot_be_read(tmp_path: Path, content: bytes, reason: str, way_out: str) -> None:
+    (tmp_path / "a").write_bytes(content)
+    with pytest.raises(NotSafetensors) as error:
+        read_header(tmp_path / "a")
+    assert str(error.value) == reason
+    assert way_out in error.value.way_out
+
+
+def test_a_header_names_tensors_and_metadata_without_torch(tmp_path: Path) -> None:
+    write_tensors(tmp_path / "a", {"x": torch.zeros(2, 3), "n": torch.zeros(4, dtype=torch.int64)}, MADE_BY, step=3)
+    header = read_header(tmp_path / "a")
+    assert header.shapes == {"x": ("F32", (2, 3)), "n": ("I64", (4,))}
+    assert header.start + 2 * 3 * 4 + 4 * 8 == (tmp_path / "a").stat().st_size
+    assert json.loads(header.metadata["about"]) == {"step": 3}
+    code = (
+        "import sys\nfrom pathlib import Path\nfrom distillery.storage.tensors import described_tensors\n"
+        "print(described_tensors(Path(sys.argv[1])), 'torch' in sys.modules)"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "a")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout == "{'step': 3} False\n"
 
 
 def test_what_grows_has_one_writer(tmp_path: Path) -> None:

@@ -117,6 +117,33 @@ def test_success_removes_the_file(tmp_path: Path) -> None:
     resume.finish()  # and so it does where nothing was saved
 
 
+KILLED = """
+import os, sys, time
+from pathlib import Path
+from distillery.storage import atomic
+from distillery.storage.resume import Resume
+
+def slow(_):
+    print("half", flush=True)
+    time.sleep(60)
+
+os.fsync = slow
+Resume(Path(sys.argv[1]), "a", every=0).checkpoint(lambda: ({}, {"step": 1}))
+"""
+
+
+def test_success_removes_what_a_kill_during_a_checkpoint_left(tmp_path: Path) -> None:
+    output = tmp_path / "model.safetensors"
+    process = subprocess.Popen([sys.executable, "-c", KILLED, str(output)], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "half\n"
+    process.kill()
+    process.communicate()
+    assert len(list(tmp_path.iterdir())) == 1
+    Resume(output, "a").finish()  # it was too short to save
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("number", SIGNALS)
 def test_a_signal_ends_the_process_only_after_the_state_is_saved(
     number: int, handlers: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -214,7 +241,7 @@ def test_modules_of_similar_names_keep_apart() -> None:
 
 
 def digest_of(job: Job, output: Path) -> str:
-    return job.resume(output)._digest
+    return job.resume(output).digest
 
 
 def test_a_resume_file_belongs_to_settings_inputs_and_threads(tmp_path: Path) -> None:

@@ -48,7 +48,7 @@ def test_a_set_has_its_coverage(finished: Clone) -> None:
 def test_the_rest_takes_what_is_there(finished: Clone) -> None:
     plan = finished.plan(experiment=FAMILY)
     assert plan.rules == Counter(
-        discover_modes=1, generate_increment=2, select_increment=2, score_learnability=1, train_student=1, select=1,
+        discover_modes=1, generate_increment=2, select_increment=2, train_student=1, select=1,
         collect=3, evaluate=5, measure_coverage=4, measure_autoencoder=1, tabulate_accuracy=1, tabulate_statistics=1,
         tabulate_autoencoder=1, tabulate_increments=1, tabulate_coverage=1, plot_accuracy=1, plot_increments=1,
     )  # fmt: skip
@@ -62,12 +62,12 @@ def test_the_rest_takes_what_is_there(finished: Clone) -> None:
 
 def test_a_changed_guidance_runs_its_method_again_and_no_training(finished: Clone, tmp_path: Path) -> None:
     tree = finished.copy(tmp_path / "tree")
-    tree.change(lambda config: config["methods"]["igd"]["influence"].update(strength=2.0), FAMILY)
+    tree.change(lambda config: config["methods"]["igd"]["guidance"]["influence"].update(strength=2.0), FAMILY)
     plan = tree.plan("--", *TARGETS, experiment=FAMILY)
-    assert plan.rules == Counter(sample_guided=1, collect=1, measure_coverage=1)
+    assert plan.rules == Counter(sample=1, collect=1, measure_coverage=1)
     tree.change(lambda config: config["surrogates"]["conv"].update(threshold=0.1), FAMILY)
     plan = tree.plan("--", *TARGETS, experiment=FAMILY)
-    assert plan.rules == Counter(select_checkpoints=1, sample_guided=1, collect=1, measure_coverage=1)
+    assert plan.rules == Counter(select_checkpoints=1, sample=1, collect=1, measure_coverage=1)
 
 
 def test_sizes_are_nested_but_for_modes_of_their_own(finished: Clone, tmp_path: Path) -> None:
@@ -75,7 +75,7 @@ def test_sizes_are_nested_but_for_modes_of_their_own(finished: Clone, tmp_path: 
     tree.change(lambda config: config.update(ipc=[2, 3]), FAMILY)
     larger = [f"{RESULTS}/distilled/{method}/ipc3.parquet" for method in ("igd", "mgd3")]
     plan = tree.plan("--", *larger, experiment=FAMILY)
-    assert plan.rules == Counter(discover_modes=1, sample_guided=2, collect=2)
+    assert plan.rules == Counter(discover_modes=1, sample=2, collect=2)
     smaller = "distilled/{}/sampled-2-0.parquet"
     assert smaller.format("igd") in plan.text
     assert smaller.format("mgd3") not in plan.text

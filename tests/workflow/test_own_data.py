@@ -78,7 +78,7 @@ def smaller(experiment: dict[str, Any]) -> None:
     experiment["generators"]["dit"] |= {"batch_size": 4, "sampling": {"steps": 4, "guidance_scale": 1.5}}
     experiment["references"]["real"] = {"network": "convnet2_w8", "training": {"preset": "reference", "epochs": 1}}
     experiment["methods"]["lgd"]["student"] = {"protocol": {"preset": "small", "epochs": 2}}
-    experiment["methods"]["lgd"]["learnability"]["strength"] = 1.0
+    experiment["methods"]["lgd"]["guidance"]["learnability"]["strength"] = 1.0
     experiment["methods"]["lgd"]["increment_size"] = 10
     del experiment["methods"]["dit"]
     experiment["evaluation"] |= {

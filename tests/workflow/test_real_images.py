@@ -57,7 +57,7 @@ EXPERIMENT: dict[str, Any] = {
             "increment_size": 1,
             "candidates": 2,
             "student": {"protocol": {"preset": "small", "epochs": 2}},
-            "learnability": {"strength": 2.0, "reference_weight": 1.0},
+            "guidance": {"learnability": {"strength": 2.0, "reference_weight": 1.0}},
         },
     },
     "ipc": [2],

@@ -19,10 +19,24 @@ from timing import least_seconds
 from tiny_weights import dit, kl, save_dit
 
 from distillery.data.identity import class_list_called, imagenet_names
-from distillery.plan import experiment as experiments
+from distillery.errors import ExperimentError
+from distillery.plan.load import load
 
 EXPERIMENTS = PROJECT / "experiments"
-IMAGENET = sorted(path.stem for path in EXPERIMENTS.glob("*.yaml") if "data/imagenet/train" in path.read_text("utf-8"))
+
+
+def variants(path: Path) -> list[str]:
+    """A file, or every choice that it offers: `ld3m`, or `ld3m a`, `ld3m b`, …"""
+    chosen = yaml.safe_load(path.read_text("utf-8")).get("variants", {})
+    return [f"{path.stem} {variant}" for variant in chosen] or [path.stem]
+
+
+IMAGENET = [
+    name
+    for path in sorted(EXPERIMENTS.glob("*.yaml"))
+    if "data/imagenet/train" in path.read_text("utf-8")
+    for name in variants(path)
+]
 PLAN_RATIO, PLAN_BYTES = 4.0, 500 * 2**20
 """Most processor time of a plan of ImageNet-1K, in that of a plan of the default; and most memory."""
 
@@ -60,13 +74,36 @@ def inside(place: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def preset(name: str) -> dict[str, Any]:
-    return yaml.safe_load((EXPERIMENTS / f"{name}.yaml").read_text("utf-8"))
+    """A file with the choice that the name ends with."""
+    stem, _, variant = name.partition(" ")
+    config = yaml.safe_load((EXPERIMENTS / f"{stem}.yaml").read_text("utf-8"))
+    return {**config, "variant": variant} if variant else config
 
 
 @pytest.mark.parametrize("name", IMAGENET)
 def test_a_preset_loads_with_its_data_and_weights(name: str, inside: Path) -> None:
-    experiment = experiments.load(preset(name))
+    experiment = load(preset(name))
     assert experiment.classes == {"imagenet1k": 1000, "imagenet100": 100}.get(name, 10)
+
+
+@pytest.mark.parametrize("variant", ["a", "b", "c", "d", "e", "birds", "cats", "fruits"])
+def test_the_choice_of_a_class_list_names_its_classes_its_results_and_its_published_numbers(
+    variant: str, inside: Path
+) -> None:
+    experiment = load(preset(f"ld3m {variant}"))
+    published = experiment.analysis.published
+    assert experiment.name == f"ld3m-{variant}"
+    assert experiment.dataset.classes == class_list_called(variant)
+    if len(variant) == 1:
+        assert experiment.ipc == [1, 10] and published is not None and published.dataset == variant
+    else:
+        assert experiment.ipc == [1] and published is None
+
+
+def test_a_class_list_is_chosen_on_the_command_line(place: Path) -> None:
+    outputs = Clone(place).plan("--config", "variant=birds", experiment="experiments/ld3m.yaml").outputs
+    assert outputs and all(path.startswith("results/ld3m-birds/") for path in outputs)
+    assert any("ipc1/" in path for path in outputs) and not any("ipc10" in path for path in outputs)
 
 
 @pytest.mark.parametrize("name", IMAGENET)
@@ -74,8 +111,8 @@ def test_a_preset_without_data_and_weights_says_what_to_get(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(experiments.ExperimentError) as refused:
-        experiments.load(preset(name))
+    with pytest.raises(ExperimentError) as refused:
+        load(preset(name))
     lines = str(refused.value).splitlines()
     data = [line for line in lines if line.startswith("dataset.source.train: data/imagenet/train: no such folder")]
     assert len(data) == 1

@@ -7,33 +7,25 @@
 rule ingest:
     """Read the source, bring every image to one size, set test images aside, list what cannot be read."""
     input:
-        source=source_files,
+        source=inputs.source,
     output:
-        train="<results>/data/train.parquet",
-        test="<results>/data/test.parquet",
+        train=layout.TRAIN,
+        test=layout.TEST,
     log:
-        text="<results>/logs/ingest.log",
+        **layout.logs("ingest"),
         # a log outlives a failed job, and a failure is when a user wants to read it
-        rejected="<results>/data/rejected.parquet",
-        cost="<results>/cost/ingest.json",
+        rejected=layout.REJECTED,
     conda:
         "../../envs/distillery.yaml"
     # on this machine as many as Snakemake has; a cluster gives cpus_per_task
     threads: 64
     resources:
         cpus_per_task=4,
-        mem=gigabytes(4),
+        mem=memory(4),
         runtime="12h",
     params:
         *code("ingest"),
         settings=settings("ingest"),
-        listing=source_listing,
+        listing=inputs.source_listing,
     shell:
-        "python -m distillery ingest"
-        " --settings {params.settings:q}"
-        " --threads {threads}"
-        " --train {output.train:q}"
-        " --test {output.test:q}"
-        " --rejected {log.rejected:q}"
-        " --cost {log.cost:q}"
-        " > {log.text:q} 2>&1"
+        command("ingest", "{threads}")

@@ -1,405 +1,231 @@
 # From a generator, or from real images, to distilled sets.
 #
 # in:  data, generator, autoencoder, reference, students, modes, gradients of a surrogate
-# out: <results>/{run}distilled/{lgd}/increment-{k}/   candidates of each shard, scores, images
-#      <results>/{run}distilled/{lgd}/guidance.json, <results>/{run}tables/calibration-{lgd}.{parquet,csv}
+# out: <results>/{run}distilled/{method}/increment-{k}/   candidates of each shard, scores, images
+#      <results>/{run}distilled/{method}/guidance.json, <results>/{run}tables/calibration-{method}.{parquet,csv}
 #      <results>/{run}distilled/{method}/ipc{ipc}.parquet
 
 
 rule generate_increment:
     """Generate the candidates of increment k, one shard of classes, steered by the student of the increments before."""
     input:
-        data="<results>/data/train.parquet",
-        generator=generator_of,
-        autoencoder=autoencoder_of,
-        guidance_autoencoder=guidance_autoencoder_of,
-        previous=increments_before,
-        student=student_before,
-        reference=reference_after_first,
-        guidance=calibrated,
-        gradients=gradients_of,
-        modes=modes_of,
-        seed_images=seed_images,
+        data=layout.TRAIN,
+        generator=inputs.generator,
+        autoencoder=inputs.autoencoder,
+        guidance_autoencoder=inputs.guidance_autoencoder,
+        previous=inputs.increments_before,
+        student=inputs.student_before,
+        reference=inputs.reference_after_first,
+        calibrated=inputs.calibrated,
+        guidance_files=inputs.guidance_files,
+        seed_images=inputs.seed_images,
     output:
-        candidates="<results>/{run}distilled/{lgd}/increment-{k}/candidates-{shard}.parquet",
+        candidates=layout.CANDIDATES,
     log:
-        text="<results>/{run}logs/generate_increment-{lgd}-{k}-{shard}.log",
-        cost="<results>/{run}cost/{lgd}/generate_increment-{k}-{shard}.json",
+        **layout.logs("generate_increment", "method", "k", "shard", run="{run}"),
     priority: 10
     group:
-        candidates_group
+        inputs.candidates_group
     conda:
         "../../envs/distillery.yaml"
     resources:
-        cpus_per_task=1,
         gpu=1,
-        mem=gigabytes(16),
+        mem=memory(16),
         runtime="12h",
     params:
         *code("generate_increment"),
         settings=settings("generate_increment"),
     shell:
-        "python -m distillery generate_increment"
-        " --settings {params.settings:q}"
-        " --threads 1"
-        " --data {input.data:q}"
-        " --generator {input.generator:q}"
-        " --autoencoder {input.autoencoder:q}"
-        " --guidance-autoencoder {input.guidance_autoencoder:q}"
-        " --previous {input.previous:q}"
-        " --student {input.student:q}"
-        " --reference {input.reference:q}"
-        " --guidance {input.guidance:q}"
-        " --gradients {input.gradients:q}"
-        " --modes {input.modes:q}"
-        " --seed-images {input.seed_images:q}"
-        " --candidates {output.candidates:q}"
-        " --cost {log.cost:q}"
-        " > {log.text:q} 2>&1"
-
-
-rule score_learnability:
-    """Score the candidates of increment k: what the student has not learned and the reference finds valid."""
-    input:
-        images=candidates_of,
-        student=student_before,
-        reference=reference_of,
-        guidance=calibrated,
-    output:
-        scores="<results>/{run}distilled/{lgd}/increment-{k}/scores.parquet",
-    log:
-        text="<results>/{run}logs/score_learnability-{lgd}-{k}.log",
-        cost="<results>/{run}cost/{lgd}/score_learnability-{k}.json",
-    priority: 10
-    group:
-        increment_group
-    conda:
-        "../../envs/distillery.yaml"
-    resources:
-        cpus_per_task=1,
-        mem=gigabytes(8),
-        runtime="1h",
-    params:
-        *code("score_learnability"),
-        settings=settings("score_learnability"),
-    shell:
-        "python -m distillery score_learnability"
-        " --settings {params.settings:q}"
-        " --threads 1"
-        " --images {input.images:q}"
-        " --student {input.student:q}"
-        " --reference {input.reference:q}"
-        " --guidance {input.guidance:q}"
-        " --scores {output.scores:q}"
-        " --cost {log.cost:q}"
-        " > {log.text:q} 2>&1"
+        command("generate_increment")
 
 
 rule select_increment:
-    """Select increment k: the candidate of largest learnability for every slot."""
+    """Collect increment k: the candidate that was chosen for every slot."""
     input:
-        candidates=candidates_of,
-        scores=scores_of,
+        candidates=inputs.candidates,
     output:
-        images="<results>/{run}distilled/{lgd}/increment-{k}/images.parquet",
+        images=layout.INCREMENT,
     log:
-        text="<results>/{run}logs/select_increment-{lgd}-{k}.log",
-        cost="<results>/{run}cost/{lgd}/select_increment-{k}.json",
+        **layout.logs("select_increment", "method", "k", run="{run}"),
+    wildcard_constraints:
+        method=one_of(EXPERIMENT.made_by("generate_increment")),
     priority: 10
     group:
-        increment_group
+        inputs.increment_group
     conda:
         "../../envs/distillery.yaml"
     resources:
-        cpus_per_task=1,
-        mem=gigabytes(4),
+        mem=memory(4),
         runtime="1h",
     params:
         *code("select_increment"),
         settings=settings("select_increment"),
     shell:
-        "python -m distillery select_increment"
-        " --settings {params.settings:q}"
-        " --threads 1"
-        " --candidates {input.candidates:q}"
-        " --scores {input.scores:q}"
-        " --images {output.images:q}"
-        " --cost {log.cost:q}"
-        " > {log.text:q} 2>&1"
+        command("select_increment")
 
 
 rule calibrate_guidance:
     """Choose the strength of the guidance from a pilot that a reference network judges."""
     input:
-        data="<results>/data/train.parquet",
-        generator=generator_of,
-        autoencoder=autoencoder_of,
-        guidance_autoencoder=guidance_autoencoder_of,
-        increment="<results>/{run}distilled/{lgd}/increment-1/images.parquet",
-        student="<results>/{run}distilled/{lgd}/increment-1/student.safetensors",
-        reference=reference_of,
-        judge=judge_of,
-        gradients=gradients_of,
-        modes=modes_of,
+        data=layout.TRAIN,
+        generator=inputs.generator,
+        autoencoder=inputs.autoencoder,
+        guidance_autoencoder=inputs.guidance_autoencoder,
+        increment=inputs.first_increment,
+        student=inputs.first_student,
+        reference=inputs.reference,
+        judge=inputs.judge,
+        guidance_files=inputs.guidance_files,
     output:
-        guidance="<results>/{run}distilled/{lgd}/guidance.json",
-        curve="<results>/{run}tables/calibration-{lgd}.parquet",
-        csv="<results>/{run}tables/calibration-{lgd}.csv",
+        guidance=layout.CALIBRATED,
+        curve=layout.CALIBRATION + ".parquet",
+        csv=layout.CALIBRATION + ".csv",
     log:
-        text="<results>/{run}logs/calibrate_guidance-{lgd}.log",
-        cost="<results>/{run}cost/{lgd}/calibrate_guidance.json",
+        **layout.logs("calibrate_guidance", "method", run="{run}"),
     priority: 10
     conda:
         "../../envs/distillery.yaml"
     resources:
-        cpus_per_task=1,
         gpu=1,
-        mem=gigabytes(16),
+        mem=memory(16),
         runtime="12h",
     params:
         *code("calibrate_guidance"),
         settings=settings("calibrate_guidance"),
     shell:
-        "python -m distillery calibrate_guidance"
-        " --settings {params.settings:q}"
-        " --threads 1"
-        " --data {input.data:q}"
-        " --generator {input.generator:q}"
-        " --autoencoder {input.autoencoder:q}"
-        " --guidance-autoencoder {input.guidance_autoencoder:q}"
-        " --increment {input.increment:q}"
-        " --student {input.student:q}"
-        " --reference {input.reference:q}"
-        " --judge {input.judge:q}"
-        " --gradients {input.gradients:q}"
-        " --modes {input.modes:q}"
-        " --guidance {output.guidance:q}"
-        " --curve {output.curve:q}"
-        " --csv {output.csv:q}"
-        " --cost {log.cost:q}"
-        " > {log.text:q} 2>&1"
+        command("calibrate_guidance")
 
 
 rule sample:
-    """Sample what a size adds to the next smaller one, without guidance, one shard of classes."""
+    """Sample a size, or the images it adds to the next smaller one, with the guidances of a method, one shard of classes."""
     input:
-        data="<results>/data/train.parquet",
-        generator=generator_of,
-        autoencoder=autoencoder_of,
+        data=layout.TRAIN,
+        generator=inputs.generator,
+        autoencoder=inputs.autoencoder,
+        guidance_autoencoder=inputs.guidance_decoder,
+        previous=inputs.smaller_shards,
+        guidance_files=inputs.guidance_files,
     output:
-        images="<results>/{run}distilled/{plain}/sampled-{ipc}-{shard}.parquet",
+        images=layout.SAMPLED,
     log:
-        text="<results>/{run}logs/sample-{plain}-{ipc}-{shard}.log",
-        cost="<results>/{run}cost/{plain}/sample-{ipc}-{shard}.json",
+        **layout.logs("sample", "method", "ipc", "shard", run="{run}"),
     conda:
         "../../envs/distillery.yaml"
     resources:
-        cpus_per_task=1,
         gpu=1,
-        mem=gigabytes(16),
+        mem=memory(16),
         runtime="12h",
     params:
         *code("sample"),
         settings=settings("sample"),
     shell:
-        "python -m distillery sample"
-        " --settings {params.settings:q}"
-        " --threads 1"
-        " --data {input.data:q}"
-        " --generator {input.generator:q}"
-        " --autoencoder {input.autoencoder:q}"
-        " --images {output.images:q}"
-        " --cost {log.cost:q}"
-        " > {log.text:q} 2>&1"
+        command("sample")
 
 
 rule discover_modes:
     """Discover the modes of each class, which images are drawn to."""
     input:
-        latents=latents_of,
+        latents=inputs.latents,
     output:
-        modes="<results>/{run}distilled/{method}/modes-{modes}.safetensors",
+        modes=layout.MODES,
     log:
-        text="<results>/{run}logs/discover_modes-{method}-{modes}.log",
-        cost="<results>/{run}cost/{method}/discover_modes-{modes}.json",
+        **layout.logs("discover_modes", "method", "modes", run="{run}"),
     priority: 10
     conda:
         "../../envs/distillery.yaml"
     resources:
-        cpus_per_task=1,
-        mem=gigabytes(8),
+        mem=memory(8),
         runtime="2h",
     params:
         *code("discover_modes"),
         settings=settings("discover_modes"),
     shell:
-        "python -m distillery discover_modes"
-        " --settings {params.settings:q}"
-        " --threads 1"
-        " --latents {input.latents:q}"
-        " --modes {output.modes:q}"
-        " --cost {log.cost:q}"
-        " > {log.text:q} 2>&1"
-
-
-rule sample_guided:
-    """Sample a size with the guidances of a method, one shard of classes."""
-    input:
-        data="<results>/data/train.parquet",
-        generator=generator_of,
-        autoencoder=autoencoder_of,
-        guidance_autoencoder=guidance_autoencoder_of,
-        previous=smaller_shards,
-        gradients=gradients_of,
-        modes=modes_of,
-    output:
-        images="<results>/{run}distilled/{guided}/sampled-{ipc}-{shard}.parquet",
-    log:
-        text="<results>/{run}logs/sample_guided-{guided}-{ipc}-{shard}.log",
-        cost="<results>/{run}cost/{guided}/sample_guided-{ipc}-{shard}.json",
-    conda:
-        "../../envs/distillery.yaml"
-    resources:
-        cpus_per_task=1,
-        gpu=1,
-        mem=gigabytes(16),
-        runtime="12h",
-    params:
-        *code("sample_guided"),
-        settings=settings("sample_guided"),
-    shell:
-        "python -m distillery sample_guided"
-        " --settings {params.settings:q}"
-        " --threads 1"
-        " --data {input.data:q}"
-        " --generator {input.generator:q}"
-        " --autoencoder {input.autoencoder:q}"
-        " --guidance-autoencoder {input.guidance_autoencoder:q}"
-        " --previous {input.previous:q}"
-        " --gradients {input.gradients:q}"
-        " --modes {input.modes:q}"
-        " --images {output.images:q}"
-        " --cost {log.cost:q}"
-        " > {log.text:q} 2>&1"
+        command("discover_modes")
 
 
 rule select_by_learnability:
     """Select increment k among the real images: those of largest learnability."""
     input:
-        data="<results>/data/train.parquet",
-        previous=increments_before,
-        student=student_before,
-        reference=reference_after_first,
+        data=layout.TRAIN,
+        previous=inputs.increments_before,
+        student=inputs.student_before,
+        reference=inputs.reference_after_first,
     output:
-        images="<results>/{run}distilled/{learned}/increment-{k}/images.parquet",
+        images=layout.INCREMENT,
     log:
-        text="<results>/{run}logs/select_by_learnability-{learned}-{k}.log",
-        cost="<results>/{run}cost/{learned}/select_by_learnability-{k}.json",
+        **layout.logs("select_by_learnability", "method", "k", run="{run}"),
+    wildcard_constraints:
+        method=one_of(EXPERIMENT.made_by("select_by_learnability")),
     conda:
         "../../envs/distillery.yaml"
     resources:
-        cpus_per_task=1,
-        mem=gigabytes(8),
+        mem=memory(8),
         runtime="1h",
     params:
         *code("select_by_learnability"),
         settings=settings("select_by_learnability"),
     shell:
-        "python -m distillery select_by_learnability"
-        " --settings {params.settings:q}"
-        " --threads 1"
-        " --data {input.data:q}"
-        " --previous {input.previous:q}"
-        " --student {input.student:q}"
-        " --reference {input.reference:q}"
-        " --images {output.images:q}"
-        " --cost {log.cost:q}"
-        " > {log.text:q} 2>&1"
+        command("select_by_learnability")
 
 
 rule select:
     """Select real images, class by class."""
     input:
-        data="<results>/data/train.parquet",
-        features=features_for,
+        data=layout.TRAIN,
+        features=inputs.features,
     output:
-        images="<results>/{run}distilled/{real}/selected-{ipc}.parquet",
+        images=layout.SELECTED,
     log:
-        text="<results>/{run}logs/select-{real}-{ipc}.log",
-        cost="<results>/{run}cost/{real}/select-{ipc}.json",
+        **layout.logs("select", "method", "ipc", run="{run}"),
     conda:
         "../../envs/distillery.yaml"
     resources:
-        cpus_per_task=1,
-        mem=gigabytes(8),
+        mem=memory(8),
         runtime="1h",
     params:
         *code("select"),
         settings=settings("select"),
     shell:
-        "python -m distillery select"
-        " --settings {params.settings:q}"
-        " --threads 1"
-        " --data {input.data:q}"
-        " --features {input.features:q}"
-        " --images {output.images:q}"
-        " --cost {log.cost:q}"
-        " > {log.text:q} 2>&1"
+        command("select")
 
 
 rule import_images:
     """Open a distilled set that was made elsewhere."""
     input:
-        external=external_file,
-        data="<results>/data/train.parquet",
+        external=inputs.external,
+        data=layout.TRAIN,
     output:
-        images="<results>/{run}distilled/{external}/imported-{ipc}.parquet",
+        images=layout.IMPORTED,
     log:
-        text="<results>/{run}logs/import_images-{external}-{ipc}.log",
-        cost="<results>/{run}cost/{external}/import_images-{ipc}.json",
+        **layout.logs("import_images", "method", "ipc", run="{run}"),
     conda:
         "../../envs/distillery.yaml"
     resources:
-        cpus_per_task=1,
-        mem=gigabytes(8),
+        mem=memory(8),
         runtime="1h",
     params:
         *code("import_images"),
         settings=settings("import_images"),
-        listing=external_listing,
+        listing=inputs.external_listing,
     shell:
-        "python -m distillery import_images"
-        " --settings {params.settings:q}"
-        " --threads 1"
-        " --data {input.data:q}"
-        " --images {output.images:q}"
-        " --cost {log.cost:q}"
-        " > {log.text:q} 2>&1"
+        command("import_images")
 
 
 rule collect:
     """Collect shards and increments into the distilled set of one size."""
     input:
-        parts=parts_of,
+        parts=inputs.parts,
     output:
-        images="<results>/{run}distilled/{method}/ipc{ipc}.parquet",
+        images=layout.DISTILLED,
     log:
-        text="<results>/{run}logs/collect-{method}-{ipc}.log",
-        cost="<results>/{run}cost/{method}/collect-{ipc}.json",
+        **layout.logs("collect", "method", "ipc", run="{run}"),
     conda:
         "../../envs/distillery.yaml"
     resources:
-        cpus_per_task=1,
-        mem=gigabytes(8),
+        mem=memory(8),
         runtime="1h",
     params:
         *code("collect"),
         settings=settings("collect"),
     shell:
-        "python -m distillery collect"
-        " --settings {params.settings:q}"
-        " --threads 1"
-        " --parts {input.parts:q}"
-        " --images {output.images:q}"
-        " --cost {log.cost:q}"
-        " > {log.text:q} 2>&1"
+        command("collect")

@@ -2,190 +2,137 @@
 #
 # in:  <results>/data/train.parquet, generator, autoencoder
 # out: <results>/{run}experts/{experts}/trajectories-{shard}.safetensors
-#      <results>/{run}distilled/{matched}/   snapshots and losses of each shard, their pictures, the set that is kept
+#      <results>/{run}distilled/{method}/   snapshots and losses of each shard, their pictures, the set that is kept
 #      <results>/{run}analysis/gradients.parquet
 
 
 rule train_experts:
     """Train experts on the real images, one shard, and keep their weights after every epoch."""
     input:
-        data="<results>/data/train.parquet",
+        data=layout.TRAIN,
     output:
-        trajectories="<results>/{run}experts/{experts}/trajectories-{shard}.safetensors",
+        trajectories=layout.TRAJECTORIES,
     log:
-        text="<results>/{run}logs/train_experts-{experts}-{shard}.log",
-        cost="<results>/{run}cost/train_experts-{experts}-{shard}.json",
+        **layout.logs("train_experts", "experts", "shard", run="{run}"),
     priority: 10
     conda:
         "../../envs/distillery.yaml"
     resources:
-        cpus_per_task=1,
         gpu=1,
-        mem=gigabytes(16),
+        mem=memory(16),
         runtime="12h",
     params:
         *code("train_experts"),
         settings=settings("train_experts"),
     shell:
-        "python -m distillery train_experts"
-        " --settings {params.settings:q}"
-        " --threads 1"
-        " --data {input.data:q}"
-        " --trajectories {output.trajectories:q}"
-        " --cost {log.cost:q}"
-        " > {log.text:q} 2>&1"
+        command("train_experts")
 
 
 rule match:
     """Optimise the images of one size, one shard of classes, and keep a snapshot every so many iterations."""
     input:
-        data="<results>/data/train.parquet",
-        generator=generator_of_space,
-        autoencoder=autoencoder_of_space,
-        experts=experts_of,
+        data=layout.TRAIN,
+        generator=inputs.generator,
+        autoencoder=inputs.method_autoencoder,
+        experts=inputs.experts,
     output:
-        snapshots="<results>/{run}distilled/{matched}/snapshots-{ipc}-{shard}.safetensors",
-        history="<results>/{run}distilled/{matched}/history-{ipc}-{shard}.parquet",
+        snapshots=layout.SNAPSHOTS,
+        history=layout.HISTORY,
     log:
-        text="<results>/{run}logs/match-{matched}-{ipc}-{shard}.log",
-        cost="<results>/{run}cost/{matched}/match-{ipc}-{shard}.json",
+        **layout.logs("match", "method", "ipc", "shard", run="{run}"),
     conda:
         "../../envs/distillery.yaml"
     resources:
-        cpus_per_task=1,
         gpu=1,
-        mem=gigabytes(16),
+        mem=memory(16),
         runtime="24h",
     params:
         *code("match"),
         settings=settings("match"),
     shell:
-        "python -m distillery match"
-        " --settings {params.settings:q}"
-        " --threads 1"
-        " --data {input.data:q}"
-        " --generator {input.generator:q}"
-        " --autoencoder {input.autoencoder:q}"
-        " --experts {input.experts:q}"
-        " --snapshots {output.snapshots:q}"
-        " --history {output.history:q}"
-        " --cost {log.cost:q}"
-        " > {log.text:q} 2>&1"
+        command("match")
 
 
 rule render:
     """Render the snapshots of one size, one shard of classes."""
     input:
-        snapshots="<results>/{run}distilled/{matched}/snapshots-{ipc}-{shard}.safetensors",
-        generator=generator_of_space,
-        autoencoder=autoencoder_of_space,
+        snapshots=layout.SNAPSHOTS,
+        generator=inputs.generator,
+        autoencoder=inputs.method_autoencoder,
     output:
-        images="<results>/{run}distilled/{matched}/rendered-{ipc}-{shard}.parquet",
+        images=layout.RENDERED,
     log:
-        text="<results>/{run}logs/render-{matched}-{ipc}-{shard}.log",
-        cost="<results>/{run}cost/{matched}/render-{ipc}-{shard}.json",
+        **layout.logs("render", "method", "ipc", "shard", run="{run}"),
     conda:
         "../../envs/distillery.yaml"
     resources:
-        cpus_per_task=1,
         gpu=1,
-        mem=gigabytes(16),
+        mem=memory(16),
         runtime="4h",
     params:
         *code("render"),
         settings=settings("render"),
     shell:
-        "python -m distillery render"
-        " --settings {params.settings:q}"
-        " --threads 1"
-        " --snapshots {input.snapshots:q}"
-        " --generator {input.generator:q}"
-        " --autoencoder {input.autoencoder:q}"
-        " --images {output.images:q}"
-        " --cost {log.cost:q}"
-        " > {log.text:q} 2>&1"
+        command("render")
 
 
 rule choose_snapshot:
     """Choose the snapshot that networks learn most from, on training images that were held out."""
     input:
-        data="<results>/data/train.parquet",
-        rendered=rendered_shards,
+        data=layout.TRAIN,
+        rendered=inputs.rendered,
     output:
-        images="<results>/{run}distilled/{matched}/chosen-{ipc}.parquet",
-        choice="<results>/{run}distilled/{matched}/choice-{ipc}.parquet",
+        images=layout.CHOSEN,
+        choice=layout.CHOICE,
     log:
-        text="<results>/{run}logs/choose_snapshot-{matched}-{ipc}.log",
-        cost="<results>/{run}cost/{matched}/choose_snapshot-{ipc}.json",
+        **layout.logs("choose_snapshot", "method", "ipc", run="{run}"),
     conda:
         "../../envs/distillery.yaml"
     resources:
-        cpus_per_task=1,
         gpu=1,
-        mem=gigabytes(8),
+        mem=memory(8),
         runtime="12h",
     params:
         *code("choose_snapshot"),
         settings=settings("choose_snapshot"),
     shell:
-        "python -m distillery choose_snapshot"
-        " --settings {params.settings:q}"
-        " --threads 1"
-        " --data {input.data:q}"
-        " --rendered {input.rendered:q}"
-        " --images {output.images:q}"
-        " --choice {output.choice:q}"
-        " --cost {log.cost:q}"
-        " > {log.text:q} 2>&1"
+        command("choose_snapshot")
 
 
 rule measure_gradients:
     """Measure how much of the gradient reaches the latents, for each residual and several numbers of steps."""
     input:
-        data="<results>/data/train.parquet",
-        generator=measured_generator,
-        autoencoder=autoencoder_of,
-        experts=measured_experts,
+        data=layout.TRAIN,
+        generator=inputs.measured_generator,
+        autoencoder=inputs.autoencoder,
+        experts=inputs.measured_experts,
     output:
-        norms="<results>/{run}analysis/gradients.parquet",
+        norms=layout.GRADIENT_NORMS,
     log:
-        text="<results>/{run}logs/measure_gradients.log",
-        cost="<results>/{run}cost/measure_gradients.json",
+        **layout.logs("measure_gradients", run="{run}"),
     conda:
         "../../envs/distillery.yaml"
     resources:
-        cpus_per_task=1,
         gpu=1,
-        mem=gigabytes(16),
+        mem=memory(16),
         runtime="4h",
     params:
         *code("measure_gradients"),
         settings=settings("measure_gradients"),
     shell:
-        "python -m distillery measure_gradients"
-        " --settings {params.settings:q}"
-        " --threads 1"
-        " --data {input.data:q}"
-        " --generator {input.generator:q}"
-        " --autoencoder {input.autoencoder:q}"
-        " --experts {input.experts:q}"
-        " --norms {output.norms:q}"
-        " --cost {log.cost:q}"
-        " > {log.text:q} 2>&1"
+        command("measure_gradients")
 
 
 rule plot_gradients:
     """Set the gradients that reach the latents beside the published decay, as a table and a plot."""
     input:
-        norms=all_norms,
+        norms=inputs.all_gradient_norms,
     output:
-        csv="<results>/tables/gradients.csv",
-        markdown="<results>/tables/gradients.md",
-        png="<results>/figures/gradients.png",
-        svg="<results>/figures/gradients.svg",
+        **layout.figure("gradients"),
+        csv=layout.table("gradients")["csv"],
+        markdown=layout.table("gradients")["markdown"],
     log:
-        text="<results>/logs/plot_gradients.log",
-        cost="<results>/cost/plot_gradients.json",
+        **layout.logs("plot_gradients"),
     localrule: True
     conda:
         "../../envs/distillery.yaml"
@@ -193,13 +140,4 @@ rule plot_gradients:
         *code("plot_gradients"),
         settings=settings("plot_gradients"),
     shell:
-        "python -m distillery plot_gradients"
-        " --settings {params.settings:q}"
-        " --threads 1"
-        " --norms {input.norms:q}"
-        " --csv {output.csv:q}"
-        " --markdown {output.markdown:q}"
-        " --png {output.png:q}"
-        " --svg {output.svg:q}"
-        " --cost {log.cost:q}"
-        " > {log.text:q} 2>&1"
+        command("plot_gradients")

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from distillery.data.identity import same_class
-from distillery.data.settings import Dataset, External, Folder, Parquet, Source
+from distillery.data.settings import Dataset, Folder, Parquet, Source
 from distillery.data.sources import class_sizes, records
 from distillery.errors import BadInput, SourceError
 
@@ -14,20 +14,20 @@ TRAIN = "dataset.source.train"
 """What errors of a source call the place of its images."""
 
 
-def place_of(given: External, ipc: int, seed: int) -> str:
+def place_of(images: str, ipc: int, seed: int) -> str:
     """Where the images of a size lie."""
-    return given.images.replace("{ipc}", str(ipc)).replace("{seed}", str(seed))
+    return images.replace("{ipc}", str(ipc)).replace("{seed}", str(seed))
 
 
-def faults_of_external(
-    key: str, given: External, sizes: Sequence[int], seeds: Sequence[int], classes: Sequence[str]
+def check_external(
+    key: str, images: str, sizes: Sequence[int], seeds: Sequence[int], classes: Sequence[str]
 ) -> Iterator[str]:
     """Whether there is a set for every size, and it has so many images of every class. No image is read."""
-    if len(sizes) > 1 and "{ipc}" not in given.images:
+    if len(sizes) > 1 and "{ipc}" not in images:
         among = ", ".join(map(str, sizes))
         yield f"{key}.images: one place for the sizes {among}; put {{ipc}} where the number stands in their names"
         return
-    places = dict.fromkeys((place_of(given, ipc, seed), ipc) for seed in seeds for ipc in sizes)
+    places = dict.fromkeys((place_of(images, ipc, seed), ipc) for seed in seeds for ipc in sizes)
     for place, ipc in places:
         try:
             counts = class_sizes(_source(place))
@@ -95,9 +95,9 @@ def read_external(
     return [ordered[label][slot] for slot in range(ipc) for label in range(len(classes))]
 
 
-def files_of(given: External, ipc: int, seed: int) -> list[str]:
+def external_files(images: str, ipc: int, seed: int) -> list[str]:
     """The file of a set, where it is one; a folder is compared by its listing."""
-    place = place_of(given, ipc, seed)
+    place = place_of(images, ipc, seed)
     return [] if Path(place).is_dir() else [place]
 
 
@@ -107,9 +107,9 @@ def _source(place: str) -> Source:
     return Parquet(kind="parquet", train=[place])
 
 
-def listing_of(given: External, ipc: int, seed: int) -> str:
+def external_listing(images: str, ipc: int, seed: int) -> str:
     """What tells a folder of images from the same folder with one file more; empty for a file."""
     from distillery.data.sources import listing_digest
 
-    place = place_of(given, ipc, seed)
+    place = place_of(images, ipc, seed)
     return listing_digest(_source(place)) if Path(place).is_dir() else ""

@@ -8,7 +8,6 @@ import multiprocessing
 import multiprocessing.connection
 import os
 import signal
-import tempfile
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -19,6 +18,7 @@ from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import pyarrow as pa
 
 from distillery.data.decode import fit_image, in_words
@@ -26,9 +26,9 @@ from distillery.data.settings import Dataset
 from distillery.data.sources import Record, Split, check_digests, class_list, count, has_test_split, records
 from distillery.errors import BadInput, SourceError, Unusable
 from distillery.progress import Progress
-from distillery.storage.atomic import replacing
-from distillery.storage.images import ROW_GROUP, image_schema
-from distillery.storage.tables import Provenance, write_table, writing_table
+from distillery.storage.images import ImageSet, write_images
+from distillery.storage.spool import Spool, Spooled
+from distillery.storage.tables import Provenance, write_table
 
 POOL_FROM = 2_000
 """Images from which worker processes pay for their start."""
@@ -127,37 +127,12 @@ def _follow_parent() -> None:
 
 
 class _Entry(NamedTuple):
-    """One usable image: its place in the table's order, and in the shelf."""
+    """One usable image: its place in the table's order, and in the buffer."""
 
     label: int
     id: str
-    offset: int
-    length: int
-
-
-class _Shelf:
-    """Images in a file without a name, from which they are taken in another order; it vanishes with the process."""
-
-    def __init__(self, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115
-        self._end = 0
-
-    def __enter__(self) -> _Shelf:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._file.close()
-
-    def add(self, label: int, name: str, content: bytes) -> _Entry:
-        self._file.write(content)
-        entry = _Entry(label, name, self._end, len(content))
-        self._end += len(content)
-        return entry
-
-    def take(self, entry: _Entry) -> bytes:
-        self._file.seek(entry.offset)
-        return self._file.read(entry.length)
+    start: int
+    stop: int
 
 
 def hold_out(ids: Iterable[str], class_name: str, fraction: float, seed: int) -> set[str]:
@@ -213,19 +188,20 @@ def ingest_images(
         splits: list[Split] = ["train", "test"] if has_test_split(dataset.source) else ["train"]
         found: dict[Split, list[_Entry]] = {}
         refused: dict[Split, list[Rejected]] = {}
-        with _Shelf(train.parent) as shelf:
-            for split in splits:
-                found[split], refused[split] = _read(dataset, split, classes, shelf, workers)
-            bad = [image for split in splits for image in refused[split]]
-            _write_rejected(rejected, bad, provenance)
-            for split in splits:
-                _check_share(dataset, split, len(found[split]), refused[split], rejected)
-            for split in splits:
-                _check_classes(split, found[split], classes, rejected)
-            if dataset.holdout is not None:
-                found = _split(found["train"], classes, dataset.holdout.fraction, dataset.holdout.seed)
-            _write_images(train, found["train"], shelf, classes, provenance)
-            _write_images(test, found["test"], shelf, classes, provenance)
+        train.parent.mkdir(parents=True, exist_ok=True)
+        spool = Spool(train.parent, in_memory=0)
+        for split in splits:
+            found[split], refused[split] = _read(dataset, split, classes, spool, workers)
+        bad = [image for split in splits for image in refused[split]]
+        _write_rejected(rejected, bad, provenance)
+        for split in splits:
+            _check_share(dataset, split, len(found[split]), refused[split], rejected)
+        for split in splits:
+            _check_classes(split, found[split], classes, rejected)
+        if dataset.holdout is not None:
+            found = _split(found["train"], classes, dataset.holdout.fraction, dataset.holdout.seed)
+        _write_images(train, found["train"], spool, classes, provenance)
+        _write_images(test, found["test"], spool, classes, provenance)
     except SourceError as error:
         raise BadInput(str(error)) from error
     return Tally(len(found["train"]), len(found["test"]), len(bad))
@@ -244,9 +220,9 @@ def _check_split(dataset: Dataset) -> None:
 
 
 def _read(
-    dataset: Dataset, split: Split, classes: list[str], shelf: _Shelf, workers: int
+    dataset: Dataset, split: Split, classes: list[str], spool: Spool, workers: int
 ) -> tuple[list[_Entry], list[Rejected]]:
-    """Put the usable images of a split on the shelf."""
+    """Put the usable images of a split into the buffer."""
     labels = {name: label for label, name in enumerate(classes)}
     fit = partial(
         fit_image,
@@ -267,7 +243,7 @@ def _read(
                 bad.append(Rejected(record.origin, result))
             else:
                 assert record.class_name is not None
-                entries.append(shelf.add(labels[record.class_name], record.id, result))
+                entries.append(_Entry(labels[record.class_name], record.id, *spool.put(result)))
             progress.advance()
     return sorted(entries), bad
 
@@ -323,14 +299,7 @@ def _write_rejected(path: Path, bad: list[Rejected], provenance: Provenance) -> 
     write_table(path, pa.table(columns), provenance)
 
 
-def _write_images(path: Path, entries: list[_Entry], shelf: _Shelf, classes: list[str], provenance: Provenance) -> None:
-    """What `write_images` writes, without all images in memory."""
-    schema = image_schema(classes)
-    about = {**schema.metadata, b"distillery": json.dumps(provenance, sort_keys=True).encode()}
-    schema = schema.with_metadata(about)
-    with replacing(path) as temporary, writing_table(temporary, schema) as writer:
-        for start in range(0, len(entries), ROW_GROUP):
-            rows = entries[start : start + ROW_GROUP]
-            images = [{"bytes": shelf.take(entry), "path": entry.id} for entry in rows]
-            labels = pa.array([entry.label for entry in rows], pa.int64())
-            writer.write_table(pa.table([pa.array(images, schema.field("image").type), labels], schema))
+def _write_images(path: Path, entries: list[_Entry], spool: Spool, classes: list[str], provenance: Provenance) -> None:
+    images = Spooled.placed(spool, ((entry.start, entry.stop) for entry in entries))
+    labels = np.fromiter((entry.label for entry in entries), np.int64)
+    write_images(path, ImageSet(images, labels, classes, [entry.id for entry in entries]), provenance)

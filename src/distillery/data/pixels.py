@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import math
-import os
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from distillery.data.reading import ImageTable
 from distillery.errors import BadInput, damaged
-from distillery.storage.images import ImageSet, decode_image, no_room_for_temporary
+from distillery.storage.images import ImageSet, decode_image
+from distillery.storage.spool import mapped_bytes
 
 MOST_IN_MEMORY = 2**30
 """Bytes of a tensor that are kept in memory; a larger one lies in a file, of which the system keeps what is in use."""
@@ -32,13 +30,7 @@ def room_for(shape: Sequence[int], dtype: torch.dtype = torch.uint8) -> Tensor:
     size = math.prod(shape) * dtype.itemsize
     if size <= MOST_IN_MEMORY:
         return torch.zeros(tuple(shape), dtype=dtype)
-    with tempfile.TemporaryFile(prefix="distillery-") as file:
-        try:
-            os.posix_fallocate(file.fileno(), 0, size)  # a hole that cannot be filled later ends the process
-        except OSError as error:
-            raise no_room_for_temporary(size) from error
-        mapped = np.memmap(file, np.uint8, "r+", shape=(size,))
-    return torch.from_numpy(mapped).view(dtype).view(*shape)
+    return torch.from_numpy(mapped_bytes(size)).view(dtype).view(*shape)
 
 
 def load_pixels(path: Path, made_by: str = "ingest") -> tuple[Tensor, Tensor, list[str], list[str]]:
@@ -61,12 +53,12 @@ def load_pixels(path: Path, made_by: str = "ingest") -> tuple[Tensor, Tensor, li
     if not len(table):
         raise damaged(path, made_by, "it holds no images")
     pixels = room_for((len(table), *table.shape))
-    at = 0
+    row = 0
     for batch, _ in table.batches(256):
         if batch.shape[1:] != pixels.shape[1:]:
             raise damaged(path, made_by, f"images of {tuple(pixels.shape[1:])} and of {tuple(batch.shape[1:])}")
-        pixels[at : at + len(batch)] = batch
-        at += len(batch)
+        pixels[row : row + len(batch)] = batch
+        row += len(batch)
     return pixels, torch.from_numpy(table.labels), table.classes, table.paths()
 
 

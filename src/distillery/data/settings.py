@@ -44,17 +44,6 @@ class Parquet(Block):
 Source = Annotated[Digits | Folder | Parquet, Field(discriminator="kind")]
 
 
-class External(Block):
-    """A distilled set that was made elsewhere, evaluated as any other."""
-
-    kind: Literal["external"]
-    images: str = Field(
-        min_length=1,
-        description="A folder of class folders, or a Parquet file in the Hugging Face image layout. `{ipc}` in it "
-        "stands for the images per class, `{seed}` for the seed of the experiment.",
-    )
-
-
 class Holdout(Block):
     """Which share of the training source becomes the test set, stratified by class."""
 

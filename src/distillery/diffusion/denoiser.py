@@ -1,27 +1,100 @@
-"""The denoiser as a sampler sees it: one noise prediction per image, classifier-free guidance inside."""
+"""Networks as denoisers: one noise prediction per image, with classifier-free guidance inside."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import nullcontext
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from diffusers import DDPMScheduler, DiTTransformer2DModel
+from diffusers import DiTTransformer2DModel
 from torch import Tensor, nn
 
 from distillery.devices import fused_attention
 from distillery.diffusion.losses import PredictionType, noise_of
-from distillery.diffusion.models import open_transformer
-from distillery.errors import damaged
 
 
-class Denoiser(nn.Module):
-    """A `DiTTransformer2DModel` with classifier-free guidance.
+class GuidedNetwork(nn.Module):
+    """Noise predictions of a conditional network under classifier-free guidance (arXiv 2207.12598).
 
-    The null class is the last row of the label table. One state per image goes in; the batch is doubled inside, so that
-    autograd sums both branches by itself.
+    One state per image goes in; the batch is doubled inside, so that autograd sums both branches by itself.
+
+    Attributes:
+        channels: of a latent.
     """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        channels: int,
+        *,
+        guidance_scale: float,
+        cfg_channels: int | Literal["all"] = "all",
+        alphas_cumprod: Sequence[float] = (),
+        prediction: PredictionType = "epsilon",
+        half: bool = False,
+    ) -> None:
+        """
+        Args:
+            cfg_channels: that are guided, from the first.
+            alphas_cumprod: of every timestep of the training schedule; needed where `prediction` is a velocity.
+            half: the network computes in bfloat16; everything around it stays as the states are.
+        """
+        super().__init__()
+        self.network: Any = network.eval().requires_grad_(False)
+        self.channels, self.guidance_scale, self.cfg_channels = channels, guidance_scale, cfg_channels
+        self._alphas_cumprod, self._prediction, self._half = alphas_cumprod, prediction, half
+
+    def predict(self, states: Tensor, timesteps: Tensor, conditions: Tensor | None) -> Tensor:
+        """One call of the network.
+
+        Args:
+            states: (N, C, h, w).
+            timesteps: (N,) int64.
+            conditions: class labels or vectors, (N, …), or None where there are no classes.
+
+        Returns:
+            (N, C, h, w), or (N, 2C, h, w) where the variance is learned.
+        """
+        raise NotImplementedError
+
+    def guided(
+        self, noisy: Tensor, timestep: int, conditions: Tensor | None, null: Tensor | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """
+        Args:
+            noisy: (N, C, h, w).
+            timestep: of the training schedule, 0 to 999.
+            conditions: class labels or vectors, (N, …), or None where there are no classes.
+            null: the condition of no class, of the shape of one; None: nothing is guided.
+
+        Returns:
+            The noise e_u + s (e_c - e_u), (N, C, h, w), in the type of `noisy`, and the variance logits of the same
+            shape, or None where the network has none. The logits come from the conditional branch, never guided.
+        """
+        scale, states, asked = self.guidance_scale, noisy, conditions
+        doubled = conditions is not None and null is not None and scale != 1
+        if conditions is not None and null is not None and doubled:
+            states = torch.cat([noisy, noisy])
+            asked = torch.cat([conditions, null.to(conditions).expand_as(conditions)])
+        timesteps = torch.full((len(states),), timestep, device=noisy.device, dtype=torch.long)
+        with torch.autocast(noisy.device.type, torch.bfloat16) if self._half else nullcontext():
+            output = self.predict(states, timesteps, asked)
+        output = output.to(noisy.dtype)
+        noise, variance = output.split(self.channels, 1) if output.shape[1] > self.channels else (output, None)
+        if self._prediction != "epsilon":  # the noise is an affine function of a velocity: guiding either is the same
+            noise = noise_of(noise, states, self._alphas_cumprod[timestep], self._prediction)
+        if doubled:
+            conditional, unconditional = noise.chunk(2)
+            noise = unconditional + scale * (conditional - unconditional)
+            if self.cfg_channels != "all":  # DiT guides three of its four channels, and so did all who built on it
+                noise = torch.cat([noise[:, : self.cfg_channels], conditional[:, self.cfg_channels :]], 1)
+            variance = None if variance is None else variance.chunk(2)[0]
+        return noise, variance
+
+
+class Denoiser(GuidedNetwork):
+    """A class-conditional `DiTTransformer2DModel` as a sampler sees it, from states and class labels."""
 
     def __init__(
         self,
@@ -37,49 +110,39 @@ class Denoiser(nn.Module):
             scheduler: says what the transformer predicts; none: the noise.
             half: the transformer computes in bfloat16; everything around it stays in fp32.
         """
-        super().__init__()
-        self._prediction: PredictionType = "epsilon" if scheduler is None else scheduler.config.prediction_type
-        self._levels = None if scheduler is None else scheduler.alphas_cumprod
-        self._half = half
-        self.transformer = transformer.eval().requires_grad_(False)
-        self.guidance_scale = guidance_scale
-        self.channels: int = transformer.config.in_channels
+        config = transformer.config
         if cfg_channels == "auto":
-            cfg_channels = 3 if transformer.config.out_channels == 2 * self.channels else "all"
-        self.cfg_channels: int | Literal["all"] = cfg_channels
-        self.null_class: int = transformer.config.num_embeds_ada_norm
+            cfg_channels = 3 if config.out_channels == 2 * config.in_channels else "all"
+        super().__init__(
+            transformer,
+            config.in_channels,
+            guidance_scale=guidance_scale,
+            cfg_channels=cfg_channels,
+            alphas_cumprod=() if scheduler is None else alphas_cumprod_of(scheduler),
+            prediction="epsilon" if scheduler is None else scheduler.config.prediction_type,
+            half=half,
+        )
+        self._null = torch.tensor(config.num_embeds_ada_norm)  # the last row of the label table
+
+    def predict(self, states: Tensor, timesteps: Tensor, conditions: Tensor | None) -> Tensor:
+        """One call of the transformer."""
+        with fused_attention(states.device):
+            return self.network(states, timestep=timesteps, class_labels=conditions).sample
 
     def forward(self, noisy: Tensor, timestep: int, conditions: Tensor) -> tuple[Tensor, Tensor | None]:
-        """
+        """The noise prediction and the variance logits, as `guided` gives them.
+
         Args:
             noisy: (N, C, H, W).
             timestep: of the training schedule, 0 to 999.
             conditions: (N,) class indices of the generator.
-
-        Returns:
-            The noise prediction (N, C, H, W), and the variance logits of the same shape, or None if the model has none.
-            The logits come from the conditional branch and are never guided.
         """
-        scale = self.guidance_scale
-        states, labels = noisy, conditions
-        if scale != 1:
-            states = torch.cat([noisy, noisy])
-            labels = torch.cat([conditions, torch.full_like(conditions, self.null_class)])
-        steps = torch.full((len(states),), timestep, device=noisy.device, dtype=torch.long)
-        half = torch.autocast(noisy.device.type, torch.bfloat16) if self._half else nullcontext()
-        with half, fused_attention(noisy.device):
-            output = self.transformer(states, timestep=steps, class_labels=labels).sample
-        output = output.to(noisy.dtype)
-        noise, variance = output.split(self.channels, 1) if output.shape[1] > self.channels else (output, None)
-        if self._levels is not None:  # of a velocity, the noise is an affine function: guiding either is the same
-            noise = noise_of(noise, states, float(self._levels[timestep]), self._prediction)
-        if scale != 1:
-            conditional, unconditional = noise.chunk(2)
-            guided = unconditional + scale * (conditional - unconditional)
-            if self.cfg_channels != "all":  # DiT guides three of its four channels, and so did all who built on it
-                guided = torch.cat([guided[:, : self.cfg_channels], conditional[:, self.cfg_channels :]], 1)
-            noise, variance = guided, None if variance is None else variance.chunk(2)[0]
-        return noise, variance
+        return self.guided(noisy, timestep, conditions, self._null)
+
+
+def alphas_cumprod_of(scheduler: Any) -> list[float]:
+    """The cumulative products of alpha, for every timestep of the training schedule."""
+    return [float(value) for value in scheduler.alphas_cumprod.double()]
 
 
 def build_transformer(
@@ -96,17 +159,3 @@ def build_transformer(
         patch_size=patch_size,
         num_embeds_ada_norm=classes,
     )
-
-
-def load_generator(folder: Path) -> tuple[Any, Any]:
-    """The transformer and the noise scheduler of a folder in the layout of `save_pretrained`.
-
-    Raises:
-        DamagedArtifact: it cannot be opened.
-    """
-    try:
-        transformer = open_transformer(folder / "transformer")
-        scheduler = DDPMScheduler.from_pretrained(folder, subfolder="scheduler", local_files_only=True)
-    except Exception as error:  # diffusers raises anything here
-        raise damaged(folder, "train_generator", str(error).splitlines()[0]) from error
-    return transformer, scheduler

@@ -16,10 +16,9 @@ from torch import Tensor
 from distillery.data.pixels import to_unit
 from distillery.data.reading import ImageTable
 from distillery.diffusion.autoencoder import Codec
-from distillery.diffusion.weights import header
-from distillery.errors import BadInput, DamagedArtifact, WeightsError, damaged
+from distillery.errors import BadInput, DamagedArtifact, damaged
 from distillery.progress import Progress
-from distillery.storage.tensors import TensorWriter
+from distillery.storage.tensors import TensorWriter, read_header
 
 MADE_BY = "encode_latents"
 _TYPES: dict[str, np.dtype[Any]] = {"F16": np.dtype("<f2"), "F32": np.dtype("<f4"), "I64": np.dtype("<i8")}
@@ -146,20 +145,18 @@ class LatentCache:
 
 def _open(path: Path) -> _Shard:
     try:
-        tensors = header(path)
+        header = read_header(path)
+        about = json.loads(header.metadata["about"])
         with path.open("rb") as file:
             mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        length = int.from_bytes(mapped[:8], "little")
-        content = json.loads(mapped[8 : 8 + length])
-        about = json.loads(content["__metadata__"]["about"])
         mapped.madvise(mmap.MADV_RANDOM)
         maps: dict[str, Any] = {
-            name: np.ndarray(shape, _TYPES[dtype], mapped, 8 + length + content[name]["data_offsets"][0])
-            for name, (dtype, shape) in tensors.items()
+            name: np.ndarray(shape, _TYPES[dtype], mapped, header.start + header.tensors[name]["data_offsets"][0])
+            for name, (dtype, shape) in header.shapes.items()
         }
         if not {"mean", "std", "labels"} <= maps.keys() or "classes" not in about:
             raise _not_latents(path, "it holds other tensors")
-    except (WeightsError, OSError, KeyError, ValueError) as error:
+    except (OSError, KeyError, ValueError) as error:
         raise _not_latents(path, error) from error
     return _Shard(path, maps, mapped, about)
 

@@ -99,19 +99,23 @@ class TrainingStep(Noised):
         return self.level.sqrt() * self.noisy - (1 - self.level).sqrt() * answer
 
 
-class Objective(Protocol):
+class TrainingObjective(Protocol):
     """The loss of a step, and what it has to remember from one step to the next."""
 
     def loss(self, step: TrainingStep) -> Tensor:
         """The loss, (); what is remembered takes the step in, after the loss is computed."""
         ...
 
-    def state(self) -> dict[str, Tensor]:
+    def summary(self) -> str:
+        """What is remembered, for a log; empty where nothing is."""
+        ...
+
+    def state_dict(self) -> dict[str, Tensor]:
         """Everything that the next step depends on."""
         ...
 
-    def restore(self, tensors: dict[str, Tensor]) -> None:
-        """Put back what `state` gave."""
+    def load_state_dict(self, tensors: dict[str, Tensor]) -> None:
+        """Put back what `state_dict` gave."""
         ...
 
 
@@ -147,11 +151,15 @@ class DiffusionLoss:
             loss = (min_snr_weights(step.level, self._gamma, step.prediction) * errors).mean()
         return loss if step.variance_logits is None else loss + self._schedule.bound(step).mean()
 
-    def state(self) -> dict[str, Tensor]:
+    def summary(self) -> str:
+        """Nothing is remembered."""
+        return ""
+
+    def state_dict(self) -> dict[str, Tensor]:
         """Nothing is remembered."""
         return {}
 
-    def restore(self, tensors: dict[str, Tensor]) -> None:
+    def load_state_dict(self, tensors: dict[str, Tensor]) -> None:
         """Nothing is remembered."""
 
 

@@ -204,12 +204,12 @@ class LatentMemory:
             "cosine": (gram.sum() - own) / pairs,
         }
 
-    def state(self) -> dict[str, Tensor]:
+    def state_dict(self) -> dict[str, Tensor]:
         """Everything that the next step depends on; the Gram matrix too, which rounding would not give back."""
         return {name: getattr(self, name).clone() for name in ("units", "valid", "stamps", "clock", "gram")}
 
-    def restore(self, tensors: dict[str, Tensor]) -> None:
-        """Put back what `state` gave."""
+    def load_state_dict(self, tensors: dict[str, Tensor]) -> None:
+        """Put back what `state_dict` gave."""
         for name, value in tensors.items():
             getattr(self, name).copy_(value)
 

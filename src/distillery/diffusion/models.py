@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import diffusers
+from diffusers import DDPMScheduler
 
 from distillery.diffusion.weights import read_config, weight_files
-from distillery.errors import WeightsError
+from distillery.errors import WeightsError, damaged
 
 AUTOENCODERS = ("AutoencoderKL", "AutoencoderTiny", "VQModel")
 TRANSFORMERS = ("DiTTransformer2DModel", "Transformer2DModel")
@@ -28,6 +29,35 @@ def open_autoencoder(folder: Path) -> Any:
     """
     name = _class_name(folder, AUTOENCODERS)
     return _open(getattr(diffusers, name), folder)
+
+
+def load_generator(folder: Path) -> tuple[Any, Any]:
+    """The network and the noise scheduler of a generator: a UNet where `unet/` lies in its folder, else a DiT.
+
+    Args:
+        folder: in the layout of `save_pretrained`, as a stage of this project made it.
+
+    Raises:
+        DamagedArtifact: it cannot be opened.
+    """
+    part = "unet" if (folder / "unet").is_dir() else "transformer"
+    try:
+        return open_network(folder, part), DDPMScheduler.from_pretrained(folder / "scheduler", local_files_only=True)
+    except Exception as error:  # diffusers raises anything here
+        made_by = "open_generator" if part == "unet" else "train_generator"
+        raise damaged(folder, made_by, str(error).splitlines()[0]) from error
+
+
+def open_network(folder: Path, part: str) -> Any:
+    """The network of a generator's folder, in float32.
+
+    Args:
+        part: the folder in it that holds the network: `transformer` or `unet`.
+
+    Raises:
+        WeightsError: it is absent, broken, or something else.
+    """
+    return open_unet(folder / part) if part == "unet" else open_transformer(folder / part)
 
 
 def open_transformer(folder: Path) -> Any:

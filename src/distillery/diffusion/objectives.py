@@ -11,7 +11,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from distillery.diffusion.losses import DiffusionLoss, Objective, TrainingStep
+from distillery.diffusion.losses import DiffusionLoss, TrainingObjective, TrainingStep
 from distillery.diffusion.memory import LatentMemory, Policy, unit
 from distillery.diffusion.settings import PlainLoss, Training
 
@@ -73,7 +73,7 @@ class MemoryObjective:
 
     def __init__(
         self,
-        plain: Objective,
+        plain: TrainingObjective,
         real: LatentMemory,
         generated: LatentMemory,
         *,
@@ -128,7 +128,7 @@ class MemoryObjective:
             self.generated.add_units(predicted.detach(), labels, earlier, near)
         return loss
 
-    def words(self) -> str:
+    def summary(self) -> str:
         """What the memories hold, for a log: how many latents, their mean age in steps, their mean cosine."""
         lines = []
         for name, memory in (("real", self.real), ("generated", self.generated)):
@@ -139,23 +139,23 @@ class MemoryObjective:
             )
         return "\n".join(lines)
 
-    def state(self) -> dict[str, Tensor]:
+    def state_dict(self) -> dict[str, Tensor]:
         """Both memories."""
-        return self._plain.state() | {
+        return self._plain.state_dict() | {
             f"{name}/{key}": value
             for name, memory in (("real", self.real), ("generated", self.generated))
-            for key, value in memory.state().items()
+            for key, value in memory.state_dict().items()
         }
 
-    def restore(self, tensors: dict[str, Tensor]) -> None:
-        """Put back what `state` gave."""
+    def load_state_dict(self, tensors: dict[str, Tensor]) -> None:
+        """Put back what `state_dict` gave."""
         for name, memory in (("real", self.real), ("generated", self.generated)):
             start = f"{name}/"
-            memory.restore({key.removeprefix(start): t for key, t in tensors.items() if key.startswith(start)})
+            memory.load_state_dict({key.removeprefix(start): t for key, t in tensors.items() if key.startswith(start)})
 
 
 def memory_objective(
-    plain: Objective,
+    plain: TrainingObjective,
     *,
     classes: int,
     batch: int,
@@ -181,7 +181,9 @@ def memory_objective(
     return MemoryObjective(plain, real, generated, **options)
 
 
-def objective_of(recipe: Training, scheduler: Any, *, classes: int, numbers: int, device: torch.device) -> Objective:
+def objective_of(
+    recipe: Training, scheduler: Any, *, classes: int, numbers: int, device: torch.device
+) -> TrainingObjective:
     """The objective that a generator's settings name.
 
     Args:

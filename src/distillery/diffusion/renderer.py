@@ -13,11 +13,13 @@ from torch import Tensor
 from distillery.data.identity import conditions
 from distillery.data.pixels import to_bytes
 from distillery.diffusion.autoencoder import Codec
-from distillery.diffusion.denoiser import Denoiser, load_generator
+from distillery.diffusion.denoiser import Denoiser
+from distillery.diffusion.models import load_generator
 from distillery.diffusion.sampler import Guidance, sample
 from distillery.diffusion.schedule import Schedule
 from distillery.diffusion.solvers import SolverName
 from distillery.errors import BadInput, UnknownClass
+from distillery.memory_limit import in_fitting_batches
 from distillery.storage.atomic import read_json
 from distillery.streams import Key
 
@@ -59,33 +61,28 @@ class Renderer:
         Args:
             labels, conditions, slots: (N,), as `sample` takes them.
         """
-        latents, pixels, at = [], [], 0
-        while at < len(keys):
-            rows = slice(at, at + self.batch_size)
-            try:
-                some = sample(
-                    self.denoiser,
-                    self.schedule,
-                    self.size,
-                    keys[rows],
-                    labels[rows],
-                    conditions[rows],
-                    guidances,
-                    device=self.device,
-                    slots=None if slots is None else slots[rows],
-                    solver=self.solver,
-                )
-                with torch.no_grad():
-                    images = to_bytes(self.codec.decode(some))
-            except torch.cuda.OutOfMemoryError:
-                if self.batch_size == 1:
-                    raise
-                self.batch_size = (self.batch_size + 1) // 2
-                torch.cuda.empty_cache()
-                continue
-            latents.append(some.cpu())
+        latents: list[Tensor] = []
+        pixels: list[Tensor] = []
+
+        def render(rows: slice) -> None:
+            drawn = sample(
+                self.denoiser,
+                self.schedule,
+                self.size,
+                keys[rows],
+                labels[rows],
+                conditions[rows],
+                guidances,
+                device=self.device,
+                slots=None if slots is None else slots[rows],
+                solver=self.solver,
+            )
+            with torch.no_grad():
+                images = to_bytes(self.codec.decode(drawn))
+            latents.append(drawn.cpu())
             pixels.append(images.cpu())
-            at += len(some)
+
+        self.batch_size = in_fitting_batches(len(keys), self.batch_size, render)
         return torch.cat(latents), torch.cat(pixels)
 
 

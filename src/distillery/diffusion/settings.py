@@ -2,17 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Self
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from distillery.errors import UnknownClass, WeightsError
 from distillery.settings import Block, Count, Fraction, Name, NonNegative, Number, Positive
 
 
 def _trained_unless_said(value: Any) -> Any:
     """A block without a kind is one that is trained here."""
     return {"kind": "train", **value} if isinstance(value, Mapping) else value
+
+
+@dataclass(frozen=True)
+class LatentShape:
+    """What latents are to images.
+
+    Attributes:
+        factor: by how much their side is smaller.
+        channels: of a latent.
+        why: the key that says so, for messages.
+    """
+
+    factor: int
+    channels: int
+    why: str
 
 
 class Perceptual(Block):
@@ -25,6 +42,7 @@ class Perceptual(Block):
 class Autoencoder(Block):
     """An `AutoencoderKL` of diffusers, trained on the images: reconstruction, KL, perceptual if asked for."""
 
+    stage: ClassVar[str] = "train_autoencoder"
     kind: Literal["train"] = "train"
     block_out_channels: list[Count] = Field(
         [16, 32], min_length=1, description="Each block but the last halves the side."
@@ -44,6 +62,34 @@ class Autoencoder(Block):
         "float32", description="Of the networks in training; auto: bfloat16 on a GPU."
     )
 
+    @property
+    def model_class(self) -> str | None:
+        """Its class in diffusers."""
+        return "AutoencoderKL"
+
+    @property
+    def image_channels(self) -> int | None:
+        """Of the images that it takes; None: those of the data."""
+        return None
+
+    @property
+    def latents(self) -> LatentShape | None:
+        """The shape of its latents."""
+        blocks = len(self.block_out_channels)
+        why = f"autoencoder.block_out_channels: {blocks} blocks halve the side {blocks - 1} times"
+        return LatentShape(2 ** (blocks - 1), self.latent_channels, why)
+
+    @property
+    def perceptual_reference(self) -> str | None:
+        """The network of its perceptual term: an entry of `references`."""
+        return self.perceptual.reference if self.perceptual else None
+
+    def check(self, key: str, references: Sequence[str]) -> Iterator[str]:
+        """Whether its perceptual term has its network."""
+        if self.perceptual_reference not in (None, *references):
+            known = ", ".join(references) or "none"
+            yield f"{key}.perceptual.reference: no reference {self.perceptual_reference!r}; references: {known}"
+
 
 class Pretrained(Block):
     """Weights in the layout of diffusers that come from elsewhere."""
@@ -58,13 +104,76 @@ class Pretrained(Block):
         None, description="What to download and where to put it, for whoever has no such folder."
     )
 
+    @property
+    def part(self) -> str:
+        """The folder of the network in the folder of the weights; empty where it is the same."""
+        return ""
+
+    def config(self, part: str | None = None) -> Mapping[str, Any]:
+        """The config of the network, or of another part, as far as it is on this machine; empty otherwise."""
+        from distillery.diffusion.weights import stated_config
+
+        try:
+            return stated_config(self, self.part if part is None else part)
+        except WeightsError:
+            return {}
+
+    def files_here(self) -> list[str]:
+        """The configs and weights, where they are in a folder; none of a name on the hub."""
+        from distillery.diffusion.weights import files_here
+
+        return files_here(self.weights, self.subfolder)
+
+    def check_weights(self, key: str) -> Iterator[str]:
+        """Whether the weights are there and whole, as far as this machine can say without a download."""
+        from distillery.diffusion.weights import check_stated
+
+        try:
+            check_stated(self, (self.part,))
+        except WeightsError as error:
+            yield f"{key}.weights: {error}"
+
 
 class PretrainedAutoencoder(Pretrained):
     """An `AutoencoderKL`, `AutoencoderTiny` or `VQModel` of diffusers."""
 
+    stage: ClassVar[str] = "open_autoencoder"
     kind: Literal["pretrained"]
     scaling_factor: Positive | None = Field(None, description="Latents = (encoded - shift) x scale; none: its own.")
     shift_factor: Number | None = Field(None, description="None: its own, or 0.")
+
+    @property
+    def model_class(self) -> str | None:
+        """Its class in diffusers; None where nobody knows yet."""
+        name = self.config().get("_class_name")
+        return None if name is None else str(name)
+
+    @property
+    def image_channels(self) -> int | None:
+        """Of the images that it takes; None where nobody knows yet."""
+        channels = self.config().get("in_channels")
+        return channels if isinstance(channels, int) else None
+
+    @property
+    def latents(self) -> LatentShape | None:
+        """The shape of its latents; None where nobody knows yet."""
+        config = self.config()
+        try:
+            halvings = len(config.get("encoder_block_out_channels") or config["block_out_channels"]) - 1
+            channels = int(config.get("vq_embed_dim") or config["latent_channels"])
+        except (KeyError, TypeError, ValueError):
+            return None
+        why = f"autoencoder.weights: {self.weights} halves the side {halvings} times"
+        return LatentShape(2**halvings, channels, why)
+
+    @property
+    def perceptual_reference(self) -> str | None:
+        """None: it is not trained."""
+        return None
+
+    def check(self, key: str, references: Sequence[str]) -> Iterator[str]:
+        """Whether its weights are there and whole."""
+        yield from self.check_weights(key)
 
 
 AnyAutoencoder = Annotated[
@@ -104,6 +213,9 @@ class Sampling(Block):
         "float32", description="Of the decoder where a guidance decodes. Images are rendered in float32."
     )
 
+
+TRAINING_STEPS = 1000
+"""Of the noise schedule of generators that are trained here, and of all published ones."""
 
 Policy = Literal["fifo", "max", "min"]
 
@@ -206,10 +318,72 @@ class Training(Block):
             )
         return self
 
+    opened: ClassVar[bool] = False
+    """Whether it comes from elsewhere: then it is the same for every seed."""
+
+    @property
+    def starts_from(self) -> str | None:
+        """The generator that it is trained further from: another entry of `generators`."""
+        return None
+
+    @property
+    def part(self) -> str:
+        """The folder of its network."""
+        return "transformer"
+
+    @property
+    def cards(self) -> int:
+        """GPUs of its training: one for each process."""
+        return self.processes
+
+    @property
+    def samples(self) -> bool:
+        """Whether samplers and trainings take it."""
+        return True
+
+    def files_here(self) -> list[str]:
+        """None: it is trained here."""
+        return []
+
+    @property
+    def schedule_length(self) -> int:
+        """Steps of its training schedule."""
+        return TRAINING_STEPS
+
+    @property
+    def asks_for_classes(self) -> bool:
+        """Whether its training asks the generator that it starts from for every class of the data."""
+        return False
+
+    @property
+    def knows_no_classes(self) -> bool:
+        """Whether its network is known to take no class."""
+        return False
+
+    def check_shape(self, key: str, side: int, native: bool, shape: LatentShape | None) -> Iterator[str]:
+        """Whether its network fits the latents; as `PretrainedGenerator.check_shape`."""
+        yield from ()
+
+    def check_class_names(self, key: str, classes: Sequence[str], asked: bool) -> Iterator[str]:
+        """Whether it knows the classes; it learns those of the data."""
+        yield from ()
+
+    def check(self, key: str, mirrored: bool) -> Iterator[str]:
+        """Whether there are mirrors where it wants them, and a batch falls into its pieces."""
+        if self.flip and not mirrored:
+            yield f"{key}.flip: there are no mirrors; set latents.mirrored: true"
+        pieces = self.processes * self.accumulate
+        if self.batch_size % pieces:
+            yield (
+                f"{key}.batch_size: {self.batch_size} images for {self.processes} processes of {self.accumulate} "
+                f"passes each; allowed: a multiple of {pieces}"
+            )
+
 
 class Generator(Training):
     """A class-conditional `DiTTransformer2DModel` of diffusers, trained on the latents."""
 
+    stage: ClassVar[str] = "train_generator"
     kind: Literal["train"] = "train"
     num_layers: Count = 4
     num_attention_heads: Count = 3
@@ -218,6 +392,18 @@ class Generator(Training):
     prediction: Literal["epsilon", "v_prediction"] = Field("epsilon", description="What the network predicts.")
     sampling: Sampling = Sampling()
 
+    def check_shape(self, key: str, side: int, native: bool, shape: LatentShape | None) -> Iterator[str]:
+        """Whether latents fall into patches, and the width into sines and cosines."""
+        if shape is not None and (side // shape.factor) % self.patch_size:
+            latent = side // shape.factor
+            yield f"{key}.patch_size: {self.patch_size} does not divide the {latent} x {latent} latents"
+        width = self.num_attention_heads * self.attention_head_dim
+        if width % 4:
+            yield (
+                f"{key}.attention_head_dim: {self.num_attention_heads} heads of {self.attention_head_dim} make "
+                f"{width} channels; allowed: a multiple of 4, for sines and cosines of rows and columns"
+            )
+
 
 class PretrainedGenerator(Pretrained):
     """A class-conditional `DiTTransformer2DModel` from elsewhere; `facebook/DiT-XL-2-256` is the reference.
@@ -225,6 +411,7 @@ class PretrainedGenerator(Pretrained):
     Methods of kind `ld3m` take a UNet too.
     """
 
+    stage: ClassVar[str] = "open_generator"
     kind: Literal["pretrained"]
     network: Literal["dit", "unet"] = Field(
         "dit",
@@ -240,10 +427,114 @@ class PretrainedGenerator(Pretrained):
     )
     sampling: Sampling = Sampling()
 
+    opened: ClassVar[bool] = True
+
+    @property
+    def starts_from(self) -> str | None:
+        """Nothing: it is opened as it is."""
+        return None
+
+    @property
+    def part(self) -> str:
+        """The folder of its network."""
+        return "unet" if self.network == "unet" else "transformer"
+
+    @property
+    def cards(self) -> int:
+        """None: it is not trained."""
+        return 0
+
+    @property
+    def samples(self) -> bool:
+        """Whether samplers and trainings take it: they take no UNet."""
+        return self.network == "dit"
+
+    @property
+    def schedule_length(self) -> int:
+        """Steps of its training schedule; where nobody can say yet, those of all published ones."""
+        from distillery.diffusion.weights import stated_scheduler
+
+        try:
+            return int(stated_scheduler(self)["num_train_timesteps"])
+        except (WeightsError, KeyError, TypeError, ValueError):
+            return TRAINING_STEPS
+
+    @property
+    def asks_for_classes(self) -> bool:
+        """Never: it is trained no further."""
+        return False
+
+    @property
+    def knows_no_classes(self) -> bool:
+        """Whether its network is known to take no class."""
+        config = self.config()
+        inputs = ("num_class_embeds", "class_embed_type", "cross_attention_dim")
+        return self.network == "unet" and bool(config) and not any(config.get(name) for name in inputs)
+
+    def check_shape(self, key: str, side: int, native: bool, shape: LatentShape | None) -> Iterator[str]:
+        """Whether it makes latents of the autoencoder's shape, as far as this machine can say.
+
+        Args:
+            side: of the images of the data.
+            native: whether it draws at its own side, and images are resized.
+        """
+        config = self.config()
+        try:
+            channels, size = int(config["in_channels"]), int(config["sample_size"])
+        except (KeyError, TypeError, ValueError):
+            return
+        if shape is None:
+            return
+        side = size * shape.factor if native else side
+        latent = side // shape.factor
+        if (channels, size) != (shape.channels, latent):
+            yield (
+                f"{key}.weights: {self.weights} takes latents of {channels} x {size} x {size}, and the autoencoder "
+                f"gives {shape.channels} x {latent} x {latent} at dataset.resolution {side}; allowed: "
+                f"dataset.resolution {size * shape.factor} and an autoencoder of {channels} latent channels"
+            )
+
+    def check_class_names(self, key: str, classes: Sequence[str], asked: bool) -> Iterator[str]:
+        """Whether it has the classes of the data, as far as this machine can say.
+
+        Args:
+            asked: whether anything asks it for the classes of the data.
+        """
+        from distillery.data.identity import conditions
+        from distillery.diffusion.class_names import class_table
+        from distillery.diffusion.weights import stated_folder
+
+        config = self.config()
+        if not config or self.network != "dit":
+            return
+        rows = config.get("num_embeds_ada_norm")
+        if not isinstance(rows, int) or rows < 1:
+            yield (
+                f"{key}.weights: {self.weights} has no classes (num_embeds_ada_norm), and every method here asks "
+                "for images of a class; give a class-conditional one"
+            )
+            return
+        try:
+            conditions(class_table(stated_folder(self), self.classes, rows), classes)
+        except WeightsError as error:
+            yield f"{key}.weights: {error}"
+        except UnknownClass as missing:
+            if asked:
+                yield (
+                    f"{key}.weights: {self.weights} knows no class {missing}; name the classes of the data as it "
+                    "does (by wnid, for one of ImageNet), leave them out of dataset.classes, or fine-tune it on them "
+                    "(kind: finetune, unknown_classes: new_row)"
+                )
+
+    def check(self, key: str, mirrored: bool) -> Iterator[str]:
+        """Whether its weights are there and whole."""
+        yield from self.check_weights(key)
+
 
 class FinetunedGenerator(Training):
     """Another generator, trained further on the latents; defaults as published for DiT-XL/2 and ten classes."""
 
+    stage: ClassVar[str] = "finetune_generator"
     kind: Literal["finetune"]
     base: Name = Field(description="The generator that it starts from: another entry of `generators`.")
     trainable: Literal["difffit", "bias", "full"] = Field(
@@ -261,6 +552,16 @@ class FinetunedGenerator(Training):
     ema_decay: Fraction = 0.9999
     ema_warmup: bool = False
     sampling: Sampling = Sampling()
+
+    @property
+    def starts_from(self) -> str | None:
+        """Its base."""
+        return self.base
+
+    @property
+    def asks_for_classes(self) -> bool:
+        """Unless it gives a class that its base does not know a row of its own."""
+        return self.unknown_classes == "error"
 
 
 AnyGenerator = Annotated[

@@ -13,7 +13,7 @@ from distillery import parallel
 from distillery.devices import lowered
 from distillery.diffusion.denoiser import build_transformer
 from distillery.diffusion.ema import follow
-from distillery.diffusion.losses import DiffusionLoss, Noised, Objective, PredictionType, TrainingStep
+from distillery.diffusion.losses import DiffusionLoss, Noised, PredictionType, TrainingObjective, TrainingStep
 from distillery.diffusion.settings import Training
 from distillery.errors import BadInput
 from distillery.progress import Progress
@@ -88,7 +88,7 @@ def train_generator(
     flip: bool = False,
     precision: Literal["auto", "float32", "bfloat16"] = "auto",
     gradient_checkpointing: bool = False,
-    objective: Objective | None = None,
+    objective: TrainingObjective | None = None,
     what: str = "train_generator",
 ) -> Any:
     """Train the parameters of a DiT that ask for gradients, with label dropout and an average of the weights.
@@ -199,7 +199,7 @@ def _checkpoint(
     step: int,
     trained: dict[str, nn.Parameter],
     average: dict[str, Tensor],
-    objective: Objective,
+    objective: TrainingObjective,
     optimizer: torch.optim.Optimizer,
     device: torch.device,
 ) -> None:
@@ -207,7 +207,7 @@ def _checkpoint(
 
     def state() -> tuple[dict[str, Tensor], dict[str, Any]]:
         tensors = pack({}, {"adam": optimizer})
-        tensors |= {f"objective/{name}": value for name, value in objective.state().items()}
+        tensors |= {f"objective/{name}": value for name, value in objective.state_dict().items()}
         tensors |= {f"trained/{name}": value.detach().clone() for name, value in trained.items()}
         tensors |= {f"average/{name}": value.clone() for name, value in average.items()}
         return tensors, {"step": step}
@@ -226,14 +226,14 @@ def _restore(
     found: tuple[dict[str, Tensor], dict[str, Any]],
     trained: dict[str, nn.Parameter],
     average: dict[str, Tensor],
-    objective: Objective,
+    objective: TrainingObjective,
     optimizer: torch.optim.Optimizer,
 ) -> int:
     """Put a checkpoint back; the step that comes next."""
     tensors, facts = found
     unpack(tensors, {}, {"adam": optimizer})
     prefix = "objective/"
-    objective.restore({name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)})
+    objective.load_state_dict({name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)})
     with torch.no_grad():
         for name, value in trained.items():
             value.copy_(tensors[f"trained/{name}"])

@@ -1,9 +1,7 @@
 """Folders of weights in the layout of diffusers: where they are, whether they are whole, and what is missing.
 
-Nothing here opens a model, and nothing that is pickled is read except by `convert`, with `weights_only=True`. So an
-experiment is refused before any job, for a word in its file as for a download that broke off.
-
-    python -m distillery.diffusion.weights FOLDER     # rewrites pickled weights of a folder as safetensors
+Nothing here opens a model, and nothing that is pickled is read. So an experiment is refused before any job, for a word
+in its file as for a download that broke off.
 """
 
 from __future__ import annotations
@@ -12,12 +10,12 @@ import hashlib
 import json
 import os
 import re
-import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from distillery.errors import WeightsError
+from distillery.errors import NotSafetensors, WeightsError
+from distillery.storage.tensors import read_header
 
 if TYPE_CHECKING:
     from distillery.diffusion.settings import Pretrained
@@ -25,7 +23,6 @@ if TYPE_CHECKING:
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 PICKLES = (".bin", ".pt", ".pth", ".ckpt")
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
-_LARGEST_HEADER = 100 * 2**20
 
 
 def is_hub_name(weights: str) -> bool:
@@ -120,11 +117,11 @@ def weight_files(folder: Path) -> list[Path]:
         if pickles:
             raise WeightsError(
                 f"{folder / pickles[0]}: pickled weights, which are not opened. Rewrite them once: "
-                f"`python -m distillery.diffusion.weights {folder}`"
+                f"`python -m distillery.diffusion.weights_convert {folder}`"
             )
         raise WeightsError(
             f"{one}: no such file; the download is not complete, or the weights come as a pickle alone: then download "
-            "the whole repository, and rewrite them with `python -m distillery.diffusion.weights FOLDER`"
+            "the whole repository, and rewrite them with `python -m distillery.diffusion.weights_convert FOLDER`"
         )
     for path in files:
         header(path)
@@ -138,38 +135,13 @@ def header(path: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
         WeightsError: the file is absent, broken off, or no safetensors file.
     """
     try:
-        with path.open("rb") as file:
-            start = file.read(8)
-            length = int.from_bytes(start, "little")
-            if start.startswith(b"version "):
-                raise WeightsError(f"{path}: a Git LFS pointer, not the weights; fetch them with `git lfs pull`")
-            if len(start) < 8 or length > _LARGEST_HEADER:
-                raise WeightsError(f"{path}: not a safetensors file")
-            text = file.read(length)
-            if text[:1] not in (b"{", b""):
-                raise WeightsError(f"{path}: not a safetensors file")
-            size = file.seek(0, os.SEEK_END)
+        return read_header(path).shapes
     except FileNotFoundError:
         raise WeightsError(f"{path}: no such file; the download is not complete") from None
     except OSError as error:
         raise WeightsError(f"{path}: cannot be read: {error.strerror}") from error
-    try:
-        content = json.loads(text)
-        tensors = {name: about for name, about in content.items() if name != "__metadata__"}
-        end = max((about["data_offsets"][1] for about in tensors.values()), default=0)
-        found = {name: (about["dtype"], tuple(about["shape"])) for name, about in tensors.items()}
-    except (ValueError, KeyError, TypeError, AttributeError):
-        if len(text) < length:
-            raise WeightsError(f"{path}: broken off within its header; download it again") from None
-        raise WeightsError(f"{path}: not a safetensors file") from None
-    if size != 8 + length + end:
-        raise WeightsError(f"{path}: {size} bytes of {8 + length + end}; the download broke off, fetch it again")
-    return found
-
-
-def tensors_of(folder: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
-    """Name -> type and shape of all tensors of a folder; as `weight_files`."""
-    return {name: about for path in weight_files(folder) for name, about in header(path).items()}
+    except NotSafetensors as error:
+        raise WeightsError(f"{path}: {error}{error.way_out}") from None
 
 
 def check_digests(folder: Path, wanted: Mapping[str, str]) -> None:
@@ -200,10 +172,10 @@ def model_digest(folder: Path) -> str:
     config = {key: value for key, value in read_config(folder).items() if not key.startswith("_")}
     digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
     for path in weight_files(folder):
+        header = read_header(path)
+        digest.update(json.dumps(header.tensors, sort_keys=True).encode())
         with path.open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            tensors = {name: about for name, about in json.loads(file.read(length)).items() if name != "__metadata__"}
-            digest.update(json.dumps(tensors, sort_keys=True).encode())
+            file.seek(header.start)
             while block := file.read(2**22):
                 digest.update(block)
     return digest.hexdigest()[:16]
@@ -274,65 +246,3 @@ def _cached(block: Pretrained) -> bool:
     home = Path(os.environ.get("HF_HOME") or Path("~/.cache/huggingface").expanduser())
     cache = Path(os.environ.get("HF_HUB_CACHE") or home / "hub")
     return any(Path(cache, "models--" + block.weights.replace("/", "--"), "snapshots").glob("*/*"))
-
-
-def convert(folder: Path) -> Iterator[tuple[Path, Path]]:
-    """Rewrite the pickled weights of a folder, and of the folders below it, as safetensors beside them.
-
-    Yields:
-        Each pickle and the file that stands for it now.
-
-    Raises:
-        WeightsError: a pickle holds something else than tensors.
-    """
-    import torch
-    from safetensors.torch import save_file
-
-    from distillery.storage.atomic import replacing, write_json
-
-    for path in sorted(folder.rglob("diffusion_pytorch_model*.bin")):
-        try:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-        except Exception as error:  # unpickling raises anything
-            raise WeightsError(f"{path}: holds something else than tensors ({type(error).__name__})") from error
-        state = state.get("state_dict", state) if isinstance(state, dict) else state
-        if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
-            raise WeightsError(f"{path}: not a table of tensors")
-        target = path.with_suffix(".safetensors")
-        with replacing(target) as temporary:
-            save_file({name: value.contiguous().clone() for name, value in state.items()}, temporary, {"format": "pt"})
-        yield path, target
-    for path in sorted(folder.rglob("diffusion_pytorch_model*.bin.index.json")):
-        index = read_config(path.parent, path.name)
-        try:
-            places = {name: _rewritten(file) for name, file in index["weight_map"].items()}
-        except (KeyError, AttributeError, TypeError) as error:
-            raise WeightsError(f"{path}: cannot be read ({error!r})") from error
-        target = path.with_name(f"{_rewritten(path.name.removesuffix('.index.json'))}.index.json")
-        write_json(target, {**index, "weight_map": places})
-        yield path, target
-
-
-def _rewritten(name: str) -> str:
-    return str(Path(name).with_suffix(".safetensors"))
-
-
-def main(arguments: list[str]) -> int:
-    """The command."""
-    if len(arguments) != 1 or not Path(arguments[0]).is_dir():
-        print("usage: python -m distillery.diffusion.weights FOLDER", file=sys.stderr)
-        return 2
-    try:
-        done = list(convert(Path(arguments[0])))
-    except WeightsError as error:
-        print(f"distillery: {error}", file=sys.stderr)
-        return 1
-    for old, new in done:
-        print(f"{old} -> {new}  sha256 {file_digest(new)}")
-    if not done:
-        print(f"{arguments[0]}: holds no pickled weights of diffusers")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

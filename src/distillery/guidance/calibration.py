@@ -75,7 +75,7 @@ def rank(settings: Sequence[Setting], threshold: float, aim: Literal["overlap", 
 def confirm(
     ranked: Sequence[Setting], validity_in_loop: Callable[[Setting], float], threshold: float
 ) -> tuple[Setting | None, list[float]]:
-    """The best setting whose validity holds with the candidates and the deviation of the run.
+    """The best setting whose validity holds with the candidates and all guidances of the run.
 
     One that fails is followed by the next smaller strength of the same weight, one step down the grid at a time.
 

@@ -2,62 +2,75 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
-import torch
-from torch import Tensor
+from pydantic import Field
 
-from distillery.diffusion.step import Step
+from distillery.guidance.base import (
+    PUBLISHED_LATENT_SIZE,
+    GuidanceBlock,
+    GuidanceContext,
+    Range,
+    Scene,
+    scaled_range,
+)
+from distillery.settings import Count, NonNegative
 
+if TYPE_CHECKING:
+    from torch import Tensor
 
-class ClassMemory:
-    """The latents that each class already has, by label, in the order of their coming."""
-
-    def __init__(self, capacity: int | None = None) -> None:
-        self._capacity = capacity
-        self._latents: dict[int, list[Tensor]] = {}
-
-    def add(self, latents: Tensor, labels: Tensor) -> None:
-        """Append latents (N, C, H, W) to their classes; beyond the capacity the oldest leave."""
-        for latent, label in zip(latents.detach(), labels.tolist(), strict=True):
-            kept = self._latents.setdefault(label, [])
-            kept.append(latent)
-            if self._capacity is not None:
-                del kept[: -self._capacity]
-
-    def count(self, label: int) -> int:
-        """How many latents a class has."""
-        return len(self._latents.get(label, ()))
-
-    def nearest(self, latents: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """For each latent the one of its class with the largest cosine.
-
-        Returns:
-            Those, (N, C, H, W), and (N,) whether the class has any.
-        """
-        found = torch.zeros_like(latents)
-        has = torch.zeros(len(latents), dtype=torch.bool, device=latents.device)
-        for label in set(labels.tolist()):
-            kept = self._latents.get(label)
-            if kept:
-                rows = (labels == label).nonzero()[:, 0]
-                memory = torch.stack(kept).to(latents)
-                best = cosines(latents[rows].flatten(1), memory.flatten(1)).argmax(1)
-                found[rows], has[rows] = memory[best], True
-        return found, has
+    from distillery.diffusion.step import Step
+    from distillery.guidance.class_memory import ClassMemory
 
 
-def cosines(first: Tensor, second: Tensor) -> Tensor:
-    """Cosine of every row of (N, d) with every row of (M, d): (N, M)."""
-    return torch.nn.functional.normalize(first, dim=1) @ torch.nn.functional.normalize(second, dim=1).T
+class Deviation(GuidanceBlock):
+    """Guidance away from the latents that the class already has (eq. 9 of arXiv 2604.00519)."""
 
+    needs_images: ClassVar[bool] = True
 
-def cosine_gradient(latents: Tensor, others: Tensor) -> Tensor:
-    """Gradient of cos(x, m) with respect to x: (m/|m| - cos x/|x|) / |x|, for each pair of (N, C, H, W)."""
-    x, m = latents.flatten(1), others.flatten(1)
-    length = x.norm(dim=1, keepdim=True).clamp_min(1e-12)
-    unit, other = x / length, torch.nn.functional.normalize(m, dim=1)
-    return ((other - (unit * other).sum(1, keepdim=True) * unit) / length).view_as(latents)
+    strength: NonNegative | Literal["auto"] = Field(
+        "auto", description="Gamma; `auto`: published_strength d / 4096, d = latent size."
+    )
+    published_strength: NonNegative = Field(50.0, description="Gamma at latents of 4096 numbers, where it is `auto`.")
+    range: Range | None = Field(
+        None, description="None: that of the guidance beside it; alone, 10 to 45 of 50, scaled to the steps."
+    )
+    on: Literal["x0", "xt", "x0_chain"] = "x0"
+    memory: Literal["all", "increment"] = "all"
+    capacity: Count | None = Field(None, description="Newest latents kept per class; none: all.")
+
+    def scaled_strength(self, latent_size: int) -> float:
+        """Gamma as given, or the published one scaled to a latent of size d: its relative effect goes as gamma / d."""
+        if self.strength == "auto":
+            return self.published_strength * latent_size / PUBLISHED_LATENT_SIZE
+        return self.strength
+
+    def guided_range(self, steps: int) -> list[int]:
+        """As given, or 10 to 45 of 50."""
+        return self.range or scaled_range(steps)
+
+    def resolved(self, steps: int, beside: list[int] | None) -> Self:
+        """With the range as indices; none: that of the guidance beside it."""
+        return self.model_copy(update={"range": self.range or beside or scaled_range(steps)})
+
+    def check(self, key: str, context: GuidanceContext) -> Iterator[str]:
+        """Whether the range lies within the steps."""
+        yield from context.check_range(f"{key}.range", self.range)
+
+    def open(self, files: Sequence[Path], scene: Scene) -> DeviationGuidance | None:
+        """The guidance with a memory of the images that the method has made so far; None at strength zero."""
+        from distillery.guidance.class_memory import ClassMemory
+
+        strength = self.scaled_strength(scene.renderer.latent_numbers)
+        if strength == 0:
+            return None
+        assert self.range is not None, "ranges are resolved when the settings of a stage are made"
+        memory = ClassMemory(self.capacity)
+        for latents, labels in scene.latents() if self.memory == "all" else ():
+            memory.add(latents, labels)
+        return DeviationGuidance(memory, strength=strength, first=self.range[0], last=self.range[1], on=self.on)
 
 
 class DeviationGuidance:
@@ -89,8 +102,16 @@ class DeviationGuidance:
         """Never: the gradient has a closed form."""
         return False
 
+    def remember(self, latents: Tensor, labels: Tensor) -> None:
+        """Add the latents (N, C, h, w) of images that were chosen just now."""
+        self._memory.add(latents, labels)
+
     def shift(self, step: Step) -> Tensor:
         """The shift of the posterior mean, (N, C, H, W); zero where the class has no latents yet."""
+        import torch
+
+        from distillery.guidance.class_memory import cosine_gradient
+
         point = (step.noisy if self._on == "xt" else step.clean).detach()
         nearest, has = self._memory.nearest(point, step.labels)
         scale = self._strength

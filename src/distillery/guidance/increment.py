@@ -12,7 +12,8 @@ from torch import Tensor
 
 from distillery.diffusion.renderer import Renderer
 from distillery.diffusion.sampler import Guidance
-from distillery.guidance.deviation import ClassMemory
+from distillery.errors import BadInput
+from distillery.guidance.base import Remembers
 from distillery.guidance.score import Score, Scorer
 from distillery.progress import Progress
 from distillery.storage.resume import Resume
@@ -69,33 +70,35 @@ def generate_candidates(
     key: Callable[[int, int, int], Key],
     scorer: Scorer | None = None,
     guidances: Sequence[Guidance] = (),
-    memory: ClassMemory | None = None,
     choose: Literal["learnability", "random"] = "learnability",
     min_reference_probability: float = 0.0,
     resume: Resume | None = None,
     what: str = "generate_increment",
 ) -> Candidates:
-    """Fill slots with the best of several candidates each.
+    """Fill slots with the best of several candidates each, and mark which were chosen.
 
-    Slots are sequential where a memory steers the sampler, because a slot sees what the slots before it chose; then one
-    batch holds one slot of all classes. Without a memory as many slots as fit share a batch.
+    Slots are sequential where a guidance remembers what was chosen, because it steers a slot by the slots before; then
+    one batch holds one slot of all classes. Otherwise as many slots as fit share a batch.
 
     Args:
         labels: classes of this shard.
         conditions: label -> class index of the generator.
         key: (label, slot, candidate) -> key of the image's stream.
         scorer: needed to choose by learnability among several candidates.
-        memory: grows by what is chosen.
+
+    Raises:
+        BadInput: the scores are not finite.
     """
-    together = 1 if memory is not None else max(1, renderer.batch_size // max(1, len(labels) * candidates))
+    remembering = [guidance for guidance in guidances if isinstance(guidance, Remembers)]
+    together = 1 if remembering else max(1, renderer.batch_size // max(1, len(labels) * candidates))
     groups = [list(slots[at : at + together]) for at in range(0, len(slots), together)]
     parts: list[dict[str, Tensor]] = []
     if resume and (found := resume.restore()):
         for number in range(found[1]["groups"]):
             part = {name.partition("/")[2]: t for name, t in found[0].items() if name.startswith(f"{number}/")}
             parts.append(part)
-            if memory is not None:
-                memory.add(part["latents"][part["chosen"]], part["labels"][part["chosen"]])
+            for guidance in remembering:
+                guidance.remember(part["latents"][part["chosen"]], part["labels"][part["chosen"]])
     with Progress(what, len(slots) * len(labels) * candidates, "image", sum(len(p["labels"]) for p in parts)) as bar:
         for group in groups[len(parts) :]:
             rows = [(slot, label, number) for slot in group for label in labels for number in range(candidates)]
@@ -110,6 +113,10 @@ def generate_candidates(
             part = {"labels": of_class, "slots": in_slot, "numbers": numbers, "latents": latents, "pixels": pixels}
             if scorer is not None:
                 part.update(vars(scorer.score_stored(pixels, of_class)))
+                if choose == "learnability" and not part["learnability"].isfinite().all():
+                    raise BadInput(
+                        "the scores are no numbers: the student or the reference has diverged; train it at a lower rate"
+                    )
             best = torch.zeros(len(group) * len(labels), dtype=torch.long)
             if candidates > 1 and choose == "random":
                 best = torch.tensor(
@@ -126,8 +133,8 @@ def generate_candidates(
                     min_reference_probability,
                 )
             part["chosen"] = (numbers.view(-1, candidates) == best[:, None]).flatten()
-            if memory is not None:
-                memory.add(latents[part["chosen"]], of_class[part["chosen"]])
+            for guidance in remembering:
+                guidance.remember(latents[part["chosen"]], of_class[part["chosen"]])
             parts.append(part)
             bar.advance(len(rows))
             if resume:

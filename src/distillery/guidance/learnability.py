@@ -2,15 +2,69 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
-import torch
-from torch import Tensor
+from pydantic import Field
 
-from distillery.diffusion.autoencoder import Codec
-from distillery.diffusion.step import Step
-from distillery.guidance.score import Scorer
-from distillery.guidance.unit_step import unit_step
+from distillery.guidance.base import GuidanceBlock, GuidanceContext, Range, Scene, scaled_range
+from distillery.settings import NonNegative
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from distillery.diffusion.autoencoder import Codec
+    from distillery.diffusion.step import Step
+    from distillery.guidance.score import Scorer
+
+
+class Learnability(GuidanceBlock):
+    """Guidance by S = CE(student) - w CE(reference) (eqs. 7 and 8 of arXiv 2604.00519)."""
+
+    strength: NonNegative | Literal["auto"] = Field("auto", description="Lambda; `auto`: `calibrate_guidance` chooses.")
+    reference_weight: NonNegative | Literal["auto"] = Field(0.5, description="Omega; `auto`: calibrated too.")
+    range: Range | None = Field(
+        None, description="First and last guided sampling index; none: 10 to 45 of 50, scaled to the steps."
+    )
+    direction: Literal["ascend", "descend"] = "ascend"
+    norm: Literal["rms_l2", "l2_l2"] = Field("rms_l2", description="Norms of the noise and of the gradient.")
+    through_denoiser: bool = Field(True, description="False: the noise prediction is held fixed.")
+
+    def guided_range(self, steps: int) -> list[int]:
+        """As given, or 10 to 45 of 50."""
+        return self.range or scaled_range(steps)
+
+    def resolved(self, steps: int, beside: list[int] | None) -> Self:
+        """With the range as indices."""
+        return self.model_copy(update={"range": self.guided_range(steps)})
+
+    def check(self, key: str, context: GuidanceContext) -> Iterator[str]:
+        """Whether there is a student to learn from, and a range within the steps."""
+        if not context.increments:
+            yield (
+                f"{key}: asks the student of the increments before, and this kind of method makes no increments; "
+                "leave it out, or take kind: lgd"
+            )
+        yield from context.check_range(f"{key}.range", self.range)
+        if self.reference_weight == "auto" and self.strength == 0:
+            yield f"{key}.reference_weight: nothing to calibrate at strength 0; give a number"
+
+    def open(self, files: Sequence[Path], scene: Scene) -> LearnabilityGuidance | None:
+        """The guidance by the scorer of the scene; a strength of `auto` has been replaced by the calibrated one."""
+        if self.strength == 0:
+            return None
+        assert scene.scorer is not None and self.strength != "auto" and self.range is not None
+        return LearnabilityGuidance(
+            scene.scorer,
+            scene.renderer.guidance_codec or scene.renderer.codec,
+            strength=self.strength,
+            first=self.range[0],
+            last=self.range[1],
+            direction=self.direction,
+            norm=self.norm,
+            through_denoiser=self.through_denoiser,
+        )
 
 
 class LearnabilityGuidance:
@@ -56,6 +110,10 @@ class LearnabilityGuidance:
 
     def shift(self, step: Step) -> Tensor:
         """The shift of the posterior mean, (N, C, H, W)."""
+        import torch
+
+        from distillery.guidance.unit_step import unit_step
+
         # With the noise prediction held fixed x0 is an affine function of x, so that both gradients point the same way.
         clean = step.clean if self._through else step.clean.detach().requires_grad_(True)
         with torch.enable_grad(), torch.autocast(clean.device.type, enabled=False):

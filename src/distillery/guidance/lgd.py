@@ -1,23 +1,22 @@
-"""What LGD's loop carries from one increment to the next: memory, guidances, and the images as a table."""
+"""The loop of LGD: its guidances, and the images of an increment as a table."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import torch
 
 from distillery.data.pixels import to_unit
 from distillery.diffusion.autoencoder import Codec
-from distillery.diffusion.renderer import Renderer
 from distillery.diffusion.sampler import Guidance
-from distillery.guidance.deviation import ClassMemory
-from distillery.guidance.further import start_deviation
+from distillery.guidance.base import Scene
 from distillery.guidance.increment import Candidates
-from distillery.guidance.learnability import LearnabilityGuidance
+from distillery.guidance.learnability import Learnability
+from distillery.guidance.registry import Guidances
 from distillery.guidance.score import Scorer
-from distillery.guidance.settings import Deviation, Learnability
 from distillery.storage.images import ImageSet, encode_png
 
 
@@ -64,47 +63,30 @@ class LoopGuidance:
     """The guidances of one LGD method, ready to start an increment.
 
     Attributes:
-        learnability, deviation: their settings, with ranges.
-        increments: what the method has made so far; the memory starts from it.
-        further: guidances that join them.
+        guidance: their settings, resolved.
+        files: of each guidance, by name.
+        scene: the renderer and what the method has made so far; the scorer comes with each start.
     """
 
-    renderer: Renderer
-    learnability: Learnability
-    deviation: Deviation
-    increments: Sequence[ImageSet]
-    further: Sequence[Guidance] = ()
+    guidance: Guidances
+    files: Mapping[str, Sequence[Path]]
+    scene: Scene
 
-    def start(
-        self, scorer: Scorer, strength: float, deviation: bool = True
-    ) -> tuple[list[Guidance], ClassMemory | None]:
-        """The guidances at a strength, and the memory that grows with the increment.
+    @property
+    def learnability(self) -> Learnability:
+        """The settings of the guidance that candidates are scored with too."""
+        learnability = self.guidance.get(Learnability)
+        assert learnability is not None, "`plan.checks` refuses an LGD method without it"
+        return learnability
 
-        There is no memory where deviation is off: then slots are independent.
+    def start(self, scorer: Scorer, strength: float, *, alone: bool = False) -> list[Guidance]:
+        """The guidances at a strength of learnability.
 
         Args:
-            deviation: False: learnability alone, as the pilot measures it.
+            alone: learnability and no other guidance, as the pilot measures it.
         """
-        guidances: list[Guidance] = []
-        steered = self.learnability
-        if strength:
-            assert steered.range is not None, "ranges are resolved when the settings of a stage are made"
-            guidances.append(
-                LearnabilityGuidance(
-                    scorer,
-                    self.renderer.guidance_codec or self.renderer.codec,
-                    strength=strength,
-                    first=steered.range[0],
-                    last=steered.range[1],
-                    direction=steered.direction,
-                    norm=steered.norm,
-                    through_denoiser=steered.through_denoiser,
-                )
-            )
-        if not deviation:
-            return guidances, None
-        guidances += self.further
-        started = start_deviation(self.deviation, self.renderer, self.increments)
-        if started is None:
-            return guidances, None
-        return [*guidances, started[0]], started[1]
+        learnability = self.learnability.model_copy(
+            update={"strength": strength, "reference_weight": scorer.reference_weight}
+        )
+        guidance = Guidances() if alone else self.guidance
+        return guidance.replaced(learnability=learnability).open(self.files, replace(self.scene, scorer=scorer))

@@ -1,67 +1,94 @@
-"""Modes: where the latents of a class gather, and guidance towards one of them per image (MGD3, arXiv 2505.18963)."""
+"""Guidance of each image towards one mode of its class (MGD3, arXiv 2505.18963)."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 
-import numpy as np
-import torch
-from sklearn.cluster import KMeans
-from torch import Tensor
-from torch.nn import functional as F
+from pydantic import Field
 
-from distillery.diffusion.step import Step
 from distillery.errors import BadInput
-from distillery.storage.tensors import read_tensors
-from distillery.streams import stream
+from distillery.guidance.base import GuidanceBlock, GuidanceContext, GuidanceFiles, Scene
+from distillery.settings import Count, NonNegative
 
-Discovery = Literal["centroid", "nearest", "random"]
+if TYPE_CHECKING:
+    from torch import Tensor
 
-
-def discover_modes(latents: Tensor, count: int, *, discovery: Discovery, pool: int | None, seed: int) -> Tensor:
-    """As many modes of one class as are wanted: k-means of scikit-learn on its latents.
-
-    Args:
-        latents: (N, C, h, w) of one class, scaled, N at least `count`.
-        discovery: `centroid`: the mean of each cluster, as published; `nearest`: its latent closest to that mean;
-            `random`: latents at random, without clusters.
-        pool: side that latents are average-pooled to before they are clustered; the mean is one of full latents.
-
-    Returns:
-        (count, C, h, w).
-
-    Raises:
-        BadInput: fewer latents than modes.
-    """
-    if len(latents) < count:
-        raise BadInput(f"{count} modes of {len(latents)} images; a mode needs an image of its own")
-    if discovery == "random":
-        return latents[torch.randperm(len(latents), generator=stream(seed, "modes"))[:count]]
-    described = latents if pool is None else F.adaptive_avg_pool2d(latents, pool)
-    points = described.flatten(1).double().numpy()
-    found = KMeans(count, random_state=seed, n_init="auto").fit(points)
-    distances = np.square(points - found.cluster_centers_[found.labels_]).sum(1)
-    modes = []
-    for cluster in range(count):
-        rows = np.flatnonzero(found.labels_ == cluster)
-        if not len(rows):
-            raise BadInput(f"{count} modes, but the class has only {len(set(found.labels_.tolist()))} different images")
-        modes.append(latents[rows].mean(0) if discovery == "centroid" else latents[rows[np.argmin(distances[rows])]])
-    return torch.stack(modes)
+    from distillery.diffusion.step import Step
 
 
-def read_modes(path: Path, classes: Sequence[str]) -> Tensor:
-    """The modes of these classes, in this order: (classes, modes, C, h, w). A file holds them by class *name*.
+class Mode(GuidanceBlock):
+    """Guidance of each image towards one mode of its class (MGD3, arXiv 2505.18963)."""
 
-    Raises:
-        BadInput: the file lacks a class.
-    """
-    found, _ = read_tensors(path, "discover_modes")
-    if lacking := [name for name in classes if name not in found]:
-        raise BadInput(f"{path}: no modes of class {lacking[0]!r}; there are modes of {', '.join(sorted(found)[:20])}")
-    return torch.stack([found[name] for name in classes])
+    strength: NonNegative = Field(0.1, description="Lambda; free of the latent's size.")
+    stop: Annotated[int, Field(ge=0)] | None = Field(
+        None, description="It acts at indices above this one; none: 25 of 50, scaled to the steps."
+    )
+    count: Count | None = Field(
+        None, description="Modes per class; none: one per image, for kind mgd3 discovered anew for every size."
+    )
+    discovery: Literal["centroid", "nearest", "random"] = Field(
+        "centroid", description="Means of k-means clusters, the latents closest to them, or latents at random."
+    )
+    pool: Count | None = Field(None, description="Side that latents are pooled to before k-means; none: not at all.")
+    seed: int = Field(0, ge=0, description="Of k-means, and of the latents at random.")
+
+    def _stop(self, steps: int) -> int:
+        return min(round(steps * 25 / 50), steps - 2) if self.stop is None else self.stop  # at least one step is guided
+
+    def guided_range(self, steps: int) -> list[int]:
+        """From the index above `stop` to the first step."""
+        return [min(self._stop(steps) + 1, steps - 1), steps - 1]
+
+    def resolved(self, steps: int, beside: list[int] | None) -> Self:
+        """With `stop` as an index."""
+        return self.model_copy(update={"stop": self._stop(steps)})
+
+    def check(self, key: str, context: GuidanceContext) -> Iterator[str]:
+        """Whether a step is left to guide, and whether latents can be pooled so far."""
+        steps, side = context.sampling.steps, context.latent_side
+        if self.stop is not None and self.stop >= steps - 1:
+            yield (
+                f"{key}.stop: {self.stop} leaves no index above it in {context.steps}; allowed: 0 to {steps - 2}, or "
+                "strength: 0"
+            )
+        if side is not None and self.pool is not None and self.pool > side:
+            yield f"{key}.pool: {self.pool} is more than the side of the latents; allowed: 1 to {side}"
+
+    def check_sizes(self, key: str, sizes: Sequence[int], images: Mapping[str, int]) -> Iterator[str]:
+        """Whether every class has an image for each mode."""
+        count, smallest = self.count or max(sizes), min(images, key=lambda name: images[name])
+        if count <= images[smallest]:
+            return
+        where = f"{key}.guidance.mode.count: {count} modes"
+        other = ""
+        if self.count is None:
+            where = f"ipc: {count} images per class are as many modes for {key}"
+            other = f", or a {key}.guidance.mode.count"
+        yield (
+            f"{where}, but class {smallest!r} has {images[smallest]} training images, and a mode needs one of its own; "
+            f"allowed: 1 to {images[smallest]}{other}"
+        )
+
+    def files(self, files: GuidanceFiles) -> list[str]:
+        """The modes of all classes."""
+        return [files.modes(self.count)]
+
+    def open(self, files: Sequence[Path], scene: Scene) -> ModeGuidance:
+        """
+        Raises:
+            BadInput: a class without modes, or modes of other latents.
+        """
+        from distillery.guidance.mode_discovery import read_modes
+
+        assert self.stop is not None, "it is resolved when the settings of a stage are made"
+        renderer = scene.renderer
+        modes = read_modes(files[0], scene.classes).to(renderer.device)
+        latent = (renderer.codec.channels, renderer.size, renderer.size)
+        if modes.shape[2:] != latent:
+            raise BadInput(f"{files[0]}: modes of shape {tuple(modes.shape[2:])}, but latents have {latent}")
+        return ModeGuidance(modes, strength=self.strength, stop=self.stop)
 
 
 class ModeGuidance:

@@ -51,9 +51,9 @@ class Pilot:
     teach: Callable[[Candidates], float] | None = None
 
     def measure(self, relative_strength: float, weight: float) -> Setting:
-        """What a strength (in units of the square root of d) and a weight give: one candidate, no deviation."""
+        """What a strength (in units of the square root of d) and a weight give: one candidate, learnability alone."""
         strength = relative_strength * self.renderer.latent_numbers**0.5
-        drawn = self._draw(strength, weight, candidates=1, deviation=False)
+        drawn = self._draw(strength, weight, candidates=1, alone=True)
         by_judge, by_reference = (self._score(network, weight, drawn) for network in (self.judge, self.reference))
         return Setting(
             relative_strength,
@@ -67,12 +67,12 @@ class Pilot:
         )
 
     def validity_in_loop(self, setting: Setting, candidates: int, min_reference_probability: float) -> float:
-        """The judge's accuracy on what the loop would keep: with its candidates and its deviation."""
+        """The judge's accuracy on what the loop would keep: with its candidates and all its guidances."""
         drawn = self._draw(
             setting.strength,
             setting.reference_weight,
             candidates,
-            deviation=True,
+            alone=False,
             min_reference_probability=min_reference_probability,
         )
         return self._score(self.judge, setting.reference_weight, drawn).reference_correct.double().mean().item()
@@ -81,9 +81,8 @@ class Pilot:
         scorer = Scorer(self.student, network, weight)
         return scorer.score_stored(drawn.pixels[drawn.chosen], drawn.labels[drawn.chosen])
 
-    def _draw(self, strength: float, weight: float, candidates: int, deviation: bool, **options: Any) -> Candidates:
+    def _draw(self, strength: float, weight: float, candidates: int, alone: bool, **options: Any) -> Candidates:
         scorer = Scorer(self.student, self.reference, weight)
-        guidances, memory = self.loop.start(scorer, strength, deviation=deviation)
         return generate_candidates(
             self.renderer,
             labels=self.labels,
@@ -92,8 +91,7 @@ class Pilot:
             candidates=candidates,
             key=self.key,
             scorer=scorer,
-            guidances=guidances,
-            memory=memory,
+            guidances=self.loop.start(scorer, strength, alone=alone),
             what=f"pilot: lambda {strength:.3g}, omega {weight:g}",
             **options,
         )

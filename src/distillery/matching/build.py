@@ -16,28 +16,20 @@ from distillery.diffusion.renderer import codec_of
 from distillery.errors import BadInput
 from distillery.matching.chain import Picture
 from distillery.matching.experts import Trajectories
-from distillery.matching.generator import Generator, open_generator
+from distillery.matching.generator import FrozenGenerator, open_generator
 from distillery.matching.idc import IDCMatching
 from distillery.matching.networks import Comparing
 from distillery.matching.objectives import DistributionMatching, GradientMatching, Objective
 from distillery.matching.real_images import RealImages
-from distillery.matching.settings import (
-    IDC,
-    LD3M,
-    PUBLISHED_RATES,
-    RELATIVE_RATE,
-    Distribution,
-    Gradient,
-    Latent,
-    Matched,
-    Pixels,
-    Trajectory,
-)
+from distillery.matching.settings import PUBLISHED_RATES, RELATIVE_RATE, Distribution, Gradient, Trajectory
 from distillery.matching.spaces import ChainSpace, LatentSpace, PixelSpace, Space, Tensors, UnitPixels
 from distillery.matching.steps import Optimiser
 from distillery.matching.trajectory import TrajectoryMatching
+from distillery.methods.matching import IDC, LD3M, Latent, Pixels
 from distillery.streams import Key, image_noise, stream
 from distillery.students.networks import Domain
+
+Matched = Any
 
 
 @dataclass(frozen=True)
@@ -97,7 +89,7 @@ def initial_images(real: RealImages, places: Places, key: Key) -> Tensor:
 
 
 def chain_space(
-    generator: Generator, method: LD3M, places: Places, latents: Tensor, resolution: int, device: torch.device
+    generator: FrozenGenerator, method: LD3M, places: Places, latents: Tensor, resolution: int, device: torch.device
 ) -> ChainSpace:
     """Latents and class vectors, rendered by a generator."""
     shape = tuple(latents.shape[1:])

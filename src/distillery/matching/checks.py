@@ -6,13 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from distillery.diffusion.settings import AnyAutoencoder, AnyGenerator, Autoencoder, PretrainedGenerator
-from distillery.diffusion.weights import stated_config, stated_scheduler
-from distillery.errors import WeightsError
-from distillery.matching.settings import LD3M, Experts, Gradient, Latent, Matched, Pixels, Trajectory
-
-TRAINING_STEPS = 1000
-"""Of the schedule that generators are trained on here."""
+from distillery.matching.settings import Experts
+from distillery.storage.tensors import described_tensors
 
 
 def held_out_of(size: int, share: float) -> int:
@@ -23,16 +18,6 @@ def held_out_of(size: int, share: float) -> int:
 def words_of_holdout(share: float, seed: int) -> str:
     """Which training images choose among snapshots, so that no expert has seen them."""
     return f"seed {seed}, matching.holdout {share:g}" if share else "none"
-
-
-def schedule_length(generator: AnyGenerator) -> int:
-    """Steps of a generator's training schedule; where nobody can say yet, those of all known ones."""
-    if not isinstance(generator, PretrainedGenerator):
-        return TRAINING_STEPS
-    try:
-        return int(stated_scheduler(generator)["num_train_timesteps"])
-    except (WeightsError, KeyError, TypeError, ValueError):
-        return TRAINING_STEPS
 
 
 def wrong_steps(steps: int, length: int, uneven: bool) -> str | None:
@@ -55,110 +40,7 @@ def wrong_steps(steps: int, length: int, uneven: bool) -> str | None:
     )
 
 
-def faults_of_chain(key: str, method: LD3M, generator: AnyGenerator, autoencoder: AnyAutoencoder) -> Iterator[str]:
-    """Whether a chain fits its generator and its autoencoder."""
-    if why := wrong_steps(method.chain.steps, schedule_length(generator), method.chain.uneven):
-        yield f"{key}.chain.steps: {why}"
-    if method.chain.quantise == "vq" and _class_of(autoencoder) not in ("VQModel", None):
-        kind = _class_of(autoencoder)
-        yield f"{key}.chain.quantise: vq asks for a VQModel, and the autoencoder is {kind}; allowed: none"
-    if len(set(method.learn)) < len(method.learn):
-        yield f"{key}.learn: {', '.join(method.learn)}: one stands there twice"
-    unet = isinstance(generator, PretrainedGenerator) and generator.network == "unet"
-    if unet and "condition" in method.learn and _knows_no_classes(generator):
-        yield f"{key}.learn: condition, and generators.{method.generator} knows no classes; allowed: [latent]"
-    if method.chain.denoiser == "random" and method.chain.condition == "none" and "condition" not in method.learn:
-        yield (
-            f"{key}.chain: random weights and no class make all classes alike; allowed: condition: class, or learn it"
-        )
-
-
-def _class_of(autoencoder: AnyAutoencoder) -> str | None:
-    if isinstance(autoencoder, Autoencoder):
-        return "AutoencoderKL"
-    try:
-        return str(stated_config(autoencoder, "")["_class_name"])
-    except (WeightsError, KeyError):
-        return None
-
-
-def _knows_no_classes(generator: AnyGenerator) -> bool:
-    assert isinstance(generator, PretrainedGenerator)
-    try:
-        config = stated_config(generator, "unet")
-    except WeightsError:
-        return False
-    return not any(config.get(name) for name in ("num_class_embeds", "class_embed_type", "cross_attention_dim"))
-
-
-def faults_of_shards(key: str, method: Matched, classes: int) -> Iterator[str]:
-    """Whether the classes can be optimised in jobs of their own."""
-    if method.shards == 1:
-        return
-    if 1 < classes < method.shards:
-        yield f"{key}.shards: {method.shards} jobs for {classes} classes; allowed: 1 to {classes}"
-    objective = getattr(method, "objective", None)
-    if isinstance(objective, Trajectory) or (isinstance(objective, Gradient) and objective.outer > 1):
-        yield (
-            f"{key}.shards: networks learn from all classes together here; allowed: 1, or kind: distribution, or "
-            "kind: gradient with outer: 1"
-        )
-
-
-def experts_of(method: Matched) -> str | None:
-    """The experts that a method names."""
-    objective = method.objective if isinstance(method, LD3M | Latent | Pixels) else None
-    return objective.experts if isinstance(objective, Trajectory) else None
-
-
-def last_read(objective: Trajectory) -> int:
-    """The last epoch of an expert that trajectory matching reads."""
-    return objective.max_start_epoch - 1 + objective.epochs
-
-
-def last_epoch(methods: Mapping[str, Any], name: str) -> int:
-    """The last epoch of these experts that any method reads; 1 where none does."""
-    found = [1]
-    for method in methods.values():
-        if isinstance(method, LD3M | Latent | Pixels) and experts_of(method) == name:
-            assert isinstance(method.objective, Trajectory)
-            found.append(last_read(method.objective))
-    return max(found)
-
-
-def faults_of_experts(key: str, method: Matched, experts: Mapping[str, Experts], network: str) -> Iterator[str]:
-    """Whether a method that matches trajectories has some, of its own network.
-
-    Args:
-        network: of the experts that it names.
-    """
-    if not (isinstance(method, LD3M | Latent | Pixels) and isinstance(method.objective, Trajectory)):
-        return
-    name, there = method.objective.experts, ", ".join(experts) or "none"
-    if name is None:
-        yield (
-            f"{key}.objective.experts: trajectories are matched, and none are named; allowed: one of experts "
-            f"({there}), "
-            "for instance experts: {convnet: {}}"
-        )
-        return
-    if name not in experts:
-        yield f"{key}.objective.experts: no experts {name!r}; experts: {there}"
-        return
-    if method.network is not None and method.network != network:
-        yield (
-            f"{key}.network: {method.network}, but experts.{name} are of {network}; allowed: {network}, or leave it out"
-        )
-    wanted = last_read(method.objective)
-    epochs = experts[name].epochs
-    if epochs is not None and epochs < wanted:
-        yield (
-            f"experts.{name}.epochs: {epochs}, but {key} reads epoch {wanted} (epochs + max_start_epoch - 1); allowed: "
-            f"{wanted} or more, or leave it out"
-        )
-
-
-def faults_of_files(
+def check_expert_files(
     key: str,
     block: Experts,
     *,
@@ -171,8 +53,6 @@ def faults_of_files(
     seeds: Sequence[int],
 ) -> Iterator[str]:
     """Whether files of experts, where the experiment names them, are of this network and of such images."""
-    from distillery.storage.tensors import described_tensors
-
     if block.files and held_out and len(seeds) > 1:
         yield (
             f"{key}.files: experts of one seed, but each of seeds {', '.join(map(str, seeds))} holds out images of its "

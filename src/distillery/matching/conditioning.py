@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from distillery.diffusion.losses import PredictionType, noise_of
+from distillery.diffusion.denoiser import GuidedNetwork, alphas_cumprod_of
 
-Predict = Callable[[Tensor, Tensor, Tensor | None], Tensor]
+Call = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 """(states (N, C, h, w), timesteps (N,) int64, class vectors) -> output (N, C or 2C, h, w)."""
 
 
@@ -73,89 +72,63 @@ def open_unet_labels(unet: Any) -> Tensor | None:
     return table.weight.detach().cpu().clone()
 
 
-class VectorDenoiser(nn.Module):
+class VectorDenoiser(GuidedNetwork):
     """Noise prediction with classifier-free guidance, from states and class vectors.
 
     Attributes:
-        channels: of a latent.
         rows: (classes, …) initial class vectors, or None: the generator knows no classes.
         null: (…) the vector of no class, or None.
     """
 
     def __init__(
-        self,
-        network: nn.Module,
-        predict: Predict,
-        channels: int,
-        rows: Tensor | None,
-        null: Tensor | None,
-        *,
-        guidance_scale: float,
-        levels: Sequence[float],
-        prediction: PredictionType = "epsilon",
-        half: bool = False,
+        self, network: nn.Module, channels: int, call: Call, rows: Tensor | None, null: Tensor | None, **options: Any
     ) -> None:
         """
         Args:
-            predict: one call of `network`.
-            levels: abar of every timestep of the training schedule; a velocity needs them.
-            half: the network computes in bfloat16; guidance and all around it stay as the states are.
+            call: one call of `network`.
+            options: those of `GuidedNetwork`.
 
         Raises:
             ValueError: guidance without a vector of no class.
         """
-        super().__init__()
-        if rows is not None and null is None and guidance_scale != 1:
+        super().__init__(network, channels, **options)
+        if rows is not None and null is None and self.guidance_scale != 1:
             raise ValueError(
-                f"guidance_scale: {guidance_scale} needs the row of no class, and the generator has none; allowed: 1"
+                f"guidance_scale: {self.guidance_scale} needs the row of no class, and the generator has none; "
+                "allowed: 1"
             )
-        self.network = network.eval().requires_grad_(False)
-        self._predict, self.channels, self._half = predict, channels, half
-        self.rows, self.null = rows, null
-        self._scale, self._levels, self._prediction = guidance_scale, levels, prediction
+        self._call, self.rows, self.null = call, rows, null
+
+    def predict(self, states: Tensor, timesteps: Tensor, conditions: Tensor | None) -> Tensor:
+        """One call of the network."""
+        return self._call(states, timesteps, conditions)
 
     def forward(self, noisy: Tensor, timestep: int, vectors: Tensor | None) -> Tensor:
-        """
+        """The noise prediction alone, (N, C, h, w), as `guided` gives it.
+
         Args:
             noisy: (N, C, h, w).
             timestep: of the training schedule.
             vectors: (N, …) class vectors, or None where there are no classes.
-
-        Returns:
-            e_u + s (e_c - e_u), (N, C, h, w), in the type of `noisy`; channels of a learned variance are dropped.
         """
-        guided = vectors is not None and self.null is not None and self._scale != 1
-        states, conditions = noisy, vectors
-        if guided:
-            assert vectors is not None and self.null is not None
-            states = torch.cat([noisy, noisy])
-            conditions = torch.cat([vectors, self.null.to(vectors).expand_as(vectors)])
-        steps = torch.full((len(states),), timestep, device=noisy.device, dtype=torch.long)
-        with torch.autocast(noisy.device.type, torch.bfloat16) if self._half else nullcontext():
-            output = self._predict(states, steps, conditions)
-        output = output[:, : self.channels].to(noisy.dtype)
-        noise = noise_of(output, states, self._levels[timestep], self._prediction)
-        if guided:
-            conditional, unconditional = noise.chunk(2)
-            noise = unconditional + self._scale * (conditional - unconditional)
-        return noise
+        return self.guided(noisy, timestep, vectors, self.null)[0]
 
 
 def of_dit(transformer: Any, scheduler: Any, *, guidance_scale: float, half: bool = False) -> VectorDenoiser:
     """A `VectorDenoiser` of a class-conditional DiT; its tables are replaced in place."""
     rows = open_labels(transformer)
 
-    def predict(states: Tensor, steps: Tensor, vectors: Tensor | None) -> Tensor:
-        return transformer(states, timestep=steps, class_labels=vectors).sample
+    def call(states: Tensor, timesteps: Tensor, vectors: Tensor | None) -> Tensor:
+        return transformer(states, timestep=timesteps, class_labels=vectors).sample
 
     return VectorDenoiser(
         transformer,
-        predict,
         transformer.config.in_channels,
+        call,
         rows[:-1],
         rows[-1],
         guidance_scale=guidance_scale,
-        levels=levels_of(scheduler),
+        alphas_cumprod=alphas_cumprod_of(scheduler),
         prediction=scheduler.config.prediction_type,
         half=half,
     )
@@ -186,33 +159,28 @@ def of_unet(
     if rows is not None and attends:
         rows = rows[:, None]  # one token
 
-    def predict(states: Tensor, steps: Tensor, vectors: Tensor | None) -> Tensor:
+    def call(states: Tensor, timesteps: Tensor, vectors: Tensor | None) -> Tensor:
         if vectors is None:
-            return unet(states, steps).sample
+            return unet(states, timesteps).sample
         if attends:
-            return unet(states, steps, encoder_hidden_states=vectors.to(unet.dtype)).sample
-        return unet(states, steps, class_labels=vectors).sample
+            return unet(states, timesteps, encoder_hidden_states=vectors.to(unet.dtype)).sample
+        return unet(states, timesteps, class_labels=vectors).sample
 
     return VectorDenoiser(
         unet,
-        predict,
         unet.config.in_channels,
+        call,
         None if rows is None else rows[:classes],
         rows[-1] if rows is not None and len(rows) > classes else None,
         guidance_scale=guidance_scale,
-        levels=levels_of(scheduler),
+        alphas_cumprod=alphas_cumprod_of(scheduler),
         prediction=scheduler.config.prediction_type,
         half=half,
     )
 
 
-def levels_of(scheduler: Any) -> list[float]:
-    """Abar of every timestep of the training schedule."""
-    return [float(level) for level in scheduler.alphas_cumprod.double()]
-
-
 def ends_of(scheduler: Any) -> tuple[int, float]:
-    """By how much the timesteps of a chain lie above multiples, and abar after its last step.
+    """By how much the timesteps of a chain lie above multiples, and the cumulative alpha product after its last step.
 
     0 and 1, but for schedules as those of latent diffusion (`steps_offset: 1`, `set_alpha_to_one: false`), where it is
     that of timestep 0.

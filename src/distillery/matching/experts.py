@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from distillery.errors import BadInput, damaged
@@ -18,6 +16,7 @@ from distillery.matching.networks import Comparing
 from distillery.matching.real_images import RealImages
 from distillery.matching.settings import Experts
 from distillery.storage.resume import Resume
+from distillery.storage.tensors import described_tensors, load_slice
 from distillery.students.presets import DSA
 from distillery.students.settings import Recipe, Speed
 from distillery.students.training import train_networks
@@ -160,10 +159,8 @@ class Trajectories:
         self._places: list[tuple[Path, int]] = []
         for path in paths:
             try:
-                with safe_open(path, framework="pt") as file:
-                    about = json.loads((file.metadata() or {}).get("about", "{}"))
-                    count = file.get_slice("theta").get_shape()[0]
-            except (OSError, SafetensorError, ValueError) as error:
+                about, count = described_tensors(path), load_slice(path, "theta").get_shape()[0]
+            except (OSError, ValueError) as error:
                 raise damaged(path, MADE_BY, error) from error
             if why := wrong_experts(about, wanted):
                 raise BadInput(f"{path}: {why}; train experts on these images, or leave out experts.<name>.files")
@@ -175,6 +172,5 @@ class Trajectories:
     def state(self, expert: int, epoch: int) -> Tensor:
         """The weights of an expert after so many epochs, (P,) fp32."""
         path, row = self._places[expert]
-        with safe_open(path, framework="pt") as file:
-            state: Tensor = file.get_slice("theta")[row, epoch]
+        state: Tensor = load_slice(path, "theta")[row, epoch]
         return state

@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import DDPMScheduler
 from torch import Tensor, nn
 
 from distillery.diffusion.autoencoder import Codec
-from distillery.diffusion.denoiser import load_generator
-from distillery.diffusion.models import open_unet, set_timestep_shift
+from distillery.diffusion.denoiser import alphas_cumprod_of
+from distillery.diffusion.models import load_generator, set_timestep_shift
 from distillery.diffusion.renderer import class_conditions, codec_of
-from distillery.errors import BadInput, damaged
+from distillery.errors import BadInput
 from distillery.matching import conditioning
 from distillery.matching.chain import Chain
 from distillery.matching.checks import wrong_steps
@@ -26,7 +25,7 @@ from distillery.streams import stream
 
 
 @dataclass
-class Generator:
+class FrozenGenerator:
     """A frozen generator with its autoencoder, opened for the chain.
 
     Attributes:
@@ -37,7 +36,7 @@ class Generator:
 
     denoiser: conditioning.VectorDenoiser
     codec: Codec
-    levels: list[float]
+    alphas_cumprod: list[float]
     ends: tuple[int, float]
     side: int
     latent_side: int
@@ -49,12 +48,12 @@ class Generator:
         Raises:
             BadInput: steps that do not fit its schedule, or a codebook that is not there.
         """
-        if why := wrong_steps(settings.steps, len(self.levels), settings.uneven):
+        if why := wrong_steps(settings.steps, len(self.alphas_cumprod), settings.uneven):
             raise BadInput(f"chain.steps: {why}")
         quantise = quantiser(self.codec) if settings.quantise == "vq" else None
         return Chain(
             self.denoiser,
-            self.levels,
+            self.alphas_cumprod,
             steps=settings.steps,
             residual=settings.residual,
             quantise=quantise,
@@ -84,8 +83,8 @@ def quantiser(codec: Codec) -> Any:
         )
 
     def quantise(latents: Tensor) -> Tensor:
-        found = model.quantize(latents / codec.scale + codec.shift)[0]
-        return (found - codec.shift) * codec.scale
+        entries = model.quantize(latents / codec.scale + codec.shift)[0]
+        return (entries - codec.shift) * codec.scale
 
     return quantise
 
@@ -99,7 +98,7 @@ def open_generator(
     resolution: int,
     seed: int,
     device: torch.device,
-) -> Generator:
+) -> FrozenGenerator:
     """Open a generator, a DiT or a UNet, for the chain.
 
     Args:
@@ -114,15 +113,14 @@ def open_generator(
     names = read_json(folder / "model_index.json", "train_generator").get("id2label") or {}
     options: dict[str, Any] = {"guidance_scale": settings.guidance_scale, "half": half}
     try:
+        network, scheduler = load_generator(folder)
+        network = randomised(network, seed) if settings.denoiser == "random" else network
         if (folder / "unet").is_dir():
-            unet, scheduler, table = load_unet(folder)
-            network = randomised(unet, seed) if settings.denoiser == "random" else unet
+            table = read_tensors(folder / "unet" / "classes.safetensors", "open_generator")[0].get("weight")
             options["guidance_scale"] = settings.guidance_scale if names else 1.0
             known = 1 + max(map(int, names), default=-1)
             denoiser = conditioning.of_unet(network, scheduler, table, known, **options)
         else:
-            transformer, scheduler = load_generator(folder)
-            network = randomised(transformer, seed) if settings.denoiser == "random" else transformer
             denoiser = conditioning.of_dit(network, scheduler, **options)
     except ValueError as error:
         raise BadInput(f"{folder}: {error}") from error
@@ -133,30 +131,15 @@ def open_generator(
     if denoiser.rows is not None and denoiser.null is None and settings.condition == "none":
         raise BadInput(f"{folder}: chain.condition: none, and the generator has no row of no class; allowed: class")
     by_class = denoiser.rows is not None and settings.condition == "class"
-    return Generator(
+    return FrozenGenerator(
         denoiser.to(device),
         codec,
-        conditioning.levels_of(scheduler),
+        alphas_cumprod_of(scheduler),
         conditioning.ends_of(scheduler),
         latent * codec.factor,
         latent,
         class_conditions(folder, classes) if by_class else {},
     )
-
-
-def load_unet(folder: Path) -> tuple[Any, Any, Tensor | None]:
-    """The UNet, the noise scheduler and the stored class vectors of a folder that `open_unet` made.
-
-    Raises:
-        DamagedArtifact: it cannot be opened.
-    """
-    try:
-        unet = open_unet(folder / "unet")
-        scheduler = DDPMScheduler.from_pretrained(folder, subfolder="scheduler", local_files_only=True)
-    except Exception as error:  # diffusers raises anything here
-        raise damaged(folder, "open_unet", str(error).splitlines()[0]) from error
-    stored, _ = read_tensors(folder / "unet" / "classes.safetensors", "open_unet")
-    return unet, scheduler, stored.get("weight")
 
 
 def randomised(network: nn.Module, seed: int) -> Any:

@@ -9,15 +9,15 @@ from torch import Tensor
 
 from distillery.matching.build import Places, chain_space
 from distillery.matching.chain import Residual
-from distillery.matching.generator import Generator
+from distillery.matching.generator import FrozenGenerator
 from distillery.matching.objectives import Objective
-from distillery.matching.settings import LD3M
+from distillery.methods.matching import LD3M
 
 RESIDUALS: tuple[Residual, ...] = ("x0", "eq7", "none")
 
 
 def gradient_norms(
-    generator: Generator,
+    generator: FrozenGenerator,
     method: LD3M,
     objective: Objective,
     places: Places,

@@ -20,7 +20,19 @@ def _named(given: object) -> object:
 # ---- objectives ------------------------------------------------------------------------------------------------------
 
 
-class Gradient(Block):
+class _Objective(Block):
+    @property
+    def trajectories(self) -> Trajectory | None:
+        """Itself, if it matches trajectories of experts."""
+        return None
+
+    @property
+    def couples_classes(self) -> bool:
+        """Whether its networks learn from the images of all classes together."""
+        return False
+
+
+class Gradient(_Objective):
     """Gradient matching (DC, arXiv 2006.05929) under siamese augmentation (DSA, arXiv 2102.08259)."""
 
     kind: Literal["gradient"]
@@ -31,8 +43,13 @@ class Gradient(Block):
     batch_train: Count = Field(256, description="Images in one step of the network.")
     augment: bool = Field(True, description="One operation of DSA, the same for real images and ours.")
 
+    @property
+    def couples_classes(self) -> bool:
+        """Where a network is trained between two steps of the images."""
+        return self.outer > 1
 
-class Distribution(Block):
+
+class Distribution(_Objective):
     """Distribution matching (DM, arXiv 2110.04181): mean features of networks that were never trained."""
 
     kind: Literal["distribution"]
@@ -40,7 +57,7 @@ class Distribution(Block):
     augment: bool = Field(True, description="One operation of DSA, the same for real images and ours.")
 
 
-class Trajectory(Block):
+class Trajectory(_Objective):
     """Trajectory matching (MTT, arXiv 2203.11932) in constant memory (TESLA, arXiv 2211.10586)."""
 
     kind: Literal["trajectory"]
@@ -57,6 +74,21 @@ class Trajectory(Block):
         "them. None: `exact` for pixels, else `tesla`.",
     )
     augment: bool = Field(True, description="One operation of DSA per step, with parameters for each image.")
+
+    @property
+    def trajectories(self) -> Trajectory | None:
+        """Itself."""
+        return self
+
+    @property
+    def couples_classes(self) -> bool:
+        """Always: a network is trained on all images."""
+        return True
+
+    @property
+    def last_epoch(self) -> int:
+        """The last epoch of an expert that is read."""
+        return self.max_start_epoch - 1 + self.epochs
 
 
 AnyObjective = Annotated[
@@ -142,79 +174,6 @@ class Chain(Block):
     )
     gradient_checkpointing: bool = Field(False, description="Within the denoiser too: less memory, one more pass.")
 
-
-class _Optimised(Block):
-    """What every method has that optimises images."""
-
-    iterations: Count = Field(1000, description="Steps of the optimiser; with networks that live longer, networks.")
-    network: Network | None = Field(
-        None, description="The network that compares; none: that of the experts, or ConvNet-d with d = log2(side) - 2."
-    )
-    stream: str | None = Field(
-        None, description="Methods of one stream share initial images, networks and noise; none: the method's name."
-    )
-    shards: Count = Field(1, description="Jobs that the classes are spread over, where they do not act on each other.")
-
-
-class _InLatents(_Optimised):
-    init: Literal["real", "gaussian"] = Field("real", description="Encoded real images of the class, or N(0, 1).")
-    micro_batch: Count = Field(10, description="Images that are differentiated at once; halved where memory is short.")
-    objective: Objective
-    step: Step = Step()
-
-
-class LD3M(_InLatents):
-    """Latents and class vectors, optimised through the diffusion of a frozen generator (arXiv 2403.03881)."""
-
-    kind: Literal["ld3m"]
-    generator: Name
-    chain: Chain = Chain()
-    learn: list[Literal["latent", "condition"]] = Field(["latent", "condition"], min_length=1, max_length=2)
-
-
-class Latent(_InLatents):
-    """Latents, optimised through the decoder alone: LD3M without diffusion."""
-
-    kind: Literal["autoencoder"]
-
-
-class Pixels(_Optimised):
-    """Pixels themselves: DC, DSA, DM and MTT as published."""
-
-    kind: Literal["pixel"]
-    init: Literal["real", "noise"] = "real"
-    clamp: bool = Field(True, description="Keep images in [0, 1], as files hold them; the originals did not.")
-    objective: Objective
-    step: PixelStep = PixelStep()
-
-
-class IDC(_Optimised):
-    """IDC-I (arXiv 2205.14959, its form without mosaics): gradients of networks in training, in pixels."""
-
-    kind: Literal["idc"]
-    inner: Count = Field(100, description="Rounds on one network, each a step per class and some steps of the network.")
-    batch_real: Count = 64
-    batch_ours: Count = Field(128, description="Our images of a class in one step, at most.")
-    learning_rate: Positive | None = Field(
-        None, description="Of pixels in [0, 1]; none: 0.003 (ipc / 10) (side / 224)^2, and 0.001 from 100 classes on."
-    )
-    momentum: Fraction = 0.5
-    epochs: Count | None = Field(None, description="On real images before the first round; none: 10, or 5 from 100.")
-    images: Count = Field(500, description="Real images that the network sees between two rounds.")
-    batch_train: Count | None = Field(None, description="In one step of the network; none: 64, or 128 from 100.")
-    network_rate: Positive | None = Field(
-        None, description="Learning rate of the network; none: 0.01, or 0.1 from 100."
-    )
-    network_decay: NonNegative | None = Field(None, description="Its weight decay; none: 5e-4, or 1e-4 from 100.")
-    iterations: Count = Field(500, description="Networks, one after another.")
-    network: Network | None = Field("resnet_ap10", description="The network that compares.")
-    shards: Literal[1] = 1
-
-
-MATCHED = ("ld3m", "autoencoder", "pixel", "idc")
-"""The kinds of method that optimise images."""
-
-Matched = LD3M | Latent | Pixels | IDC
 
 # ---- experts ---------------------------------------------------------------------------------------------------------
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.autograd import grad
 
 from distillery.matching.chain import Chain, clamped
+from distillery.memory_limit import in_fitting_batches
 
 Tensors = dict[str, Tensor]
 
@@ -26,18 +27,7 @@ class MicroBatches:
 
     def each(self, count: int, work: Callable[[slice], None]) -> None:
         """Call `work` with slices that cover `count` images."""
-        at = 0
-        while at < count:
-            rows = slice(at, min(at + self.size, count))
-            try:
-                work(rows)
-            except torch.cuda.OutOfMemoryError:
-                if self.size == 1:
-                    raise
-                self.size = (self.size + 1) // 2
-                torch.cuda.empty_cache()
-                continue
-            at = rows.stop
+        self.size = in_fitting_batches(count, self.size, work)
 
 
 class Space(Protocol):

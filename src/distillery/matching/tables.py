@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from distillery.errors import WeightsError
+from distillery.errors import NotSafetensors, WeightsError
+from distillery.storage.tensors import load_slice
 
 BESIDE = "class_embedding.safetensors"
 """Beside the `unet/` of a generator whose UNet is told of classes by vectors: `weight` (classes + 1, D), none last."""
@@ -43,12 +43,11 @@ def table_of_unet(unet: Any, folder: Path) -> Tensor | None:
         return None
     path = folder / BESIDE
     try:
-        with safe_open(path, framework="pt") as file:
-            table: Tensor = file.get_tensor("weight").float()
+        table: Tensor = load_slice(path, "weight")[:].float()
     except FileNotFoundError:
         raise WeightsError(
             f"{path}: no such file; the UNet is told of classes by vectors: put them there as `weight` (classes + 1, D)"
         ) from None
-    except (OSError, SafetensorError) as error:
+    except (OSError, NotSafetensors) as error:
         raise WeightsError(f"{path}: cannot be read ({error})") from error
     return table

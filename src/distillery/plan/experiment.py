@@ -1,103 +1,38 @@
-"""The experiment file: its blocks and its defaults.
-
-Everything that is wrong is refused before a job is planned, with the path of the key and what is allowed there:
-`mistakes` says it of a word, `contradictions` of what cannot go together.
-"""
+"""The experiment file: its blocks and their defaults, and what follows from them."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import cached_property
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
-from distillery.data.settings import Dataset, External
+from distillery.data.identity import same_class
+from distillery.data.settings import Dataset
 from distillery.data.sources import class_names
 from distillery.diffusion.settings import (
     AnyAutoencoder,
     AnyGenerator,
     Autoencoder,
-    FinetunedGenerator,
     Latents,
+    LatentShape,
     PretrainedAutoencoder,
 )
-from distillery.errors import ExperimentError
-from distillery.guidance.settings import IGD, MGD3, Calibration, Deviation, Influence, Learnability, Mode, Surrogate
-from distillery.matching import checks
-from distillery.matching.settings import IDC, LD3M, MATCHED, Experts, Latent, Matched, Matching, Pixels
-from distillery.plan.messages import described
-from distillery.selection.settings import Full, Herding, KCenter, Random, RealByLearnability
-from distillery.settings import Block, Count, Fraction, Name
-from distillery.students.settings import Evaluation, Network, Protocol, Recipe, Reference, Student
+from distillery.guidance.mode import Mode
+from distillery.guidance.registry import Guidances
+from distillery.guidance.settings import Surrogate
+from distillery.matching.settings import Experts, Matching
+from distillery.methods.base import Method, smaller
+from distillery.methods.matching import last_epoch_read
+from distillery.methods.registry import AnyMethod
+from distillery.methods.sampling import Sampled
+from distillery.plan import layout
+from distillery.settings import Block, Count, Name
+from distillery.students.settings import Evaluation, Network, Protocol, Recipe, Reference
 
-
-class Plain(Block):
-    """Plain sampling of the generator: no guidance (method DiT)."""
-
-    kind: Literal["plain"]
-    generator: Name
-    stream: str | None = Field(
-        None, description="Methods of one stream share all their noise; none: the method's name."
-    )
-    shards: Count = Field(1, description="Jobs that the classes are spread over.")
-
-
-class LGD(Block):
-    """Learnability-guided diffusion (arXiv 2604.00519)."""
-
-    kind: Literal["lgd"]
-    generator: Name
-    reference: Name = Field(description="The network that says what is valid.")
-    seed: Name = Field("plain", description="First increment: `plain`, or the name of another method.")
-    increment_size: Count = Field(10, description="Images per class in one increment.")
-    candidates: Count = Field(3, description="Kappa: images drawn per slot, of which one is kept.")
-    choose: Literal["learnability", "random"] = "learnability"
-    min_reference_probability: Fraction = Field(0.0, description="Candidates below it are left out; 0: none are.")
-    student: Student = Student()
-    learnability: Learnability = Learnability()
-    deviation: Deviation = Deviation()
-    influence: Influence | None = Field(None, description="Influence (IGD) as a further guidance, after increment 1.")
-    mode: Mode | None = Field(None, description="Modes (MGD3) as a further guidance, after increment 1.")
-    calibration: Calibration = Calibration()
-    stream: str | None = Field(
-        None, description="Methods of one stream share all their noise; none: the method's name."
-    )
-    shards: Count = Field(1, description="Jobs that the classes are spread over.")
-
-    @property
-    def calibrates(self) -> bool:
-        """Whether a pilot chooses a strength or a weight."""
-        return "auto" in (self.learnability.strength, self.learnability.reference_weight)
-
-
-Method = Annotated[
-    Plain
-    | LGD
-    | IGD
-    | MGD3
-    | LD3M
-    | Latent
-    | Pixels
-    | IDC
-    | Random
-    | Herding
-    | KCenter
-    | RealByLearnability
-    | Full
-    | External,
-    Field(discriminator="kind"),
-]
-
-REAL = ("random", "herding", "k_center")
-"""The kinds of method that choose real images at once."""
-
-CHOOSING = (*REAL, "real_by_learnability")
-"""The kinds of method that choose real images."""
-
-GUIDED = ("igd", "mgd3")
-"""The kinds of method whose sampler is guided, and that make no increments."""
+T = TypeVar("T", bound=Method)
 
 
 class Redundancy(Block):
@@ -160,107 +95,47 @@ class Experiment(Block):
     surrogates: dict[Name, Surrogate] = Field({})
     experts: dict[Name, Experts] = Field({})
     matching: Matching = Matching()
-    methods: dict[Name, Method] = Field(min_length=1)
+    methods: dict[Name, AnyMethod] = Field(min_length=1)
     ipc: list[Count] = Field(min_length=1, description="Images per class.")
     evaluation: Evaluation
     analysis: Analysis = Analysis()
+    variants: dict[Name, dict[str, Any]] = Field(
+        {}, description="Blocks that one choice changes, merged deep into this file: one file for several class lists."
+    )
+    variant: Name | None = Field(None, description="The choice among `variants`; none: the file as it stands.")
+
+    @cached_property
+    def class_names(self) -> list[str]:
+        """The classes as the data call them, in the order of their labels: `ingest` keeps those names."""
+        known = class_names(self.dataset.source)
+        return [same_class(name, known) or name for name in self.dataset.classes or known]
 
     @cached_property
     def classes(self) -> int:
         """How many classes the data has."""
         return len(self.dataset.classes or class_names(self.dataset.source))
 
-    def recipe(self, protocol: Protocol, network: str, ipc: int | str) -> Recipe:
-        """The constants of a protocol for one network and one size: images per class, or `full`."""
-        size: int | Literal["full"] = "full" if ipc == "full" else int(ipc)
-        return protocol.recipe(network=network, ipc=size, classes=self.classes)
+    @cached_property
+    def latent_shape(self) -> LatentShape | None:
+        """What latents are to images; None where nobody knows yet."""
+        return self.autoencoder.latents
 
-    def sizes(self, method: str) -> list[int] | list[str]:
-        """The sizes that a method is evaluated at."""
-        return ["full"] if self.methods[method].kind == "full" else sorted(self.ipc)
-
-    def first_of(self, kind: str) -> str | None:
-        """The first method of a kind, by name."""
-        return min((name for name, method in self.methods.items() if method.kind == kind), default=None)
-
-    def increments(self, method: str) -> int:
-        """How many increments the largest set of an LGD method has."""
-        return max(self.ipc) // self.loop(method).increment_size
-
-    def smaller(self, ipc: int) -> int:
-        """The next smaller size, or 0: a set begins with the smaller ones, and a job makes only what it adds."""
-        return max((size for size in self.ipc if size < ipc), default=0)
-
-    def lgd(self, method: str) -> LGD:
-        """An LGD method by its name."""
-        found = self.methods[method]
-        assert isinstance(found, LGD)
-        return found
-
-    def loop(self, method: str) -> LGD | RealByLearnability:
-        """A method that works in increments, by its name."""
-        found = self.methods[method]
-        assert isinstance(found, LGD | RealByLearnability)
-        return found
-
-    def guided(self, method: str) -> IGD | MGD3:
-        """A method of guided sampling by its name."""
-        found = self.methods[method]
-        assert isinstance(found, IGD | MGD3)
-        return found
-
-    def matched(self, method: str) -> Matched:
-        """A method that optimises images, by its name."""
-        found = self.methods[method]
-        assert isinstance(found, LD3M | Latent | Pixels | IDC)
-        return found
+    @property
+    def latent_side(self) -> int | None:
+        """Side of the latents; None where nobody knows yet."""
+        return None if self.latent_shape is None else self.dataset.resolution // self.latent_shape.factor
 
     @property
     def plain_convnet(self) -> str:
         """ConvNet-d for the side of the data: d = log2(side) - 2, and 1 at least."""
         return f"convnet{min(max(self.dataset.resolution.bit_length() - 3, 1), 9)}"
 
-    def experts_network(self, experts: str) -> str:
-        """The network of experts."""
-        return self.experts[experts].network or self.plain_convnet
-
-    def experts_epochs(self, experts: str) -> int:
-        """How many epochs experts are trained: those that methods read, unless the experts say otherwise."""
-        return self.experts[experts].epochs or checks.last_epoch(self.methods, experts)
-
-    def comparing(self, method: str) -> str:
-        """The network that a method which optimises images compares with."""
-        found = self.matched(method)
-        name = checks.experts_of(found)
-        return found.network or (self.experts_network(name) if name in self.experts else self.plain_convnet)
-
     @property
     def held_out(self) -> float:
         """Share of each class that methods which optimise images never see, because it chooses among snapshots."""
         return self.matching.holdout if self.matching.choose == "best" else 0.0
 
-    def mode(self, method: str) -> Mode | None:
-        """The mode guidance of a method, if it has one."""
-        found = self.methods[method]
-        return found.mode if isinstance(found, LGD | IGD | MGD3) else None
-
-    def influence(self, method: str) -> Influence | None:
-        """The influence guidance of a method, if it has one."""
-        found = self.methods[method]
-        return found.influence if isinstance(found, LGD | IGD | MGD3) else None
-
-    def nested(self, method: str) -> bool:
-        """Whether the sets of a method begin with the smaller ones: not where every size is made by itself."""
-        found = self.methods[method]
-        if found.kind in (*MATCHED, "given"):
-            return False
-        return not (isinstance(found, MGD3) and found.mode.count is None)
-
-    def modes(self, method: str, ipc: int) -> int:
-        """How many modes per class the images of a size are drawn to."""
-        mode = self.mode(method)
-        assert mode is not None
-        return mode.count or (max(self.ipc) if self.nested(method) else ipc)
+    # ---- seeds -------------------------------------------------------------------------------------------------------
 
     def seed(self, run: str) -> int:
         """The seed of a run by its place in the results: `seed-3/`, or nothing for the first one."""
@@ -270,44 +145,120 @@ class Experiment(Block):
         """The place of a seed's run in the results."""
         return "" if seed == self.seeds[0] else f"seed-{seed}/"
 
-    def base_of(self, generator: str) -> AnyGenerator:
-        """The generator that a fine-tuned one starts from in the end; any other one is its own."""
-        found = self.generators[generator]
-        return self.base_of(found.base) if isinstance(found, FinetunedGenerator) else found
+    def autoencoder_run(self, run: str) -> str:
+        """The run that the autoencoder and its latents belong to: one that is opened is the same for all runs."""
+        return run if self.autoencoder.stage == "train_autoencoder" else ""
+
+    @property
+    def runs(self) -> list[str]:
+        """The places of all runs."""
+        return [self.run(seed) for seed in self.seeds]
+
+    # ---- methods -----------------------------------------------------------------------------------------------------
+
+    def made_by(self, stage: str) -> list[str]:
+        """The methods whose sets a stage makes."""
+        return [name for name, method in self.methods.items() if method.stage == stage]
+
+    def method_of(self, name: str, kind: type[T]) -> T:
+        """A method by its name, of a kind that the caller's stage makes."""
+        method = self.methods[name]
+        assert isinstance(method, kind)
+        return method
+
+    def first_of(self, kind: str) -> str | None:
+        """The first method of a kind, by name."""
+        return min((name for name, method in self.methods.items() if method.kind == kind), default=None)
 
     def stream(self, method: str) -> str:
-        """The name of the stream that a generating method draws from."""
-        found = self.methods[method]
-        drawing = Plain | LGD | IGD | MGD3 | LD3M | Latent | Pixels | IDC
-        return (found.stream if isinstance(found, drawing) else None) or method
+        """The name of the stream that a method draws from."""
+        return self.methods[method].stream_of(method)
+
+    def smaller(self, ipc: int) -> int:
+        """The next smaller size, or 0: a set begins with the smaller ones, and a job makes only what it adds."""
+        return smaller(ipc, self.ipc)
+
+    # ---- guidances ---------------------------------------------------------------------------------------------------
+
+    def guidance(self, method: str) -> Guidances:
+        """The guidances of a method as the file has them; none where it does not sample."""
+        block = self.methods[method]
+        return block.guidance if isinstance(block, Sampled) else Guidances()
+
+    def resolved_guidance(self, method: str) -> Guidances:
+        """The guidances of a method that samples, with indices in place of defaults."""
+        sampled = self.method_of(method, Sampled)
+        return sampled.guidance.resolved(self.generators[sampled.generator].sampling.steps)
+
+    def modes(self, method: str, ipc: int) -> int:
+        """How many modes of each class the images of a size are drawn to."""
+        mode = self.guidance(method).get(Mode)
+        assert mode is not None
+        return mode.count or (max(self.ipc) if self.methods[method].nested else ipc)
+
+    def guidance_files(self, run: str, method: str, ipc: int | None = None) -> dict[str, list[str]]:
+        """The files of each guidance of a method, in the order in which stages take them.
+
+        Args:
+            ipc: the size that is sampled; None: all sizes at once, in increments.
+        """
+        return self.guidance(method).files(MethodFiles(self, run, method, ipc or max(self.ipc)))
+
+    # ---- networks ----------------------------------------------------------------------------------------------------
+
+    def recipe(self, protocol: Protocol, network: str, ipc: int | str) -> Recipe:
+        """The constants of a protocol for one network and one size: images per class, or `full`."""
+        size: int | Literal["full"] = "full" if ipc == "full" else int(ipc)
+        return protocol.recipe(network=network, ipc=size, classes=self.classes)
+
+    def experts_network(self, experts: str) -> str:
+        """The network of experts."""
+        return self.experts[experts].network or self.plain_convnet
+
+    def experts_epochs(self, experts: str) -> int:
+        """How many epochs experts are trained: those that methods read, unless the experts say otherwise."""
+        return self.experts[experts].epochs or last_epoch_read(self.methods, experts)
+
+    # ---- weights from elsewhere, generators --------------------------------------------------------------------------
+
+    @property
+    def opened_autoencoders(self) -> list[str]:
+        """The keys of the autoencoders that are opened, not trained."""
+        blocks = {"autoencoder": self.autoencoder, "guidance_autoencoder": self.guidance_autoencoder}
+        return [key for key, block in blocks.items() if block is not None and block.stage == "open_autoencoder"]
+
+    def generators_of(self, stage: str) -> list[str]:
+        """The generators that a stage makes."""
+        return [name for name, generator in self.generators.items() if generator.stage == stage]
 
 
-def load(config: Mapping[str, Any]) -> Experiment:
-    """Read an experiment file that YAML has parsed.
+@dataclass(frozen=True)
+class MethodFiles:
+    """`GuidanceFiles` of one method of a run.
 
-    Raises:
-        ExperimentError: one line per fault, each with the path of the key and what is allowed.
+    Attributes:
+        run: place of the run in the results.
+        ipc: the size that is sampled.
     """
-    from distillery.plan.checks import contradictions  # which are about these very blocks
 
-    try:
-        experiment = Experiment.model_validate(_with_yardsticks(config))
-    except ValidationError as error:
-        raise ExperimentError("\n".join(described(error.errors(), config, Experiment))) from None
-    if faults := list(contradictions(experiment)):
-        raise ExperimentError("\n".join(faults))
-    return experiment
+    experiment: Experiment
+    run: str
+    method: str
+    ipc: int
 
+    def gradients(self, surrogate: str) -> str:
+        """The output of `select_checkpoints` for a surrogate."""
+        return layout.fill(layout.GRADIENTS, run=self.run, surrogate=surrogate)
 
-def _with_yardsticks(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The experiment with the rows that every table has: random real images of equal number, and all of them."""
-    methods, evaluation = config.get("methods"), config.get("evaluation")
-    if not isinstance(methods, Mapping) or not methods or not isinstance(evaluation, Mapping):
-        return dict(config)
-    kinds = [method.get("kind") for method in methods.values() if isinstance(method, Mapping)]
-    wanted = ["random", *(["full"] if evaluation.get("full_data", True) is True else [])]
-    added = {kind if kind not in methods else f"{kind}-real": {"kind": kind} for kind in wanted if kind not in kinds}
-    return {**config, "methods": {**methods, **added}}
+    def modes(self, count: int | None) -> str:
+        """The output of `discover_modes`, `count` modes per class; None: one per image."""
+        modes = count or self.experiment.modes(self.method, self.ipc)
+        return layout.fill(layout.MODES, run=self.run, method=self.method, modes=modes)
+
+    def latents(self) -> list[str]:
+        """The latents of the training images."""
+        run = self.experiment.autoencoder_run(self.run)
+        return [layout.fill(layout.LATENTS, run=run, shard=shard) for shard in range(self.experiment.latents.shards)]
 
 
 def schema() -> dict[str, Any]:
@@ -316,41 +267,6 @@ def schema() -> dict[str, Any]:
     Regenerate: `python -m distillery.plan.experiment > workflow/schemas/experiment.schema.json`.
     """
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **Experiment.model_json_schema()}
-
-
-def guided_range(given: list[int] | None, steps: int, first: int = 10) -> list[int]:
-    """First and last guided index: as given, or `first` to 45 of 50 scaled to the number of steps."""
-    return given or [round(steps * first / 50), min(round(steps * 45 / 50), steps - 1)]
-
-
-def resolved_guidance(experiment: Experiment, method: str) -> tuple[Learnability, Deviation]:
-    """The guidances of an LGD method with their ranges as indices."""
-    lgd = experiment.lgd(method)
-    steps = experiment.generators[lgd.generator].sampling.steps
-    learnability = lgd.learnability.model_copy(update={"range": guided_range(lgd.learnability.range, steps)})
-    deviation = lgd.deviation.model_copy(update={"range": lgd.deviation.range or learnability.range})
-    return learnability, deviation
-
-
-def resolved_steering(experiment: Experiment, method: str) -> tuple[Influence | None, Mode | None, Deviation | None]:
-    """Influence, mode and deviation of a method as far as it has them, with their ranges as indices."""
-    found = experiment.methods[method]
-    assert isinstance(found, LGD | IGD | MGD3)
-    steps = experiment.generators[found.generator].sampling.steps
-    influence, mode, deviation = found.influence, found.mode, found.deviation
-    beside = None
-    if mode is not None:
-        stop = min(round(steps * 25 / 50), steps - 2) if mode.stop is None else mode.stop  # one step is guided at least
-        mode = mode.model_copy(update={"stop": stop})
-        beside = [min(stop + 1, steps - 1), steps - 1]
-    if influence is not None:
-        influence = influence.model_copy(update={"range": guided_range(influence.range, steps, first=30)})
-        beside = influence.range
-    if isinstance(found, LGD):
-        deviation = resolved_guidance(experiment, method)[1]
-    elif deviation is not None:
-        deviation = deviation.model_copy(update={"range": deviation.range or beside})
-    return influence, mode, deviation
 
 
 if __name__ == "__main__":

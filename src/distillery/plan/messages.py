@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import difflib
 import typing
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import yaml
@@ -23,23 +23,25 @@ def described(faults: Sequence[Any], config: Mapping[str, Any], root: type[Block
     """
     lines: dict[str, list[Any]] = {}
     for fault in faults:  # a value that fits no member of a union has one fault per member
-        lines.setdefault(_key(fault, config), []).append(fault)
+        lines.setdefault(_key(fault, config, root), []).append(fault)
     return [f"{key}: {_wrong(found, root, config)}" for key, found in lines.items()]
 
 
-def _key(fault: Any, config: Mapping[str, Any]) -> str:
-    """The path of a fault in the file."""
+def _key(fault: Any, config: Mapping[str, Any], root: type[Block]) -> str:
+    """The path of a fault in the file, or where the file would have it."""
     path: list[str] = []
     node: Any = config
+    kind: Any = root
     for index, part in enumerate(fault["loc"]):
         last = index == len(fault["loc"]) - 1
         inside = part in node if isinstance(node, Mapping) else isinstance(node, list) and isinstance(part, int)
         # Members of a union, and the mark of a mapping's keys, stand in the location, but in no file.
-        if inside or (last and fault["type"] in ("missing", "extra_forbidden")):
+        if inside or part in _fields_of(kind) or (last and fault["type"] == "extra_forbidden"):
             path.append(f"[{part}]" if isinstance(node, list) else f".{part}")
             node = node[part] if inside else None
-    kind = ".kind" if fault["type"].startswith("union_tag") else ""
-    return ("".join(path) + kind).lstrip(".")
+        kind = _below(kind, part)
+    tag = ".kind" if fault["type"].startswith("union_tag") else ""
+    return ("".join(path) + tag).lstrip(".")
 
 
 NAMED_IN = {
@@ -50,6 +52,18 @@ NAMED_IN = {
     "experts": "experts",
 }
 """Keys that hold the name of an entry of another block."""
+
+OLD_KEYS = {
+    "deviation": "guidance.deviation",
+    "given": "external",
+    "influence": "guidance.influence",
+    "learnability": "guidance.learnability",
+    "looks": "evaluations",
+    "looks_from": "evaluations_from",
+    "mode": "guidance.mode",
+    "together": "networks_at_once",
+}
+"""Former keys and kinds, and their present names."""
 
 
 def _wrong(faults: Sequence[Any], root: type[Block], config: Mapping[str, Any]) -> str:
@@ -74,17 +88,32 @@ def _wrong_key(fault: Any, root: type[Block], config: Mapping[str, Any]) -> str 
     """Of a key that does not belong where it stands, or that is not there."""
     kind, key = fault["type"], fault["loc"][-1]
     if kind == "extra_forbidden":
-        if others := _kinds_with(fault["loc"], root):
-            return f"no key of kind {fault['loc'][-2]}; it belongs to kind {' and '.join(others)}"
-        return f"no such key{instead(key, _keys_beside(fault['loc'], root))}"
+        return _unknown_key(fault["loc"], root)
     if kind == "missing":
         block = NAMED_IN.get(str(key))
         there = ", ".join(map(str, config.get(block) or ["none yet"])) if block else ""
         return f"missing; allowed: one of {block} ({there})" if block else None
-    allowed = _kinds_at(fault["loc"], root)
-    if kind == "union_tag_not_found":
+    return _wrong_kind(fault, _kinds_at(fault["loc"], root))
+
+
+def _wrong_kind(fault: Any, allowed: Sequence[str]) -> str:
+    """Of a block whose kind is missing or does not exist."""
+    if fault["type"] == "union_tag_not_found":
         return f"missing; allowed: {', '.join(allowed)}"
-    return f"no kind {fault['ctx']['tag']!r}{instead(fault['ctx']['tag'], allowed)}"
+    given = str(fault["ctx"]["tag"])
+    if (new := OLD_KEYS.get(given, "")) in allowed:
+        return f"{given!r} is called {new} now"
+    return f"no kind {given!r}{instead(given, allowed)}"
+
+
+def _unknown_key(location: tuple[str | int, ...], root: type[Block]) -> str:
+    """Of a key that does not belong where it stands."""
+    key, allowed = str(location[-1]), _keys_beside(location, root)
+    if (new := OLD_KEYS.get(key, "")).partition(".")[0] in allowed:
+        return f"is called {new} now"
+    if others := _kinds_with(location, root):
+        return f"no key of kind {location[-2]}; it belongs to kind {' and '.join(others)}"
+    return f"no such key{instead(key, allowed)}"
 
 
 def _wrong_type(fault: Any, root: type[Block]) -> str | None:
@@ -114,11 +143,15 @@ def _keys_beside(location: tuple[str | int, ...], root: type[Block]) -> list[str
     kind: Any = root
     for part in location[:-1]:
         kind = _below(kind, part)
-    if len(blocks := _blocks_of(kind)) == 1:  # or nothing
-        kind = blocks[0]
-    if not (isinstance(kind, type) and issubclass(kind, Block)):
+    return sorted(_fields_of(kind))
+
+
+def _fields_of(kind: Any) -> list[str]:
+    """The keys of a block, also of one that may be absent; none of anything else."""
+    blocks = [kind] if isinstance(kind, type) else _blocks_of(kind)
+    if len(blocks) != 1 or not issubclass(blocks[0], Block):
         return []
-    return sorted(field.alias or name for name, field in kind.model_fields.items())
+    return [field.alias or name for name, field in blocks[0].model_fields.items()]
 
 
 def _kinds_with(location: tuple[str | int, ...], root: type[Block]) -> list[str]:
@@ -169,6 +202,12 @@ def _below(kind: Any, part: str | int) -> Any:
         if part in typing.get_args(typing.get_type_hints(block).get("kind")):
             return block
     return _below(blocks[0], part) if blocks else None
+
+
+def repeated(key: str, values: Sequence[object]) -> Iterator[str]:
+    """What a list of different things holds more than once, as a fault of its key."""
+    if several := [repr(value) for value, times in Counter(values).items() if times > 1]:
+        yield f"{key}: {', '.join(several)} stands there more than once"
 
 
 def keys_twice(text: str | bytes) -> list[str]:

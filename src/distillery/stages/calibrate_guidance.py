@@ -5,8 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from distillery.diffusion.settings import Sampling
-from distillery.guidance.settings import Calibration, Deviation, Influence, Learnability, Mode
+from distillery.guidance.base import counts
+from distillery.guidance.registry import Guidances
+from distillery.guidance.settings import Calibration
 from distillery.job import Input, Job, Output
+from distillery.methods.lgd import LGD
 from distillery.settings import Block
 from distillery.students.settings import Recipe
 
@@ -24,10 +27,8 @@ class Settings(Block):
     method: str
     resolution: int
     sampling: Sampling
-    learnability: Learnability
-    deviation: Deviation
-    influence: Influence | None = None
-    mode: Mode | None = None
+    guidance: Guidances
+    guidance_files: dict[str, int]
     candidates: int
     min_reference_probability: float
     calibration: Calibration
@@ -37,11 +38,7 @@ class Settings(Block):
     @classmethod
     def of(cls, experiment: Experiment, run: str, method: str) -> Settings:
         """The part of an experiment that this stage reads."""
-        from distillery.plan.experiment import resolved_guidance, resolved_steering
-
-        lgd = experiment.lgd(method)
-        learnability, deviation = resolved_guidance(experiment, method)
-        influence, mode, _ = resolved_steering(experiment, method)
+        lgd = experiment.method_of(method, LGD)
         network = lgd.student.network or experiment.references[lgd.reference].network
         protocol = lgd.student.protocol or experiment.evaluation.protocols[0]
         taught = lgd.calibration.aim == "accuracy"
@@ -50,10 +47,8 @@ class Settings(Block):
             method=method,
             resolution=experiment.dataset.resolution,
             sampling=experiment.generators[lgd.generator].sampling,
-            learnability=learnability,
-            deviation=deviation,
-            influence=influence,
-            mode=mode,
+            guidance=experiment.resolved_guidance(method),
+            guidance_files=counts(experiment.guidance_files(run, method)),
             candidates=lgd.candidates,
             min_reference_probability=lgd.min_reference_probability,
             calibration=lgd.calibration,
@@ -73,8 +68,7 @@ def run(
     student: Input,
     reference: Input,
     judge: Input,
-    gradients: Input | None = None,
-    modes: Input | None = None,
+    guidance_files: list[Input] | None = None,
     guidance: Output,
     curve: Output,
     csv: Output,
@@ -85,7 +79,7 @@ def run(
 
     from distillery.data.reading import ImageTable
     from distillery.diffusion.renderer import class_conditions, load_renderer
-    from distillery.guidance.further import Further
+    from distillery.guidance.base import Scene
     from distillery.guidance.lgd import LoopGuidance
     from distillery.guidance.pilot import Pilot, calibrate, curve_table, spread, teacher
     from distillery.storage.atomic import replacing, write_json
@@ -106,13 +100,14 @@ def run(
     seed_images = read_images(increment, "select_increment")
     classes = seed_images.classes
     labels = spread(len(classes), MOST_CLASSES)
-    further = Further(settings.influence, settings.mode, gradients, modes).guidances(renderer, classes)
+    files = settings.guidance.divided(guidance_files, settings.guidance_files)
+    loop = LoopGuidance(settings.guidance, files, Scene(renderer, classes, images=[seed_images]))
     pilot = Pilot(
         renderer,
         pupil,
         reference=Classifier.load(reference, "train_reference").to(job.device),
         judge=Classifier.load(judge, "train_reference").to(job.device),
-        loop=LoopGuidance(renderer, settings.learnability, settings.deviation, [seed_images], further),
+        loop=loop,
         labels=labels,
         conditions=class_conditions(folder, classes),
         slots=max(1, calibration.images // len(labels)),
@@ -121,7 +116,7 @@ def run(
     if settings.student_recipe is not None:
         recipe = (settings.student_recipe, (settings.seed, job.stage), job.device)
         pilot.teach = teacher(pupil.name, seed_images, ImageTable(data), *recipe)
-    strength, weight = settings.learnability.strength, settings.learnability.reference_weight
+    strength, weight = loop.learnability.strength, loop.learnability.reference_weight
     resume = job.resume(curve)
     found = calibrate(
         pilot,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 from distillery.errors import BadInput
+from distillery.guidance.mode import Mode
 from distillery.job import Input, Job, Output
 from distillery.settings import Block
 
@@ -23,7 +24,7 @@ class Settings(Block):
     @classmethod
     def of(cls, experiment: Experiment, run: str, method: str, modes: str) -> Settings:
         """The part of an experiment that this stage reads."""
-        mode = experiment.mode(method)
+        mode = experiment.guidance(method).get(Mode)
         assert mode is not None
         return cls(count=int(modes), discovery=mode.discovery, pool=mode.pool, seed=mode.seed)
 
@@ -33,7 +34,7 @@ def run(settings: Settings, *, latents: list[Input], modes: Output, job: Job) ->
     import torch
 
     from distillery.diffusion.latents import LatentCache
-    from distillery.guidance.mode import discover_modes
+    from distillery.guidance.mode_discovery import discover_modes
     from distillery.storage.tensors import write_tensors
 
     cache = LatentCache(latents)

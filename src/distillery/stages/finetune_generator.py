@@ -55,10 +55,10 @@ def run(
 
     from distillery import parallel
     from distillery.diffusion import difffit
-    from distillery.diffusion.denoiser import load_generator
     from distillery.diffusion.finetuning import check_latents, condition_classes
     from distillery.diffusion.latents import LatentCache
-    from distillery.diffusion.objectives import MemoryObjective, objective_of
+    from distillery.diffusion.models import load_generator
+    from distillery.diffusion.objectives import objective_of
     from distillery.diffusion.pipelines import copy_autoencoder, write_pipeline_index
     from distillery.diffusion.training import options_of, train_generator
     from distillery.diffusion.weights import model_digest
@@ -95,8 +95,8 @@ def run(
     )
     if parallel.rank() > 0:
         return
-    if isinstance(objective, MemoryObjective):
-        print(objective.words())
+    if summary := objective.summary():
+        print(summary)
     write_tensors(
         changed,
         difffit.changed(trained, tuned, conditions.tolist()),

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from distillery.data.settings import Dataset, External
+from distillery.data.external import place_of
+from distillery.data.settings import Dataset
 from distillery.job import Input, Job, Output
+from distillery.methods.external import External
 from distillery.settings import Block
 
 if TYPE_CHECKING:
@@ -25,11 +27,8 @@ class Settings(Block):
     @classmethod
     def of(cls, experiment: Experiment, run: str, method: str, ipc: str) -> Settings:
         """The part of an experiment that this stage reads."""
-        from distillery.data.external import place_of
-
-        given = experiment.methods[method]
-        assert isinstance(given, External)
-        place = place_of(given, int(ipc), experiment.seed(run))
+        external = experiment.method_of(method, External)
+        place = place_of(external.images, int(ipc), experiment.seed(run))
         return cls(name=method, images=place, ipc=int(ipc), dataset=experiment.dataset)
 
 

@@ -9,7 +9,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from distillery.data.settings import Dataset
-from distillery.job import Job, Output
+from distillery.job import Job, Log, Output
 from distillery.settings import Block
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ class Settings(Block):
         return cls(dataset=experiment.dataset)
 
 
-def run(settings: Settings, *, train: Output, test: Output, rejected: Output, job: Job) -> None:
+def run(settings: Settings, *, train: Output, test: Output, rejected: Log, job: Job) -> None:
     """Write the image tables `train` and `test`, and the table `rejected` with columns `path` and `reason`."""
     from distillery.data.ingest import ingest_images
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pydantic import Field
-
 from distillery.errors import BadInput
 from distillery.job import Input, Job, Output
-from distillery.matching.settings import IDC, LD3M, Gradient, Latent, Pixels, Trajectory
+from distillery.matching.settings import Gradient, Trajectory
+from distillery.methods.matching import IDC, AnyMatched, Matched
 from distillery.settings import Block
 
 if TYPE_CHECKING:
@@ -21,7 +20,7 @@ class Settings(Block):
     seed: int
     name: str
     stream: str
-    method: LD3M | Latent | Pixels | IDC = Field(discriminator="kind")
+    method: AnyMatched
     network: str
     ipc: int
     held_out: float
@@ -31,13 +30,13 @@ class Settings(Block):
     @classmethod
     def of(cls, experiment: Experiment, run: str, method: str, ipc: str, shard: str) -> Settings:
         """The part of an experiment that this stage reads."""
-        found = experiment.matched(method)
+        matched = experiment.method_of(method, Matched)
         return cls(
             seed=experiment.seed(run),
             name=method,
             stream=experiment.stream(method),
-            method=found.model_copy(update={"stream": None, "network": None}),
-            network=experiment.comparing(method),
+            method=matched.model_copy(update={"stream": None, "network": None}),
+            network=matched.comparing(experiment),
             ipc=int(ipc),
             held_out=experiment.held_out,
             every=experiment.matching.every,
@@ -60,18 +59,18 @@ def run(
     import pyarrow as pa
 
     from distillery.matching.build import Places, comparing_objective, open_space, optimiser_of
-    from distillery.matching.checks import last_read
     from distillery.matching.experts import Trajectories, wanted_of
     from distillery.matching.loop import Diverged, Run, match, snapshot_tensors
     from distillery.matching.real_images import RealImages
+    from distillery.storage.atomic import discard
     from distillery.storage.tables import write_table
     from distillery.storage.tensors import write_tensors
 
     method, key = settings.method, (settings.seed, settings.stream)
     real = RealImages.load(data, settings.held_out, settings.seed, job.device)
     trajectories = None
-    if not isinstance(method, IDC) and isinstance(method.objective, Trajectory) and experts:
-        trajectories = Trajectories(experts, wanted_of(settings.network, real, last_read(method.objective)))
+    if experts:
+        trajectories = Trajectories(experts, wanted_of(settings.network, real, method.last_epoch))
     objective = comparing_objective(method, real, settings.network, (*key, "match"), job.device, trajectories)
     labels = range(len(real.classes))[settings.shard :: method.shards]
     places = Places.of(key, real.classes, labels, settings.ipc)
@@ -117,7 +116,7 @@ def run(
         rate, inside = "step", ""
         if isinstance(method, IDC):
             rate, inside = "learning_rate", f", or methods.{settings.name}.network_rate"
-        elif isinstance(method.objective, Gradient | Trajectory):
+        elif isinstance(getattr(method, "objective", None), Gradient | Trajectory):
             inside = f", or the rates of methods.{settings.name}.objective"
         raise BadInput(
             f"methods.{settings.name}.{rate}: it diverges: {diverged}. The last good snapshot, that of iteration "
@@ -125,5 +124,5 @@ def run(
         ) from diverged
     write(snapshots, done)
     write_table(history, pa.Table.from_pylist(done.history), job.provenance)
-    last_good.unlink(missing_ok=True)  # of an earlier attempt that diverged
+    discard(last_good)  # of an earlier attempt that diverged
     resume.finish()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from distillery.job import Input, Job, Output
-from distillery.matching.settings import LD3M, Trajectory
+from distillery.methods.matching import LD3M
 from distillery.settings import Block
 
 if TYPE_CHECKING:
@@ -29,13 +29,12 @@ class Settings(Block):
         """The part of an experiment that this stage reads."""
         gradients = experiment.analysis.gradients
         assert gradients is not None
-        method = experiment.matched(gradients.method)
-        assert isinstance(method, LD3M)
+        method = experiment.method_of(gradients.method, LD3M)
         return cls(
             seed=experiment.seed(run),
             stream=experiment.stream(gradients.method),
             method=method.model_copy(update={"stream": None, "network": None, "iterations": 1}),
-            network=experiment.comparing(gradients.method),
+            network=method.comparing(experiment),
             ipc=min(experiment.ipc),
             held_out=experiment.held_out,
             steps=gradients.steps,
@@ -57,7 +56,6 @@ def run(
     import pyarrow as pa
 
     from distillery.matching.build import Places, comparing_objective, initial_latents
-    from distillery.matching.checks import last_read
     from distillery.matching.experts import Trajectories, wanted_of
     from distillery.matching.generator import open_generator
     from distillery.matching.gradient_norms import gradient_norms
@@ -67,8 +65,8 @@ def run(
     method, key = settings.method, (settings.seed, settings.stream)
     real = RealImages.load(data, settings.held_out, settings.seed, job.device)
     trajectories = None
-    if isinstance(method.objective, Trajectory) and experts:
-        trajectories = Trajectories(experts, wanted_of(settings.network, real, last_read(method.objective)))
+    if experts:
+        trajectories = Trajectories(experts, wanted_of(settings.network, real, method.last_epoch))
     objective = comparing_objective(method, real, settings.network, (*key, "match"), job.device, trajectories)
     opened = open_generator(
         generator[0].parent,

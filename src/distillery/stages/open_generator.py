@@ -1,4 +1,4 @@
-"""Open a pretrained class-conditional DiT of diffusers: check it, and keep it with the names of its classes."""
+"""Open a pretrained generator of diffusers, a DiT or a UNet: check it, and keep it with the names of its classes."""
 
 from __future__ import annotations
 
@@ -25,39 +25,55 @@ class Settings(Block):
     @classmethod
     def of(cls, experiment: Experiment, generator: str) -> Settings:
         """The part of an experiment that this stage reads."""
-        block = experiment.generators[generator]
-        assert isinstance(block, PretrainedGenerator)
-        return cls(name=generator, generator=block.model_copy(update={"sampling": Sampling()}))
+        block = experiment.generators[generator].model_copy(update={"sampling": Sampling()})
+        return cls.model_validate({"name": generator, "generator": block})
 
 
-def run(settings: Settings, *, index: Output, config: Output, weights: Output, scheduler: Output, job: Job) -> None:
-    """A folder, or a name on the hub, to a transformer and a noise schedule in the layout of diffusers."""
+def run(
+    settings: Settings,
+    *,
+    index: Output,
+    config: Output,
+    weights: Output,
+    scheduler: Output,
+    classes: Output | None = None,
+    job: Job,
+) -> None:
+    """A folder, or a name on the hub, to a network and a noise schedule in the layout of diffusers.
+
+    Class vectors of a UNet go to `classes`, beside it.
+    """
     from distillery.diffusion.class_names import class_table
-    from distillery.diffusion.models import open_transformer, set_timestep_shift
+    from distillery.diffusion.models import open_network, set_timestep_shift
     from distillery.diffusion.pipelines import open_scheduler, timestep_shift
     from distillery.diffusion.weights import check_digests, local_folder
     from distillery.errors import WeightsError
+    from distillery.matching.tables import table_of_unet
     from distillery.storage.atomic import write_bytes, write_json
     from distillery.storage.tensors import write_tensors
 
     block = settings.generator
     try:
-        folder = local_folder(
-            block.weights, block.revision, ("transformer", "scheduler"), block.subfolder, download=True
-        )
+        folder = local_folder(block.weights, block.revision, (block.part, "scheduler"), block.subfolder, download=True)
         check_digests(folder, block.sha256)
-        transformer = open_transformer(folder / "transformer")
+        network = open_network(folder, block.part)
         noise = open_scheduler(folder / "scheduler")
-        names = class_table(folder, block.classes, transformer.config.num_embeds_ada_norm)
+        table = None if classes is None else table_of_unet(network, folder)
+        rows = network.config.num_embeds_ada_norm if classes is None else 0 if table is None else len(table)
+        names = class_table(folder, block.classes, rows) if rows else {}
     except WeightsError as error:
         raise BadInput(f"generators.{settings.name}.weights: {error}") from error
-    set_timestep_shift(transformer, timestep_shift(transformer, block.timestep_shift))
-    write_tensors(weights, transformer.state_dict(), job.provenance)
-    write_bytes(config, transformer.to_json_string().encode())
+    if classes is None:
+        set_timestep_shift(network, timestep_shift(network, block.timestep_shift))
+        print(
+            f"{settings.name}: {rows} classes, timestep shift {network.config.timestep_shift}, "
+            f"{network.config.out_channels} channels out",
+            file=sys.stderr,
+        )
+    else:
+        write_tensors(classes, {} if table is None else {"weight": table}, job.provenance)
+    write_tensors(weights, network.state_dict(), job.provenance)
+    write_bytes(config, network.to_json_string().encode())
     write_bytes(scheduler, noise.to_json_string().encode())
-    write_json(index, {"_class_name": "DiTPipeline", "id2label": names})
-    print(
-        f"{settings.name}: {transformer.config.num_embeds_ada_norm} classes, timestep shift "
-        f"{transformer.config.timestep_shift}, {transformer.config.out_channels} channels out",
-        file=sys.stderr,
-    )
+    pipeline = "DiTPipeline" if classes is None else "DDPMPipeline"
+    write_json(index, {"_class_name": pipeline, "id2label": names})

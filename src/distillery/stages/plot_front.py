@@ -33,15 +33,13 @@ class Settings(Block):
     def of(cls, experiment: Experiment, **wildcards: str) -> Settings:
         """What this stage reads of an experiment: all methods at its largest IPC."""
         variants = []
-        for name, method in sorted(experiment.methods.items()):
-            guidance: dict[str, float | str] = {}
-            if method.kind == "lgd":
-                guidance = {
-                    "strength": method.learnability.strength,
-                    "reference_weight": method.learnability.reference_weight,
-                    "deviation": method.deviation.strength,
-                }
-            variants.append(Variant(name=name, **guidance))
+        for name in sorted(experiment.methods):
+            guidance = experiment.guidance(name).model_dump()
+            labels: dict[str, float | str] = {}
+            if learnability := guidance.get("learnability"):
+                labels = {label: learnability[label] for label in ("strength", "reference_weight")}
+                labels["deviation"] = guidance.get("deviation", {"strength": 0.0})["strength"]
+            variants.append(Variant(name=name, **labels))
         return cls(methods=variants, ipc=max(experiment.ipc), baseline=experiment.analysis.redundancy.baseline)
 
 

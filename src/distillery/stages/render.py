@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pydantic import Field
-
 from distillery.job import Input, Job, Output
-from distillery.matching.settings import IDC, LD3M, Latent, Pixels
+from distillery.methods.matching import AnyMatched, Matched
 from distillery.settings import Block
 
 if TYPE_CHECKING:
@@ -18,13 +16,13 @@ class Settings(Block):
     """What the stage depends on."""
 
     seed: int
-    method: LD3M | Latent | Pixels | IDC = Field(discriminator="kind")
+    method: AnyMatched
 
     @classmethod
     def of(cls, experiment: Experiment, run: str, method: str, ipc: str, shard: str) -> Settings:
         """The part of an experiment that this stage reads."""
-        found = experiment.matched(method)
-        return cls(seed=experiment.seed(run), method=found.model_copy(update={"stream": None, "network": None}))
+        matched = experiment.method_of(method, Matched)
+        return cls(seed=experiment.seed(run), method=matched.model_copy(update={"stream": None, "network": None}))
 
 
 def run(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from distillery.job import Input, Job, Output
+from distillery.methods.lgd import RealByLearnability
 from distillery.settings import Block
 
 if TYPE_CHECKING:
@@ -23,8 +24,7 @@ class Settings(Block):
     @classmethod
     def of(cls, experiment: Experiment, run: str, method: str, k: str) -> Settings:
         """The part of an experiment that this stage reads."""
-        control = experiment.methods[method]
-        assert control.kind == "real_by_learnability"
+        control = experiment.method_of(method, RealByLearnability)
         first = int(k) == 1
         return cls(
             seed=experiment.seed(run),

@@ -39,7 +39,12 @@ def run(settings: Settings, *, data: Input, checkpoints: Input, gradients: Outpu
     from torch import Tensor
 
     from distillery.data.reading import ImageTable
-    from distillery.guidance.influence import checkpoint_of, choose_checkpoints, class_gradients, refuse_other_classes
+    from distillery.guidance.influence_gradients import (
+        checkpoint_of,
+        choose_checkpoints,
+        class_gradients,
+        refuse_other_classes,
+    )
     from distillery.progress import Progress
     from distillery.storage.tensors import read_tensors, write_tensors
     from distillery.students.networks import Classifier

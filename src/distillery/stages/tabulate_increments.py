@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from distillery.job import Input, Job, Output
+from distillery.methods.lgd import LGD
 from distillery.settings import Block
 
 if TYPE_CHECKING:
@@ -21,13 +22,12 @@ class Settings(Block):
     @classmethod
     def of(cls, experiment: Experiment, **wildcards: str) -> Settings:
         """What this stage reads of an experiment."""
-        methods = sorted(name for name, method in experiment.methods.items() if method.kind == "lgd")
         return cls(
             increments=[
                 [method, seed, k]
                 for seed in experiment.seeds
-                for method in methods
-                for k in range(1, experiment.increments(method) + 1)
+                for method in sorted(experiment.made_by("generate_increment"))
+                for k in range(1, experiment.method_of(method, LGD).increments(experiment.ipc) + 1)
             ]
         )
 

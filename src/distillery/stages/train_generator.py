@@ -47,7 +47,7 @@ def run(
 
     from distillery import parallel
     from distillery.diffusion.latents import LatentCache
-    from distillery.diffusion.objectives import MemoryObjective, objective_of
+    from distillery.diffusion.objectives import objective_of
     from distillery.diffusion.schedule import training_scheduler
     from distillery.diffusion.training import new_transformer, options_of, train_generator
     from distillery.storage.atomic import write_bytes, write_json
@@ -84,8 +84,8 @@ def run(
     )
     if parallel.rank() > 0:
         return
-    if isinstance(objective, MemoryObjective):
-        print(objective.words())
+    if summary := objective.summary():
+        print(summary)
     write_tensors(weights, trained.state_dict(), job.provenance)
     write_bytes(config, trained.to_json_string().encode())
     write_bytes(scheduler, noise.to_json_string().encode())

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 from distillery.job import Input, Job, Output
+from distillery.methods.lgd import Incremental
 from distillery.settings import Block
 from distillery.students.settings import Recipe
 
@@ -24,7 +25,7 @@ class Settings(Block):
     @classmethod
     def of(cls, experiment: Experiment, run: str, method: str, k: str) -> Settings:
         """The part of an experiment that this stage reads."""
-        loop = experiment.loop(method)
+        loop = experiment.method_of(method, Incremental)
         network = loop.student.network or experiment.references[loop.reference].network
         protocol = loop.student.protocol or experiment.evaluation.protocols[0]
         return cls(

@@ -5,23 +5,24 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from distillery.errors import damaged
+from distillery.processes import remove_abandoned, temporary_name
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary name in the folder of `path`; what is written there takes the place of `path` at the end.
+    """A temporary name in the folder of `path`; the file that is written there takes the place of `path` at the end.
 
-    A kill or a full disk on the way leaves the old file or none. Two writers never share a temporary name.
+    A kill or a full disk on the way leaves the old file or none. Two writers never share a temporary name, and the next
+    one removes the file that a killed writer left.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    temporary = temporary_name(path)
     try:
         yield temporary
         with temporary.open("rb") as file:
@@ -29,6 +30,12 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def discard(path: Path) -> None:
+    """Remove a file that is needed no more, if it is there, and what killed writers of it left."""
+    path.unlink(missing_ok=True)
+    remove_abandoned(path)
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -43,7 +50,11 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def read_json(path: Path, made_by: str) -> Any:
-    """Read what `write_json` wrote."""
+    """Read what `write_json` wrote.
+
+    Raises:
+        DamagedArtifact: it cannot be read.
+    """
     try:
         return json.loads(path.read_text("utf-8"))
     except (OSError, ValueError) as error:

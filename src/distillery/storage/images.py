@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import io
 import json
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,10 +14,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from distillery.errors import BadInput, damaged
+from distillery.errors import damaged
 from distillery.storage.atomic import replacing
-from distillery.storage.spool import Spooled
-from distillery.storage.tables import Provenance, _described, writing_table
+from distillery.storage.spool import Spooled, no_room_for_temporary
+from distillery.storage.tables import Provenance, metadata_of, writing_table
 
 ROW_GROUP = 512
 """Images of a table that are written together, and held in memory together by whoever reads a few at a time."""
@@ -137,21 +136,15 @@ def write_images(path: Path, images: ImageSet, provenance: Provenance) -> None:
         for start in range(0, max(len(images), 1), ROW_GROUP)
     )
     table = next(groups)
-    schema = table.schema.with_metadata(_described(table, provenance))
+    schema = table.schema.with_metadata(metadata_of(table, provenance))
     with replacing(path) as temporary, writing_table(temporary, schema) as writer:
         writer.write_table(table.cast(schema))
         for table in groups:
             writer.write_table(table.cast(schema))
 
 
-def no_room_for_temporary(size: int) -> BadInput:
-    """What to say when the folder of temporary files is full."""
-    folder = tempfile.gettempdir()
-    return BadInput(f"{folder}: no room for {size / 2**30:.2f} GiB of images; set TMPDIR to a folder that has it")
-
-
 def read_images(path: Path, made_by: str) -> ImageSet:
-    """Read what `write_images` wrote; the images themselves a group of rows at a time, into memory or a file.
+    """Read images that `write_images` wrote, a group of rows at a time, into memory or a file.
 
     Raises:
         DamagedArtifact: not a whole Parquet file, or not a table of images.
@@ -205,13 +198,13 @@ def read_classes(path: Path, made_by: str) -> list[str]:
 def concatenate(sets: Sequence[ImageSet]) -> ImageSet:
     """One set after another; the columns that all of them have remain."""
     first = sets[0]
-    files = [one.images for one in sets]
+    files = [part.images for part in sets]
     spooled = [images for images in files if isinstance(images, Spooled)]
-    common = [name for name in first.columns if all(name in one.columns for one in sets)]
+    common = [name for name in first.columns if all(name in part.columns for part in sets)]
     return ImageSet(
         Spooled.joined(spooled) if len(spooled) == len(files) else [image for images in files for image in images],
-        np.concatenate([one.labels for one in sets]),
+        np.concatenate([part.labels for part in sets]),
         first.classes,
-        [path for one in sets for path in one.paths],
-        {name: np.concatenate([one.columns[name] for one in sets]) for name in common},
+        [path for part in sets for path in part.paths],
+        {name: np.concatenate([part.columns[name] for part in sets]) for name in common},
     )

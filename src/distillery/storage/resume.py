@@ -1,7 +1,7 @@
 """Loops that survive a kill: a checkpoint by time and on a signal, an exact restore, a clean stop.
 
-A loop asks `restore` once, calls `checkpoint` after every step, and `finish` when its outputs stand. To resume, run the
-same command again.
+A loop asks `restore` once, calls `checkpoint` after every step, and `finish` when its outputs are written. To resume,
+run the same command again.
 """
 
 from __future__ import annotations
@@ -16,22 +16,22 @@ from types import FrameType
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor, nn
 
 from distillery import parallel
+from distillery.errors import NotSafetensors
 from distillery.progress import WORK
-from distillery.storage.atomic import replacing
+from distillery.storage.atomic import discard
+from distillery.storage.tensors import load_tensors, save_tensors
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 
 IMPATIENT_SECONDS = 2.0
-"""So long after the first signal, an interrupt from the keyboard is a second wish, not the first one told twice."""
+"""An interrupt so long after the first signal is a second request by the user, not the first one repeated."""
 
 _requested: list[int] = []
 _savers: list[Path] = []
-"""Resume files of the loops that this process has opened: before the first one nothing would be saved."""
+"""Resume files that this process has opened: before the first one nothing would be saved."""
 
 
 def stop_requested() -> bool:
@@ -52,9 +52,9 @@ def clear_stop() -> None:
 def stop_on_signals() -> None:
     """Turn the signals that end a job into a request, which the next checkpoint answers by saving first.
 
-    The same end is often told twice: Slurm sends TERM when it preempts a job and again when it ends its steps, torchrun
-    and a terminal pass on what all of them got. Only an interrupt some seconds later does not wait: somebody is
-    impatient. Where no loop could save, nothing waits.
+    The same end is often announced twice: Slurm sends TERM when it preempts a job and again when it ends its steps, and
+    torchrun and a terminal pass on a signal that all processes have got. Only an interrupt some seconds later ends the
+    process without a checkpoint: somebody is impatient. Where no loop could save, every signal does.
     """
     first: list[float] = []
 
@@ -82,24 +82,22 @@ class Resume:
             every: seconds between two checkpoints.
         """
         self.path = output.with_name(output.name + ".resume.safetensors")
-        self._digest, self._every, self._last = digest, every, time.monotonic()
+        self.digest, self._every, self._last = digest, every, time.monotonic()
         _savers.append(self.path)
 
     def restore(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-        """Tensors and facts of the last checkpoint, or None where there is none that fits."""
+        """Tensors and facts of the last checkpoint; None where there is none of this digest."""
         try:
-            with safe_open(self.path, framework="pt") as file:
-                about = file.metadata() or {}
-                if about.get("digest") != self._digest:
-                    print(f"{self.path}: made by other settings, code or inputs; starting afresh", file=sys.stderr)
-                    return None
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        except (FileNotFoundError, SafetensorError):
+            tensors, about = load_tensors(self.path)
+        except (FileNotFoundError, NotSafetensors):
+            return None
+        if about.get("digest") != self.digest:
+            print(f"{self.path}: made by other settings, code or inputs; starting afresh", file=sys.stderr)
             return None
         WORK.take_over(float(about.get("seconds", 0)))
         facts = json.loads(about["facts"])
-        at = ", ".join(f"{name} {value}" for name, value in facts.items() if not isinstance(value, list | dict))
-        print(f"{self.path}: resuming at {at}", file=sys.stderr)
+        place = ", ".join(f"{name} {value}" for name, value in facts.items() if not isinstance(value, list | dict))
+        print(f"{self.path}: resuming at {place}", file=sys.stderr)
         return tensors, facts
 
     def checkpoint(self, state: Callable[[], tuple[dict[str, Tensor], dict[str, Any]]], force: bool = False) -> None:
@@ -110,18 +108,16 @@ class Resume:
         """
         if force or _requested or time.monotonic() - self._last >= self._every:
             tensors, facts = state()
-            about = {"digest": self._digest, "facts": json.dumps(facts), "seconds": f"{WORK.seconds:.3f}"}
-            content = save({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, about)
-            with replacing(self.path) as temporary:
-                temporary.write_bytes(content)
+            about = {"digest": self.digest, "facts": json.dumps(facts), "seconds": f"{WORK.seconds:.3f}"}
+            save_tensors(self.path, tensors, about)
             self._last = time.monotonic()
         if _requested:
             print(f"stopped by signal {_requested[0]}; saved {self.path}", file=sys.stderr)
             raise SystemExit(128 + _requested[0])
 
     def finish(self) -> None:
-        """The outputs stand: the resume file is needed no more."""
-        self.path.unlink(missing_ok=True)
+        """The outputs are written: the resume file is needed no more."""
+        discard(self.path)
 
 
 def pack(
@@ -146,7 +142,7 @@ def unpack(
     modules: dict[str, nn.Module],
     optimizers: dict[str, torch.optim.Optimizer] | None = None,
 ) -> None:
-    """Put what `pack` gave back where it came from."""
+    """Load the tensors of `pack` into modules and optimizers."""
     for name, module in modules.items():
         module.load_state_dict(dict(_below(tensors, f"module/{name}/")))
     for name, optimizer in (optimizers or {}).items():

@@ -1,33 +1,70 @@
-"""The encoded images of a set, one after another: a few in memory, many in a file that goes with them."""
+"""The only buffer on the disk: a file without a name, which goes with the process that fills it."""
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from threading import Lock
 from typing import overload
 
 import numpy as np
 
+from distillery.errors import BadInput
+
 MOST_IN_MEMORY = 2**25
 """Bytes of one set that are kept in memory. A job that joins increments opens many sets."""
 
 
-class _Spool:
-    """Bytes, put once and read often."""
+def no_room_for_temporary(size: int) -> BadInput:
+    """The error of a full folder of temporary files."""
+    folder = tempfile.gettempdir()
+    return BadInput(f"{folder}: no room for {size / 2**30:.2f} GiB of images; set TMPDIR to a folder that has it")
 
-    def __init__(self) -> None:
-        # It lives as long as somebody can ask for its images, so no block of code can own it.
-        self._file = tempfile.SpooledTemporaryFile(MOST_IN_MEMORY, prefix="distillery-")  # noqa: SIM115
+
+def mapped_bytes(size: int) -> np.ndarray:
+    """Room for so many bytes, (size,) uint8, in the folder of temporary files: the system keeps in memory what is used.
+
+    Raises:
+        BadInput: that folder has no room for it.
+    """
+    with tempfile.TemporaryFile(prefix="distillery-") as file:
+        try:
+            os.posix_fallocate(file.fileno(), 0, size)  # a hole that cannot be filled later ends the process
+        except OSError as error:
+            raise no_room_for_temporary(size) from error
+        return np.memmap(file, np.uint8, "r+", shape=(size,))
+
+
+class Spool:
+    """Pieces of bytes, put once and read often."""
+
+    def __init__(self, folder: Path | None = None, in_memory: int | None = None) -> None:
+        """
+        Args:
+            folder: of the file; none: that of temporary files (`TMPDIR`).
+            in_memory: bytes that need no file; none: `MOST_IN_MEMORY`.
+        """
+        most = MOST_IN_MEMORY if in_memory is None else in_memory
+        # It lives as long as somebody can ask for its pieces, so no block of code can own it.
+        self._file = tempfile.SpooledTemporaryFile(most, prefix="distillery-", dir=str(folder) if folder else None)  # noqa: SIM115
+        if not most:
+            self._file.rollover()
+        self._end = 0
         self._lock = Lock()
 
     def __del__(self) -> None:
         self._file.close()
 
-    def put(self, content: bytes) -> None:
+    def put(self, content: bytes) -> tuple[int, int]:
+        """Add a piece; its place, for `get`."""
         self._file.write(content)
+        self._end += len(content)
+        return self._end - len(content), self._end
 
     def get(self, start: int, stop: int) -> bytes:
+        """The piece at a place; nothing can be put any more."""
         with self._lock:
             self._file.seek(start)
             return self._file.read(stop - start)
@@ -41,27 +78,30 @@ class Spooled(Sequence[bytes]):
     """
 
     def __init__(self, images: Iterable[bytes] = ()) -> None:
-        spool, ends = _Spool(), [0]
-        for image in images:
-            spool.put(image)
-            ends.append(ends[-1] + len(image))
-        self._spools = [spool]
-        self._places = np.array([np.zeros(len(ends) - 1, np.int64), ends[:-1], ends[1:]]).T
+        spool = Spool()
+        places = (position for image in images for position in (0, *spool.put(image)))
+        self._spools, self._places = [spool], np.fromiter(places, np.int64).reshape(-1, 3)
 
     @classmethod
-    def _of(cls, spools: list[_Spool], places: np.ndarray) -> Spooled:
-        made = cls.__new__(cls)
-        made._spools, made._places = spools, places
-        return made
+    def placed(cls, spool: Spool, places: Iterable[tuple[int, int]]) -> Spooled:
+        """Images at these places of a buffer."""
+        positions = (position for place in places for position in (0, *place))
+        return cls._of([spool], np.fromiter(positions, np.int64).reshape(-1, 3))
+
+    @classmethod
+    def _of(cls, spools: list[Spool], places: np.ndarray) -> Spooled:
+        images = cls.__new__(cls)
+        images._spools, images._places = spools, places
+        return images
 
     @classmethod
     def joined(cls, sets: Sequence[Spooled]) -> Spooled:
         """One after another."""
-        spools: list[_Spool] = []
+        spools: list[Spool] = []
         places = []
-        for one in sets:
-            places.append(one._places + np.array([len(spools), 0, 0]))
-            spools += one._spools
+        for images in sets:
+            places.append(images._places + np.array([len(spools), 0, 0]))
+            spools += images._spools
         return cls._of(spools, np.concatenate(places))
 
     def take(self, rows: np.ndarray) -> Spooled:

@@ -17,12 +17,12 @@ Provenance = dict[str, str]
 def write_table(path: Path, table: pa.Table, provenance: Provenance) -> None:
     """Write a table as Parquet, atomically; its metadata gains the provenance."""
     with replacing(path) as temporary:
-        described = table.replace_schema_metadata(_described(table, provenance))
+        described = table.replace_schema_metadata(metadata_of(table, provenance))
         pq.write_table(described, temporary, compression="zstd", write_page_checksum=True)
 
 
 def read_table(path: Path, made_by: str) -> pa.Table:
-    """Read what `write_table` wrote.
+    """Read a table that `write_table` wrote.
 
     Raises:
         DamagedArtifact: not a whole Parquet file.
@@ -33,10 +33,11 @@ def read_table(path: Path, made_by: str) -> pa.Table:
         raise damaged(path, made_by, str(error).splitlines()[0]) from error
 
 
-def _described(table: pa.Table, provenance: Provenance) -> dict[bytes, bytes]:
+def metadata_of(table: pa.Table, provenance: Provenance) -> dict[bytes, bytes]:
+    """The metadata of a table, and the provenance."""
     return {**(table.schema.metadata or {}), b"distillery": json.dumps(provenance, sort_keys=True).encode()}
 
 
 def writing_table(path: Path, schema: pa.Schema) -> pq.ParquetWriter:
-    """A Parquet file to be written a group of rows at a time; checksums of its pages tell a flipped bit."""
+    """A Parquet file to be written a group of rows at a time; checksums of its pages reveal a flipped bit."""
     return pq.ParquetWriter(path, schema, compression="zstd", write_page_checksum=True)

@@ -3,36 +3,81 @@
 from __future__ import annotations
 
 import fcntl
+import io
 import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
-from distillery.errors import BadInput, damaged
+from distillery.errors import BadInput, NotSafetensors, damaged
 from distillery.storage.atomic import replacing
 from distillery.storage.tables import Provenance
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+_LARGEST_HEADER = 100 * 2**20
+_TYPES = {"float16": "F16", "float32": "F32", "int64": "I64"}
 
-def write_tensors(path: Path, tensors: dict[str, Tensor], provenance: Provenance, **about: Any) -> None:
-    """Write tensors as safetensors, atomically; `about` (JSON) and the provenance go into its metadata."""
-    from safetensors.torch import save
 
-    metadata = _metadata(provenance, about)
-    content = memoryview(save({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, metadata))
-    # safetensors shuffles its metadata from process to process: the header is written again with its keys sorted.
-    start = 8 + int.from_bytes(content[:8], "little")
-    header = json.dumps(json.loads(bytes(content[8:start])), sort_keys=True, separators=(",", ":")).encode()
-    header += b" " * (-len(header) % 8)
-    with replacing(path) as temporary, temporary.open("wb") as file:
-        file.write(len(header).to_bytes(8, "little") + header)
-        file.write(content[start:])
+# ---- the header ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a safetensors file says before its tensors.
+
+    Attributes:
+        metadata: its texts.
+        tensors: name -> `dtype`, `shape` and `data_offsets`, as they stand there.
+        shapes: name -> type, as safetensors calls it, and shape.
+        start: position of the first byte of the first tensor.
+    """
+
+    metadata: dict[str, str]
+    tensors: dict[str, dict[str, Any]]
+    shapes: dict[str, tuple[str, tuple[int, ...]]]
+    start: int
+
+
+def read_header(path: Path) -> Header:
+    """The header of a safetensors file, without its tensors and without torch; the file is as long as it says.
+
+    Raises:
+        OSError: it cannot be read.
+        NotSafetensors: not a whole safetensors file.
+    """
+    with path.open("rb") as file:
+        return _header_of(file)
+
+
+def _header_of(file: BinaryIO) -> Header:
+    length = int.from_bytes(beginning := file.read(8), "little")
+    if beginning.startswith(b"version "):
+        raise NotSafetensors("a Git LFS pointer, not the weights", "; fetch them with `git lfs pull`")
+    if len(beginning) < 8 or length > _LARGEST_HEADER:
+        raise NotSafetensors("not a safetensors file")
+    text = file.read(length)
+    if text[:1] not in (b"{", b""):
+        raise NotSafetensors("not a safetensors file")
+    size = file.seek(0, os.SEEK_END)
+    try:
+        tensors = json.loads(text)
+        metadata = dict(tensors.pop("__metadata__", {}))
+        shapes = {name: (entry["dtype"], tuple(entry["shape"])) for name, entry in tensors.items()}
+        end = 8 + length + max((entry["data_offsets"][1] for entry in tensors.values()), default=0)
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError):
+        if len(text) < length:
+            raise NotSafetensors("broken off within its header", "; download it again") from None
+        raise NotSafetensors("not a safetensors file") from None
+    if size != end:
+        raise NotSafetensors(f"{size} bytes of {end}", "; the download broke off, fetch it again")
+    return Header(metadata, tensors, shapes, 8 + length)
 
 
 def described_tensors(path: Path) -> dict[str, Any]:
@@ -40,15 +85,64 @@ def described_tensors(path: Path) -> dict[str, Any]:
 
     Raises:
         OSError: it cannot be read.
-        ValueError: not a safetensors file.
+        ValueError: not a whole safetensors file.
     """
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        if not 0 < length < 2**27:
-            raise ValueError("no header of safetensors")
-        header = json.loads(file.read(length))
-    about = json.loads(header.get("__metadata__", {}).get("about", "{}"))
+    about = json.loads(read_header(path).metadata.get("about", "{}"))
     return about if isinstance(about, dict) else {}
+
+
+def _write_header(file: BinaryIO, tensors: Mapping[str, Mapping[str, Any]], metadata: Mapping[str, str]) -> int:
+    """Write a header with its keys sorted; the position behind it."""
+    text = json.dumps({"__metadata__": metadata, **tensors}, sort_keys=True, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return file.write(len(text).to_bytes(8, "little") + text)
+
+
+# ---- whole files -----------------------------------------------------------------------------------------------------
+
+
+def write_tensors(path: Path, tensors: dict[str, Tensor], provenance: Provenance, **about: Any) -> None:
+    """Write tensors as safetensors, atomically; `about` (JSON) and the provenance go into its metadata."""
+    content = _saved(tensors, _metadata(provenance, about))
+    # safetensors shuffles its metadata from process to process: the header is written again with its keys sorted.
+    header = _header_of(io.BytesIO(content))
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        _write_header(file, header.tensors, header.metadata)
+        file.write(memoryview(content)[header.start :])
+
+
+def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> None:
+    """Write tensors as the safetensors library does, atomically, with these texts as metadata."""
+    content = _saved(tensors, metadata)
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
+
+
+def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The tensors of any safetensors file, and its metadata.
+
+    Raises:
+        OSError: it cannot be read.
+        NotSafetensors: not a whole safetensors file.
+    """
+    with _library_errors():
+        from safetensors import safe_open
+
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+
+
+def load_slice(path: Path, name: str) -> Any:
+    """One tensor of any safetensors file, indexed like a tensor: what is asked for is read, the rest stays on the disk.
+
+    Raises:
+        OSError: it cannot be read.
+        NotSafetensors: not a whole safetensors file with that tensor.
+    """
+    with _library_errors():
+        from safetensors import safe_open
+
+        return safe_open(path, framework="pt").get_slice(name)
 
 
 def read_tensors(path: Path, made_by: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -57,56 +151,69 @@ def read_tensors(path: Path, made_by: str) -> tuple[dict[str, Tensor], dict[str,
     Raises:
         DamagedArtifact: not a whole safetensors file.
     """
-    from safetensors import SafetensorError, safe_open
-
     try:
-        with safe_open(path, framework="pt") as file:
-            about = json.loads((file.metadata() or {}).get("about", "{}"))
-            return {name: file.get_tensor(name) for name in file.keys()}, about  # noqa: SIM118
-    except (OSError, SafetensorError) as error:
+        tensors, metadata = load_tensors(path)
+    except (OSError, NotSafetensors) as error:
         raise damaged(path, made_by, error) from error
+    return tensors, json.loads(metadata.get("about", "{}"))
 
 
 def opened_tensor(path: Path, name: str, made_by: str) -> Any:
-    """One tensor of a safetensors file, indexed like a tensor; what is asked for is read, the rest stays on the disk.
+    """What `load_slice` gives, of a file that a stage made.
 
     Raises:
         DamagedArtifact: not a whole safetensors file with that tensor.
     """
-    from safetensors import SafetensorError, safe_open
+    try:
+        return load_slice(path, name)
+    except (OSError, NotSafetensors) as error:
+        raise damaged(path, made_by, error) from error
+
+
+@contextmanager
+def _library_errors() -> Iterator[None]:
+    from safetensors import SafetensorError
 
     try:
-        return safe_open(path, framework="pt").get_slice(name)
-    except (OSError, SafetensorError) as error:
-        raise damaged(path, made_by, error) from error
+        yield
+    except SafetensorError as error:
+        raise NotSafetensors(str(error)) from error
+
+
+def _saved(tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> bytes:
+    from safetensors.torch import save
+
+    return save({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, metadata)
 
 
 def _metadata(provenance: Provenance, about: Mapping[str, Any]) -> dict[str, str]:
     return {"format": "pt", "distillery": json.dumps(provenance, sort_keys=True), "about": json.dumps(about)}
 
 
+# ---- row by row ------------------------------------------------------------------------------------------------------
+
+
 class TensorWriter:
     """Fills the tensors of a safetensors file row by row, none of them in memory."""
 
-    def __init__(self, file: BinaryIO, tensors: Mapping[str, tuple[np.dtype, tuple[int, ...]]], metadata: Any) -> None:
-        header: dict[str, Any] = {"__metadata__": metadata}
+    def __init__(
+        self, file: BinaryIO, tensors: Mapping[str, tuple[np.dtype, tuple[int, ...]]], metadata: dict[str, str]
+    ) -> None:
+        entries: dict[str, dict[str, Any]] = {}
         self._offsets: dict[str, int] = {}
         self._rows: dict[str, tuple[np.dtype, int]] = {}
         end = 0
         # The layout that safetensors itself writes: the widest types first, so that each tensor is aligned.
         for name, (dtype, shape) in sorted(tensors.items(), key=lambda item: (-item[1][0].itemsize, item[0])):
             row = dtype.itemsize * int(np.prod(shape[1:], dtype=np.int64))
-            header[name] = {
-                "dtype": _SAFETENSORS[dtype.name],
+            entries[name] = {
+                "dtype": _TYPES[dtype.name],
                 "shape": list(shape),
                 "data_offsets": [end, end + row * shape[0]],
             }
             self._offsets[name], self._rows[name] = end, (dtype, row)
             end += row * shape[0]
-        text = json.dumps(header, sort_keys=True, separators=(",", ":")).encode()
-        text += b" " * (-len(text) % 8)
-        file.write(len(text).to_bytes(8, "little") + text)
-        self._file, self._start = file, 8 + len(text)
+        self._file, self._start = file, _write_header(file, entries, metadata)
         file.truncate(self._start + end)
 
     def put(self, name: str, first: int, rows: np.ndarray) -> None:
@@ -119,9 +226,6 @@ class TensorWriter:
         """Bring what was put to the disk."""
         self._file.flush()
         os.fsync(self._file.fileno())
-
-
-_SAFETENSORS = {"float16": "F16", "float32": "F32", "int64": "I64"}
 
 
 @contextmanager

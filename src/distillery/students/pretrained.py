@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from distillery.data.identity import same_class
-from distillery.errors import BadInput
+from distillery.errors import BadInput, NotSafetensors
+from distillery.storage.tensors import load_tensors
 from distillery.students.names import OURS
 from distillery.students.networks import Classifier, Domain
 
@@ -93,11 +93,9 @@ def _from_hub(network: str, channels: int) -> dict[str, Tensor]:
 def _from_file(path: Path, network: str) -> tuple[dict[str, Tensor], list[str]]:
     """The tensors of a safetensors file, and the names of its classes where it is one of this project."""
     try:
-        with safe_open(path, framework="pt") as file:
-            about = json.loads((file.metadata() or {}).get("about", "{}"))
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            return tensors, about.get("classes", [])
-    except (OSError, SafetensorError) as error:
+        tensors, metadata = load_tensors(path)
+        return tensors, json.loads(metadata.get("about", "{}")).get("classes", [])
+    except (OSError, NotSafetensors) as error:
         raise BadInput(
             f"{path}: no safetensors file with weights of {network} ({error}). From a checkpoint of PyTorch: "
             "safetensors.torch.save_file(torch.load(FILE, weights_only=True), 'weights.safetensors')"

@@ -9,7 +9,6 @@ from __future__ import annotations
 import copy
 import itertools
 import math
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from torch.nn import functional as F
 from distillery.data.pixels import to_unit
 from distillery.data.reading import ImageTable
 from distillery.errors import BadInput
+from distillery.memory_limit import in_fitting_batches
 from distillery.progress import Progress, count_images
 from distillery.storage.resume import Resume
 from distillery.streams import Key, stream
@@ -133,7 +133,7 @@ def train_networks(
         correct = tensors.pop("correct").bool()
         if kept is not None:
             kept[:] = _kept_before(tensors)
-        ensemble.restore(tensors)
+        ensemble.load_state_dict(tensors)
         start, evaluations = (
             facts["epoch"],
             [[(epoch, _number(value)) for epoch, value in one] for one in facts["evaluations"]],
@@ -158,7 +158,7 @@ def train_networks(
             if resume:
                 resume.checkpoint(
                     lambda at=done, correct=correct: (  # type: ignore[misc]
-                        {**ensemble.state(), "correct": correct.to(torch.uint8), **_kept_after(kept or [])},
+                        {**ensemble.state_dict(), "correct": correct.to(torch.uint8), **_kept_after(kept or [])},
                         {"epoch": at, "evaluations": [[(e, _storable(v)) for e, v in one] for one in evaluations]},
                     ),
                     force=done == recipe.epochs,
@@ -346,7 +346,7 @@ class _Ensemble:
         several = len(self.classifiers)
         return torch.stack([torch.cat(correct[i::several]) for i in range(several)]).cpu(), finite.cpu()
 
-    def state(self) -> dict[str, Tensor]:
+    def state_dict(self) -> dict[str, Tensor]:
         """Everything that the next step depends on, as flat tensors."""
         tensors = {f"parameter/{name}": value.detach().clone() for name, value in self.parameters.items()}
         tensors |= {f"buffer/{name}": value.clone() for name, value in self.buffers.items()}
@@ -358,8 +358,8 @@ class _Ensemble:
         return tensors
 
     @torch.no_grad()
-    def restore(self, tensors: dict[str, Tensor]) -> None:
-        """Put back what `state` gave."""
+    def load_state_dict(self, tensors: dict[str, Tensor]) -> None:
+        """Put back what `state_dict` gave."""
         state: dict[int, dict[str, Tensor]] = {}
         for name, value in tensors.items():
             kind, _, rest = name.partition("/")
@@ -477,19 +477,7 @@ def _number(value: float | None) -> float:
 def in_ensembles(networks: Sequence[int], size: int, train: Callable[[Sequence[int]], list[Trained]]) -> list[Trained]:
     """Train networks in ensembles of at most `size`; one that does not fit the memory is halved, and says so."""
     results: list[Trained] = []
-    at = 0
-    while at < len(networks):
-        ensemble = networks[at : at + size]
-        try:
-            results += train(ensemble)
-        except torch.cuda.OutOfMemoryError:
-            if len(ensemble) == 1:
-                raise
-            size = (len(ensemble) + 1) // 2
-            torch.cuda.empty_cache()
-            print(f"out of memory with {len(ensemble)} networks at once: going on with {size}", file=sys.stderr)
-            continue
-        at += len(ensemble)
+    in_fitting_batches(len(networks), size, lambda rows: results.extend(train(networks[rows])), "networks")
     return results
 
 

@@ -4,36 +4,37 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
 
-from distillery.matching import checks
-from distillery.matching.settings import LD3M
+from distillery.methods.base import check_named
+from distillery.plan.experiment import Experiment, Published
 from distillery.plan.messages import instead
 from distillery.report import PUBLISHED
 
-if TYPE_CHECKING:
-    from distillery.plan.experiment import Experiment, Published
 
-
-def faults_of_analysis(experiment: Experiment) -> Iterator[str]:
+def check_analysis(experiment: Experiment) -> Iterator[str]:
     """Whether what is measured beside accuracy has its methods, its networks and its published numbers."""
     yield from _of_redundancy(experiment)
-    coverage = experiment.analysis.coverage
-    if coverage is not None and coverage.features not in experiment.references:
-        there = ", ".join(experiment.references) or "none"
-        yield f"analysis.coverage.features: no reference {coverage.features!r}; references: {there}"
-    gradients = experiment.analysis.gradients
-    if gradients is not None:
-        measured = experiment.methods.get(gradients.method)
-        if not isinstance(measured, LD3M):
-            there = ", ".join(name for name, one in experiment.methods.items() if isinstance(one, LD3M)) or "none"
-            yield f"analysis.gradients.method: no method {gradients.method!r} of kind ld3m; methods: {there}"
-        elif measured.generator in experiment.generators:
-            length = checks.schedule_length(experiment.generators[measured.generator])
-            if (most := max(gradients.steps)) > length:
-                yield f"analysis.gradients.steps: {most} steps of a schedule of {length}; allowed: 1 to {length}"
+    if (coverage := experiment.analysis.coverage) is not None:
+        yield from check_named("analysis.coverage.features", "reference", coverage.features, experiment.references)
+    yield from _of_gradients(experiment)
     if experiment.analysis.published is not None:
         yield from _of_published(experiment.analysis.published, list(experiment.methods))
+
+
+def _of_gradients(experiment: Experiment) -> Iterator[str]:
+    """Whether the method whose gradients are measured has a chain of as many steps."""
+    gradients = experiment.analysis.gradients
+    if gradients is None:
+        return
+    measured = [name for name, method in experiment.methods.items() if method.has_chain]
+    if gradients.method not in measured:
+        known = ", ".join(measured) or "none"
+        yield f"analysis.gradients.method: no method {gradients.method!r} of kind ld3m; methods: {known}"
+        return
+    generator = experiment.generators.get(experiment.methods[gradients.method].needs.generator or "")
+    if generator is not None and (most := max(gradients.steps)) > generator.schedule_length:
+        length = generator.schedule_length
+        yield f"analysis.gradients.steps: {most} steps of a schedule of {length}; allowed: 1 to {length}"
 
 
 def _of_redundancy(experiment: Experiment) -> Iterator[str]:
@@ -42,7 +43,7 @@ def _of_redundancy(experiment: Experiment) -> Iterator[str]:
     for method in dict.fromkeys([*redundancy.methods, *filter(None, [redundancy.baseline])]):
         if method not in experiment.methods:
             yield f"{key}: no method {method!r}; methods: {', '.join(experiment.methods)}"
-        elif experiment.methods[method].kind == "full":
+        elif experiment.methods[method].sizes([1]) == ["full"]:
             yield f"{key}: {method!r} is all training images, and has no increments; leave it out"
     if redundancy.methods and largest % redundancy.increment_size:
         yield f"{key}.increment_size: {redundancy.increment_size} does not divide the largest of ipc, {largest}"

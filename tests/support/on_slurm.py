@@ -8,19 +8,25 @@ import signal
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 
 import psutil
-from clone import Clone, wait_until
+from clone import PROJECT, Clone, wait_until
 
-HERE = Path(__file__).parent
+from distillery.slurm import PREFIX
+
+HERE = PROJECT / "tests/slurm"
 SMALL = "experiments/small.yaml"
 GENERATOR = "results/small/generators/dit"
 TARGET = f"{GENERATOR}/model_index.json"
 WEIGHTS = f"{GENERATOR}/transformer/diffusion_pytorch_model.safetensors"
 RESUME = f"{WEIGHTS}.resume.safetensors"
 LOG = "results/small/logs/train_generator-dit.log"
+OURS = f"{PREFIX}_{uuid.uuid4().hex[:12]}"
+"""The beginning of the names of all jobs that this process asks for: it looks at no others."""
+
 PATIENCE = 600
 """Seconds that a run on a busy machine may take before a test gives up on it."""
 
@@ -36,6 +42,11 @@ def slurm(*command: str) -> str:
     return subprocess.run(command, text=True, capture_output=True, check=True, timeout=60).stdout.strip()
 
 
+def submit(command: str, *options: str, name: str = "alone") -> str:
+    """Submit a shell command as a job; its number."""
+    return slurm("sbatch", "--parsable", "--output=/dev/null", f"--job-name={OURS}_{name}", *options, "--wrap", command)
+
+
 class Cluster:
     """The two nodes that `cluster.sh` starts."""
 
@@ -46,19 +57,26 @@ class Cluster:
         return done
 
     def jobs(self, *states: str) -> list[str]:
-        """Numbers of the jobs in some states: pending, running and ending ones, if none are named."""
-        return slurm("squeue", "-h", "-o", "%A", *(["-t", ",".join(states)] if states else [])).split()
+        """Numbers of our jobs in some states: pending, running and ending ones, if none are named."""
+        return own_jobs(slurm("squeue", "-h", "-o", "%A %j", *(["-t", ",".join(states)] if states else [])))
 
     def idle(self) -> bool:
         """Whether every node is there and has nothing to do."""
         return set(slurm("sinfo", "-h", "-N", "-o", "%T").split()) == {"idle"}
 
     def clear(self) -> None:
-        """Cancel everything, and wait until it is gone."""
+        """Cancel our jobs, and wait until they are gone."""
         for how in (["--signal=KILL", "--full"], []):
             if jobs := self.jobs():  # some may end by themselves meanwhile
                 subprocess.run(["scancel", *how, *jobs], capture_output=True, check=False, timeout=60)
         wait_until(lambda: not self.jobs(), 60, f"jobs do not end: {self.jobs()}")
+
+
+def own_jobs(listed: str) -> list[str]:
+    """The numbers of our jobs in lines of numbers and names."""
+    return [
+        number for number, _, name in (line.partition(" ") for line in listed.splitlines()) if name.startswith(OURS)
+    ]
 
 
 class Run:
@@ -70,7 +88,7 @@ class Run:
         with self._printed.open("w") as file:
             self.process = subprocess.Popen(
                 [sys.executable, str(HERE / "snakemake"), "--configfile", SMALL,
-                 "--cores", "all", "--profile", "slurm", *arguments],
+                 "--cores", "all", "--profile", "slurm", "--slurm-jobname-prefix", OURS, *arguments],
                 cwd=clone.folder,
                 env={**clone.environment, "DISTILLERY_CHECKPOINT_SECONDS": str(checkpoint_seconds)},
                 stdout=file,
@@ -110,17 +128,17 @@ class Run:
 
     def stage_saved(self, but: tuple[int, ...] = ()) -> psutil.Process:
         """Wait until the training of the generator has saved; it is stopped then, for the test to do its worst."""
-        found: list[psutil.Process] = []
+        trainings: list[psutil.Process] = []
 
         def started() -> bool:
-            found[:] = [one for one in stages(self.clone) if one.pid not in but]
-            return bool(found)
+            trainings[:] = [process for process in stages(self.clone) if process.pid not in but]
+            return bool(trainings)
 
         self.until(started, "the training starts")
         before = self._saved_at()
         self.until(lambda: self._saved_at() > before, "a checkpoint")
-        found[0].suspend()
-        return found[0]
+        trainings[0].suspend()
+        return trainings[0]
 
     def _saved_at(self) -> int:
         """When the training has last saved, in nanoseconds; 0 if there is nothing to go on from."""

@@ -1,0 +1,225 @@
+"""What everything else asks of a method, so that nobody asks which kind it is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
+
+from distillery.data.settings import Dataset
+from distillery.diffusion.settings import AnyAutoencoder, AnyGenerator
+from distillery.guidance.settings import Surrogate
+from distillery.matching.settings import Experts, Matching
+from distillery.settings import Block
+from distillery.students.settings import Evaluation, Reference
+from distillery.students.settings import Protocol as StudentProtocol
+
+PartName = Literal["increment", "sampled", "selected", "imported", "chosen"]
+
+
+@dataclass(frozen=True)
+class Part:
+    """One file that a distilled set is collected from.
+
+    Attributes:
+        name: which files they are; `plan/layout.py` has their path.
+        wildcards: values of the wildcards in that path, besides run and method.
+    """
+
+    name: PartName
+    wildcards: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What the sets of a method are made from, besides the training images; absent where a field is None.
+
+    Attributes:
+        generator: an entry of `generators`.
+        autoencoder: whether latents are decoded or encoded.
+        features: the entry of `references` whose features of the training images are read.
+        reference: an entry of `references`.
+        experts: an entry of `experts`.
+    """
+
+    generator: str | None = None
+    autoencoder: bool = False
+    features: str | None = None
+    reference: str | None = None
+    experts: str | None = None
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A network that is trained, or that images are shown to, on behalf of a method.
+
+    Attributes:
+        key: of the experiment file, for messages.
+        protocol: that trains it.
+        ipc: images per class that it is trained on; None where no recipe is looked up.
+        compares: whether gradients or features of it are compared, so that it must have no state but its weights.
+    """
+
+    key: str
+    network: str
+    protocol: StudentProtocol
+    ipc: int | None = None
+    compares: bool = False
+
+
+class Context(Protocol):
+    """The experiment, as a method may ask it."""
+
+    @property
+    def ipc(self) -> Sequence[int]: ...
+    @property
+    def seeds(self) -> Sequence[int]: ...
+    @property
+    def dataset(self) -> Dataset: ...
+    @property
+    def autoencoder(self) -> AnyAutoencoder: ...
+    @property
+    def generators(self) -> Mapping[str, AnyGenerator]: ...
+    @property
+    def references(self) -> Mapping[str, Reference]: ...
+    @property
+    def surrogates(self) -> Mapping[str, Surrogate]: ...
+    @property
+    def experts(self) -> Mapping[str, Experts]: ...
+    @property
+    def matching(self) -> Matching: ...
+    @property
+    def methods(self) -> Mapping[str, Method]: ...
+    @property
+    def evaluation(self) -> Evaluation: ...
+    @property
+    def class_names(self) -> Sequence[str]:
+        """The classes of the data, in the order of their labels."""
+        ...
+
+    @property
+    def latent_side(self) -> int | None:
+        """Side of the latents; None where nobody knows yet."""
+        ...
+
+    @property
+    def plain_convnet(self) -> str:
+        """ConvNet-d for the side of the data."""
+        ...
+
+    @property
+    def held_out(self) -> float:
+        """Share of each class that methods which optimise images never see."""
+        ...
+
+
+class Method(Block):
+    """A method, and what its sets are made of.
+
+    Attributes:
+        stage: the stage that makes the parts of its sets.
+        incremental: whether its sets grow in increments, each with a student.
+        kind: its name in an experiment file.
+    """
+
+    stage: ClassVar[str]
+    incremental: ClassVar[bool] = False
+    if TYPE_CHECKING:
+        kind: Any
+
+    @property
+    def real_images(self) -> Literal["none", "any", "not held out"]:
+        """Which training images its sets hold or begin with; as many of each class as a set has."""
+        return "none"
+
+    @property
+    def nested(self) -> bool:
+        """Whether its larger sets begin with the smaller ones."""
+        return True
+
+    @property
+    def needs(self) -> Needs:
+        """What its sets are made from."""
+        return Needs()
+
+    def sizes(self, ipc: Sequence[int]) -> list[int] | list[str]:
+        """The sizes that it is evaluated at: images per class, or `full`."""
+        return sorted(ipc)
+
+    def parts(self, ipc: int, sizes: Sequence[int]) -> list[Part]:
+        """What its set of one size is collected from.
+
+        Args:
+            sizes: all sizes of the experiment.
+        """
+        raise NotImplementedError
+
+    @property
+    def asks_for_classes(self) -> bool:
+        """Whether it asks its generator for every class of the data."""
+        return True
+
+    @property
+    def draws_natively(self) -> bool:
+        """Whether its generator draws at a side of its own, and images are resized."""
+        return False
+
+    @property
+    def holds_out(self) -> bool:
+        """Whether it chooses among snapshots by training images that it never sees."""
+        return False
+
+    @property
+    def has_chain(self) -> bool:
+        """Whether gradients go through the steps of a diffusion."""
+        return False
+
+    def stream_of(self, name: str) -> str:
+        """The name of the stream that it draws from.
+
+        Args:
+            name: of the method.
+        """
+        return getattr(self, "stream", None) or name
+
+    def check(self, key: str, context: Context) -> Iterator[str]:
+        """What is wrong with it in this experiment, one line per fault.
+
+        Args:
+            key: of the method in the experiment file.
+        """
+        yield from ()
+
+    def check_sizes(self, key: str, sizes: Sequence[int], images: Mapping[str, int]) -> Iterator[str]:
+        """Whether every class has enough training images for it, beyond those of `real_images`.
+
+        Args:
+            sizes: all sizes of the experiment.
+            images: training images of each class.
+        """
+        yield from ()
+
+    def networks(self, key: str, context: Context) -> Iterator[Trained]:
+        """The networks that are trained for it, or that see its images."""
+        yield from ()
+
+
+def smaller(ipc: int, sizes: Sequence[int]) -> int:
+    """The next smaller size, or 0: a set begins with the smaller ones, and a job makes only what it adds."""
+    return max((size for size in sizes if size < ipc), default=0)
+
+
+def check_named(key: str, word: str, name: str | None, block: Mapping[str, object]) -> Iterator[str]:
+    """Whether a name is an entry of another block.
+
+    Args:
+        word: what an entry of the block is called; the block is called by its plural.
+    """
+    if name is not None and name not in block:
+        yield f"{key}: no {word} {name!r}; {word}s: {', '.join(block) or 'none'}"
+
+
+def check_shards(key: str, shards: int, classes: int) -> Iterator[str]:
+    """Whether there are as many classes as jobs."""
+    if 1 < classes < shards:
+        yield f"{key}.shards: {shards} jobs for {classes} classes; allowed: 1 to {classes}"

@@ -1,0 +1,265 @@
+"""Methods that optimise images: LD3M and its controls in latents, matching in pixels, and IDC-I."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from distillery.matching.checks import wrong_steps
+from distillery.matching.settings import Chain, Objective, PixelStep, Step
+from distillery.methods.base import Context, Method, Needs, Part, Trained, check_named, check_shards
+from distillery.settings import Count, Fraction, Name, NonNegative, Positive
+from distillery.students.settings import Network, Protocol
+
+AS_STORED = Protocol(preset="ld3m")
+"""Networks that compare see images at the side of the data."""
+
+
+class Matched(Method):
+    """Images that are optimised size by size: snapshots, their pictures, and the one that is kept."""
+
+    stage: ClassVar[str] = "match"
+    iterations: Count = Field(1000, description="Steps of the optimiser; with networks that live longer, networks.")
+    network: Network | None = Field(
+        None, description="The network that compares; none: that of the experts, or ConvNet-d with d = log2(side) - 2."
+    )
+    stream: str | None = Field(
+        None, description="Methods of one stream share initial images, networks and noise; none: the method's name."
+    )
+    shards: Count = Field(1, description="Jobs that the classes are spread over, where they do not act on each other.")
+
+    @property
+    def nested(self) -> bool:
+        """Every size is optimised by itself."""
+        return False
+
+    @property
+    def holds_out(self) -> bool:
+        """A share of each class, unless the last snapshot is kept."""
+        return True
+
+    @property
+    def needs(self) -> Needs:
+        """Its experts."""
+        return Needs(experts=self.experts)
+
+    @property
+    def experts(self) -> str | None:
+        """The entry of `experts` whose trajectories are matched."""
+        return None
+
+    @property
+    def last_epoch(self) -> int:
+        """The last epoch of its experts that is read."""
+        return 0
+
+    @property
+    def couples_classes(self) -> bool:
+        """Whether its networks learn from the images of all classes together."""
+        return False
+
+    def parts(self, ipc: int, sizes: Sequence[int]) -> list[Part]:
+        """The snapshot of this size that is kept."""
+        return [Part("chosen", {"ipc": ipc})]
+
+    def comparing(self, context: Context) -> str:
+        """The network that compares: its own, that of its experts, or ConvNet-d for the side of the data."""
+        experts = context.experts.get(self.experts or "")
+        return self.network or (experts.network if experts else None) or context.plain_convnet
+
+    def networks(self, key: str, context: Context) -> Iterator[Trained]:
+        """The network that compares, and that which is trained on snapshots to choose one."""
+        matching, first = context.matching, context.evaluation.protocols[0]
+        yield Trained(f"{key}.network", self.comparing(context), AS_STORED, compares=True)
+        if context.held_out and not matching.network:
+            yield Trained(f"{key}.network", self.comparing(context), matching.protocol or first)
+
+    def check(self, key: str, context: Context) -> Iterator[str]:
+        """Whether it has its experts, of its own network, and can be split as it says."""
+        if self.shards > 1:
+            yield from check_shards(key, self.shards, len(context.class_names))
+            if self.couples_classes:
+                yield (
+                    f"{key}.shards: networks learn from all classes together here; allowed: 1, or kind: distribution, "
+                    "or kind: gradient with outer: 1"
+                )
+
+
+class _WithObjective(Matched):
+    objective: Objective
+
+    @property
+    def experts(self) -> str | None:
+        """Those of its objective."""
+        trajectories = self.objective.trajectories
+        return trajectories.experts if trajectories else None
+
+    @property
+    def last_epoch(self) -> int:
+        """The last epoch that its objective reads."""
+        trajectories = self.objective.trajectories
+        return trajectories.last_epoch if trajectories else 0
+
+    @property
+    def couples_classes(self) -> bool:
+        """As its objective does."""
+        return self.objective.couples_classes
+
+    def check(self, key: str, context: Context) -> Iterator[str]:
+        """Whether it has its experts, of its own network."""
+        yield from super().check(key, context)
+        if self.objective.trajectories is None:
+            return
+        name, known = self.experts, context.experts
+        if name is None:
+            yield (
+                f"{key}.objective.experts: trajectories are matched, and none are named; allowed: one of experts "
+                f"({', '.join(known) or 'none'}), for instance experts: {{convnet: {{}}}}"
+            )
+            return
+        if name not in known:
+            yield f"{key}.objective.experts: no experts {name!r}; experts: {', '.join(known) or 'none'}"
+            return
+        network = known[name].network or context.plain_convnet
+        if self.network is not None and self.network != network:
+            yield (
+                f"{key}.network: {self.network}, but experts.{name} are of {network}; allowed: {network}, or leave it "
+                "out"
+            )
+        epochs = known[name].epochs
+        if epochs is not None and epochs < self.last_epoch:
+            yield (
+                f"experts.{name}.epochs: {epochs}, but {key} reads epoch {self.last_epoch} (epochs + max_start_epoch "
+                f"- 1); allowed: {self.last_epoch} or more, or leave it out"
+            )
+
+
+class _InLatents(_WithObjective):
+    init: Literal["real", "gaussian"] = Field("real", description="Encoded real images of the class, or N(0, 1).")
+    micro_batch: Count = Field(10, description="Images that are differentiated at once; halved where memory is short.")
+    step: Step = Step()
+
+    @property
+    def real_images(self) -> Literal["none", "any", "not held out"]:
+        """Those that it begins with."""
+        return "not held out" if self.init == "real" else "none"
+
+
+class LD3M(_InLatents):
+    """Latents and class vectors, optimised through the diffusion of a frozen generator (arXiv 2403.03881)."""
+
+    kind: Literal["ld3m"]
+    generator: Name
+    chain: Chain = Chain()
+    learn: list[Literal["latent", "condition"]] = Field(["latent", "condition"], min_length=1, max_length=2)
+
+    @property
+    def needs(self) -> Needs:
+        """The generator, its autoencoder, and experts."""
+        return Needs(generator=self.generator, autoencoder=True, experts=self.experts)
+
+    @property
+    def asks_for_classes(self) -> bool:
+        """Unless class vectors start from the row of no class."""
+        return self.chain.condition != "none"
+
+    @property
+    def has_chain(self) -> bool:
+        """Always."""
+        return True
+
+    @property
+    def draws_natively(self) -> bool:
+        """Unless it is told to draw at the side of the data."""
+        return self.chain.render_size == "native"
+
+    def check(self, key: str, context: Context) -> Iterator[str]:
+        """Whether it has its generator, and its chain fits generator and autoencoder."""
+        yield from super().check(key, context)
+        yield from check_named(f"{key}.generator", "generator", self.generator, context.generators)
+        if self.generator not in context.generators:
+            return
+        generator, autoencoder = context.generators[self.generator], context.autoencoder
+        if why := wrong_steps(self.chain.steps, generator.schedule_length, self.chain.uneven):
+            yield f"{key}.chain.steps: {why}"
+        if self.chain.quantise == "vq" and autoencoder.model_class not in ("VQModel", None):
+            yield (
+                f"{key}.chain.quantise: vq asks for a VQModel, and the autoencoder is {autoencoder.model_class}; "
+                "allowed: none"
+            )
+        if len(set(self.learn)) < len(self.learn):
+            yield f"{key}.learn: {', '.join(self.learn)}: one of them is repeated"
+        if "condition" in self.learn and generator.knows_no_classes:
+            yield f"{key}.learn: condition, and generators.{self.generator} knows no classes; allowed: [latent]"
+        if self.chain.denoiser == "random" and self.chain.condition == "none" and "condition" not in self.learn:
+            yield (
+                f"{key}.chain: random weights and no class make all classes alike; allowed: condition: class, or "
+                "learn it"
+            )
+
+
+class Latent(_InLatents):
+    """Latents, optimised through the decoder alone: LD3M without diffusion."""
+
+    kind: Literal["autoencoder"]
+
+    @property
+    def needs(self) -> Needs:
+        """The autoencoder, and experts."""
+        return Needs(autoencoder=True, experts=self.experts)
+
+
+class Pixels(_WithObjective):
+    """Pixels themselves: DC, DSA, DM and MTT as published."""
+
+    kind: Literal["pixel"]
+    init: Literal["real", "noise"] = "real"
+    clamp: bool = Field(True, description="Keep images in [0, 1], as files hold them; the originals did not.")
+    step: PixelStep = PixelStep()
+
+    @property
+    def real_images(self) -> Literal["none", "any", "not held out"]:
+        """Those that it begins with."""
+        return "not held out" if self.init == "real" else "none"
+
+
+class IDC(Matched):
+    """IDC-I (arXiv 2205.14959, its form without mosaics): gradients of networks in training, in pixels."""
+
+    kind: Literal["idc"]
+    inner: Count = Field(100, description="Rounds on one network, each a step per class and some steps of the network.")
+    batch_real: Count = 64
+    batch_ours: Count = Field(128, description="Our images of a class in one step, at most.")
+    learning_rate: Positive | None = Field(
+        None, description="Of pixels in [0, 1]; none: 0.003 (ipc / 10) (side / 224)^2, and 0.001 from 100 classes on."
+    )
+    momentum: Fraction = 0.5
+    epochs: Count | None = Field(None, description="On real images before the first round; none: 10, or 5 from 100.")
+    images: Count = Field(500, description="Real images that the network sees between two rounds.")
+    batch_train: Count | None = Field(None, description="In one step of the network; none: 64, or 128 from 100.")
+    network_rate: Positive | None = Field(
+        None, description="Learning rate of the network; none: 0.01, or 0.1 from 100."
+    )
+    network_decay: NonNegative | None = Field(None, description="Its weight decay; none: 5e-4, or 1e-4 from 100.")
+    iterations: Count = Field(500, description="Networks, one after another.")
+    network: Network | None = Field("resnet_ap10", description="The network that compares.")
+    shards: Literal[1] = 1
+
+    @property
+    def real_images(self) -> Literal["none", "any", "not held out"]:
+        """Those that it begins with."""
+        return "not held out"
+
+
+def last_epoch_read(methods: Mapping[str, Method], experts: str) -> int:
+    """The last epoch of these experts that any method reads; 1 where none does."""
+    matched = [method for method in methods.values() if isinstance(method, Matched)]
+    return max([1, *(method.last_epoch for method in matched if method.experts == experts)])
+
+
+if TYPE_CHECKING:
+    AnyMatched = Matched
+else:
+    AnyMatched = Annotated[LD3M | Latent | Pixels | IDC, Field(discriminator="kind")]

@@ -1,0 +1,227 @@
+"""What cannot go together around networks and the protocols that train them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from distillery.matching.checks import check_expert_files
+from distillery.methods.base import Trained, check_named
+from distillery.methods.lgd import Incremental
+from distillery.methods.matching import AS_STORED
+from distillery.plan.experiment import Experiment
+from distillery.plan.messages import repeated
+from distillery.storage.tensors import described_tensors
+from distillery.students.names import DROPS_OUT, OURS, refused_side
+from distillery.students.settings import Protocol, Recipe, Reference
+
+LONGEST_LABEL = 160
+"""Letters of a protocol that files are named by; with what is added, file systems take 255 bytes."""
+
+
+def check_networks(experiment: Experiment, classes: Sequence[str]) -> Iterator[str]:
+    """Whether networks take their images, have a learning rate and a teacher, and are of these classes.
+
+    Args:
+        classes: as the data call them.
+    """
+    yield from _sides(experiment)
+    rates = list(dict.fromkeys(_rates(experiment)))
+    yield from rates or _protocols(experiment)
+    yield from _surrogates(experiment, classes) if not rates else ()
+    yield from _experts(experiment, classes)
+
+
+def _trained(experiment: Experiment) -> Iterator[Trained]:
+    """Every network that the file names, with its key and the protocol that trains it."""
+    evaluation, matching = experiment.evaluation, experiment.matching
+    first = evaluation.protocols[0]
+    for protocol in evaluation.protocols:
+        for index, network in enumerate(evaluation.networks):
+            yield Trained(f"evaluation.networks[{index}]", network, protocol)
+    for name, reference in experiment.references.items():
+        yield Trained(f"references.{name}.network", reference.network, reference.training)
+    for name, surrogate in experiment.surrogates.items():
+        yield Trained(f"surrogates.{name}.network", surrogate.network, surrogate.training)
+    for name, method in experiment.methods.items():
+        yield from method.networks(f"methods.{name}", experiment)
+    for name in experiment.experts:
+        yield Trained(f"experts.{name}.network", experiment.experts_network(name), AS_STORED, compares=True)
+    if matching.network:
+        yield Trained("matching.network", matching.network, matching.protocol or first)
+    if experiment.analysis.redundancy.network:
+        yield Trained("analysis.redundancy.network", experiment.analysis.redundancy.network, first)
+
+
+def _sides(experiment: Experiment) -> Iterator[str]:
+    """Whether networks take images of the side that they will see, and can be compared where they are."""
+    side = experiment.dataset.resolution
+    for trained in _trained(experiment):
+        size = trained.protocol.side(experiment.classes)
+        if why := refused_side(trained.network, size or side):
+            where = f"the size of protocol {trained.protocol.label}" if size else "dataset.resolution"
+            yield f"{trained.key}: {why}, but {where} is {size or side}"
+        elif trained.compares and (why := _cannot_compare(experiment, trained.network)):
+            yield f"{trained.key}: {why}"
+
+
+def _cannot_compare(experiment: Experiment, network: str) -> str | None:
+    """Why images are not compared by a network; None if they are. One of timm has to be built to know, in seconds."""
+    if OURS.fullmatch(network) and network not in DROPS_OUT:
+        return None
+    from distillery.matching.networks import cannot_compare
+    from distillery.students.networks import Classifier, Domain
+
+    domain = Domain.imagenet(experiment.dataset.resolution, 1 if experiment.dataset.channels == "grey" else 3)
+    return cannot_compare(Classifier(network, ["one", "other"], domain))
+
+
+def _students(experiment: Experiment) -> list[Trained]:
+    """The students of methods that work in increments."""
+    incremental = {name: method for name, method in experiment.methods.items() if isinstance(method, Incremental)}
+    return [method.student_of_first(f"methods.{name}", experiment) for name, method in incremental.items()]
+
+
+def _rates(experiment: Experiment) -> Iterator[str]:
+    """Whether every network has a learning rate under the protocol that trains it."""
+    evaluation, size = experiment.evaluation, experiment.ipc[0]
+    trained: list[tuple[Trained, int | str]] = []
+    for key, protocol in _evaluated(experiment):
+        trained += [(Trained(key, network, protocol), size) for network in evaluation.networks]
+    for name, reference in experiment.references.items():
+        trained.append((Trained(f"references.{name}.training", reference.network, reference.training), "full"))
+    for name, surrogate in experiment.surrogates.items():
+        trained.append((Trained(f"surrogates.{name}.training", surrogate.network, surrogate.training), "full"))
+    trained += [(student, student.ipc or size) for student in _students(experiment)]
+    for network, images in trained:
+        try:
+            experiment.recipe(network.protocol, network.network, images)
+        except ValueError as error:
+            yield f"{network.key}: {error}"
+
+
+def _evaluated(experiment: Experiment) -> Iterator[tuple[str, Protocol]]:
+    """The protocols of the evaluation with their keys."""
+    several = isinstance(experiment.evaluation.protocol, list)
+    for index, protocol in enumerate(experiment.evaluation.protocols):
+        yield f"evaluation.protocol[{index}]" if several else "evaluation.protocol", protocol
+
+
+def _protocols(experiment: Experiment) -> Iterator[str]:
+    """Whether every protocol can be carried out: its labels have a teacher, its label names files."""
+    evaluation = experiment.evaluation
+    yield from repeated("evaluation.protocol", [protocol.label for protocol in evaluation.protocols])
+    yield from check_named("evaluation.baseline", "method", evaluation.baseline, experiment.methods)
+    for key, protocol in _evaluated(experiment):
+        yield from _labels(experiment, key, experiment.recipe(protocol, evaluation.networks[0], experiment.ipc[0]))
+        if len(protocol.label) > LONGEST_LABEL:
+            yield (
+                f"{key}: so much differs from {protocol.preset} that its label has {len(protocol.label)} letters, "
+                f"and files are named by it; allowed: {LONGEST_LABEL}"
+            )
+    for name, reference in experiment.references.items():
+        yield from _reference(f"references.{name}", reference, experiment.classes)
+    for block, entries in (("references", experiment.references), ("surrogates", experiment.surrogates)):
+        for name, entry in entries.items():
+            if experiment.recipe(entry.training, entry.network, "full").labels == "soft":
+                yield f"{block}.{name}.training.labels: soft ones need a teacher, and this has none; allowed: hard"
+    yield from _snapshot_labels(experiment)
+    for student in _students(experiment):
+        if experiment.recipe(student.protocol, student.network, student.ipc or 1).labels == "soft":
+            yield (
+                f"{student.key}: the student learns from hard labels, and {student.protocol.label} has soft ones; "
+                "give another protocol here"
+            )
+
+
+def _reference(key: str, reference: Reference, classes: int) -> Iterator[str]:
+    """Whether a network can have the weights that are named, and as many outputs as there are classes."""
+    if reference.weights == "timm" and OURS.fullmatch(reference.network):
+        yield f"{key}.weights: timm has none for {reference.network}; give a file, or leave it out to train it here"
+    if reference.rows is not None and reference.weights is None:
+        yield f"{key}.rows: these are outputs of given weights, and this network is trained here; leave it out"
+    elif reference.rows is not None and len(reference.rows) != classes:
+        yield f"{key}.rows: {len(reference.rows)} outputs for {classes} classes; allowed: one of each, in their order"
+    if reference.weights not in (None, "timm") and not Path(str(reference.weights)).is_file():
+        ways = [reference.origin or "give a safetensors file, or timm, or leave it out to train the network here"]
+        ways += [f"it has to have the sha256 {reference.sha256}"] if reference.sha256 else []
+        yield f"{key}.weights: {reference.weights}: no such file; {'; '.join(ways)}"
+
+
+def _snapshot_labels(experiment: Experiment) -> Iterator[str]:
+    """Whether the snapshots of methods that optimise images can be compared: their labels are hard."""
+    matching = experiment.matching
+    compared = [
+        matching.network or trained.network
+        for name, method in experiment.methods.items()
+        for trained in method.networks(f"methods.{name}", experiment)
+        if trained.compares
+    ]
+    if not experiment.held_out or not compared:
+        return
+    protocol = matching.protocol or experiment.evaluation.protocols[0]
+    labels = "hard"
+    for network in sorted(set(compared)):
+        try:
+            labels = experiment.recipe(protocol, network, experiment.ipc[0]).labels
+        except ValueError as error:
+            yield f"matching.protocol: {error}"
+            return
+    if labels == "soft":
+        yield (
+            f"matching.protocol: snapshots are compared with hard labels, and {protocol.label} has soft ones; give "
+            "another protocol here, or choose: last"
+        )
+
+
+def _labels(experiment: Experiment, key: str, recipe: Recipe) -> Iterator[str]:
+    """Whether soft labels have a teacher, and hard ones none."""
+    if recipe.labels == "soft" and recipe.teacher is None:
+        known = ", ".join(experiment.references) or "none yet"
+        yield f"{key}.teacher: soft labels need a teacher; allowed: one of references ({known})"
+    elif recipe.labels == "hard" and recipe.teacher is not None:
+        yield f"{key}.teacher: labels are hard, so there is nothing to teach; leave it out, or set labels: soft"
+    else:
+        yield from check_named(f"{key}.teacher", "reference", recipe.teacher, experiment.references)
+
+
+def _surrogates(experiment: Experiment, classes: Sequence[str]) -> Iterator[str]:
+    """Whether surrogates have the checkpoints that are kept, and those of a file are of the classes of the data."""
+    for name, surrogate in experiment.surrogates.items():
+        last = experiment.recipe(surrogate.training, surrogate.network, "full").epochs
+        known: Sequence[str] | None
+        key, known = f"surrogates.{name}.checkpoints", classes
+        if surrogate.checkpoints is not None:
+            try:
+                about = described_tensors(Path(surrogate.checkpoints))
+            except (OSError, ValueError) as error:
+                yield f"{key}: {surrogate.checkpoints!r} cannot be read ({error}); give a file of train_surrogate"
+                continue
+            known, last = about.get("classes"), about.get("checkpoints", 1) - 1
+        if surrogate.keep is not None and max(surrogate.keep) > last:
+            yield (
+                f"surrogates.{name}.keep: no checkpoint {max(surrogate.keep)}; allowed: 0 (before training) to {last}"
+            )
+        if known is None:
+            yield f"{key}: {surrogate.checkpoints!r} names no classes; give a file of train_surrogate"
+        elif sorted(known) != sorted(classes):
+            yield (
+                f"{key}: trained on the classes {', '.join(known[:20])}, but the data have "
+                f"{', '.join(classes[:20])}; give one of these classes, or none to train it here"
+            )
+
+
+def _experts(experiment: Experiment, classes: Sequence[str]) -> Iterator[str]:
+    """Whether experts that come from elsewhere are of these images."""
+    for name, block in experiment.experts.items():
+        yield from check_expert_files(
+            f"experts.{name}",
+            block,
+            network=experiment.experts_network(name),
+            classes=classes,
+            size=experiment.dataset.resolution,
+            channels=1 if experiment.dataset.channels == "grey" else 3,
+            epochs=experiment.experts_epochs(name),
+            held_out=experiment.held_out,
+            seeds=experiment.seeds,
+        )

@@ -1,0 +1,409 @@
+"""From the wildcards of a job to its input files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from distillery.data.external import external_files, external_listing
+from distillery.data.sources import input_files, listing_digest
+from distillery.diffusion.settings import PretrainedAutoencoder
+from distillery.methods.external import External
+from distillery.methods.lgd import LGD, Incremental
+from distillery.methods.matching import Matched
+from distillery.plan import layout
+from distillery.plan.experiment import Experiment
+from distillery.students.settings import Recipe
+
+
+class Wildcards(Protocol):
+    """The wildcards of a job, as Snakemake gives them: text."""
+
+    run: str
+    method: str
+    generator: str
+    reference: str
+    surrogate: str
+    experts: str
+    opened: str
+    ipc: str
+    k: str
+    shard: str
+    network: str
+    protocol: str
+    modes: str
+
+    def items(self) -> Iterable[tuple[str, str]]: ...
+    def get(self, name: str, default: str | None = None) -> str | None: ...
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The input functions of the rules for one experiment."""
+
+    experiment: Experiment
+
+    # ---- data --------------------------------------------------------------------------------------------------------
+
+    def source(self, wildcards: Wildcards) -> list[str]:
+        """Files that the images are read from, where there are few; folders are compared by their listing instead."""
+        return input_files(self.experiment.dataset.source)
+
+    def source_listing(self, wildcards: Wildcards) -> str:
+        """A digest of the listing of a folder of images: it changes with every file that is added or removed."""
+        return listing_digest(self.experiment.dataset.source)
+
+    # ---- autoencoder, latents, generators ----------------------------------------------------------------------------
+
+    def autoencoder(self, wildcards: Wildcards) -> list[str]:
+        """The files of the autoencoder."""
+        return list(layout.autoencoder(f"{self.experiment.autoencoder_run(wildcards.run)}autoencoder").values())
+
+    def guidance_autoencoder(self, wildcards: Wildcards) -> list[str]:
+        """The files of the autoencoder that guidances decode with, where it is another one."""
+        if self.experiment.guidance_autoencoder is None:
+            return []
+        return list(layout.autoencoder("guidance_autoencoder").values())
+
+    def perceptual_reference(self, wildcards: Wildcards) -> list[str]:
+        """The network of the autoencoder's perceptual term."""
+        term = self.experiment.autoencoder.perceptual_reference
+        return [layout.fill(layout.REFERENCE, run=wildcards.run, reference=term)] if term else []
+
+    def opened_autoencoder(self, wildcards: Wildcards) -> list[str]:
+        """The files of the weights of an autoencoder, where they are in a folder."""
+        block: PretrainedAutoencoder = getattr(self.experiment, wildcards.opened)
+        return block.files_here()
+
+    def latents(self, wildcards: Wildcards) -> list[str]:
+        """The files of the latents."""
+        run = self.experiment.autoencoder_run(wildcards.run)
+        return [layout.fill(layout.LATENTS, run=run, shard=shard) for shard in range(self.experiment.latents.shards)]
+
+    def _generator(self, run: str, name: str | None) -> list[str]:
+        """The files of a generator: one that is opened is the same for all runs."""
+        if name is None:
+            return []
+        block = self.experiment.generators[name]
+        files = layout.unet() if block.part == "unet" else layout.generator("" if block.opened else run)
+        return [layout.fill(path, run=run, generator=name) for path in files.values()]
+
+    def generator(self, wildcards: Wildcards) -> list[str]:
+        """The files of the generator of a method; none where it has none."""
+        return self._generator(wildcards.run, self.experiment.methods[wildcards.method].needs.generator)
+
+    def method_autoencoder(self, wildcards: Wildcards) -> list[str]:
+        """The files of the autoencoder, where the method needs it."""
+        needed = self.experiment.methods[wildcards.method].needs.autoencoder
+        return self.autoencoder(wildcards) if needed else []
+
+    def base(self, wildcards: Wildcards) -> list[str]:
+        """The files of the generator that a fine-tuned one starts from."""
+        return self._generator(wildcards.run, self.experiment.generators[wildcards.generator].starts_from)
+
+    def opened_generator(self, wildcards: Wildcards) -> list[str]:
+        """The files of the weights of a generator, where they are in a folder."""
+        return self.experiment.generators[wildcards.generator].files_here()
+
+    def cards(self, wildcards: Wildcards) -> int:
+        """The GPUs of a training: one for each process that shares it."""
+        return self.experiment.generators[wildcards.generator].cards
+
+    # ---- networks ----------------------------------------------------------------------------------------------------
+
+    def references(self, wildcards: Wildcards) -> list[str]:
+        """Every reference of a run, by name."""
+        names = sorted(self.experiment.references)
+        return [layout.fill(layout.REFERENCE, run=wildcards.run, reference=name) for name in names]
+
+    def reference_weights(self, wildcards: Wildcards) -> list[str]:
+        """The file that a reference is opened from, where it is not trained here."""
+        weights = self.experiment.references[wildcards.reference].weights
+        return [weights] if weights not in (None, "timm") else []
+
+    def checkpoints(self, wildcards: Wildcards) -> str:
+        """The states of a surrogate: trained here, or those that the experiment names."""
+        trained = layout.fill(layout.CHECKPOINTS, run=wildcards.run, surrogate=wildcards.surrogate)
+        return self.experiment.surrogates[wildcards.surrogate].checkpoints or trained
+
+    def features(self, wildcards: Wildcards) -> list[str]:
+        """The features that a selection chooses by, where it needs some."""
+        name = self.experiment.methods[wildcards.method].needs.features
+        return [layout.fill(layout.FEATURES, run=wildcards.run, reference=name)] if name else []
+
+    # ---- increments --------------------------------------------------------------------------------------------------
+
+    def _loop(self, name: str) -> Incremental:
+        return self.experiment.method_of(name, Incremental)
+
+    def _lgd(self, name: str) -> LGD:
+        return self.experiment.method_of(name, LGD)
+
+    def reference(self, wildcards: Wildcards) -> str:
+        """The reference of a method that works in increments."""
+        return layout.fill(layout.REFERENCE, run=wildcards.run, reference=self._loop(wildcards.method).reference)
+
+    def reference_after_first(self, wildcards: Wildcards) -> list[str]:
+        """The reference, where there is a student beside it."""
+        return [self.reference(wildcards)] if int(wildcards.k) > 1 else []
+
+    def judge(self, wildcards: Wildcards) -> str:
+        """The network that judges the pilot of an LGD method."""
+        lgd = self._lgd(wildcards.method)
+        name = lgd.calibration.judge or lgd.reference
+        return layout.fill(layout.REFERENCE, run=wildcards.run, reference=name)
+
+    def _increments(self, wildcards: Wildcards, last: int) -> list[str]:
+        return [
+            layout.fill(layout.INCREMENT, run=wildcards.run, method=wildcards.method, k=k) for k in range(1, last + 1)
+        ]
+
+    def increments_up_to(self, wildcards: Wildcards) -> list[str]:
+        """The increments 1 to k."""
+        return self._increments(wildcards, int(wildcards.k))
+
+    def increments_before(self, wildcards: Wildcards) -> list[str]:
+        """The increments before k."""
+        return self._increments(wildcards, int(wildcards.k) - 1)
+
+    def increments(self, wildcards: Wildcards) -> list[str]:
+        """Every increment of an LGD method."""
+        return self._increments(wildcards, self._lgd(wildcards.method).increments(self.experiment.ipc))
+
+    def first_increment(self, wildcards: Wildcards) -> str:
+        """Increment 1."""
+        return layout.fill(layout.INCREMENT, run=wildcards.run, method=wildcards.method, k=1)
+
+    def first_student(self, wildcards: Wildcards) -> str:
+        """The student of increment 1."""
+        return layout.fill(layout.STUDENT, run=wildcards.run, method=wildcards.method, k=1)
+
+    def student_before(self, wildcards: Wildcards) -> list[str]:
+        """The student of the increments before k; increment 1 has none."""
+        before = int(wildcards.k) - 1
+        student = layout.fill(layout.STUDENT, run=wildcards.run, method=wildcards.method, k=before)
+        return [student] if before else []
+
+    def continued_from(self, wildcards: Wildcards) -> list[str]:
+        """The student that a `continued` one starts from."""
+        continued = self._loop(wildcards.method).student.start == "continued"
+        return self.student_before(wildcards) if continued else []
+
+    def calibrated(self, wildcards: Wildcards) -> list[str]:
+        """The file of the calibration, where the experiment leaves something to it."""
+        wanted = self._lgd(wildcards.method).calibrates and int(wildcards.k) > 1
+        path = layout.fill(layout.CALIBRATED, run=wildcards.run, method=wildcards.method)
+        return [path] if wanted else []
+
+    def seed_images(self, wildcards: Wildcards) -> list[str]:
+        """The set of another method that increment 1 is taken from."""
+        lgd = self._lgd(wildcards.method)
+        if lgd.seed == "plain" or int(wildcards.k) > 1:
+            return []
+        return [layout.fill(layout.DISTILLED, run=wildcards.run, method=lgd.seed, ipc=lgd.increment_size)]
+
+    def candidates(self, wildcards: Wildcards) -> list[str]:
+        """The candidates of all shards."""
+        return [
+            layout.fill(layout.CANDIDATES, run=wildcards.run, method=wildcards.method, k=wildcards.k, shard=shard)
+            for shard in range(self._lgd(wildcards.method).shards)
+        ]
+
+    def increment_group(self, wildcards: Wildcards) -> str:
+        """The short stages of an increment are one submission. A slash in the name would hang the executor."""
+        return f"increment-{wildcards.k}-{wildcards.method}@{wildcards.run.strip('/')}"
+
+    def candidates_group(self, wildcards: Wildcards) -> str | None:
+        """Candidates that one job makes go with them; many shards are one submission each."""
+        return None if self._lgd(wildcards.method).shards > 1 else self.increment_group(wildcards)
+
+    # ---- sets --------------------------------------------------------------------------------------------------------
+
+    def smaller_shards(self, wildcards: Wildcards) -> list[str]:
+        """The images of the smaller sizes, where guidances keep away from what a method has."""
+        if not (
+            self.experiment.guidance(wildcards.method).needs_images and self.experiment.methods[wildcards.method].nested
+        ):
+            return []
+        return [
+            layout.fill(layout.SAMPLED, run=wildcards.run, method=wildcards.method, ipc=size, shard=wildcards.shard)
+            for size in sorted(self.experiment.ipc)
+            if size < int(wildcards.ipc)
+        ]
+
+    def external(self, wildcards: Wildcards) -> list[str]:
+        """The file of a set that was made elsewhere; none where it is a folder, which is compared by its listing."""
+        return external_files(self._external(wildcards), int(wildcards.ipc), self.experiment.seed(wildcards.run))
+
+    def external_listing(self, wildcards: Wildcards) -> str:
+        """A digest of the listing of a folder of a set that was made elsewhere; empty for a file."""
+        return external_listing(self._external(wildcards), int(wildcards.ipc), self.experiment.seed(wildcards.run))
+
+    def _external(self, wildcards: Wildcards) -> str:
+        return self.experiment.method_of(wildcards.method, External).images
+
+    def parts(self, wildcards: Wildcards) -> list[str]:
+        """The files that the distilled set of a size is collected from."""
+        parts = self.experiment.methods[wildcards.method].parts(int(wildcards.ipc), self.experiment.ipc)
+        return [
+            layout.fill(layout.PARTS[part.name], run=wildcards.run, method=wildcards.method, **part.wildcards)
+            for part in parts
+        ]
+
+    # ---- images that are optimised -----------------------------------------------------------------------------------
+
+    def _experts(self, run: str, name: str | None) -> list[str]:
+        """The trajectories of experts: trained here, or those that the experiment names."""
+        if name is None:
+            return []
+        block = self.experiment.experts[name]
+        return block.files or [
+            layout.fill(layout.TRAJECTORIES, run=run, experts=name, shard=shard) for shard in range(block.shards)
+        ]
+
+    def experts(self, wildcards: Wildcards) -> list[str]:
+        """The trajectories that a method matches."""
+        return self._experts(wildcards.run, self.experiment.methods[wildcards.method].needs.experts)
+
+    def rendered(self, wildcards: Wildcards) -> list[str]:
+        """The pictures of all snapshots of a size."""
+        shards = self.experiment.method_of(wildcards.method, Matched).shards
+        return [
+            layout.fill(layout.RENDERED, run=wildcards.run, method=wildcards.method, ipc=wildcards.ipc, shard=shard)
+            for shard in range(shards)
+        ]
+
+    def _measured(self) -> str:
+        gradients = self.experiment.analysis.gradients
+        assert gradients is not None
+        return gradients.method
+
+    def measured_generator(self, wildcards: Wildcards) -> list[str]:
+        """The generator whose gradients are measured."""
+        return self._generator(wildcards.run, self.experiment.methods[self._measured()].needs.generator)
+
+    def measured_experts(self, wildcards: Wildcards) -> list[str]:
+        """The trajectories that the method whose gradients are measured matches."""
+        return self._experts(wildcards.run, self.experiment.methods[self._measured()].needs.experts)
+
+    # ---- evaluation --------------------------------------------------------------------------------------------------
+
+    def evaluated_images(self, wildcards: Wildcards) -> str:
+        """The images that networks are trained on: a distilled set, or all real ones."""
+        if wildcards.ipc == "full":
+            return layout.TRAIN
+        return layout.fill(layout.DISTILLED, run=wildcards.run, method=wildcards.method, ipc=wildcards.ipc)
+
+    def _recipe(self, wildcards: Wildcards) -> Recipe:
+        """The constants of a protocol, as far as they say where labels come from."""
+        evaluation = self.experiment.evaluation
+        protocol = evaluation.labelled(wildcards.protocol)
+        return self.experiment.recipe(protocol, evaluation.networks[0], wildcards.ipc)
+
+    def teacher(self, wildcards: Wildcards) -> list[str]:
+        """The network that gives soft labels."""
+        recipe = self._recipe(wildcards)
+        path = layout.fill(layout.REFERENCE, run=wildcards.run, reference=recipe.teacher)
+        return [path] if recipe.labels == "soft" else []
+
+    def online_teacher(self, wildcards: Wildcards) -> list[str]:
+        """The teacher, where it answers while networks are trained."""
+        return self.teacher(wildcards) if self._recipe(wildcards).soft_labels == "online" else []
+
+    def stored_labels(self, wildcards: Wildcards) -> list[str]:
+        """The teacher's answers, where they are stored."""
+        recipe = self._recipe(wildcards)
+        path = layout.fill(
+            layout.SOFT_LABELS,
+            run=wildcards.run,
+            method=wildcards.method,
+            ipc=wildcards.ipc,
+            protocol=wildcards.protocol,
+        )
+        return [path] if recipe.labels == "soft" and recipe.soft_labels == "stored" else []
+
+    def largest_set(self, wildcards: Wildcards) -> str:
+        """The largest set of a method."""
+        ipc = max(self.experiment.ipc)
+        return layout.fill(layout.DISTILLED, run=wildcards.run, method=wildcards.method, ipc=ipc)
+
+    def coverage_features(self, wildcards: Wildcards) -> str:
+        """The features of the real images that coverage is measured with."""
+        return layout.fill(layout.FEATURES, run=wildcards.run, reference=self._coverage_reference())
+
+    def coverage_reference(self, wildcards: Wildcards) -> str:
+        """The network that coverage is measured with."""
+        return layout.fill(layout.REFERENCE, run=wildcards.run, reference=self._coverage_reference())
+
+    def _coverage_reference(self) -> str:
+        coverage = self.experiment.analysis.coverage
+        assert coverage is not None
+        return coverage.features
+
+    # ---- tables and figures ------------------------------------------------------------------------------------------
+
+    def _each_run(self, pattern: str, names: Sequence[dict[str, object]] = ({},)) -> list[str]:
+        """A file of every run, for each of these values of its other wildcards."""
+        return [layout.fill(pattern, run=run, **values) for run in self.experiment.runs for values in names]
+
+    def _sets(self) -> list[dict[str, object]]:
+        """Method and size of every set that is evaluated."""
+        return [
+            {"method": name, "ipc": ipc}
+            for name in sorted(self.experiment.methods)
+            for ipc in self.experiment.methods[name].sizes(self.experiment.ipc)
+        ]
+
+    def all_evaluations(self, wildcards: Wildcards) -> list[str]:
+        """The evaluations of every run, method, size, network and protocol."""
+        evaluation = self.experiment.evaluation
+        protocols = sorted(protocol.label for protocol in evaluation.protocols)
+        names = [
+            {**one, "network": network, "protocol": protocol}
+            for one in self._sets()
+            for network in sorted(evaluation.networks)
+            for protocol in protocols
+        ]
+        return self._each_run(layout.EVALUATION, names)
+
+    def all_reconstructions(self, wildcards: Wildcards) -> list[str]:
+        """The measurement of the autoencoder of every run."""
+        return self._each_run(layout.RECONSTRUCTION)
+
+    def all_gradient_norms(self, wildcards: Wildcards) -> list[str]:
+        """The gradients of every run."""
+        return self._each_run(layout.GRADIENT_NORMS)
+
+    def all_matrices(self, wildcards: Wildcards) -> list[str]:
+        """The redundancy matrices of every run and method that the experiment names."""
+        redundancy = self.experiment.analysis.redundancy
+        methods = sorted({*redundancy.methods, *filter(None, [redundancy.baseline])})
+        return self._each_run(layout.REDUNDANCY, [{"method": method} for method in methods])
+
+    def all_coverages(self, wildcards: Wildcards) -> list[str]:
+        """The coverages of every distilled set."""
+        return self._each_run(layout.COVERAGE, [one for one in self._sets() if one["ipc"] != "full"])
+
+    def all_increments(self, wildcards: Wildcards) -> list[str]:
+        """Every increment of every run and LGD method."""
+        names: list[dict[str, object]] = [
+            {"method": name, "k": k}
+            for name in sorted(self.experiment.made_by("generate_increment"))
+            for k in range(1, self._lgd(name).increments(self.experiment.ipc) + 1)
+        ]
+        return self._each_run(layout.INCREMENT, names)
+
+    # ---- guidances ---------------------------------------------------------------------------------------------------
+
+    def guidance_files(self, wildcards: Wildcards) -> list[str]:
+        """The files of all guidances of a method, in the order in which its stage takes them; increment 1 has none."""
+        if wildcards.get("k") == "1":
+            return []
+        ipc = int(wildcards.ipc) if wildcards.get("ipc") else None
+        files = self.experiment.guidance_files(wildcards.run, wildcards.method, ipc)
+        return [path for paths in files.values() for path in paths]
+
+    def guidance_decoder(self, wildcards: Wildcards) -> list[str]:
+        """The files of the autoencoder that guidances decode with, where it is another one and the method has some."""
+        return self.guidance_autoencoder(wildcards) if self.experiment.guidance(wildcards.method).present() else []

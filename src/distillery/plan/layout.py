@@ -1,0 +1,117 @@
+"""Every path below `results/<experiment>/`, written once.
+
+A pattern holds wildcards of Snakemake. `<results>` stands for the folder of the experiment. `{run}` is empty for the
+first seed of an experiment and `seed-<n>/` for any other: the files of a single seed lie at the top.
+"""
+
+from __future__ import annotations
+
+Pattern = str
+
+TRAIN = "<results>/data/train.parquet"
+TEST = "<results>/data/test.parquet"
+REJECTED = "<results>/data/rejected.parquet"
+
+LATENTS = "<results>/{run}latents/train-{shard}.safetensors"
+REFERENCE = "<results>/{run}reference/{reference}.safetensors"
+FEATURES = "<results>/{run}features/{reference}.parquet"
+CHECKPOINTS = "<results>/{run}surrogates/{surrogate}/checkpoints.safetensors"
+GRADIENTS = "<results>/{run}surrogates/{surrogate}/gradients.safetensors"
+TRAJECTORIES = "<results>/{run}experts/{experts}/trajectories-{shard}.safetensors"
+
+DISTILLED = "<results>/{run}distilled/{method}/ipc{ipc}.parquet"
+INCREMENT = "<results>/{run}distilled/{method}/increment-{k}/images.parquet"
+CANDIDATES = "<results>/{run}distilled/{method}/increment-{k}/candidates-{shard}.parquet"
+STUDENT = "<results>/{run}distilled/{method}/increment-{k}/student.safetensors"
+CALIBRATED = "<results>/{run}distilled/{method}/guidance.json"
+MODES = "<results>/{run}distilled/{method}/modes-{modes}.safetensors"
+SAMPLED = "<results>/{run}distilled/{method}/sampled-{ipc}-{shard}.parquet"
+SELECTED = "<results>/{run}distilled/{method}/selected-{ipc}.parquet"
+IMPORTED = "<results>/{run}distilled/{method}/imported-{ipc}.parquet"
+SNAPSHOTS = "<results>/{run}distilled/{method}/snapshots-{ipc}-{shard}.safetensors"
+HISTORY = "<results>/{run}distilled/{method}/history-{ipc}-{shard}.parquet"
+RENDERED = "<results>/{run}distilled/{method}/rendered-{ipc}-{shard}.parquet"
+CHOSEN = "<results>/{run}distilled/{method}/chosen-{ipc}.parquet"
+CHOICE = "<results>/{run}distilled/{method}/choice-{ipc}.parquet"
+
+PARTS: dict[str, Pattern] = {
+    "increment": INCREMENT,
+    "sampled": SAMPLED,
+    "selected": SELECTED,
+    "imported": IMPORTED,
+    "chosen": CHOSEN,
+}
+"""What a distilled set is collected from, by the name that a method gives it."""
+
+SOFT_LABELS = "<results>/{run}soft_labels/{method}/ipc{ipc}/{protocol}.safetensors"
+EVALUATION = "<results>/{run}evaluation/{method}/ipc{ipc}/{network}/{protocol}.parquet"
+RECONSTRUCTION = "<results>/{run}analysis/autoencoder.parquet"
+GRADIENT_NORMS = "<results>/{run}analysis/gradients.parquet"
+REDUNDANCY = "<results>/{run}analysis/redundancy/{method}.parquet"
+COVERAGE = "<results>/{run}analysis/coverage/{method}-{ipc}.parquet"
+CALIBRATION = "<results>/{run}tables/calibration-{method}"
+
+
+def autoencoder(folder: str) -> dict[str, Pattern]:
+    """The files of an autoencoder in the layout of diffusers; the folder is relative to the results."""
+    return {
+        "config": f"<results>/{folder}/config.json",
+        "weights": f"<results>/{folder}/diffusion_pytorch_model.safetensors",
+    }
+
+
+def generator(run: str = "{run}", part: str = "transformer") -> dict[str, Pattern]:
+    """The files of a generator in the layout of diffusers; its network lies in the folder `part`."""
+    folder = f"<results>/{run}generators/{{generator}}"
+    return {
+        "index": f"{folder}/model_index.json",
+        "config": f"{folder}/{part}/config.json",
+        "weights": f"{folder}/{part}/diffusion_pytorch_model.safetensors",
+        "scheduler": f"{folder}/scheduler/scheduler_config.json",
+    }
+
+
+def unet() -> dict[str, Pattern]:
+    """The files of a UNet that was opened, with its class vectors."""
+    return {**generator("", "unet"), "classes": "<results>/generators/{generator}/unet/classes.safetensors"}
+
+
+def finetuned() -> dict[str, Pattern]:
+    """The files of a fine-tuned generator, its autoencoder among them: a pipeline of diffusers opens them."""
+    vae = autoencoder("{run}generators/{generator}/vae")
+    return {
+        **generator(),
+        "changed": "<results>/{run}generators/{generator}/changed.safetensors",
+        **{f"vae_{name}": path for name, path in vae.items()},
+    }
+
+
+def table(name: str) -> dict[str, Pattern]:
+    """A table in its three formats."""
+    formats = {"csv": "csv", "parquet": "parquet", "markdown": "md"}
+    return {file: f"<results>/tables/{name}.{end}" for file, end in formats.items()}
+
+
+def figure(name: str, run: str = "") -> dict[str, Pattern]:
+    """A figure in its two formats."""
+    return {end: f"<results>/{run}figures/{name}.{end}" for end in ("png", "svg")}
+
+
+def logs(stage: str, *wildcards: str, run: str = "") -> dict[str, Pattern]:
+    """What a job says and what it cost, named by the wildcards of its rule; costs are grouped by method.
+
+    Args:
+        run: `{run}` for a stage that runs for every seed.
+    """
+    named = [f"{{{name}}}" for name in wildcards]
+    group = "{method}/" if "method" in wildcards else ""
+    alone = [name for name in named if name != "{method}"]
+    return {
+        "text": f"<results>/{run}logs/{'-'.join([stage, *named])}.log",
+        "cost": f"<results>/{run}cost/{group}{'-'.join([stage, *alone])}.json",
+    }
+
+
+def fill(pattern: Pattern, **wildcards: object) -> str:
+    """A path: the pattern with these values; `<results>` stays for Snakemake."""
+    return pattern.format(**wildcards)

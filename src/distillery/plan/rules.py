@@ -1,0 +1,56 @@
+"""What a rule hands to its stage: the settings, the digests of its code, and the command."""
+
+from __future__ import annotations
+
+import importlib
+import re
+from collections.abc import Callable, Iterable
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+from distillery.provenance import code_digests
+from distillery.settings import canonical
+from distillery.signature import shell_command
+
+if TYPE_CHECKING:
+    from distillery.plan.experiment import Experiment
+    from distillery.plan.inputs import Wildcards
+
+
+def settings(experiment: Experiment, stage: str) -> Callable[[Wildcards], str]:
+    """A function from the wildcards of a job to the settings of its stage, as one canonical JSON."""
+    block = stage_module(stage).Settings
+
+    def of(wildcards: Wildcards) -> str:
+        return canonical(block.of(experiment, **dict(wildcards.items())))
+
+    return of
+
+
+def code(stage: str) -> list[str]:
+    """The digests of the code behind a stage: a job runs again when one changes, and the reason names the module."""
+    return code_digests(stage)
+
+
+def command(stage: str, threads: str = "1") -> str:
+    """The shell command of a stage, from the signature of its `run`."""
+    return shell_command(stage, stage_module(stage).run, threads)
+
+
+def one_of(names: Iterable[str]) -> str:
+    """A wildcard constraint: one of these names; it matches nothing where there are none."""
+    return "|".join(map(re.escape, names)) or "(?!)"
+
+
+def memory(gigabytes: int) -> Callable[[Wildcards, int], str]:
+    """Memory of a job: so much at first, and as much again with each attempt after a job that was killed."""
+
+    def of(wildcards: Wildcards, attempt: int) -> str:
+        return f"{gigabytes * attempt}GB"
+
+    return of
+
+
+def stage_module(stage: str) -> ModuleType:
+    """The module of a stage; importing it computes nothing."""
+    return importlib.import_module(f"distillery.stages.{stage}")

@@ -1,0 +1,69 @@
+"""Which sets, tables and figures an experiment asks for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from distillery.methods.lgd import LGD
+from distillery.plan import layout
+from distillery.plan.experiment import Experiment
+
+
+def distilled_sets(experiment: Experiment) -> list[str]:
+    """The distilled set of every run, method and size."""
+    return [
+        layout.fill(layout.DISTILLED, run=run, method=name, ipc=ipc)
+        for run in experiment.runs
+        for name, method in experiment.methods.items()
+        for ipc in method.sizes(experiment.ipc)
+        if ipc != "full"
+    ]
+
+
+def tables(experiment: Experiment) -> list[str]:
+    """The tables that the experiment asks for."""
+    analysis = experiment.analysis
+    wanted = {
+        "accuracy": True,
+        "statistics": True,
+        "autoencoder": bool(experiment.generators),
+        "increments": bool(experiment.made_by("generate_increment")),
+        "published": analysis.published is not None,
+        "redundancy": bool(analysis.redundancy.methods),
+        "coverage": analysis.coverage is not None,
+        "gradients": analysis.gradients is not None,
+        "front": analysis.front,
+    }
+    return [layout.table(name)["csv"] for name, is_wanted in wanted.items() if is_wanted]
+
+
+def figures(experiment: Experiment) -> list[str]:
+    """The figures that the experiment asks for."""
+    analysis = experiment.analysis
+    wanted = {
+        "accuracy": True,
+        "redundancy": bool(analysis.redundancy.methods),
+        "gradients": analysis.gradients is not None,
+        "front": analysis.front,
+    }
+    files = [layout.figure(name) for name, is_wanted in wanted.items() if is_wanted]
+    for run in experiment.runs:
+        for name in experiment.made_by("generate_increment"):
+            files.append(layout.figure(f"increments-{name}", run))
+            if experiment.method_of(name, LGD).calibrates:
+                files.append(layout.figure(f"calibration-{name}", run))
+    return [path for figure in files for path in figure.values()]
+
+
+def closing_words(results: Path) -> str:
+    """The main table of a finished run, and where the rest is."""
+    table = results / "tables" / "accuracy.md"
+    return "\n".join(
+        [
+            "",
+            table.read_text("utf-8") if table.exists() else "",
+            f"tables:         {results}/tables/",
+            f"figures:        {results}/figures/",
+            f"distilled sets: {results}/distilled/<method>/ipc<n>.parquet",
+        ]
+    )

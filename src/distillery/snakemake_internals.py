@@ -1,0 +1,115 @@
+"""The names of Snakemake and of its Slurm executor that are no public interface: they are used here and nowhere else.
+
+A test compares each of them with the installed versions, and pyproject.toml allows the versions that were tested.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import importlib
+import os
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from distillery import processes
+
+HOLDER = Path(".snakemake/holder.json")
+"""Says which process holds the lock of this folder."""
+
+LOCKS = Path(".snakemake/locks")
+PLUGIN = "snakemake_executor_plugin_slurm"
+
+Query = Callable[[str, Any], Awaitable[tuple[dict[str, str] | None, float | None]]]
+"""The command that lists the states of jobs, and a logger, to the states by the numbers of jobs, and seconds."""
+
+
+def remove_stale_lock() -> None:
+    """Remove the lock that a killed Snakemake left; the lock of a living process, here or elsewhere, stays."""
+    if not HOLDER.exists():
+        return
+    # A lock younger than the note belongs to a run that has not written its own yet.
+    noted = HOLDER.stat().st_mtime
+    locks = [lock for lock in LOCKS.glob("*.lock") if lock.stat().st_mtime <= noted]
+    if processes.owner_alive(HOLDER) is False:
+        for lock in locks:
+            lock.unlink(missing_ok=True)
+
+
+def limit_to_cards(workflow: Any, cards: int) -> None:
+    """Let at most so many jobs at once ask for a card of this machine: two jobs on one card would share its memory."""
+    local = workflow.resource_settings.nodes is None and workflow.is_main_process
+    if local and cards and "gpu" not in workflow.global_resources:
+        workflow.register_resource("gpu", cards)
+
+
+class SlurmExecutor:
+    """The executor that submits the jobs of a run to Slurm."""
+
+    def __init__(self, workflow: Any) -> None:
+        self._workflow, self._executor = workflow, workflow.scheduler._executor
+        self._plugin: Any = importlib.import_module(PLUGIN)
+
+    @staticmethod
+    def submits(workflow: Any) -> bool:
+        """Whether it is the executor of this run."""
+        return bool(workflow.executor_plugin.name == "slurm")
+
+    @property
+    def run(self) -> str:
+        """The name of all jobs of this run."""
+        return str(self._executor.run_uuid)
+
+    @property
+    def requeues(self) -> bool:
+        """Whether Slurm puts a preempted job back into the queue."""
+        return bool(self._workflow.executor_settings.requeue)
+
+    def requests(self, name: str) -> Iterator[tuple[str, str]]:
+        """The rule and the sbatch command, under this name, of the first job of each rule that has to run."""
+        from snakemake_executor_plugin_slurm.submit_string import get_submit_command
+        from snakemake_executor_plugin_slurm.utils import set_gres_string
+
+        rules: set[str] = set()
+        for job in self._workflow.dag.needrun_jobs():
+            if job.is_local or job.rule.name in rules:
+                continue
+            rules.add(job.rule.name)
+            about = {
+                "run_uuid": name,
+                "slurm_logfile": os.devnull,
+                "comment_str": "",
+                "account": next(self._executor.get_account_arg(job)),
+                "partition": self._executor.get_partition_arg(job),
+                "workdir": None,
+            }
+            command = get_submit_command(job, about, settings=self._workflow.executor_settings)
+            yield job.rule.name, command + set_gres_string(job) + " --wrap true"
+
+    def replace(
+        self,
+        states: Callable[[Query], Query],
+        min_job_age: Callable[[Callable[[], int | None]], Callable[[], int]],
+        longest_sleep: float,
+    ) -> None:
+        """Put other functions in the place of the executor's own.
+
+        Args:
+            states: makes of the question for the states of jobs the one that is asked.
+            min_job_age: makes of the question for the controller's MinJobAge the one that is asked.
+            longest_sleep: seconds between two checks.
+        """
+        self._plugin.query_job_status = states(self._plugin.query_job_status)
+        self._plugin.get_min_job_age = min_job_age(self._plugin.get_min_job_age)
+        self._executor.sleep = at_most(longest_sleep, self._executor.sleep)
+
+
+def at_most(seconds: float, sleep: Callable[[], Awaitable[None]]) -> Callable[[], Awaitable[None]]:
+    """A sleep that ends after some seconds, if not before."""
+
+    async def shorter() -> None:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(sleep(), seconds)
+
+    return shorter

@@ -1,0 +1,48 @@
+"""Which files the guidances of a method need."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import yaml
+from clone import PROJECT, SMOKE
+from distillery.plan.guidance_files import MethodFiles, counts, guidance_files
+
+from distillery.plan.experiment import Experiment, load
+
+
+@pytest.fixture(scope="module")
+def experiment() -> Experiment:
+    config: dict[str, Any] = yaml.safe_load((PROJECT / SMOKE).read_text("utf-8"))
+    mgd3 = {"kind": "mgd3", "generator": "dit"}
+    config["surrogates"] = {"conv": {"network": "convnet2_w8"}}
+    config["latents"] = {"shards": 2}
+    config["methods"] |= {
+        "igd": {"kind": "igd", "generator": "dit", "guidance": {"influence": {"surrogate": "conv"}, "mode": {}}},
+        "mgd3": mgd3,
+        "fixed": {**mgd3, "guidance": {"mode": {"count": 5}}},
+    }
+    return load(config)
+
+
+def test_guidances_name_their_files_in_the_order_of_the_registry(experiment: Experiment) -> None:
+    gradients, modes = "surrogates/conv/gradients.safetensors", "distilled/igd/modes-2.safetensors"
+    files = guidance_files(experiment, "seed-3/", "igd", 1)
+    assert files == {"influence": [f"<results>/seed-3/{gradients}"], "mode": [f"<results>/seed-3/{modes}"]}
+    assert counts(files) == {"influence": 1, "mode": 1}
+    assert guidance_files(experiment, "", "dit", 1) == guidance_files(experiment, "", "random") == {}
+
+
+@pytest.mark.parametrize(("method", "ipc", "count"), [("mgd3", 1, 1), ("mgd3", 2, 2), ("fixed", 1, 5), ("igd", 1, 2)])
+def test_sizes_that_are_not_nested_have_modes_of_their_own(
+    method: str, ipc: int, count: int, experiment: Experiment
+) -> None:
+    assert guidance_files(experiment, "", method, ipc)["mode"] == [
+        f"<results>/distilled/{method}/modes-{count}.safetensors"
+    ]
+
+
+def test_latents_are_those_of_the_run_where_the_autoencoder_is_trained(experiment: Experiment) -> None:
+    files = MethodFiles(experiment, "seed-3/", "igd", 1)
+    assert files.latents() == [f"<results>/seed-3/latents/train-{shard}.safetensors" for shard in (0, 1)]

@@ -1,0 +1,91 @@
+"""From the wildcards of a job to its input files, in the experiments that are shipped."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import pytest
+import yaml
+from clone import PROJECT
+from wildcards import Job
+
+from distillery.plan import layout, targets
+from distillery.plan.experiment import Experiment
+from distillery.plan.inputs import Inputs
+from distillery.plan.load import load
+
+
+@cache
+def shipped(name: str) -> Experiment:
+    """An experiment that needs no download."""
+    return load(yaml.safe_load((PROJECT / name).read_text("utf-8")))
+
+
+def default(**changes: Any) -> Inputs:
+    """The input functions of the default experiment, with changes of top blocks."""
+    return Inputs(load({**yaml.safe_load((PROJECT / "config.yaml").read_text("utf-8")), **changes}))
+
+
+def test_increment_1_has_no_student_and_each_later_one_has_all_before_it() -> None:
+    inputs = default()
+    first, third = Job(method="lgd", k=1), Job(method="lgd", k=3)
+    assert inputs.student_before(first) == inputs.increments_before(first) == inputs.reference_after_first(first) == []
+    folder = "<results>/distilled/lgd/increment-"
+    assert inputs.student_before(third) == [f"{folder}2/student.safetensors"]
+    assert inputs.increments_before(third) == [f"{folder}{k}/images.parquet" for k in (1, 2)]
+    assert inputs.increments_up_to(third) == [f"{folder}{k}/images.parquet" for k in (1, 2, 3)]
+    assert inputs.reference_after_first(third) == ["<results>/reference/real.safetensors"]
+
+
+def test_files_of_another_seed_lie_below_its_folder() -> None:
+    inputs = default(seeds=[0, 3])
+    assert inputs.student_before(Job(run="seed-3/", method="lgd", k=2)) == [
+        "<results>/seed-3/distilled/lgd/increment-1/student.safetensors"
+    ]
+    assert inputs.all_reconstructions(Job()) == [
+        "<results>/analysis/autoencoder.parquet",
+        "<results>/seed-3/analysis/autoencoder.parquet",
+    ]
+
+
+def test_an_opened_generator_is_the_same_for_every_seed() -> None:
+    inputs = Inputs(shipped("experiments/smoke-matching.yaml"))
+    trained = inputs.generator(Job(run="seed-1/", method="ld3m"))
+    assert trained[0] == "<results>/seed-1/generators/dit/model_index.json"
+
+
+@pytest.mark.parametrize(
+    ("method", "part"),
+    [("dit", "sampled-{ipc}-0"), ("random", "selected-{ipc}"), ("lgd", "increment-1/images")],
+)
+def test_a_set_is_collected_from_the_parts_of_its_kind(method: str, part: str) -> None:
+    inputs = default()
+    ipc = min(inputs.experiment.ipc)
+    files = inputs.parts(Job(method=method, ipc=ipc))
+    assert files[0] == f"<results>/distilled/{method}/{part.format(ipc=ipc)}.parquet"
+
+
+def test_a_nested_set_is_collected_from_the_smaller_ones() -> None:
+    inputs = default(ipc=[2, 10])
+    files = inputs.parts(Job(method="dit", ipc=10))
+    assert files == [f"<results>/distilled/dit/sampled-{ipc}-0.parquet" for ipc in (2, 10)]
+
+
+def test_all_real_images_are_evaluated_from_the_training_table() -> None:
+    assert default().evaluated_images(Job(method="full", ipc="full")) == layout.TRAIN
+
+
+def test_targets_are_what_the_experiment_asks_for() -> None:
+    experiment = default().experiment
+    tables = {path.rpartition("/")[2] for path in targets.tables(experiment)}
+    assert {"accuracy.csv", "statistics.csv", "increments.csv", "redundancy.csv"} <= tables
+    assert "published.csv" not in tables and "front.csv" not in tables
+    assert "<results>/figures/increments-lgd.png" in targets.figures(experiment)
+    assert all("/full/" not in path for path in targets.distilled_sets(experiment))
+
+
+def test_the_closing_words_show_the_main_table(tmp_path: Any) -> None:
+    (tmp_path / "tables").mkdir()
+    (tmp_path / "tables" / "accuracy.md").write_text("| method |", "utf-8")
+    assert "| method |" in targets.closing_words(tmp_path)

@@ -1,0 +1,166 @@
+"""The names of Snakemake and its Slurm executor that are no public interface are still there, and mean the same."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import tomllib
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import snakemake.api  # first: snakemake.workflow imports it back
+import snakemake.persistence.file
+import snakemake_executor_plugin_slurm as plugin
+from clone import PROJECT
+from packaging.requirements import Requirement
+from snakemake.dag import DAG
+from snakemake.jobs import Job
+from snakemake.rules import Rule
+from snakemake.scheduling.job_scheduler import JobScheduler
+from snakemake.settings.types import ResourceSettings
+from snakemake.workflow import Workflow
+from snakemake_executor_plugin_slurm import submit_string, utils
+
+from distillery import snakemake_internals
+from distillery.processes import write_owner
+from distillery.snakemake_internals import LOCKS, SlurmExecutor, limit_to_cards, remove_stale_lock
+
+
+def parameters(function: Callable[..., Any]) -> str:
+    """Names and defaults, without types."""
+    bare = [
+        parameter.replace(annotation=parameter.empty) for parameter in inspect.signature(function).parameters.values()
+    ]
+    return str(inspect.Signature(bare))
+
+
+@pytest.mark.parametrize(
+    ("function", "signature", "kind"),
+    [
+        (Workflow.register_resource, "(self, name, value)", "plain"),
+        (DAG.needrun_jobs, "(self, exclude_finished=True)", "plain"),
+        (plugin.query_job_status, "(command, logger)", "coroutine"),
+        (plugin.get_min_job_age, "()", "plain"),
+        (plugin.Executor.sleep, "(self)", "coroutine"),
+        (plugin.Executor.get_account_arg, "(self, job)", "generator"),
+        (plugin.Executor.get_partition_arg, "(self, job)", "plain"),
+        (utils.set_gres_string, "(job)", "plain"),
+        (submit_string.get_submit_command, "(job, params, settings=None, failed_nodes=None, array_job=False)", "plain"),
+    ],
+    ids=lambda value: getattr(value, "__qualname__", ""),
+)
+def test_a_function_is_called_as_before(function: Callable[..., Any], signature: str, kind: str) -> None:
+    assert parameters(function) == signature
+    assert inspect.iscoroutinefunction(function) == (kind == "coroutine")
+    assert inspect.isgeneratorfunction(function) == (kind == "generator")
+
+
+@pytest.mark.parametrize("name", ["executor_plugin", "is_main_process", "scheduler", "dag"])
+def test_a_workflow_has_a_property(name: str) -> None:
+    assert isinstance(inspect.getattr_static(Workflow, name), property)
+
+
+def test_attributes_are_set_where_they_are_read() -> None:
+    assert "self._executor = " in inspect.getsource(JobScheduler.__init__)
+    assert "self.global_resources = " in inspect.getsource(Workflow)
+    assert "self.executor_settings = " in inspect.getsource(Workflow)
+    assert {"resource_settings", "executor_settings"} <= Workflow.__dataclass_fields__.keys()
+    assert "nodes" in ResourceSettings.__dataclass_fields__
+    assert "self.run_uuid = " in inspect.getsource(plugin.Executor)
+    assert {"requeue", "jobname_prefix", "status_command"} <= plugin.ExecutorSettings.__dataclass_fields__.keys()
+    assert isinstance(Job.is_local, property)
+    assert hasattr(Rule, "name")
+
+
+def test_the_executor_asks_by_the_names_that_are_replaced() -> None:
+    """`replace` puts functions into the module; the executor has to look there, and to know the states that it gets."""
+    source = Path(inspect.getfile(plugin)).read_text("utf-8")
+    for words in ("await query_job_status(", "min_job_age = get_min_job_age()", '"CANCELLED"', '"UNKNOWN"'):
+        assert words in source
+    waits = inspect.getsource(plugin.RemoteExecutor)
+    assert "await self.sleep()" in waits
+
+
+def test_a_submission_reads_the_parameters_that_it_gets() -> None:
+    read = set(re.findall(r"\bparams\.(\w+)", inspect.getsource(submit_string.get_submit_command)))
+    assert read == {"run_uuid", "slurm_logfile", "comment_str", "account", "partition", "workdir"}
+
+
+def test_locks_are_files_in_the_folder_of_notes() -> None:
+    source = inspect.getsource(snakemake.persistence.file)
+    assert '"locks"' in source
+    assert ".{lock_type}.lock" in source
+
+
+@pytest.mark.parametrize("package", ["snakemake", "snakemake-executor-plugin-slurm"])
+def test_no_version_is_installed_whose_internals_were_not_tested(package: str) -> None:
+    wanted = tomllib.loads((PROJECT / "pyproject.toml").read_text("utf-8"))["project"]["dependencies"]
+    [allowed] = [found.specifier for found in map(Requirement, wanted) if found.name == package]
+    major, minor, *_ = version(package).split(".")
+    assert version(package) in allowed
+    assert f"{major}.{int(minor) + 1}.0" not in allowed
+
+
+def test_nobody_else_uses_them() -> None:
+    words = re.compile(r"\._executor\b|needrun_jobs|register_resource|resource_settings|\.snakemake/locks|\.run_uuid")
+    module = Path(snakemake_internals.__file__)
+    places = [*(PROJECT / "src").rglob("*.py"), *(PROJECT / "workflow").rglob("*.smk"), PROJECT / "Snakefile"]
+    assert [path for path in places if path != module and words.search(path.read_text("utf-8"))] == []
+    assert words.search(module.read_text("utf-8"))
+
+
+# ---- what is made of them --------------------------------------------------------------------------------------------
+
+
+def a_workflow(resources: dict[str, int], nodes: int | None = None, main: bool = True) -> Any:
+    return SimpleNamespace(
+        resource_settings=SimpleNamespace(nodes=nodes),
+        is_main_process=main,
+        global_resources=resources,
+        register_resource=resources.__setitem__,
+    )
+
+
+@pytest.mark.parametrize(
+    ("before", "nodes", "main", "cards", "after"),
+    [
+        pytest.param({}, None, True, 2, {"gpu": 2}, id="here"),
+        pytest.param({"gpu": 1}, None, True, 2, {"gpu": 1}, id="the user's own limit"),
+        pytest.param({}, None, True, 0, {}, id="no card"),
+        pytest.param({}, 8, True, 2, {}, id="on a cluster"),
+        pytest.param({}, None, False, 2, {}, id="in a job"),
+    ],
+)
+def test_cards_limit_the_jobs_of_a_local_run(
+    before: dict[str, int], nodes: int | None, main: bool, cards: int, after: dict[str, int]
+) -> None:
+    limit_to_cards(a_workflow(before, nodes, main), cards)
+    assert before == after
+
+
+def test_only_a_run_on_slurm_has_its_executor() -> None:
+    for name, expected in (("slurm", True), ("local", False)):
+        assert SlurmExecutor.submits(SimpleNamespace(executor_plugin=SimpleNamespace(name=name))) is expected
+
+
+@pytest.mark.parametrize("holder", ["dead", "alive", "elsewhere", "nobody"])
+def test_only_the_lock_of_a_dead_process_is_removed(
+    holder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    lock = LOCKS / "0.output.lock"
+    lock.parent.mkdir(parents=True)
+    lock.write_text("results/a\n", "utf-8")
+    if holder != "nobody":
+        write_owner(snakemake_internals.HOLDER)
+        note = snakemake_internals.HOLDER.read_text("utf-8")
+        if holder == "dead":
+            snakemake_internals.HOLDER.write_text(re.sub(r", \d+,", ", 4194304,", note), "utf-8")
+        elif holder == "elsewhere":
+            snakemake_internals.HOLDER.write_text(re.sub(r'^\["[^"]*"', '["elsewhere"', note), "utf-8")
+    remove_stale_lock()
+    assert lock.exists() == (holder != "dead")
