@@ -54,10 +54,8 @@ rule distilled:
 
 onstart:
     processes.write_owner(snakemake_internals.HOLDER)
-    try:
+    with snakemake_internals.without_traceback(slurm.SlurmProblem):
         slurm.prepare(workflow)
-    except SlurmProblem as problem:
-        raise WorkflowError(str(problem)) from None
 
 
 onsuccess:

@@ -18,6 +18,7 @@ import snakemake_executor_plugin_slurm as plugin
 from clone import PROJECT
 from packaging.requirements import Requirement
 from snakemake.dag import DAG
+from snakemake.exceptions import WorkflowError
 from snakemake.jobs import Job
 from snakemake.rules import Rule
 from snakemake.scheduling.job_scheduler import JobScheduler
@@ -26,8 +27,9 @@ from snakemake.workflow import Workflow
 from snakemake_executor_plugin_slurm import submit_string, utils
 
 from distillery import snakemake_internals
+from distillery.errors import SlurmProblem
 from distillery.processes import write_owner
-from distillery.snakemake_internals import LOCKS, SlurmExecutor, limit_to_cards, remove_stale_lock
+from distillery.snakemake_internals import LOCKS, SlurmExecutor, limit_to_cards, remove_stale_lock, without_traceback
 
 
 def parameters(function: Callable[..., Any]) -> str:
@@ -140,6 +142,15 @@ def test_cards_limit_the_jobs_of_a_local_run(
 ) -> None:
     limit_to_cards(a_workflow(before, nodes, main), cards)
     assert before == after
+
+
+def test_snakemake_shows_the_text_of_an_expected_error_alone() -> None:
+    with pytest.raises(WorkflowError) as error, without_traceback(SlurmProblem):
+        raise SlurmProblem("no controller")
+    assert str(error.value) == "no controller"
+    assert error.value.__suppress_context__
+    with pytest.raises(KeyError), without_traceback(SlurmProblem):
+        raise KeyError
 
 
 def test_only_a_run_on_slurm_has_its_executor() -> None:

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import sys
+from collections.abc import Iterator
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -18,9 +19,15 @@ ROOT = Path(__file__).parent
 PACKAGE = __package__ or "distillery"
 
 DECLARATIONS = frozenset(
-    {"errors", "experiment", "job", "processes", "progress", "provenance", "settings", "names", "presets"}
+    {"errors", "experiment", "job", "processes", "progress", "provenance", "settings", "names", "presets", "generators"}
 )
 """Last names of the modules that no result depends on except through the settings, which are compared themselves."""
+
+DECLARING_METHODS = frozenset(f"{PACKAGE}.methods.{name}" for name in ("base", "external", "lgd", "sampling"))
+"""Methods that compute nothing themselves: stages read of them only what arrives in the settings."""
+
+Provenance = dict[str, str]
+"""What an artifact says of its making, as text by name."""
 
 PACKAGES = ("diffusers", "numpy", "pillow", "pyarrow", "safetensors", "scikit-learn", "timm", "torch")
 
@@ -72,7 +79,7 @@ def clear_cache() -> None:
 def _digest(module: str) -> tuple[str, tuple[str, ...]]:
     """The digest of one module, and the modules of this package that it imports."""
     digest, names = _Parsed.of(_file(module).read_bytes())
-    imported = {name for name in names if _is_module(name) and name.rpartition(".")[2] not in DECLARATIONS}
+    imported = {name for name in names if _is_module(name) and not _declares(name)}
     return digest, tuple(sorted(imported))
 
 
@@ -145,10 +152,26 @@ def _is_module(name: str) -> bool:
     return name.split(".", maxsplit=1)[0] == PACKAGE and name != PACKAGE and _file(name).exists()
 
 
+def _declares(module: str) -> bool:
+    """Whether no result depends on a module except through the settings."""
+    return module.rpartition(".")[2] in DECLARATIONS or module in DECLARING_METHODS
+
+
+def _executed(tree: ast.AST) -> Iterator[ast.AST]:
+    """The nodes of a tree, without those that only a type checker reads."""
+    yield tree
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+            for other in node.orelse:
+                yield from _executed(other)
+        else:
+            yield from _executed(node)
+
+
 def _imports(tree: ast.AST) -> list[str]:
     """What a tree imports of this package, at its head or inside its functions: modules, and names in them."""
     found: list[str] = []
-    for node in ast.walk(tree):
+    for node in _executed(tree):
         if isinstance(node, ast.Import):
             found += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:

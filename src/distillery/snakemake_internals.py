@@ -44,6 +44,17 @@ def limit_to_cards(workflow: Any, cards: int) -> None:
         workflow.register_resource("gpu", cards)
 
 
+@contextlib.contextmanager
+def without_traceback(*kinds: type[Exception]) -> Iterator[None]:
+    """Let Snakemake end with the text of exceptions of these kinds alone."""
+    from snakemake.exceptions import WorkflowError
+
+    try:
+        yield
+    except kinds as error:
+        raise WorkflowError(str(error)) from None
+
+
 class SlurmExecutor:
     """The executor that submits the jobs of a run to Slurm."""
 

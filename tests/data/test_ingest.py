@@ -29,7 +29,6 @@ from distillery.data.sources import (
     DIGITS,
     class_list,
     class_names,
-    has_test_split,
     input_files,
     listing_digest,
     records,
@@ -441,7 +440,7 @@ def test_a_test_split_of_the_source_is_taken_as_it_is(tmp_path: Path) -> None:
     train = folder_of(tmp_path / "train", {"a": 3, "b": 3})
     folder_of(tmp_path / "test", {"a": 2, "b": 1, "not trained": 2})
     source = Folder(kind="folder", train=train.train, test=str(tmp_path / "test"))
-    assert has_test_split(source) and not has_test_split(train)
+    assert source.has_test and not train.has_test
     train_ids, test_ids = make(tmp_path / "out", source).ids()
     assert len(train_ids) == 6
     assert test_ids == ["a/000.png", "a/001.png", "b/000.png"]

@@ -13,9 +13,9 @@ from tiny import job, stopped_at
 from tiny_weights import CHANNELS, SIDE, SIZE, dit, kl, open_dit, open_vae, openings, save_dit
 
 from distillery.diffusion import difffit
+from distillery.diffusion.generators import FinetunedGenerator
 from distillery.diffusion.models import load_generator
 from distillery.diffusion.renderer import class_conditions
-from distillery.diffusion.settings import FinetunedGenerator
 from distillery.diffusion.weights import model_digest
 from distillery.errors import BadInput
 from distillery.stages import finetune_generator

@@ -30,10 +30,11 @@ from torch.nn import functional as F
 import distillery.storage.resume
 from distillery.data.pixels import to_unit
 from distillery.diffusion.autoencoder import Codec, train_autoencoder
+from distillery.diffusion.generators import Generator
 from distillery.diffusion.models import load_generator
 from distillery.diffusion.renderer import class_conditions
 from distillery.diffusion.schedule import training_scheduler
-from distillery.diffusion.settings import Autoencoder, Generator, Perceptual
+from distillery.diffusion.settings import Autoencoder, Perceptual
 from distillery.diffusion.training import InMemory, new_transformer, train_generator
 from distillery.errors import BadInput
 from distillery.stages import train_autoencoder as autoencoder_stage

@@ -14,7 +14,7 @@ from huggingface_hub import constants
 from safetensors.torch import load_file
 from tiny_weights import dit, kl, open_dit, open_vae, openings, save_dit
 
-from distillery.diffusion.settings import PretrainedGenerator
+from distillery.diffusion.generators import PretrainedGenerator
 from distillery.errors import BadInput
 from distillery.settings import canonical
 from distillery.stages import open_generator

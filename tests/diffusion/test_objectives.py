@@ -48,7 +48,7 @@ def step_of(
         noise=noise,
         noisy=noisy,
         timesteps=timesteps,
-        level=level,
+        alpha_cumprod=level,
         labels=labels,
         conditions=labels,
         output=(torch.cat([guess, logits], 1) if variance else guess).clone().requires_grad_(),

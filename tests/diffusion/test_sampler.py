@@ -70,7 +70,7 @@ def test_fifty_steps_have_the_published_values(row: tuple[float, ...]) -> None:
         abar,
         schedule.noise_scale(index),
         float(schedule.betas[index]),
-        schedule.deviation(None, index),
+        schedule.sigma(None, index),
         schedule.mean_per_noise(index) * schedule.noise_scale(index),
         abar**-0.5,
     ]

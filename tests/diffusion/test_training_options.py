@@ -23,9 +23,9 @@ from torch import Tensor, nn
 
 import distillery.storage.resume
 from distillery.diffusion.denoiser import Denoiser
+from distillery.diffusion.generators import Generator
 from distillery.diffusion.losses import DiffusionLoss, Noised, TrainingStep, VarianceSchedule, min_snr_weights
 from distillery.diffusion.schedule import training_scheduler
-from distillery.diffusion.settings import Generator
 from distillery.diffusion.training import InMemory, new_transformer, train_generator
 from distillery.settings import canonical
 from distillery.stages import train_generator as stage

@@ -18,7 +18,7 @@ from distillery.diffusion.autoencoder import Codec
 from distillery.diffusion.denoiser import alphas_cumprod_of
 from distillery.diffusion.schedule import training_scheduler
 from distillery.errors import BadInput
-from distillery.matching.chain import Chain, Picture, clamped
+from distillery.matching.chain import DiffusionChain, Picture, clamped
 from distillery.matching.conditioning import VectorDenoiser, ends_of, of_dit, of_unet, open_labels
 from distillery.matching.generator import quantiser
 from distillery.matching.spaces import ChainSpace, LatentSpace
@@ -71,8 +71,8 @@ def test_without_a_residual_every_step_is_ddim_of_diffusers(steps: int, ends: di
     network = denoiser()
     latents, vectors, noise = inputs(network)
     theirs: Any = DDIMScheduler.from_config(training_scheduler().config, timestep_spacing="leading", **ends)
-    chain = Chain(network, LEVELS, steps=steps, residual="none", ends=ends_of(theirs))
-    assert (chain.timesteps[0], chain.abar_next[0]) == ((1, LEVELS[0]) if ends else (0, 1.0))
+    chain = DiffusionChain(network, LEVELS, steps=steps, residual="none", ends=ends_of(theirs))
+    assert (chain.timesteps[0], chain.alphas_cumprod_next[0]) == ((1, LEVELS[0]) if ends else (0, 1.0))
     theirs.alphas_cumprod, theirs.final_alpha_cumprod = (
         theirs.alphas_cumprod.double(),
         theirs.final_alpha_cumprod.double(),
@@ -93,28 +93,30 @@ def test_without_a_residual_every_step_is_ddim_of_diffusers(steps: int, ends: di
 def test_one_step_has_no_residual(residual: Any) -> None:
     network = denoiser()
     latents, vectors, noise = inputs(network)
-    plain = Chain(network, LEVELS, steps=1, residual="none").visit(latents, vectors, noise)[-1]
-    assert torch.equal(Chain(network, LEVELS, steps=1, residual=residual).visit(latents, vectors, noise)[-1], plain)
+    plain = DiffusionChain(network, LEVELS, steps=1, residual="none").visit(latents, vectors, noise)[-1]
+    assert torch.equal(
+        DiffusionChain(network, LEVELS, steps=1, residual=residual).visit(latents, vectors, noise)[-1], plain
+    )
 
 
 def test_residuals_have_their_weights() -> None:
     """A denoiser that says zero leaves the weights of the residual alone."""
-    chain = Chain(lambda states, _, __: torch.zeros_like(states), LEVELS, steps=5, residual="x0")
+    chain = DiffusionChain(lambda states, _, __: torch.zeros_like(states), LEVELS, steps=5, residual="x0")
     latents, start = draw(1, 4, 8, 8, key=1), draw(1, 4, 8, 8, key=2)
     for k in range(5):
         state = draw(1, 4, 8, 8, key=k)
-        clean = state / chain.abar[k] ** 0.5
-        wanted = chain.abar_next[k] ** 0.5 * ((1 - k / 4) * clean + k / 4 * latents)
+        clean = state / chain.alphas_cumprod[k] ** 0.5
+        wanted = chain.alphas_cumprod_next[k] ** 0.5 * ((1 - k / 4) * clean + k / 4 * latents)
         assert relative(chain.step(k, state, latents, start, None), wanted) < 1e-12
-        paper = Chain(lambda states, _, __: torch.zeros_like(states), LEVELS, steps=5, residual="eq7")
-        wanted = (1 - (k + 1) / 5) * chain.abar_next[k] ** 0.5 * clean + (k + 1) / 5 * start
+        paper = DiffusionChain(lambda states, _, __: torch.zeros_like(states), LEVELS, steps=5, residual="eq7")
+        wanted = (1 - (k + 1) / 5) * chain.alphas_cumprod_next[k] ** 0.5 * clean + (k + 1) / 5 * start
         assert relative(paper.step(k, state, latents, start, None), wanted) < 1e-12
 
 
 @pytest.mark.parametrize("steps", [0, 1001])
 def test_steps_that_the_schedule_has_not_are_refused(steps: int) -> None:
     with pytest.raises(ValueError, match="of a schedule of 1000; allowed: 1 to 1000"):
-        Chain(denoiser(), LEVELS, steps=steps)
+        DiffusionChain(denoiser(), LEVELS, steps=steps)
 
 
 # ---- one gradient ----------------------------------------------------------------------------------------------------
@@ -123,7 +125,7 @@ def test_steps_that_the_schedule_has_not_are_refused(steps: int) -> None:
 @pytest.mark.parametrize("residual", RESIDUALS)
 def test_plain_checkpointed_and_replayed_gradients_agree(residual: Any) -> None:
     network, show = denoiser(), picture()
-    chain = Chain(network, LEVELS, steps=5, residual=residual)
+    chain = DiffusionChain(network, LEVELS, steps=5, residual=residual)
     latents, vectors, noise = inputs(network)
     found = []
     for save in (False, True):
@@ -143,7 +145,7 @@ def test_plain_checkpointed_and_replayed_gradients_agree(residual: Any) -> None:
 @pytest.mark.parametrize(("residual", "size"), list(product(RESIDUALS, [1, 2, 3])))
 def test_micro_batches_replay_the_gradient_of_the_whole_graph(residual: Any, size: int) -> None:
     network, show = denoiser(), picture()
-    chain = Chain(network, LEVELS, steps=5, residual=residual)
+    chain = DiffusionChain(network, LEVELS, steps=5, residual=residual)
     latents, vectors, noise = inputs(network)
     leaves = latents.clone().requires_grad_(), vectors.clone().requires_grad_()
     whole = grad(coupling(show(chain.run(*leaves, noise))), leaves)
@@ -158,7 +160,7 @@ def test_micro_batches_replay_the_gradient_of_the_whole_graph(residual: Any, siz
 def test_another_noise_gives_the_gradient_of_other_images() -> None:
     """The released code draws noise anew in the backward pass, and gets another gradient: the stored one is used."""
     network, show = denoiser(), picture()
-    chain = Chain(network, LEVELS, steps=5, residual="x0")
+    chain = DiffusionChain(network, LEVELS, steps=5, residual="x0")
     latents, vectors, noise = inputs(network)
     leaves = latents.clone().requires_grad_(), vectors.clone().requires_grad_()
     images = show(chain.run(*leaves, noise))
@@ -205,7 +207,7 @@ def ideal(levels: list[float]) -> Callable[[Tensor, int, Tensor | None], Tensor]
 def test_on_a_normal_distribution_the_gradient_is_the_known_number(steps: int, residual: Any) -> None:
     betas = torch.linspace(0.0015**0.5, 0.0195**0.5, 1000, dtype=torch.float64).square()
     levels = (1 - betas).cumprod(0).tolist()
-    chain = Chain(ideal(levels), levels, steps=steps, residual=residual)
+    chain = DiffusionChain(ideal(levels), levels, steps=steps, residual=residual)
     latents = draw(1, 1, 1, 1, key="latent").requires_grad_()
     (found,) = grad(chain.run(latents, None, draw(1, 1, 1, 1, key="noise")).sum(), latents)
     assert float(found) == pytest.approx(LINEAR[steps][residual], rel=0.01)
@@ -223,7 +225,7 @@ def test_only_a_skip_to_the_clean_latent_carries_the_gradient(seed: int) -> None
 
     norms = {}
     for residual in RESIDUALS:
-        chain = Chain(denoise, LEVELS, steps=10, residual=residual)  # type: ignore[arg-type]
+        chain = DiffusionChain(denoise, LEVELS, steps=10, residual=residual)  # type: ignore[arg-type]
         states = chain.visit(latents, network.rows[:2], noise)
         found, _ = chain.vjp(states, latents, network.rows[:2], noise, lambda clean: clean, grad_images)
         norms[residual] = float(found.norm())

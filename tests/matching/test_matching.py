@@ -31,18 +31,14 @@ from tiny_weights import kl, unet
 from torch import Tensor
 
 import distillery.storage.resume
+from distillery.diffusion.generators import PretrainedGenerator
 from distillery.diffusion.schedule import training_scheduler
-from distillery.diffusion.settings import PretrainedGenerator
 from distillery.errors import BadInput, WeightsError
 from distillery.matching.build import (
     Places,
-    comparing_objective,
-    idc_constants,
-    idc_rate,
     initial_latents,
-    optimiser_of,
 )
-from distillery.matching.chain import Chain
+from distillery.matching.chain import DiffusionChain
 from distillery.matching.checks import wrong_experts
 from distillery.matching.experts import Trajectories, expert_recipe
 from distillery.matching.generator import open_generator
@@ -52,6 +48,7 @@ from distillery.matching.real_images import RealImages
 from distillery.matching.settings import Chain as ChainSettings
 from distillery.matching.settings import Experts
 from distillery.matching.spaces import MicroBatches
+from distillery.matching.steps import Optimiser
 from distillery.matching.tables import table_of_unet
 from distillery.methods.matching import IDC, LD3M, Latent, Pixels
 from distillery.report import gradients
@@ -272,19 +269,19 @@ def test_a_resumed_run_keeps_the_micro_batch_that_fitted(
     place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_request: None
 ) -> None:
     """Memory is short in the backward pass alone, as it is on a GPU: images are then rendered fewer at once, too."""
-    vjp, visit, rendered = Chain.vjp, Chain.visit, list[int]()
+    vjp, visit, rendered = DiffusionChain.vjp, DiffusionChain.visit, list[int]()
 
-    def short(self: Chain, states: list[Tensor], *others: Any) -> Any:
+    def short(self: DiffusionChain, states: list[Tensor], *others: Any) -> Any:
         if len(states[0]) > 2:
             raise torch.cuda.OutOfMemoryError
         return vjp(self, states, *others)
 
-    def seen(self: Chain, latents: Tensor, *others: Any) -> Any:
+    def seen(self: DiffusionChain, latents: Tensor, *others: Any) -> Any:
         rendered.append(len(latents))
         return visit(self, latents, *others)
 
-    monkeypatch.setattr(Chain, "vjp", short)
-    monkeypatch.setattr(Chain, "visit", seen)
+    monkeypatch.setattr(DiffusionChain, "vjp", short)
+    monkeypatch.setattr(DiffusionChain, "visit", seen)
     whole = run(place, tmp_path / "whole", METHODS["ld3m"])
     with stopped_at(2, monkeypatch), pytest.raises(SystemExit):
         run(place, tmp_path / "killed", METHODS["ld3m"])
@@ -340,13 +337,13 @@ def test_the_encoder_sees_images_of_the_class_in_its_range_and_none_twice(place:
     real = RealImages.load(place / "train.parquet", 0.25, 0, CPU)
     places = Places.of((0, "x"), CLASSES, range(4), 6)
     codec: Any = _Seeing()
-    initial_latents(METHODS["ld3m"], real, places, codec, 32, (0, "x"), CPU)
+    initial_latents("real", real, places, codec, 32, (0, "x"), batch=10, device=CPU)
     seen = torch.cat(codec.seen)
     assert seen.shape == (24, 1, 32, 32)
     assert float(seen.min()) == -1 and float(seen.max()) <= 1
     assert len({one.numpy().tobytes() for one in seen}) == 24
     with pytest.raises(BadInput, match="fewer than 30"):
-        initial_latents(METHODS["ld3m"], real, Places.of((0, "x"), CLASSES, [0], 30), codec, 16, (0, "x"), CPU)
+        initial_latents("real", real, Places.of((0, "x"), CLASSES, [0], 30), codec, 16, (0, "x"), batch=10, device=CPU)
 
 
 def test_held_out_images_are_neither_matched_nor_started_from(place: Path) -> None:
@@ -550,18 +547,18 @@ def test_rates_are_the_published_ones_where_steps_are_absolute(kind: str, rate: 
     for step, moved in (({"rule": "absolute"}, rate), ({"rule": "absolute", "latent": 0.5}, 0.5)):
         method = LD3M(kind="ld3m", generator="g", objective=objective, step={**step, "momentum": 0})
         found = {name: value.clone() for name, value in parameters.items()}
-        optimiser_of(method, found, 1, SIDE, 4).step({name: torch.ones(2, 3) for name in found})
+        Optimiser(found, **method.optimiser_options(1, SIDE, 4)).step({name: torch.ones(2, 3) for name in found})
         torch.testing.assert_close(found["latent"], torch.full((2, 3), -moved))
         torch.testing.assert_close(found["condition"], torch.full((2, 3), -moved))
 
 
 def test_the_constants_of_idc_are_those_of_its_code() -> None:
     method = IDC(kind="idc")
-    assert idc_rate(method, 10, 224, 10) == 3e-3
-    assert idc_rate(method, 1, 112, 10) == pytest.approx(3e-3 / 10 / 4)
-    assert idc_rate(method, 10, 224, 99) == 3e-3 and idc_rate(method, 10, 224, 100) == 1e-3
-    assert idc_rate(method.model_copy(update={"learning_rate": 0.5}), 10, 224, 100) == 0.5
-    few, many = idc_constants(method, 99), idc_constants(method, 100)
+    assert method.rate(10, 224, 10) == 3e-3
+    assert method.rate(1, 112, 10) == pytest.approx(3e-3 / 10 / 4)
+    assert method.rate(10, 224, 99) == 3e-3 and method.rate(10, 224, 100) == 1e-3
+    assert method.model_copy(update={"learning_rate": 0.5}).rate(10, 224, 100) == 0.5
+    few, many = method.constants(99), method.constants(100)
     names = ("epochs", "batch_train", "network_rate", "network_decay")
     assert [few[name] for name in names] == [10, 64, 0.01, 5e-4]
     assert [many[name] for name in names] == [5, 128, 0.1, 1e-4]
@@ -571,7 +568,7 @@ def test_the_constants_of_idc_are_those_of_its_code() -> None:
         "batch_ours": 128,
         "images": 500,
     }
-    assert idc_constants(method.model_copy(update={"epochs": 3}), 100)["epochs"] == 3
+    assert method.model_copy(update={"epochs": 3}).constants(100)["epochs"] == 3
 
 
 def test_experts_are_trained_by_plain_sgd_with_every_operation_of_dsa() -> None:
@@ -585,7 +582,6 @@ def test_experts_are_trained_by_plain_sgd_with_every_operation_of_dsa() -> None:
 @pytest.mark.parametrize(("kind", "exact"), [("pixel", True), ("autoencoder", False), ("ld3m", False)])
 def test_pixels_take_the_exact_gradient_of_a_way_and_latents_that_of_tesla(kind: str, exact: bool, place: Path) -> None:
     real = RealImages.load(place / "train.parquet", 0.25, 0, CPU)
-    read = Trajectories([place / "experts.safetensors"], {})
     for said, wanted in ((None, exact), ("exact", True), ("tesla", False)):
         objective = {**TRAJECTORY, "gradient": said}
         method = {
@@ -593,7 +589,7 @@ def test_pixels_take_the_exact_gradient_of_a_way_and_latents_that_of_tesla(kind:
             "autoencoder": lambda given: Latent(kind="autoencoder", objective=given),
             "ld3m": lambda given: LD3M(kind="ld3m", generator="g", objective=given),
         }[kind](objective)
-        matching: Any = comparing_objective(method, real, NETWORK, ("x",), CPU, read)
+        matching: Any = method.comparing_objective(real, NETWORK, ("x",), CPU, [place / "experts.safetensors"])
         assert matching.exact is wanted
 
 
@@ -716,7 +712,7 @@ def test_a_unet_is_opened_and_optimised_through(place: Path, tmp_path: Path) -> 
     opening.run(settings, **files, job=job("open_generator", settings))
     opened = open_generator(folder, place / "autoencoder", ChainSettings(steps=10), CLASSES, resolution=SIDE, **RUN)
     chain = opened.chain(ChainSettings(steps=10))
-    assert chain.timesteps == list(range(1, 1000, 100)) and chain.abar_next[0] == opened.alphas_cumprod[0]
+    assert chain.timesteps == list(range(1, 1000, 100)) and chain.alphas_cumprod_next[0] == opened.alphas_cumprod[0]
     told = settings_of(METHODS["ld3m"])
     outputs = {"snapshots": tmp_path / "s.safetensors", "history": tmp_path / "h.parquet"}
     autoencoder = [place / "autoencoder" / "config.json"]

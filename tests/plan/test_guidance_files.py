@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 import yaml
 from clone import PROJECT, SMOKE
-from distillery.plan.guidance_files import MethodFiles, counts, guidance_files
 
-from distillery.plan.experiment import Experiment, load
+from distillery.guidance.base import counts
+from distillery.plan.experiment import Experiment, MethodFiles
+from distillery.plan.load import load
 
 
 @pytest.fixture(scope="module")
@@ -28,17 +29,17 @@ def experiment() -> Experiment:
 
 def test_guidances_name_their_files_in_the_order_of_the_registry(experiment: Experiment) -> None:
     gradients, modes = "surrogates/conv/gradients.safetensors", "distilled/igd/modes-2.safetensors"
-    files = guidance_files(experiment, "seed-3/", "igd", 1)
+    files = experiment.guidance_files("seed-3/", "igd", 1)
     assert files == {"influence": [f"<results>/seed-3/{gradients}"], "mode": [f"<results>/seed-3/{modes}"]}
     assert counts(files) == {"influence": 1, "mode": 1}
-    assert guidance_files(experiment, "", "dit", 1) == guidance_files(experiment, "", "random") == {}
+    assert experiment.guidance_files("", "dit", 1) == experiment.guidance_files("", "random") == {}
 
 
 @pytest.mark.parametrize(("method", "ipc", "count"), [("mgd3", 1, 1), ("mgd3", 2, 2), ("fixed", 1, 5), ("igd", 1, 2)])
 def test_sizes_that_are_not_nested_have_modes_of_their_own(
     method: str, ipc: int, count: int, experiment: Experiment
 ) -> None:
-    assert guidance_files(experiment, "", method, ipc)["mode"] == [
+    assert experiment.guidance_files("", method, ipc)["mode"] == [
         f"<results>/distilled/{method}/modes-{count}.safetensors"
     ]
 

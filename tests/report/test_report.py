@@ -24,7 +24,7 @@ from clone import PROJECT, SMOKE
 from PIL import Image
 
 from distillery.__main__ import main
-from distillery.plan.experiment import load
+from distillery.plan.load import load
 from distillery.stages import plot_front, tabulate_accuracy
 from distillery.storage.images import ImageSet, encode_png, write_images
 from distillery.storage.tables import write_table

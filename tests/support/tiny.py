@@ -224,7 +224,7 @@ class World:
         with torch.set_grad_enabled(graph):
             noise, _ = self.denoiser()(noisy, int(schedule.timesteps[index]), self.condition(labels))
             implied = schedule.clean(noisy, noise, index)
-        return Step(index, noisy, noise, implied, labels, schedule, schedule.deviation(None, index))
+        return Step(index, noisy, noise, implied, labels, schedule, schedule.sigma(None, index))
 
 
 def job(stage: str, settings: Block, inputs: Sequence[Path] = (), checkpoint_seconds: float = 1e9) -> Job:

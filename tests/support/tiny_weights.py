@@ -19,7 +19,8 @@ from diffusers import (
 from tiny import job
 
 from distillery.diffusion.autoencoder import Codec
-from distillery.diffusion.settings import PretrainedAutoencoder, PretrainedGenerator
+from distillery.diffusion.generators import PretrainedGenerator
+from distillery.diffusion.settings import PretrainedAutoencoder
 from distillery.stages import open_autoencoder, open_generator
 from distillery.streams import stream
 

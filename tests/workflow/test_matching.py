@@ -14,7 +14,7 @@ from clone import PROJECT, Clone
 from diffusers import UNet2DModel
 
 from distillery.errors import ExperimentError
-from distillery.plan.experiment import load
+from distillery.plan.load import load
 from distillery.storage.images import read_images
 from distillery.storage.tables import read_table
 from distillery.storage.tensors import described_tensors, write_tensors

@@ -4,20 +4,16 @@
 from functools import partial
 from pathlib import Path
 
-from snakemake.exceptions import WorkflowError
-
 from distillery import processes, slurm, snakemake_internals
 from distillery.devices import visible_cards
-from distillery.errors import ExperimentError, SlurmProblem
+from distillery.errors import ExperimentError
 from distillery.plan import layout, rules, targets
 from distillery.plan.inputs import Inputs
 from distillery.plan.load import load_files
 from distillery.plan.rules import code, command, memory, one_of
 
-try:
+with snakemake_internals.without_traceback(ExperimentError):
     EXPERIMENT = load_files(list(map(Path, workflow.configfiles)), config)
-except ExperimentError as error:
-    raise WorkflowError(str(error)) from None
 
 RESULTS = f"results/{EXPERIMENT.name}"
 UNETS = [name for name, block in EXPERIMENT.generators.items() if block.part == "unet"]

@@ -16,7 +16,7 @@ neighbour that a ball reaches to lies on it, and not in it."""
 
 
 @dataclass(frozen=True)
-class Coverage:
+class CoverageShares:
     """Shares, 0 to 1; density may lie above 1.
 
     Attributes:
@@ -32,7 +32,7 @@ class Coverage:
     coverage: float
 
 
-def coverage_of(real: np.ndarray, distilled: np.ndarray, k: int = 5) -> Coverage:
+def coverage_of(real: np.ndarray, distilled: np.ndarray, k: int = 5) -> CoverageShares:
     """Compare two sets by balls around each point that reach to its k-th neighbour in its own set.
 
     Args:
@@ -54,7 +54,7 @@ def coverage_of(real: np.ndarray, distilled: np.ndarray, k: int = 5) -> Coverage
         inside += (distances < ball).sum(0)
         covered += int((distances.min(1, keepdims=True) < ball).sum())
         recalled += int((distances < around_distilled).any(1).sum())
-    return Coverage(
+    return CoverageShares(
         precision=float((inside > 0).mean()),
         recall=recalled / len(real) if len(distilled) > k else float("nan"),
         density=float(inside.sum() / (k * len(distilled))),

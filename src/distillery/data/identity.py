@@ -32,11 +32,11 @@ def _imagenet_index() -> dict[str, int]:
 @cache
 def _wnids_by_name() -> dict[str, str | None]:
     """Name in small letters -> wnid; None where two classes share it, as both cranes do."""
-    found: dict[str, str | None] = {}
+    wnids: dict[str, str | None] = {}
     for wnid, names in imagenet_names().items():
         for name in {name.lower() for name in names}:
-            found[name] = None if name in found else wnid
-    return found
+            wnids[name] = None if name in wnids else wnid
+    return wnids
 
 
 def wnid_of(name: str) -> str | None:
@@ -113,18 +113,18 @@ def conditions(id2label: Mapping[str, str], classes: Sequence[str]) -> dict[int,
         stated = [name for name in names if name in imagenet_names()]
         for wnid in dict.fromkeys(stated or filter(None, [wnid_of(text), *map(wnid_of, names)])):
             wnids.setdefault(wnid, []).append(index)
-    found: dict[int, int] = {}
+    indices: dict[int, int] = {}
     unknown: list[str] = []
     for label, name in enumerate(classes):
         places = (whole.get(name), parts.get(name), wnids.get(wnid_of(name) or ""))
         rows = next((rows for rows in places if rows), [])
         if len(rows) == 1:
-            found[label] = rows[0]
+            indices[label] = rows[0]
         else:
             unknown.append(name)
     if unknown:
         raise UnknownClass(unknown)
-    return found
+    return indices
 
 
 def imagenet_id2label(own: Mapping[str, str] | None = None) -> dict[str, str]:

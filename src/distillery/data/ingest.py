@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import multiprocessing
 import multiprocessing.connection
 import os
@@ -23,12 +21,14 @@ import pyarrow as pa
 
 from distillery.data.decode import fit_image, in_words
 from distillery.data.settings import Dataset
-from distillery.data.sources import Record, Split, check_digests, class_list, count, has_test_split, records
+from distillery.data.sources import Record, Split, check_digests, class_list, count, records
 from distillery.errors import BadInput, SourceError, Unusable
+from distillery.ordering import seeded_order
 from distillery.progress import Progress
+from distillery.provenance import Provenance
 from distillery.storage.images import ImageSet, write_images
 from distillery.storage.spool import Spool, Spooled
-from distillery.storage.tables import Provenance, write_table
+from distillery.storage.tables import write_table
 
 POOL_FROM = 2_000
 """Images from which worker processes pay for their start."""
@@ -62,15 +62,15 @@ class Tally(NamedTuple):
 
 def _fit_chunk(fit: Fit, chunk: Sequence[Record]) -> list[bytes | str]:
     """For each record the image, or the reason why there is none."""
-    found: list[bytes | str] = []
+    images: list[bytes | str] = []
     for record in chunk:
         try:
-            found.append(fit(record.read()) if record.class_name is not None else "its label names no class")
+            images.append(fit(record.read()) if record.class_name is not None else "its label names no class")
         except Unusable as error:
-            found.append(str(error))
+            images.append(str(error))
         except OSError as error:
-            found.append(f"cannot be read: {error.strerror or in_words(error)}")
-    return found
+            images.append(f"cannot be read: {error.strerror or in_words(error)}")
+    return images
 
 
 def _chunks(source: Iterable[Record]) -> Iterator[list[Record]]:
@@ -150,11 +150,11 @@ def hold_out(ids: Iterable[str], class_name: str, fraction: float, seed: int) ->
     Raises:
         ValueError: the class has fewer than two images.
     """
-    place = {name: hashlib.sha256(json.dumps(["holdout", seed, class_name, name]).encode()).digest() for name in ids}
-    if len(place) < 2:
-        raise ValueError(f"class {class_name!r} has {len(place)} image, and two are needed to hold one out")
-    wanted = int(len(place) * fraction + 0.5)
-    return set(sorted(place, key=lambda name: (place[name], name))[: min(max(wanted, 1), len(place) - 1)])
+    names = list(dict.fromkeys(ids))
+    if len(names) < 2:
+        raise ValueError(f"class {class_name!r} has {len(names)} image, and two are needed to hold one out")
+    count = min(max(int(len(names) * fraction + 0.5), 1), len(names) - 1)
+    return {names[position] for position in seeded_order(names, "holdout", seed, class_name)[:count]}
 
 
 def ingest_images(
@@ -185,30 +185,30 @@ def ingest_images(
         classes = class_list(dataset)
         check_digests(dataset.source)
         _check_split(dataset)
-        splits: list[Split] = ["train", "test"] if has_test_split(dataset.source) else ["train"]
-        found: dict[Split, list[_Entry]] = {}
+        splits: list[Split] = ["train", "test"] if dataset.source.has_test else ["train"]
+        kept: dict[Split, list[_Entry]] = {}
         refused: dict[Split, list[Rejected]] = {}
         train.parent.mkdir(parents=True, exist_ok=True)
         spool = Spool(train.parent, in_memory=0)
         for split in splits:
-            found[split], refused[split] = _read(dataset, split, classes, spool, workers)
+            kept[split], refused[split] = _read(dataset, split, classes, spool, workers)
         bad = [image for split in splits for image in refused[split]]
         _write_rejected(rejected, bad, provenance)
         for split in splits:
-            _check_share(dataset, split, len(found[split]), refused[split], rejected)
+            _check_share(dataset, split, len(kept[split]), refused[split], rejected)
         for split in splits:
-            _check_classes(split, found[split], classes, rejected)
+            _check_classes(split, kept[split], classes, rejected)
         if dataset.holdout is not None:
-            found = _split(found["train"], classes, dataset.holdout.fraction, dataset.holdout.seed)
-        _write_images(train, found["train"], spool, classes, provenance)
-        _write_images(test, found["test"], spool, classes, provenance)
+            kept = _split(kept["train"], classes, dataset.holdout.fraction, dataset.holdout.seed)
+        _write_images(train, kept["train"], spool, classes, provenance)
+        _write_images(test, kept["test"], spool, classes, provenance)
     except SourceError as error:
         raise BadInput(str(error)) from error
-    return Tally(len(found["train"]), len(found["test"]), len(bad))
+    return Tally(len(kept["train"]), len(kept["test"]), len(bad))
 
 
 def _check_split(dataset: Dataset) -> None:
-    if has_test_split(dataset.source):
+    if dataset.source.has_test:
         if dataset.holdout is not None:
             raise BadInput("dataset.holdout: the source has test images of its own; remove `holdout` or those")
     elif dataset.holdout is None:

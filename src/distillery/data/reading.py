@@ -113,14 +113,14 @@ class ImageTable:
     def take(self, rows: Sequence[int] | np.ndarray) -> ImageSet:
         """The images of these rows, in this order; the others are passed over."""
         wanted = np.unique(np.asarray(rows, dtype=np.int64))
-        found: dict[int, bytes] = {}
+        contents: dict[int, bytes] = {}
         for first, images in self._groups(lambda first, after: bool(((wanted >= first) & (wanted < after)).any())):
             inside = wanted[(wanted >= first) & (wanted < first + len(images))]
-            found |= {row: images[row - first].as_py() for row in inside.tolist()}
+            contents |= {row: images[row - first].as_py() for row in inside.tolist()}
         paths = self.paths()
         order = np.asarray(rows, dtype=np.int64)
         return ImageSet(
-            [found[row] for row in order.tolist()],
+            [contents[row] for row in order.tolist()],
             self.labels[order],
             self.classes,
             [paths[row] for row in order.tolist()],

@@ -10,13 +10,27 @@ from distillery.data.identity import class_list_called
 from distillery.settings import Block, Count, Fraction
 
 
-class Digits(Block):
+class _Source(Block):
+    """What is asked of every source."""
+
+    @property
+    def files(self) -> list[str]:
+        """Its files, where they are few enough to be declared as inputs of a rule."""
+        return []
+
+    @property
+    def has_test(self) -> bool:
+        """Whether it brings its own test images."""
+        return bool(getattr(self, "test", None))
+
+
+class Digits(_Source):
     """The 1,797 handwritten digits of 8 x 8 pixels that scikit-learn ships: no download."""
 
     kind: Literal["digits"]
 
 
-class Folder(Block):
+class Folder(_Source):
     """A folder that holds one folder of images per class."""
 
     kind: Literal["folder"]
@@ -27,7 +41,7 @@ class Folder(Block):
     )
 
 
-class Parquet(Block):
+class Parquet(_Source):
     """Parquet files in the Hugging Face image layout: a struct of `bytes` and `path`, and an integer label."""
 
     kind: Literal["parquet"]
@@ -39,6 +53,11 @@ class Parquet(Block):
     )
     image_column: str = "image"
     label_column: str = "label"
+
+    @property
+    def files(self) -> list[str]:
+        """The files of both splits."""
+        return [*self.train, *self.test]
 
 
 Source = Annotated[Digits | Folder | Parquet, Field(discriminator="kind")]

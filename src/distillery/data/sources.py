@@ -14,6 +14,7 @@ import os
 from collections import Counter
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from functools import singledispatch
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -73,75 +74,49 @@ class Record:
         return self.content.read_bytes()
 
 
-def has_test_split(source: Source) -> bool:
-    """Whether a source brings its own test images."""
-    return not isinstance(source, Digits) and bool(source.test)
-
-
+@singledispatch
 def class_names(source: Source) -> list[str]:
     """Names of the classes of the training images, in plain order of text. No image is read.
 
     Raises:
         SourceError: a folder or file of either split is missing or not what it should be.
     """
-    if isinstance(source, Digits):
-        return [str(digit) for digit in range(10)]
-    if isinstance(source, Folder):
-        names = sorted(_text(name) for name, _ in _class_folders(source.train, "train", source.origin))
-        if source.test is not None:
-            _class_folders(source.test, "test", source.origin)
-            if os.path.realpath(source.test) == os.path.realpath(source.train):
-                raise SourceError(
-                    f"dataset.source.test: {source.test}: the folder of train; give another one, or leave it out and "
-                    "say what dataset.holdout keeps back"
-                )
-        if len(names) > 1 and SPLITS.issuperset(map(str.lower, names)):
-            inside = next((name for name in names if name.lower().startswith("train")), names[0])
-            raise SourceError(
-                f"dataset.source.train: {source.train}: holds the folders {', '.join(names)}, which would be its "
-                f"classes; give {Path(source.train, inside)}"
-            )
-        return names
-    _check_files(source)
-    found: set[str] = set()
-    for path in source.train:
-        found.update(name for name in _label_counts(source, "train", path) if name is not None)
-    return sorted(found)
+    raise TypeError(f"{type(source).__name__}: no source of images")
 
 
-def check_digests(source: Source) -> None:
-    """Compare files with the sha256 that the settings name.
-
-    Raises:
-        SourceError: a file is another one, or none of the source.
-    """
-    if not isinstance(source, Parquet):
-        return
-    for path, wanted in source.sha256.items():
-        if path not in input_files(source):
-            raise SourceError(f"dataset.source.sha256: {path} is neither in train nor in test")
-        with Path(path).open("rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
-        if found != wanted:
-            where = source.origin or "fetch it again"
-            raise SourceError(f"dataset.source: {path}: sha256 {found}, and the experiment names {wanted}; {where}")
-
-
+@singledispatch
 def class_sizes(source: Source) -> dict[str, int]:
     """Class -> number of training images, readable or not, before any is held out. No image is read.
 
     Raises:
         SourceError: as `class_names`.
     """
-    if isinstance(source, Digits):
-        return {str(digit): size for digit, size in enumerate(DIGITS)}
-    if isinstance(source, Folder):
-        return {_text(name): len(_image_files(path)) for name, path in _class_folders(source.train, "train")}
-    _check_files(source)
-    found: Counter[str] = Counter()
-    for path in source.train:
-        found.update({name: size for name, size in _label_counts(source, "train", path).items() if name is not None})
-    return dict(found)
+    raise TypeError(f"{type(source).__name__}: no source of images")
+
+
+@singledispatch
+def count(source: Source, split: Split, classes: Collection[str]) -> int:
+    """How many records `records` yields. No image is read."""
+    raise TypeError(f"{type(source).__name__}: no source of images")
+
+
+@singledispatch
+def records(source: Source, split: Split, classes: Collection[str]) -> Iterator[Record]:
+    """The images of these classes, and those whose label names no class, in a fixed order, a few in memory at a time.
+
+    Raises:
+        SourceError: as `class_names`; or a Parquet file is damaged.
+    """
+    raise TypeError(f"{type(source).__name__}: no source of images")
+
+
+@singledispatch
+def check_digests(source: Source) -> None:
+    """Compare files with the sha256 that the settings name.
+
+    Raises:
+        SourceError: a file is another one, or none of the source.
+    """
 
 
 def class_list(dataset: Dataset) -> list[str]:
@@ -153,20 +128,20 @@ def class_list(dataset: Dataset) -> list[str]:
     Raises:
         SourceError: a class that the source lacks or that is named twice, fewer than two classes, or as `class_names`.
     """
-    there = class_names(dataset.source)
+    known = class_names(dataset.source)
     if dataset.classes is None:
-        if len(there) < 2:
+        if len(known) < 2:
             raise SourceError(
-                f"dataset.source.train: {len(there)} classes found ({_some(there)}), at least two are needed"
+                f"dataset.source.train: {len(known)} classes found ({_some(known)}), at least two are needed"
             )
-        return there
-    found = {name: same_class(name, there) for name in dataset.classes}
-    missing = sorted(name for name, known in found.items() if known is None)
+        return known
+    meant = {name: same_class(name, known) for name in dataset.classes}
+    missing = sorted(name for name, same in meant.items() if same is None)
     if missing:
         raise SourceError(
-            f"dataset.classes: not in dataset.source.train: {_some(missing)}; the classes there are: {_some(there)}"
+            f"dataset.classes: not in dataset.source.train: {_some(missing)}; the classes there are: {_some(known)}"
         )
-    named = [str(found[name]) for name in dataset.classes]
+    named = [str(meant[name]) for name in dataset.classes]
     twice = [name for name, count in Counter(named).items() if count > 1]
     if twice:
         raise SourceError(f"dataset.classes: named more than once: {_some(twice)}")
@@ -175,56 +150,17 @@ def class_list(dataset: Dataset) -> list[str]:
 
 def input_files(source: Source) -> list[str]:
     """The files that a source consists of, where they are few enough to be declared as inputs of a rule."""
-    return [*source.train, *source.test] if isinstance(source, Parquet) else []
+    return list(source.files)
 
 
+@singledispatch
 def listing_digest(source: Source) -> str:
     """Digest of the names of the files in a folder source: it changes when one is added, removed or renamed.
 
     Only names are looked at, because a million `stat` calls take minutes on a network file system. Empty for other
     sources.
     """
-    if not isinstance(source, Folder):
-        return ""
-    digest = hashlib.sha256()
-    for split, folder in (("train", source.train), ("test", source.test)):
-        if folder is not None:
-            for _, class_folder in _class_folders(folder, "train" if split == "train" else "test"):
-                for path in _image_files(class_folder):
-                    digest.update(os.fsencode(os.path.relpath(path, folder)) + b"\0")
-        digest.update(b"\0")
-    return digest.hexdigest()[:16]
-
-
-def count(source: Source, split: Split, classes: Collection[str]) -> int:
-    """How many records `records` yields. No image is read."""
-    if isinstance(source, Digits):
-        return sum(1 for _ in _digits(classes))
-    if isinstance(source, Folder):
-        return sum(
-            len(_image_files(folder))
-            for name, folder in _class_folders(_folder(source, split), split)
-            if _text(name) in classes
-        )
-    return sum(
-        images
-        for path in _files(source, split)
-        for name, images in _label_counts(source, split, path).items()
-        if name is None or name in classes
-    )
-
-
-def records(source: Source, split: Split, classes: Collection[str]) -> Iterator[Record]:
-    """The images of these classes, and those whose label names no class, in a fixed order, a few in memory at a time.
-
-    Raises:
-        SourceError: as `class_names`; or a Parquet file is damaged.
-    """
-    if isinstance(source, Digits):
-        return _digits(classes)
-    if isinstance(source, Folder):
-        return _folder_records(_folder(source, split), split, classes)
-    return _parquet_records(source, split, classes)
+    return ""
 
 
 def _some(names: list[str]) -> str:
@@ -233,6 +169,26 @@ def _some(names: list[str]) -> str:
 
 
 # ---- digits ----------------------------------------------------------------------------------------------------------
+
+
+@class_names.register
+def _(source: Digits) -> list[str]:
+    return [str(digit) for digit in range(10)]
+
+
+@class_sizes.register
+def _(source: Digits) -> dict[str, int]:
+    return {str(digit): size for digit, size in enumerate(DIGITS)}
+
+
+@count.register
+def _(source: Digits, split: Split, classes: Collection[str]) -> int:
+    return sum(1 for _ in _digits(classes))
+
+
+@records.register
+def _(source: Digits, split: Split, classes: Collection[str]) -> Iterator[Record]:
+    return _digits(classes)
 
 
 def _digits(classes: Collection[str]) -> Iterator[Record]:
@@ -249,6 +205,53 @@ def _digits(classes: Collection[str]) -> Iterator[Record]:
 
 
 # ---- folder ----------------------------------------------------------------------------------------------------------
+
+
+@class_names.register
+def _(source: Folder) -> list[str]:
+    names = sorted(_text(name) for name, _ in _class_folders(source.train, "train", source.origin))
+    if source.test is not None:
+        _class_folders(source.test, "test", source.origin)
+        if os.path.realpath(source.test) == os.path.realpath(source.train):
+            raise SourceError(
+                f"dataset.source.test: {source.test}: the folder of train; give another one, or leave it out and "
+                "say what dataset.holdout keeps back"
+            )
+    if len(names) > 1 and SPLITS.issuperset(map(str.lower, names)):
+        inside = next((name for name in names if name.lower().startswith("train")), names[0])
+        raise SourceError(
+            f"dataset.source.train: {source.train}: holds the folders {', '.join(names)}, which would be its "
+            f"classes; give {Path(source.train, inside)}"
+        )
+    return names
+
+
+@class_sizes.register
+def _(source: Folder) -> dict[str, int]:
+    return {_text(name): len(_image_files(path)) for name, path in _class_folders(source.train, "train")}
+
+
+@count.register
+def _(source: Folder, split: Split, classes: Collection[str]) -> int:
+    folders = _class_folders(_folder(source, split), split)
+    return sum(len(_image_files(folder)) for name, folder in folders if _text(name) in classes)
+
+
+@records.register
+def _(source: Folder, split: Split, classes: Collection[str]) -> Iterator[Record]:
+    return _folder_records(_folder(source, split), split, classes)
+
+
+@listing_digest.register
+def _(source: Folder) -> str:
+    digest = hashlib.sha256()
+    for split, folder in (("train", source.train), ("test", source.test)):
+        if folder is not None:
+            for _, class_folder in _class_folders(folder, "train" if split == "train" else "test"):
+                for path in _image_files(class_folder):
+                    digest.update(os.fsencode(os.path.relpath(path, folder)) + b"\0")
+        digest.update(b"\0")
+    return digest.hexdigest()[:16]
 
 
 def _folder(source: Folder, split: Split) -> str:
@@ -268,7 +271,7 @@ def _class_folders(folder: str, split: Split, origin: str | None = None) -> list
     key = f"dataset.source.{split}: {folder}"
     try:
         with os.scandir(folder) as entries:
-            found = sorted((e.name, e.path) for e in entries if not e.name.startswith(".") and e.is_dir())
+            folders = sorted((e.name, e.path) for e in entries if not e.name.startswith(".") and e.is_dir())
     except FileNotFoundError:
         where = origin or "give the folder that holds one folder of images per class"
         where += "; ~ does not stand for the home folder here" if folder.startswith("~") else ""
@@ -277,14 +280,14 @@ def _class_folders(folder: str, split: Split, origin: str | None = None) -> list
         raise SourceError(f"{key}: a file; give the folder that holds one folder of images per class") from None
     except OSError as error:
         raise SourceError(f"{key}: cannot be read: {error.strerror}") from error
-    if not found:
+    if not folders:
         raise SourceError(f"{key}: holds no class folder; give the folder that holds one folder of images per class")
-    return found
+    return folders
 
 
 def _image_files(folder: str) -> list[str]:
     """Paths of all files below a class folder, sorted, without hidden ones."""
-    found, waiting = [], [folder]
+    files, waiting = [], [folder]
     while waiting:
         current = waiting.pop()
         try:
@@ -296,10 +299,10 @@ def _image_files(folder: str) -> list[str]:
                         if not (entry.is_symlink() and _encloses(entry.path, current)):
                             waiting.append(entry.path)
                     elif entry.is_file() or entry.is_symlink():  # a dangling link is an image that cannot be read
-                        found.append(entry.path)
+                        files.append(entry.path)
         except OSError as error:
             raise SourceError(f"{current}: cannot be read: {error.strerror}; put its permissions right") from error
-    return sorted(found)
+    return sorted(files)
 
 
 def _encloses(link: str, folder: str) -> bool:
@@ -318,6 +321,49 @@ def _folder_records(folder: str, split: Split, classes: Collection[str]) -> Iter
 # ---- Parquet ---------------------------------------------------------------------------------------------------------
 
 
+@class_names.register
+def _(source: Parquet) -> list[str]:
+    _check_files(source)
+    counts = [_label_counts(source, "train", path) for path in source.train]
+    return sorted({name for names in counts for name in names if name is not None})
+
+
+@check_digests.register
+def _(source: Parquet) -> None:
+    for path, wanted in source.sha256.items():
+        if path not in source.files:
+            raise SourceError(f"dataset.source.sha256: {path} is neither in train nor in test")
+        with Path(path).open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        if digest != wanted:
+            where = source.origin or "fetch it again"
+            raise SourceError(f"dataset.source: {path}: sha256 {digest}, and the experiment names {wanted}; {where}")
+
+
+@class_sizes.register
+def _(source: Parquet) -> dict[str, int]:
+    _check_files(source)
+    sizes: Counter[str] = Counter()
+    for path in source.train:
+        sizes.update({name: size for name, size in _label_counts(source, "train", path).items() if name is not None})
+    return dict(sizes)
+
+
+@count.register
+def _(source: Parquet, split: Split, classes: Collection[str]) -> int:
+    return sum(
+        images
+        for path in _files(source, split)
+        for name, images in _label_counts(source, split, path).items()
+        if name is None or name in classes
+    )
+
+
+@records.register
+def _(source: Parquet, split: Split, classes: Collection[str]) -> Iterator[Record]:
+    return _parquet_records(source, split, classes)
+
+
 def _files(source: Parquet, split: Split) -> list[str]:
     files = source.train if split == "train" else source.test
     if not files:
@@ -327,7 +373,7 @@ def _files(source: Parquet, split: Split) -> list[str]:
 
 def _check_files(source: Parquet) -> None:
     """Refuse a file that is named twice, and each that is not a Parquet file with the columns."""
-    twice = [path for path, times in Counter(map(os.path.realpath, input_files(source))).items() if times > 1]
+    twice = [path for path, times in Counter(map(os.path.realpath, source.files)).items() if times > 1]
     if twice:
         raise SourceError(f"dataset.source: a file is named more than once in train and test: {_some(twice)}")
     for path in source.train:
@@ -424,16 +470,16 @@ def _label_counts(source: Parquet, split: Split, path: str) -> dict[str | None, 
     """How many rows of one file each class has; None counts those whose label names no class."""
     import pyarrow as pa
 
-    found: Counter[str | None] = Counter()
+    counts: Counter[str | None] = Counter()
     with _open(source, split, path) as file:
         names = _declared_names(source, file)
         try:
             for batch in file.iter_batches(2**16, columns=[source.label_column], use_threads=False):
                 for pair in batch.column(source.label_column).value_counts().to_pylist():
-                    found[_class_of(pair["values"], names)] += pair["counts"]
+                    counts[_class_of(pair["values"], names)] += pair["counts"]
         except (OSError, pa.ArrowException) as error:
             raise _unreadable(split, path, error) from error
-    return found
+    return counts
 
 
 def _unreadable(split: Split, path: str, error: BaseException) -> SourceError:

@@ -78,7 +78,7 @@ class Codec:
     def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Images (N, C, H, W) in [-1, 1] to the mean and standard deviation of their scaled latents.
 
-        An autoencoder without a posterior has one latent per image: its deviation is zero.
+        An autoencoder without a posterior has one latent per image: its standard deviation is zero.
         """
         with fused_attention(images.device):
             encoded = self.autoencoder.encode(images)
@@ -155,9 +155,9 @@ def train_autoencoder(
     average = None if ema_decay is None else copy.deepcopy(model).requires_grad_(False)
     kept = {"model": model} if average is None else {"model": model, "average": average}
     start = 0
-    if found := resume.restore():
-        unpack(found[0], kept, {"adam": optimizer})
-        start = found[1]["step"]
+    if checkpoint := resume.restore():
+        unpack(checkpoint[0], kept, {"adam": optimizer})
+        start = checkpoint[1]["step"]
     with Progress("train_autoencoder", steps * batch_size, "image", start * batch_size) as progress:
         for step in range(start, steps):
             draws = stream(seed, "train_autoencoder", step)
@@ -178,21 +178,21 @@ def train_autoencoder(
             if average is not None and ema_decay is not None:
                 follow(average.parameters(), model.parameters(), ema_decay, step)
             progress.advance(batch_size)
-            resume.checkpoint(lambda at=step + 1: (pack(kept, {"adam": optimizer}), {"step": at}))  # type: ignore[misc]
+            resume.checkpoint(lambda done=step + 1: (pack(kept, {"adam": optimizer}), {"step": done}))  # type: ignore[misc]
     model = (model if average is None else average).eval().requires_grad_(False)
-    model.register_to_config(scaling_factor=1 / _deviation_of_latents(model, pixels, device))
+    model.register_to_config(scaling_factor=1 / _sigma_of_latents(model, pixels, device))
     return model.cpu()
 
 
 @torch.no_grad()
-def _deviation_of_latents(model: Any, pixels: Tensor, device: torch.device) -> float:
+def _sigma_of_latents(model: Any, pixels: Tensor, device: torch.device) -> float:
     """Standard deviation of the numbers in the latents of all images, as the model encodes them."""
-    means, at = None, 0
-    for some in pixels.split(256):
-        found = model.encode(to_unit(some).to(device)).latent_dist.mean
+    means, start = None, 0
+    for batch in pixels.split(256):
+        latents = model.encode(to_unit(batch).to(device)).latent_dist.mean
         if means is None:
-            means = room_for((len(pixels), *found.shape[1:]), found.dtype)
-        means[at : at + len(found)] = found
-        at += len(found)
+            means = room_for((len(pixels), *latents.shape[1:]), latents.dtype)
+        means[start : start + len(latents)] = latents
+        start += len(latents)
     assert means is not None, "there are images"
     return means.std().item()

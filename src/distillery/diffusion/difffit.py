@@ -126,8 +126,8 @@ def changed(transformer: Any, trained: Sequence[str], rows: Sequence[int]) -> di
     """
     parameters = {name: value.detach() for name, value in transformer.named_parameters() if name in set(trained)}
     used = torch.tensor(sorted({*rows, transformer.config.num_embeds_ada_norm}))
-    found = {name: value[used] if name.endswith(_TABLE) else value for name, value in parameters.items()}
-    return {**found, _ROWS: used}
+    kept = {name: value[used] if name.endswith(_TABLE) else value for name, value in parameters.items()}
+    return {**kept, _ROWS: used}
 
 
 def apply_changes(transformer: Any, tensors: dict[str, Tensor]) -> None:

@@ -51,7 +51,7 @@ def condition_classes(
     """
     names = dict(read_json(generator / "model_index.json", "train_generator")["id2label"])
     try:
-        found = conditions(names, classes)
+        rows_of_labels = conditions(names, classes)
     except UnknownClass as missing:
         if unknown == "error":
             raise BadInput(
@@ -64,8 +64,8 @@ def condition_classes(
         known = [name for name in classes if name not in missing.names]
         new = dict(zip(missing.names, rows, strict=True))
         old = dict(zip(known, conditions(names, known).values(), strict=True))
-        found = {label: (new | old)[name] for label, name in enumerate(classes)}
-    return torch.tensor([found[label] for label in range(len(classes))]), names
+        rows_of_labels = {label: (new | old)[name] for label, name in enumerate(classes)}
+    return torch.tensor([rows_of_labels[label] for label in range(len(classes))]), names
 
 
 def _some(names: dict[str, str]) -> str:

@@ -23,7 +23,7 @@ class Noised:
         noise: standard normal, of the same shape.
         noisy: sqrt(abar) clean + sqrt(1 - abar) noise.
         timesteps: (B,), of the training schedule.
-        level: abar of each, (B, 1, 1, 1).
+        alpha_cumprod: cumulative alpha product (abar) of each, (B, 1, 1, 1).
         labels: (B,) positions in the class list, the true ones also of samples whose label was dropped.
         conditions: (B,) class indices that the denoiser is told; the null class where labels were dropped.
     """
@@ -33,7 +33,7 @@ class Noised:
     noise: Tensor
     noisy: Tensor
     timesteps: Tensor
-    level: Tensor
+    alpha_cumprod: Tensor
     labels: Tensor
     conditions: Tensor
 
@@ -80,12 +80,12 @@ class TrainingStep(Noised):
         """What the answer should be: the noise, or the velocity sqrt(abar) noise - sqrt(1 - abar) clean."""
         if self.prediction == "epsilon":
             return self.noise
-        return self.level.sqrt() * self.noise - (1 - self.level).sqrt() * self.clean
+        return self.alpha_cumprod.sqrt() * self.noise - (1 - self.alpha_cumprod).sqrt() * self.clean
 
     @property
     def predicted(self) -> Tensor:
         """The noise that the answer implies, (B, C, H, W)."""
-        return noise_of(self.answer, self.noisy, self.level, self.prediction)
+        return noise_of(self.answer, self.noisy, self.alpha_cumprod, self.prediction)
 
     @property
     def predicted_clean(self) -> Tensor:
@@ -95,8 +95,8 @@ class TrainingStep(Noised):
     def clean_of(self, answer: Tensor) -> Tensor:
         """The clean latents that any answer to this batch implies."""
         if self.prediction == "epsilon":
-            return self.noisy / self.level.sqrt() - (1 / self.level - 1).sqrt() * answer
-        return self.level.sqrt() * self.noisy - (1 - self.level).sqrt() * answer
+            return self.noisy / self.alpha_cumprod.sqrt() - (1 / self.alpha_cumprod - 1).sqrt() * answer
+        return self.alpha_cumprod.sqrt() * self.noisy - (1 - self.alpha_cumprod).sqrt() * answer
 
 
 class TrainingObjective(Protocol):
@@ -119,20 +119,20 @@ class TrainingObjective(Protocol):
         ...
 
 
-def noise_of(output: Tensor, noisy: Tensor, level: Tensor | float, prediction: PredictionType) -> Tensor:
+def noise_of(output: Tensor, noisy: Tensor, alpha_cumprod: Tensor | float, prediction: PredictionType) -> Tensor:
     """The noise that a denoiser's answer implies: the answer itself, or sqrt(abar) v + sqrt(1 - abar) x."""
     if prediction == "epsilon":
         return output
-    signal, rest = (level**0.5, (1 - level) ** 0.5)
+    signal, rest = (alpha_cumprod**0.5, (1 - alpha_cumprod) ** 0.5)
     return signal * output + rest * noisy
 
 
-def min_snr_weights(level: Tensor, gamma: float, prediction: PredictionType) -> Tensor:
+def min_snr_weights(alpha_cumprod: Tensor, gamma: float, prediction: PredictionType) -> Tensor:
     """Weights of the squared errors, (N,): min(SNR, gamma)/SNR for noise, min(SNR, gamma)/(SNR + 1) for velocity.
 
     arXiv 2303.09556, with SNR = abar / (1 - abar).
     """
-    ratio = (level / (1 - level)).flatten()
+    ratio = (alpha_cumprod / (1 - alpha_cumprod)).flatten()
     return ratio.clamp(max=gamma) / (ratio if prediction == "epsilon" else ratio + 1)
 
 
@@ -148,7 +148,7 @@ class DiffusionLoss:
             loss = F.mse_loss(step.answer, step.target)
         else:
             errors = (step.answer - step.target).square().flatten(1).mean(1)
-            loss = (min_snr_weights(step.level, self._gamma, step.prediction) * errors).mean()
+            loss = (min_snr_weights(step.alpha_cumprod, self._gamma, step.prediction) * errors).mean()
         return loss if step.variance_logits is None else loss + self._schedule.bound(step).mean()
 
     def summary(self) -> str:
@@ -167,16 +167,16 @@ class VarianceSchedule:
     """The posterior of the training schedule, at every timestep, for the bound of a learned variance."""
 
     def __init__(self, scheduler: Any, device: torch.device) -> None:
-        abar = scheduler.alphas_cumprod.double()
-        before = torch.cat([torch.ones(1, dtype=torch.float64), abar[:-1]])
-        betas = 1 - abar / before
-        least = betas * (1 - before) / (1 - abar)
+        alphas_cumprod = scheduler.alphas_cumprod.double()
+        before = torch.cat([torch.ones(1, dtype=torch.float64), alphas_cumprod[:-1]])
+        betas = 1 - alphas_cumprod / before
+        least = betas * (1 - before) / (1 - alphas_cumprod)
         least = torch.cat([least[1:2], least[1:]])  # the first is zero, and stands inside a logarithm
         constants = {
             "log_most": betas.log(),
             "log_least": least.log(),
-            "of_clean": before.sqrt() * betas / (1 - abar),
-            "of_noisy": (1 - betas).sqrt() * (1 - before) / (1 - abar),
+            "of_clean": before.sqrt() * betas / (1 - alphas_cumprod),
+            "of_noisy": (1 - betas).sqrt() * (1 - before) / (1 - alphas_cumprod),
         }
         self._constants = {name: value.float().to(device) for name, value in constants.items()}
 
@@ -210,9 +210,9 @@ class VarianceSchedule:
         return nats.flatten(1).mean(1) / math.log(2)
 
 
-def _log_of_bin(values: Tensor, mean: Tensor, log_deviation: Tensor) -> Tensor:
+def _log_of_bin(values: Tensor, mean: Tensor, log_sigma: Tensor) -> Tensor:
     """Log-probability of the bin of width 2/255 around values under a normal distribution, with open ends."""
-    inverse = torch.exp(-log_deviation)
+    inverse = torch.exp(-log_sigma)
     upper = _normal_cdf(inverse * (values - mean + 1 / 255))
     lower = _normal_cdf(inverse * (values - mean - 1 / 255))
     inner = torch.where(values > 0.999, 1 - lower, upper - lower)

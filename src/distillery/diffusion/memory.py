@@ -88,8 +88,8 @@ class LatentMemory:
         """What `extremes` gives, of unit vectors (B, d) whose `cosines` are known."""
         counts = self.valid[labels]
         with torch.no_grad():
-            found = cosines.masked_fill(~counts, torch.inf if extreme == "min" else -torch.inf)
-            place = found.argmin(1) if extreme == "min" else found.argmax(1)
+            compared = cosines.masked_fill(~counts, torch.inf if extreme == "min" else -torch.inf)
+            place = compared.argmin(1) if extreme == "min" else compared.argmax(1)
         return (units * self.units[labels, place]).sum(1), counts.any(1)
 
     @torch.no_grad()
@@ -155,9 +155,9 @@ class LatentMemory:
         # Those that are new know nothing of each other yet. Rounding may tell the two cosines of a pair apart.
         between = units @ units.T
         between = torch.maximum(between, between.T).fill_diagonal_(0.0)
-        one, other = labels[:, None] == labels, place.expand(len(place), -1)
+        same, columns = labels[:, None] == labels, place.expand(len(place), -1)
         trash = self.valid.shape[1] - 1
-        self.gram[labels, other.T.where(one, trash), other.where(one, trash)] = between
+        self.gram[labels, columns.T.where(same, trash), columns.where(same, trash)] = between
 
     def _keep_newest(self) -> None:
         """Of every class the newest latents, as many as it may hold."""

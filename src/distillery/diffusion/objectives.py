@@ -11,16 +11,16 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from distillery.diffusion.generators import Training
 from distillery.diffusion.losses import DiffusionLoss, TrainingObjective, TrainingStep
 from distillery.diffusion.memory import LatentMemory, Policy, unit
-from distillery.diffusion.settings import PlainLoss, Training
 
 Reduction = Literal["class_extreme", "sample_mean"]
 Multiplicity = Literal["once", "cumulative"]
 
 
 def reduce_extremes(
-    found: Tensor,
+    extremes: Tensor,
     has: Tensor,
     labels: Tensor,
     classes: int,
@@ -35,24 +35,24 @@ def reduce_extremes(
     `sample_mean`: one pair of each sample; mean over the batch. What has nothing to be compared with counts 0 in both.
 
     Args:
-        found: (B,), the extreme cosine of each sample.
+        extremes: (B,), the extreme cosine of each sample.
         has: (B,) bool, whether it had anything to be compared with.
         labels: (B,) int64.
         multiplicity: `cumulative`: the k-th of n classes, by label, counts n-k+1 times, as in the published code of
             self-adaptive memory, which adds its running sums to the loss inside the loop over classes.
     """
     number: Tensor | int = len(labels)
-    weights = torch.ones_like(found)
+    weights = torch.ones_like(extremes)
     if reduction == "class_extreme":
         void = torch.inf if extreme == "min" else -torch.inf
         member = labels[:, None] == torch.arange(classes, device=labels.device)
         counted = member & has[:, None]
-        found = _extreme(torch.where(counted, found[:, None], void), 0, extreme)
+        extremes = _extreme(torch.where(counted, extremes[:, None], void), 0, extreme)
         has, present = counted.any(0), member.any(0)
         number = present.sum()
-        weights = torch.ones_like(found) if multiplicity == "once" else number - present.cumsum(0) + 1
+        weights = torch.ones_like(extremes) if multiplicity == "once" else number - present.cumsum(0) + 1
     # Infinities stay out of the graph: their gradient is not a number even where it is multiplied by zero.
-    value = torch.where(has, found, 0.0)
+    value = torch.where(has, extremes, 0.0)
     terms = torch.where(has, 1 - value if extreme == "min" else value, 0.0)
     return (weights * terms).sum() / number
 
@@ -119,10 +119,10 @@ class MemoryObjective:
             ]
             for weight, memory, cosines, extreme in compared:
                 if weight:
-                    found, has = memory.extremes_among(predicted, labels, cosines, extreme)
+                    extremes, has = memory.extremes_among(predicted, labels, cosines, extreme)
                     classes = len(memory.valid)
                     loss = loss + weight * reduce_extremes(
-                        found, has & near, labels, classes, extreme=extreme, **self._options
+                        extremes, has & near, labels, classes, extreme=extreme, **self._options
                     )
             self.real.add_units(real, labels, both[1])
             self.generated.add_units(predicted.detach(), labels, earlier, near)
@@ -132,10 +132,10 @@ class MemoryObjective:
         """What the memories hold, for a log: how many latents, their mean age in steps, their mean cosine."""
         lines = []
         for name, memory in (("real", self.real), ("generated", self.generated)):
-            found = {key: float(value) for key, value in memory.statistics().items()}
+            means = {key: float(value) for key, value in memory.statistics().items()}
             lines.append(
-                f"memory of {name} latents: {found['count']:.0f}, {found['age']:.0f} steps old, "
-                f"cosine {found['cosine']:.3f}"
+                f"memory of {name} latents: {means['count']:.0f}, {means['age']:.0f} steps old, "
+                f"cosine {means['cosine']:.3f}"
             )
         return "\n".join(lines)
 
@@ -191,7 +191,7 @@ def objective_of(
         numbers: d, how many numbers one latent has.
     """
     plain = DiffusionLoss(scheduler, device, recipe.min_snr_gamma)
-    if isinstance(recipe.objective, PlainLoss):
+    if not recipe.objective.remembers:
         return plain
     return memory_objective(
         plain,

@@ -24,21 +24,21 @@ def open_scheduler(folder: Path) -> Any:
     """
     path = folder / "scheduler_config.json"
     try:
-        found = json.loads(path.read_text("utf-8"))
-        betas = {key: found[key] for key in ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule")}
+        config = json.loads(path.read_text("utf-8"))
+        betas = {key: config[key] for key in ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule")}
     except FileNotFoundError:
         raise WeightsError(f"{path}: no such file; the download is not complete") from None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise WeightsError(f"{path}: cannot be read ({error!r})") from error
-    prediction = found.get("prediction_type", "epsilon")
+    prediction = config.get("prediction_type", "epsilon")
     if prediction not in ("epsilon", "v_prediction"):
         raise WeightsError(f"{path}: prediction_type {prediction!r}; allowed: epsilon, v_prediction")
-    if found.get("rescale_betas_zero_snr"):
+    if config.get("rescale_betas_zero_snr"):
         raise WeightsError(f"{path}: rescale_betas_zero_snr: a schedule that ends without any signal is not supported")
-    if found.get("trained_betas") is not None:
-        betas["trained_betas"] = found["trained_betas"]
+    if config.get("trained_betas") is not None:
+        betas["trained_betas"] = config["trained_betas"]
     scheduler: Any = DDPMScheduler(**betas, prediction_type=prediction, timestep_spacing="linspace", clip_sample=False)
-    ends = {"steps_offset": found.get("steps_offset", 0), "set_alpha_to_one": found.get("set_alpha_to_one", True)}
+    ends = {"steps_offset": config.get("steps_offset", 0), "set_alpha_to_one": config.get("set_alpha_to_one", True)}
     if ends != {"steps_offset": 0, "set_alpha_to_one": True}:
         scheduler.register_to_config(**ends)
     return scheduler

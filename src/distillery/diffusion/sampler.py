@@ -114,5 +114,5 @@ def _seen(
         noise, variance = denoiser(noisy, int(schedule.timesteps[index]), conditions)
         clean = schedule.clean(noisy, noise, index)
     with torch.no_grad():
-        deviation = schedule.deviation(variance, index)
-    return Step(index, noisy, noise, clean, labels, schedule, deviation, slots)
+        sigma = schedule.sigma(variance, index)
+    return Step(index, noisy, noise, clean, labels, schedule, sigma, slots)

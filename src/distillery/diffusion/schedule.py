@@ -72,7 +72,7 @@ class Schedule:
         beta = float(self.betas[index])
         return (1 - beta) ** 0.5 * earlier + beta**0.5 * fresh
 
-    def deviation(self, variance_logits: Tensor | None, index: int) -> Tensor | float:
+    def sigma(self, variance_logits: Tensor | None, index: int) -> Tensor | float:
         """Standard deviation of a step: by the model's variance logits, or the lower bound without them."""
         low = float(self.variances[index])
         if variance_logits is None:

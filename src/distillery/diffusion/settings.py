@@ -1,18 +1,19 @@
-"""Settings of autoencoders, latents, generators and sampling."""
+"""Settings of autoencoders, latents and sampling."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field
 
-from distillery.errors import UnknownClass, WeightsError
+from distillery.diffusion.weights import check_stated, files_here, stated_config
+from distillery.errors import WeightsError
 from distillery.settings import Block, Count, Fraction, Name, NonNegative, Number, Positive
 
 
-def _trained_unless_said(value: Any) -> Any:
+def trained_unless_said(value: Any) -> Any:
     """A block without a kind is one that is trained here."""
     return {"kind": "train", **value} if isinstance(value, Mapping) else value
 
@@ -111,8 +112,6 @@ class Pretrained(Block):
 
     def config(self, part: str | None = None) -> Mapping[str, Any]:
         """The config of the network, or of another part, as far as it is on this machine; empty otherwise."""
-        from distillery.diffusion.weights import stated_config
-
         try:
             return stated_config(self, self.part if part is None else part)
         except WeightsError:
@@ -120,14 +119,10 @@ class Pretrained(Block):
 
     def files_here(self) -> list[str]:
         """The configs and weights, where they are in a folder; none of a name on the hub."""
-        from distillery.diffusion.weights import files_here
-
         return files_here(self.weights, self.subfolder)
 
     def check_weights(self, key: str) -> Iterator[str]:
         """Whether the weights are there and whole, as far as this machine can say without a download."""
-        from distillery.diffusion.weights import check_stated
-
         try:
             check_stated(self, (self.part,))
         except WeightsError as error:
@@ -177,7 +172,7 @@ class PretrainedAutoencoder(Pretrained):
 
 
 AnyAutoencoder = Annotated[
-    Autoencoder | PretrainedAutoencoder, Field(discriminator="kind"), BeforeValidator(_trained_unless_said)
+    Autoencoder | PretrainedAutoencoder, Field(discriminator="kind"), BeforeValidator(trained_unless_said)
 ]
 
 
@@ -212,360 +207,3 @@ class Sampling(Block):
     decoder_precision: Literal["float32", "bfloat16"] = Field(
         "float32", description="Of the decoder where a guidance decodes. Images are rendered in float32."
     )
-
-
-TRAINING_STEPS = 1000
-"""Of the noise schedule of generators that are trained here, and of all published ones."""
-
-Policy = Literal["fifo", "max", "min"]
-
-
-class PlainLoss(Block):
-    """The diffusion loss alone."""
-
-    kind: Literal["plain"] = "plain"
-
-
-class _Memory(Block):
-    """Two terms on the predicted clean latent: near to every real latent, far from every earlier prediction."""
-
-    memory_size: Count = Field(64, description="Latents of each class in each of the two memories.")
-    lambda_real: NonNegative = Field(0.002, description="Weight of 1 - cos with the least similar real latent.")
-    lambda_generated: NonNegative = Field(0.008, description="Weight of cos with the most similar earlier prediction.")
-    reduction: Literal["class_extreme", "sample_mean"] = Field(
-        "class_extreme", description="One pair of each class, as in the published code, or of each sample, as printed."
-    )
-    multiplicity: Literal["once", "cumulative"] = Field(
-        "once", description="`cumulative`: the k-th of n classes counts n-k+1 times, a slip of the published code."
-    )
-    real_latent: Literal["sample", "mean"] = Field(
-        "sample", description="What the memory of real latents keeps: the sample of the posterior, or its mean."
-    )
-    max_timestep: Annotated[int, Field(ge=0)] | None = Field(
-        None, description="Beyond it predictions count in no term and enter no memory; none: all do."
-    )
-    max_age: Count | None = Field(None, description="Latents leave after so many steps; none: they do not.")
-
-    @model_validator(mode="after")
-    def _countable(self) -> Self:
-        if self.multiplicity == "cumulative" and self.reduction == "sample_mean":
-            raise ValueError("multiplicity: cumulative counts classes, and sample_mean has none; allowed: once")
-        return self
-
-
-class Minimax(_Memory):
-    """Minimax diffusion (arXiv 2311.15529): the oldest latents leave."""
-
-    kind: Literal["minimax"]
-    policy_real: Policy = "fifo"
-    policy_generated: Policy = "fifo"
-
-
-class Memory(_Memory):
-    """Self-adaptive memory (arXiv 2505.19469): the latent most similar to the others of its class leaves."""
-
-    kind: Literal["memory"]
-    policy_real: Policy = "max"
-    policy_generated: Policy = "max"
-
-
-Objective = Annotated[PlainLoss | Minimax | Memory, Field(discriminator="kind")]
-ObjectiveName = Literal["plain", "minimax", "memory"]
-
-
-def _named(given: object) -> object:
-    """A name alone stands for `{kind: name}`."""
-    return {"kind": given} if isinstance(given, str) else given
-
-
-class Training(Block):
-    """What every training of a generator knows."""
-
-    objective: Annotated[Objective, BeforeValidator(_named, json_schema_input_type=Objective | ObjectiveName)] = Field(
-        PlainLoss(), description="What it is trained for; a name alone stands for `{kind: name}`."
-    )
-    steps: Count = 2000
-    batch_size: Count = 128
-    accumulate: Count = Field(1, description="Passes that a batch is cut into, to save memory.")
-    processes: Count = Field(1, description="Processes that share a batch, one GPU each, in one job.")
-    learning_rate: Positive = 2e-3
-    schedule: Literal["cosine", "constant"] = "cosine"
-    warmup_steps: int = Field(100, ge=0)
-    ema_decay: Fraction = 0.99
-    ema_warmup: bool = Field(True, description="The average forgets faster in the first steps.")
-    weights: Literal["ema", "raw"] = Field("ema", description="What is kept: the average of the weights, or the last.")
-    label_dropout: Fraction = 0.1
-    min_snr_gamma: Positive | None = Field(
-        None, description="Weights of arXiv 2303.09556; none: all noise counts alike."
-    )
-    flip: bool = Field(False, description="Take the mirror of an image every other time; needs `latents.mirrored`.")
-    precision: Literal["auto", "float32", "bfloat16"] = Field(
-        "auto", description="Of the network; weights and loss are float32. auto: bfloat16 on a GPU."
-    )
-    gradient_checkpointing: bool = Field(False, description="Compute activations twice, to save memory.")
-
-    @model_validator(mode="after")
-    def _remembers_once(self) -> Self:
-        if self.processes > 1 and not isinstance(self.objective, PlainLoss):
-            raise ValueError(
-                f"processes: {self.processes} would have memories of their own, and {self.objective.kind} has one; "
-                "allowed: 1"
-            )
-        if self.accumulate > 1 and not isinstance(self.objective, PlainLoss):
-            raise ValueError(
-                f"accumulate: {self.accumulate} passes would be as many steps of the memories of "
-                f"{self.objective.kind}, which compare a whole batch; allowed: 1"
-            )
-        return self
-
-    opened: ClassVar[bool] = False
-    """Whether it comes from elsewhere: then it is the same for every seed."""
-
-    @property
-    def starts_from(self) -> str | None:
-        """The generator that it is trained further from: another entry of `generators`."""
-        return None
-
-    @property
-    def part(self) -> str:
-        """The folder of its network."""
-        return "transformer"
-
-    @property
-    def cards(self) -> int:
-        """GPUs of its training: one for each process."""
-        return self.processes
-
-    @property
-    def samples(self) -> bool:
-        """Whether samplers and trainings take it."""
-        return True
-
-    def files_here(self) -> list[str]:
-        """None: it is trained here."""
-        return []
-
-    @property
-    def schedule_length(self) -> int:
-        """Steps of its training schedule."""
-        return TRAINING_STEPS
-
-    @property
-    def asks_for_classes(self) -> bool:
-        """Whether its training asks the generator that it starts from for every class of the data."""
-        return False
-
-    @property
-    def knows_no_classes(self) -> bool:
-        """Whether its network is known to take no class."""
-        return False
-
-    def check_shape(self, key: str, side: int, native: bool, shape: LatentShape | None) -> Iterator[str]:
-        """Whether its network fits the latents; as `PretrainedGenerator.check_shape`."""
-        yield from ()
-
-    def check_class_names(self, key: str, classes: Sequence[str], asked: bool) -> Iterator[str]:
-        """Whether it knows the classes; it learns those of the data."""
-        yield from ()
-
-    def check(self, key: str, mirrored: bool) -> Iterator[str]:
-        """Whether there are mirrors where it wants them, and a batch falls into its pieces."""
-        if self.flip and not mirrored:
-            yield f"{key}.flip: there are no mirrors; set latents.mirrored: true"
-        pieces = self.processes * self.accumulate
-        if self.batch_size % pieces:
-            yield (
-                f"{key}.batch_size: {self.batch_size} images for {self.processes} processes of {self.accumulate} "
-                f"passes each; allowed: a multiple of {pieces}"
-            )
-
-
-class Generator(Training):
-    """A class-conditional `DiTTransformer2DModel` of diffusers, trained on the latents."""
-
-    stage: ClassVar[str] = "train_generator"
-    kind: Literal["train"] = "train"
-    num_layers: Count = 4
-    num_attention_heads: Count = 3
-    attention_head_dim: Count = 32
-    patch_size: Count = 2
-    prediction: Literal["epsilon", "v_prediction"] = Field("epsilon", description="What the network predicts.")
-    sampling: Sampling = Sampling()
-
-    def check_shape(self, key: str, side: int, native: bool, shape: LatentShape | None) -> Iterator[str]:
-        """Whether latents fall into patches, and the width into sines and cosines."""
-        if shape is not None and (side // shape.factor) % self.patch_size:
-            latent = side // shape.factor
-            yield f"{key}.patch_size: {self.patch_size} does not divide the {latent} x {latent} latents"
-        width = self.num_attention_heads * self.attention_head_dim
-        if width % 4:
-            yield (
-                f"{key}.attention_head_dim: {self.num_attention_heads} heads of {self.attention_head_dim} make "
-                f"{width} channels; allowed: a multiple of 4, for sines and cosines of rows and columns"
-            )
-
-
-class PretrainedGenerator(Pretrained):
-    """A class-conditional `DiTTransformer2DModel` from elsewhere; `facebook/DiT-XL-2-256` is the reference.
-
-    Methods of kind `ld3m` take a UNet too.
-    """
-
-    stage: ClassVar[str] = "open_generator"
-    kind: Literal["pretrained"]
-    network: Literal["dit", "unet"] = Field(
-        "dit",
-        description="What the folder holds: `transformer/`, or `unet/` with a UNet2DModel or UNet2DConditionModel.",
-    )
-    classes: Literal["imagenet1k", "own"] = Field(
-        "imagenet1k", description="Where a class finds its row: the table of ImageNet-1K, or the folder's `id2label`."
-    )
-    timestep_shift: Literal["auto", "dit", "diffusers"] = Field(
-        "auto",
-        description="Frequencies of the timestep embedding: as DiT has them, or as diffusers; auto: what the config "
-        "says, and else DiT's for a model of learned variance, as those converted from DiT are.",
-    )
-    sampling: Sampling = Sampling()
-
-    opened: ClassVar[bool] = True
-
-    @property
-    def starts_from(self) -> str | None:
-        """Nothing: it is opened as it is."""
-        return None
-
-    @property
-    def part(self) -> str:
-        """The folder of its network."""
-        return "unet" if self.network == "unet" else "transformer"
-
-    @property
-    def cards(self) -> int:
-        """None: it is not trained."""
-        return 0
-
-    @property
-    def samples(self) -> bool:
-        """Whether samplers and trainings take it: they take no UNet."""
-        return self.network == "dit"
-
-    @property
-    def schedule_length(self) -> int:
-        """Steps of its training schedule; where nobody can say yet, those of all published ones."""
-        from distillery.diffusion.weights import stated_scheduler
-
-        try:
-            return int(stated_scheduler(self)["num_train_timesteps"])
-        except (WeightsError, KeyError, TypeError, ValueError):
-            return TRAINING_STEPS
-
-    @property
-    def asks_for_classes(self) -> bool:
-        """Never: it is trained no further."""
-        return False
-
-    @property
-    def knows_no_classes(self) -> bool:
-        """Whether its network is known to take no class."""
-        config = self.config()
-        inputs = ("num_class_embeds", "class_embed_type", "cross_attention_dim")
-        return self.network == "unet" and bool(config) and not any(config.get(name) for name in inputs)
-
-    def check_shape(self, key: str, side: int, native: bool, shape: LatentShape | None) -> Iterator[str]:
-        """Whether it makes latents of the autoencoder's shape, as far as this machine can say.
-
-        Args:
-            side: of the images of the data.
-            native: whether it draws at its own side, and images are resized.
-        """
-        config = self.config()
-        try:
-            channels, size = int(config["in_channels"]), int(config["sample_size"])
-        except (KeyError, TypeError, ValueError):
-            return
-        if shape is None:
-            return
-        side = size * shape.factor if native else side
-        latent = side // shape.factor
-        if (channels, size) != (shape.channels, latent):
-            yield (
-                f"{key}.weights: {self.weights} takes latents of {channels} x {size} x {size}, and the autoencoder "
-                f"gives {shape.channels} x {latent} x {latent} at dataset.resolution {side}; allowed: "
-                f"dataset.resolution {size * shape.factor} and an autoencoder of {channels} latent channels"
-            )
-
-    def check_class_names(self, key: str, classes: Sequence[str], asked: bool) -> Iterator[str]:
-        """Whether it has the classes of the data, as far as this machine can say.
-
-        Args:
-            asked: whether anything asks it for the classes of the data.
-        """
-        from distillery.data.identity import conditions
-        from distillery.diffusion.class_names import class_table
-        from distillery.diffusion.weights import stated_folder
-
-        config = self.config()
-        if not config or self.network != "dit":
-            return
-        rows = config.get("num_embeds_ada_norm")
-        if not isinstance(rows, int) or rows < 1:
-            yield (
-                f"{key}.weights: {self.weights} has no classes (num_embeds_ada_norm), and every method here asks "
-                "for images of a class; give a class-conditional one"
-            )
-            return
-        try:
-            conditions(class_table(stated_folder(self), self.classes, rows), classes)
-        except WeightsError as error:
-            yield f"{key}.weights: {error}"
-        except UnknownClass as missing:
-            if asked:
-                yield (
-                    f"{key}.weights: {self.weights} knows no class {missing}; name the classes of the data as it "
-                    "does (by wnid, for one of ImageNet), leave them out of dataset.classes, or fine-tune it on them "
-                    "(kind: finetune, unknown_classes: new_row)"
-                )
-
-    def check(self, key: str, mirrored: bool) -> Iterator[str]:
-        """Whether its weights are there and whole."""
-        yield from self.check_weights(key)
-
-
-class FinetunedGenerator(Training):
-    """Another generator, trained further on the latents; defaults as published for DiT-XL/2 and ten classes."""
-
-    stage: ClassVar[str] = "finetune_generator"
-    kind: Literal["finetune"]
-    base: Name = Field(description="The generator that it starts from: another entry of `generators`.")
-    trainable: Literal["difffit", "bias", "full"] = Field(
-        "difffit", description="Biases, scales and class table (arXiv 2304.06648); biases and class table; all."
-    )
-    gamma_blocks: int | None = Field(None, ge=0, description="Blocks with scales, from the first; none: half of them.")
-    unknown_classes: Literal["error", "new_row"] = Field(
-        "error", description="What a class that the base does not know gets: a refusal, or a row that is learned."
-    )
-    steps: Count = 12000
-    batch_size: Count = 8
-    learning_rate: Positive = 1e-3
-    schedule: Literal["cosine", "constant"] = "constant"
-    warmup_steps: int = Field(0, ge=0)
-    ema_decay: Fraction = 0.9999
-    ema_warmup: bool = False
-    sampling: Sampling = Sampling()
-
-    @property
-    def starts_from(self) -> str | None:
-        """Its base."""
-        return self.base
-
-    @property
-    def asks_for_classes(self) -> bool:
-        """Unless it gives a class that its base does not know a row of its own."""
-        return self.unknown_classes == "error"
-
-
-AnyGenerator = Annotated[
-    Generator | PretrainedGenerator | FinetunedGenerator,
-    Field(discriminator="kind"),
-    BeforeValidator(_trained_unless_said),
-]

@@ -42,7 +42,7 @@ class Ancestral:
         mean = self._schedule.posterior_mean(step.clean, step.noisy, step.index)
         for shift in shifts:
             mean = mean + shift
-        return mean + step.deviation * fresh() if step.index > 0 else mean
+        return mean + step.sigma * fresh() if step.index > 0 else mean
 
 
 class DDIM:

@@ -20,7 +20,7 @@ class Step:
         clean: the clean latent that it implies; with a graph to `noisy` if a guidance needs it.
         labels: (N,) class labels.
         schedule: of the sampler.
-        deviation: standard deviation of the DDPM step, (N, C, H, W) where the model learned it.
+        sigma: standard deviation of the DDPM step, (N, C, H, W) where the model learned it.
         slots: (N,) place of each image in its class, or None where nobody said it.
     """
 
@@ -30,5 +30,5 @@ class Step:
     clean: Tensor
     labels: Tensor
     schedule: Schedule
-    deviation: Tensor | float = 0.0
+    sigma: Tensor | float = 0.0
     slots: Tensor | None = None

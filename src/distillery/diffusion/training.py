@@ -13,8 +13,8 @@ from distillery import parallel
 from distillery.devices import lowered
 from distillery.diffusion.denoiser import build_transformer
 from distillery.diffusion.ema import follow
+from distillery.diffusion.generators import Training
 from distillery.diffusion.losses import DiffusionLoss, Noised, PredictionType, TrainingObjective, TrainingStep
-from distillery.diffusion.settings import Training
 from distillery.errors import BadInput
 from distillery.progress import Progress
 from distillery.storage.resume import Resume, pack, stop_requested, unpack
@@ -115,15 +115,23 @@ def train_generator(
     optimizer = torch.optim.AdamW(trained.values(), learning_rate, weight_decay=0.0, fused=True)
     objective = objective or DiffusionLoss(scheduler, device, min_snr_gamma)
     start = 0
-    if found := resume.restore():
-        start = _restore(found, trained, average, objective, optimizer)
-    abar, prediction = scheduler.alphas_cumprod, scheduler.config.prediction_type
+    if checkpoint := resume.restore():
+        start = _restore(checkpoint, trained, average, objective, optimizer)
+    alphas_cumprod, prediction = scheduler.alphas_cumprod, scheduler.config.prediction_type
     null_class = transformer.config.num_embeds_ada_norm
     quiet = parallel.rank() > 0
     with Progress(what, steps * batch_size, "image", start * batch_size, quiet=quiet) as progress:
         for step in range(start, steps):
             batch = _draw(
-                stream(seed, what, step), latents, labels, conditions, abar, batch_size, label_dropout, null_class, flip
+                stream(seed, what, step),
+                latents,
+                labels,
+                conditions,
+                alphas_cumprod,
+                batch_size,
+                label_dropout,
+                null_class,
+                flip,
             )
             optimizer.zero_grad(set_to_none=True)
             for part in _parts(batch, batch_size, accumulate):
@@ -150,7 +158,7 @@ def _draw(
     latents: LatentSource,
     labels: Tensor,
     conditions: Tensor,
-    abar: Tensor,
+    alphas_cumprod: Tensor,
     batch_size: int,
     label_dropout: float,
     null_class: int,
@@ -164,12 +172,12 @@ def _draw(
     mean, std = latents.take(chosen, mirror)
     clean = mean + std * torch.randn(mean.shape, generator=draws)
     noise = torch.randn(clean.shape, generator=draws)
-    timesteps = torch.randint(len(abar), (batch_size,), generator=draws)
+    timesteps = torch.randint(len(alphas_cumprod), (batch_size,), generator=draws)
     dropped = torch.rand(batch_size, generator=draws) < label_dropout
-    level = abar[timesteps].view(-1, 1, 1, 1)
-    noisy = level.sqrt() * clean + (1 - level).sqrt() * noise
+    alpha_cumprod = alphas_cumprod[timesteps].view(-1, 1, 1, 1)
+    noisy = alpha_cumprod.sqrt() * clean + (1 - alpha_cumprod).sqrt() * noise
     told = torch.where(dropped, null_class, conditions[labels[chosen]])
-    return Noised(clean, mean, noise, noisy, timesteps, level, labels[chosen], told)
+    return Noised(clean, mean, noise, noisy, timesteps, alpha_cumprod, labels[chosen], told)
 
 
 def _parts(batch: Noised, batch_size: int, accumulate: int) -> Iterator[Noised]:
@@ -223,14 +231,14 @@ def _checkpoint(
 
 
 def _restore(
-    found: tuple[dict[str, Tensor], dict[str, Any]],
+    checkpoint: tuple[dict[str, Tensor], dict[str, Any]],
     trained: dict[str, nn.Parameter],
     average: dict[str, Tensor],
     objective: TrainingObjective,
     optimizer: torch.optim.Optimizer,
 ) -> int:
     """Put a checkpoint back; the step that comes next."""
-    tensors, facts = found
+    tensors, facts = checkpoint
     unpack(tensors, {}, {"adam": optimizer})
     prefix = "objective/"
     objective.load_state_dict({name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)})

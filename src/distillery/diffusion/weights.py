@@ -12,17 +12,29 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from distillery.errors import NotSafetensors, WeightsError
 from distillery.storage.tensors import read_header
 
-if TYPE_CHECKING:
-    from distillery.diffusion.settings import Pretrained
-
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 PICKLES = (".bin", ".pt", ".pth", ".ckpt")
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+
+
+class Stated(Protocol):
+    """Weights that an experiment names; `diffusion.settings.Pretrained` says what each attribute is."""
+
+    @property
+    def weights(self) -> str: ...
+    @property
+    def revision(self) -> str | None: ...
+    @property
+    def subfolder(self) -> str | None: ...
+    @property
+    def sha256(self) -> Mapping[str, str]: ...
+    @property
+    def origin(self) -> str | None: ...
 
 
 def is_hub_name(weights: str) -> bool:
@@ -65,7 +77,7 @@ def local_folder(
     offline = _offline()
     try:
         fetch = download and not offline
-        found = snapshot_download(weights, revision=revision, allow_patterns=patterns, local_files_only=not fetch)
+        snapshot = snapshot_download(weights, revision=revision, allow_patterns=patterns, local_files_only=not fetch)
     except Exception as error:  # whatever the hub client raises: no connection, no such name, no permission
         why = (str(error).strip() or type(error).__name__).splitlines()[0]
         here = "HF_HUB_OFFLINE is set" if offline else why
@@ -74,7 +86,7 @@ def local_folder(
             f"connection: `hf download {weights} --local-dir weights/{weights.split('/', maxsplit=1)[1]}`; then "
             f"give ./weights/{weights.split('/', maxsplit=1)[1]}"
         ) from error
-    return Path(found, below or "")
+    return Path(snapshot, below or "")
 
 
 def read_config(folder: Path, name: str = "config.json") -> dict[str, Any]:
@@ -85,14 +97,14 @@ def read_config(folder: Path, name: str = "config.json") -> dict[str, Any]:
     """
     path = folder / name
     try:
-        found = json.loads(path.read_text("utf-8"))
+        config = json.loads(path.read_text("utf-8"))
     except FileNotFoundError:
         raise WeightsError(f"{path}: no such file; the folder is no model of diffusers, or not wholly there") from None
     except (OSError, ValueError) as error:
         raise WeightsError(f"{path}: cannot be read ({error})") from error
-    if not isinstance(found, dict):
+    if not isinstance(config, dict):
         raise WeightsError(f"{path}: not a JSON object")
-    return found
+    return config
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -156,9 +168,9 @@ def check_digests(folder: Path, wanted: Mapping[str, str]) -> None:
             raise WeightsError(f"{name}: lies outside {folder}")
         if not path.is_file():
             raise WeightsError(f"{path}: no such file, and the experiment names its sha256")
-        found = file_digest(path)
-        if found != digest:
-            raise WeightsError(f"{path}: sha256 {found}, and the experiment names {digest}; download it again")
+        own = file_digest(path)
+        if own != digest:
+            raise WeightsError(f"{path}: sha256 {own}, and the experiment names {digest}; download it again")
 
 
 def file_digest(path: Path) -> str:
@@ -181,7 +193,7 @@ def model_digest(folder: Path) -> str:
     return digest.hexdigest()[:16]
 
 
-def check_stated(block: Pretrained, parts: tuple[str, ...]) -> None:
+def check_stated(block: Stated, parts: tuple[str, ...]) -> None:
     """Whether weights that an experiment names are there and whole, as far as this machine can say without a download.
 
     A name on the hub is left to the job that opens it, unless `HF_HUB_OFFLINE` is set: what its cache lacks is fetched.
@@ -201,7 +213,7 @@ def check_stated(block: Pretrained, parts: tuple[str, ...]) -> None:
         raise WeightsError("; ".join([str(error), *filter(None, [block.origin]), *digests])) from error
 
 
-def stated_folder(block: Pretrained) -> Path:
+def stated_folder(block: Stated) -> Path:
     """The folder of weights that an experiment names.
 
     Raises:
@@ -212,7 +224,7 @@ def stated_folder(block: Pretrained) -> Path:
     return local_folder(block.weights, block.revision, (), block.subfolder, download=False)
 
 
-def stated_config(block: Pretrained, part: str) -> dict[str, Any]:
+def stated_config(block: Stated, part: str) -> dict[str, Any]:
     """The config of weights that an experiment names.
 
     Raises:
@@ -221,7 +233,7 @@ def stated_config(block: Pretrained, part: str) -> dict[str, Any]:
     return read_config(stated_folder(block) / part)
 
 
-def stated_scheduler(block: Pretrained) -> dict[str, Any]:
+def stated_scheduler(block: Stated) -> dict[str, Any]:
     """The noise schedule of weights that an experiment names.
 
     Raises:
@@ -241,7 +253,7 @@ def _offline() -> bool:
     return os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
 
 
-def _cached(block: Pretrained) -> bool:
+def _cached(block: Stated) -> bool:
     """Whether the hub's cache has something of this name; where it lies is told by the hub's own variables."""
     home = Path(os.environ.get("HF_HOME") or Path("~/.cache/huggingface").expanduser())
     cache = Path(os.environ.get("HF_HUB_CACHE") or home / "hub")

@@ -51,9 +51,9 @@ def walk(
     settings = []
     for weight in reference_weights:
         for strength in sorted(relative_strengths):
-            found = measure(strength, weight)
-            settings.append(found)
-            if found.validity < threshold:
+            setting = measure(strength, weight)
+            settings.append(setting)
+            if setting.validity < threshold:
                 break
     return settings
 
@@ -82,13 +82,13 @@ def confirm(
     Returns:
         The setting, or None if none holds, and the validity that was found at each try.
     """
-    found: list[float] = []
+    validities: list[float] = []
     current: Setting | None = ranked[0] if ranked else None
     while current is not None:
-        found.append(validity_in_loop(current))
-        if found[-1] >= threshold:
-            return current, found
-        here = current
-        below = [s for s in ranked if s.reference_weight == here.reference_weight and s.strength < here.strength]
+        validities.append(validity_in_loop(current))
+        if validities[-1] >= threshold:
+            return current, validities
+        weight, strength = current.reference_weight, current.strength
+        below = [s for s in ranked if s.reference_weight == weight and s.strength < strength]
         current = max(below, key=lambda setting: setting.strength, default=None)
-    return None, found
+    return None, validities

@@ -31,7 +31,7 @@ class ClassMemory:
         Returns:
             Those, (N, C, H, W), and (N,) whether the class has any.
         """
-        found = torch.zeros_like(latents)
+        closest = torch.zeros_like(latents)
         has = torch.zeros(len(latents), dtype=torch.bool, device=latents.device)
         for label in set(labels.tolist()):
             kept = self._latents.get(label)
@@ -39,8 +39,8 @@ class ClassMemory:
                 rows = (labels == label).nonzero()[:, 0]
                 memory = torch.stack(kept).to(latents)
                 best = cosines(latents[rows].flatten(1), memory.flatten(1)).argmax(1)
-                found[rows], has[rows] = memory[best], True
-        return found, has
+                closest[rows], has[rows] = memory[best], True
+        return closest, has
 
 
 def cosines(first: Tensor, second: Tensor) -> Tensor:

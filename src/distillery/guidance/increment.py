@@ -90,12 +90,12 @@ def generate_candidates(
         BadInput: the scores are not finite.
     """
     remembering = [guidance for guidance in guidances if isinstance(guidance, Remembers)]
-    together = 1 if remembering else max(1, renderer.batch_size // max(1, len(labels) * candidates))
-    groups = [list(slots[at : at + together]) for at in range(0, len(slots), together)]
+    slots_at_once = 1 if remembering else max(1, renderer.batch_size // max(1, len(labels) * candidates))
+    groups = [list(slots[start : start + slots_at_once]) for start in range(0, len(slots), slots_at_once)]
     parts: list[dict[str, Tensor]] = []
-    if resume and (found := resume.restore()):
-        for number in range(found[1]["groups"]):
-            part = {name.partition("/")[2]: t for name, t in found[0].items() if name.startswith(f"{number}/")}
+    if resume and (state := resume.restore()):
+        for number in range(state[1]["groups"]):
+            part = {name.partition("/")[2]: t for name, t in state[0].items() if name.startswith(f"{number}/")}
             parts.append(part)
             for guidance in remembering:
                 guidance.remember(part["latents"][part["chosen"]], part["labels"][part["chosen"]])
@@ -104,9 +104,9 @@ def generate_candidates(
             rows = [(slot, label, number) for slot in group for label in labels for number in range(candidates)]
             in_slot, of_class, numbers = torch.tensor(rows).unbind(1)
             latents, pixels = renderer.render(
-                [key(at_label, at_slot, at_number) for at_slot, at_label, at_number in rows],
+                [key(label, slot, number) for slot, label, number in rows],
                 of_class,
-                torch.tensor([conditions[at] for at in of_class.tolist()]),
+                torch.tensor([conditions[label] for label in of_class.tolist()]),
                 guidances,
                 in_slot,
             )
@@ -121,9 +121,9 @@ def generate_candidates(
             if candidates > 1 and choose == "random":
                 best = torch.tensor(
                     [
-                        int(torch.randint(candidates, (), generator=stream(*key(at_label, at_slot, 0), "choice")))
-                        for at_slot in group
-                        for at_label in labels
+                        int(torch.randint(candidates, (), generator=stream(*key(label, slot, 0), "choice")))
+                        for slot in group
+                        for label in labels
                     ]
                 )
             elif candidates > 1:
@@ -140,7 +140,7 @@ def generate_candidates(
             if resume:
                 resume.checkpoint(
                     lambda: (
-                        {f"{n}/{name}": tensor for n, one in enumerate(parts) for name, tensor in one.items()},
+                        {f"{n}/{name}": tensor for n, done in enumerate(parts) for name, tensor in done.items()},
                         {"groups": len(parts)},
                     )
                 )

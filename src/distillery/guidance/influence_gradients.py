@@ -49,8 +49,8 @@ def class_gradients(classifier: Classifier, pixels: Tensor, labels: Tensor, *, i
         for some in chosen.split(chunk):
             answers = functional_call(classifier, named, (to_unit(pixels[some].to(device)),))
             loss = F.cross_entropy(answers, torch.full((len(some),), label, device=device), reduction="sum")
-            found = torch.autograd.grad(loss, weights)
-            total += torch.cat([one.detach().flatten().float().cpu() for one in found])
+            gradients = torch.autograd.grad(loss, weights)
+            total += torch.cat([gradient.detach().flatten().float().cpu() for gradient in gradients])
         rows.append(total / len(chosen))
     return torch.stack(rows)
 
@@ -73,9 +73,9 @@ def choose_checkpoints(
     """
     kept = {} if kept is None else kept
     reference = kept[max(kept)] if kept else None
-    for number, found in enumerate(gradients, first):
-        if reference is None or float(F.cosine_similarity(found, reference, dim=1).mean()) < threshold:
-            kept[number] = reference = found
+    for number, gradient in enumerate(gradients, first):
+        if reference is None or float(F.cosine_similarity(gradient, reference, dim=1).mean()) < threshold:
+            kept[number] = reference = gradient
     return kept
 
 
@@ -129,10 +129,10 @@ class GradientDistance:
         total = torch.zeros(len(images), device=images.device)
         for weights, buffers, of_class in zip(self.weights, self.buffers, self.gradients, strict=True):
             if self.per_image == "vmap":
-                found = vmap(grad(self._loss), in_dims=(None, None, 0, 0))(weights, buffers, images, of)
-                own = torch.cat([found[name].flatten(1) for name in weights], 1)
+                gradients = vmap(grad(self._loss), in_dims=(None, None, 0, 0))(weights, buffers, images, of)
+                own = torch.cat([gradients[name].flatten(1) for name in weights], 1)
             else:
-                own = torch.stack([self._alone(weights, buffers, *one) for one in zip(images, of, strict=True)])
+                own = torch.stack([self._alone(weights, buffers, *pair) for pair in zip(images, of, strict=True)])
             total = total + 1 - F.cosine_similarity(own, of_class[of], dim=1)
         return total / len(self.weights)
 
@@ -143,8 +143,8 @@ class GradientDistance:
     def _alone(self, weights: Weights, buffers: Weights, image: Tensor, label: Tensor) -> Tensor:
         leaves = {name: value.detach().requires_grad_() for name, value in weights.items()}
         loss = self._loss(leaves, buffers, image, label)
-        found = torch.autograd.grad(loss, list(leaves.values()), create_graph=True)
-        return torch.cat([one.flatten() for one in found])
+        gradients = torch.autograd.grad(loss, list(leaves.values()), create_graph=True)
+        return torch.cat([gradient.flatten() for gradient in gradients])
 
 
 def checkpoint_of(tensors: Weights, number: int) -> Weights:

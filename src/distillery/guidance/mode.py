@@ -125,4 +125,4 @@ class ModeGuidance:
         if step.slots is None:
             raise ValueError("mode guidance needs the slot of each image")
         modes = self._modes[step.labels, step.slots % self._modes.shape[1]]
-        return self._strength * step.deviation * (modes - step.clean.detach())
+        return self._strength * step.sigma * (modes - step.clean.detach())

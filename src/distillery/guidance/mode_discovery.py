@@ -40,13 +40,15 @@ def discover_modes(latents: Tensor, count: int, *, discovery: Discovery, pool: i
         return latents[torch.randperm(len(latents), generator=stream(seed, "modes"))[:count]]
     described = latents if pool is None else F.adaptive_avg_pool2d(latents, pool)
     points = described.flatten(1).double().numpy()
-    found = KMeans(count, random_state=seed, n_init="auto").fit(points)
-    distances = np.square(points - found.cluster_centers_[found.labels_]).sum(1)
+    clusters = KMeans(count, random_state=seed, n_init="auto").fit(points)
+    distances = np.square(points - clusters.cluster_centers_[clusters.labels_]).sum(1)
     modes = []
     for cluster in range(count):
-        rows = np.flatnonzero(found.labels_ == cluster)
+        rows = np.flatnonzero(clusters.labels_ == cluster)
         if not len(rows):
-            raise BadInput(f"{count} modes, but the class has only {len(set(found.labels_.tolist()))} different images")
+            raise BadInput(
+                f"{count} modes, but the class has only {len(set(clusters.labels_.tolist()))} different images"
+            )
         modes.append(latents[rows].mean(0) if discovery == "centroid" else latents[rows[np.argmin(distances[rows])]])
     return torch.stack(modes)
 
@@ -57,7 +59,7 @@ def read_modes(path: Path, classes: Sequence[str]) -> Tensor:
     Raises:
         BadInput: the file lacks a class.
     """
-    found, _ = read_tensors(path, "discover_modes")
-    if lacking := [name for name in classes if name not in found]:
-        raise BadInput(f"{path}: no modes of class {lacking[0]!r}; there are modes of {', '.join(sorted(found)[:20])}")
-    return torch.stack([found[name] for name in classes])
+    modes, _ = read_tensors(path, "discover_modes")
+    if lacking := [name for name in classes if name not in modes]:
+        raise BadInput(f"{path}: no modes of class {lacking[0]!r}; there are modes of {', '.join(sorted(modes)[:20])}")
+    return torch.stack([modes[name] for name in classes])

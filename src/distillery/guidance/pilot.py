@@ -121,8 +121,8 @@ def calibrate(
 
     Nothing valid: plain sampling is chosen, and a warning says so.
     """
-    found = resume.restore()
-    known: dict[str, Any] = found[1]["measured"] if found else {}
+    state = resume.restore()
+    known: dict[str, Any] = state[1]["measured"] if state else {}
 
     def measure(relative_strength: float, weight: float) -> Setting:
         name = f"{relative_strength!r} {weight!r}"
@@ -157,11 +157,11 @@ def spread(count: int, most: int) -> list[int]:
     )
 
 
-def curve_table(found: Calibrated, judge: str, aim: str) -> pa.Table:
+def curve_table(calibrated: Calibrated, judge: str, aim: str) -> pa.Table:
     """All that was measured, one row per setting; what the choice was made by stands in the metadata."""
     rows = [
-        {**asdict(one), "valid": one.validity >= found.threshold, "chosen": one == found.chosen}
-        for one in found.measured
+        {**asdict(row), "valid": row.validity >= calibrated.threshold, "chosen": row == calibrated.chosen}
+        for row in calibrated.measured
     ]
     schema = pa.schema(
         [
@@ -170,7 +170,7 @@ def curve_table(found: Calibrated, judge: str, aim: str) -> pa.Table:
             ("chosen", pa.bool_()),
         ]
     )
-    about = {"threshold": found.threshold, "judge": judge, "aim": aim, "confirmed": found.confirmed}
+    about = {"threshold": calibrated.threshold, "judge": judge, "aim": aim, "confirmed": calibrated.confirmed}
     return pa.Table.from_pylist(rows, schema).replace_schema_metadata({"distillery_calibration": json.dumps(about)})
 
 

@@ -43,20 +43,20 @@ class Picture:
         return clamped(images if self._side is None else scaled(images, self._side))
 
 
-class Chain:
+class DiffusionChain:
     """The steps k = T-1 (most noise) to 0 from a noised latent to a clean one.
 
     Attributes:
         steps: T.
         timesteps: of the training schedule at each k: k (1000 // T), the `leading` spacing, T of them for every T, plus
             the offset.
-        abar, abar_next: cumulative alpha product at each k, and at the step that follows.
+        alphas_cumprod, alphas_cumprod_next: cumulative alpha product at each k, and at the step that follows.
     """
 
     def __init__(
         self,
         denoise: Denoise,
-        levels: Sequence[float],
+        alphas_cumprod: Sequence[float],
         *,
         steps: int,
         residual: Residual = "x0",
@@ -65,28 +65,29 @@ class Chain:
     ) -> None:
         """
         Args:
-            levels: abar of every timestep of the training schedule.
+            alphas_cumprod: of every timestep of the training schedule.
             residual: `x0`: a share of the latent in the predicted clean one (the released code); `eq7`: a share of
                 its noised state in the result of the step (eq. 7); `none`: plain DDIM.
             quantise: what the residual makes of the latent first; none: nothing.
-            ends: the offset of the timesteps, and abar after the last step.
+            ends: the offset of the timesteps, and the cumulative alpha product after the last step.
 
         Raises:
             ValueError: no steps, or more than the training schedule has.
         """
-        if not 1 <= steps <= len(levels):
-            raise ValueError(f"steps: {steps} of a schedule of {len(levels)}; allowed: 1 to {len(levels)}")
+        length = len(alphas_cumprod)
+        if not 1 <= steps <= length:
+            raise ValueError(f"steps: {steps} of a schedule of {length}; allowed: 1 to {length}")
         self.steps, self.residual, self._denoise = steps, residual, denoise
         self._quantise = quantise or (lambda latents: latents)
         offset, last = ends
-        self.timesteps = [min(k * (len(levels) // steps) + offset, len(levels) - 1) for k in range(steps)]
-        self.abar = [levels[timestep] for timestep in self.timesteps]
-        self.abar_next = [last, *self.abar[:-1]]
+        self.timesteps = [min(k * (length // steps) + offset, length - 1) for k in range(steps)]
+        self.alphas_cumprod = [alphas_cumprod[timestep] for timestep in self.timesteps]
+        self.alphas_cumprod_next = [last, *self.alphas_cumprod[:-1]]
 
     def noised(self, latents: Tensor, noise: Tensor) -> Tensor:
         """z_T = sqrt(abar) Z + sqrt(1 - abar) n at the highest level."""
-        level = self.abar[-1]
-        return level**0.5 * latents + (1 - level) ** 0.5 * noise
+        highest = self.alphas_cumprod[-1]
+        return highest**0.5 * latents + (1 - highest) ** 0.5 * noise
 
     def step(self, k: int, state: Tensor, latents: Tensor, start: Tensor, vectors: Tensor | None) -> Tensor:
         """One step; a pure function, the unit of checkpointing and of the replay.
@@ -101,9 +102,9 @@ class Chain:
         """
         if self.residual == "eq7" and self.steps > 1 and k == self.steps - 1:
             return start  # w = 1: the denoiser has no say
-        level, after = self.abar[k], self.abar_next[k]
+        before, after = self.alphas_cumprod[k], self.alphas_cumprod_next[k]
         noise = self._denoise(state, self.timesteps[k], vectors)
-        clean = (state - (1 - level) ** 0.5 * noise) / level**0.5
+        clean = (state - (1 - before) ** 0.5 * noise) / before**0.5
         if self.residual == "x0":
             weight = k / max(self.steps - 1, 1)
             clean = (1 - weight) * clean + weight * self._quantise(latents)
@@ -175,14 +176,14 @@ class Chain:
         start = self.noised(latents, noise)
         for k in range(self.steps):
             state, clean, first = (
-                one.detach().requires_grad_() for one in (states[self.steps - 1 - k], latents, start)
+                tensor.detach().requires_grad_() for tensor in (states[self.steps - 1 - k], latents, start)
             )
             condition = None if vectors is None else vectors.detach().requires_grad_()
             leaves = [state, clean, first, *([] if condition is None else [condition])]
             following = self.step(k, state, clean, first, condition)
-            found = grad(following, leaves, carried, allow_unused=True, materialize_grads=True)
-            carried = found[0]
-            of_latents, of_start = of_latents + found[1], of_start + found[2]
+            gradients = grad(following, leaves, carried, allow_unused=True, materialize_grads=True)
+            carried = gradients[0]
+            of_latents, of_start = of_latents + gradients[1], of_start + gradients[2]
             if of_vectors is not None:
-                of_vectors = of_vectors + found[3]
-        return of_latents + self.abar[-1] ** 0.5 * (of_start + carried), of_vectors
+                of_vectors = of_vectors + gradients[3]
+        return of_latents + self.alphas_cumprod[-1] ** 0.5 * (of_start + carried), of_vectors

@@ -90,9 +90,9 @@ def wrong_experts(about: Mapping[str, Any], wanted: Mapping[str, Any]) -> str | 
         "epochs": "its trajectories have {found} epochs, and epoch {value} is read (epochs + max_start_epoch - 1)",
     }
     for name, value in wanted.items():
-        found = about.get(name)
-        if found < value if name == "epochs" else found != value:
-            shown = [", ".join(one) if isinstance(one, list) else one for one in (found, value)]
+        own = about.get(name)
+        if own < value if name == "epochs" else own != value:
+            shown = [", ".join(part) if isinstance(part, list) else part for part in (own, value)]
             template = words.get(name, "its experts are of {found}, and {value} is wanted")
             return template.format(found=shown[0], value=shown[1])
     return None

@@ -81,8 +81,8 @@ def train_experts(
         BadInput: an expert diverges.
     """
     done: list[Tensor] = []
-    if found := resume.restore():
-        done = list(found[0]["theta"].unbind())
+    if checkpoint := resume.restore():
+        done = list(checkpoint[0]["theta"].unbind())
         for number in numbers[: len(done)]:  # it may have been stopped between the two files
             resume_of(number).finish()
     for number in numbers[len(done) :]:

@@ -16,7 +16,7 @@ from distillery.diffusion.models import load_generator, set_timestep_shift
 from distillery.diffusion.renderer import class_conditions, codec_of
 from distillery.errors import BadInput
 from distillery.matching import conditioning
-from distillery.matching.chain import Chain
+from distillery.matching.chain import DiffusionChain
 from distillery.matching.checks import wrong_steps
 from distillery.matching.settings import Chain as ChainSettings
 from distillery.storage.atomic import read_json
@@ -42,7 +42,7 @@ class FrozenGenerator:
     latent_side: int
     conditions: dict[int, int]
 
-    def chain(self, settings: ChainSettings) -> Chain:
+    def chain(self, settings: ChainSettings) -> DiffusionChain:
         """Its reverse diffusion.
 
         Raises:
@@ -51,7 +51,7 @@ class FrozenGenerator:
         if why := wrong_steps(settings.steps, len(self.alphas_cumprod), settings.uneven):
             raise BadInput(f"chain.steps: {why}")
         quantise = quantiser(self.codec) if settings.quantise == "vq" else None
-        return Chain(
+        return DiffusionChain(
             self.denoiser,
             self.alphas_cumprod,
             steps=settings.steps,

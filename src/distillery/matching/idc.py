@@ -20,7 +20,7 @@ NETWORK_MOMENTUM = 0.9
 
 def convolution_distance(ours: tuple[Tensor, ...], real: tuple[Tensor, ...]) -> Tensor:
     """Sum of absolute differences of the gradients of convolutions, (); biases, norms and classifier are left out."""
-    parts = [(one - other).abs().sum() for one, other in zip(ours, real, strict=True) if one.ndim == 4]
+    parts = [(our - their).abs().sum() for our, their in zip(ours, real, strict=True) if our.ndim == 4]
     return torch.stack(parts).sum()
 
 
@@ -73,17 +73,17 @@ class IDCMatching:
         uniform = torch.rand(3, 1, 4, generator=draws).to(images.device)
         leaf = images[rows].detach().requires_grad_()
         seen = [
-            _three(one, uniform.expand(-1, len(one), -1), ("color", "crop", "cutout"))
-            for one in (real, self._real.standardised(leaf))
+            _three(images, uniform.expand(-1, len(images), -1), ("color", "crop", "cutout"))
+            for images in (real, self._real.standardised(leaf))
         ]
         target, ours = (
-            loss_gradient(network, one, torch.full((len(one),), label, device=one.device), graph=place == 1)
-            for place, one in enumerate(seen)
+            loss_gradient(network, batch, torch.full((len(batch),), label, device=batch.device), graph=place == 1)
+            for place, batch in enumerate(seen)
         )
         distance = convolution_distance(ours, target)
-        found = torch.zeros_like(images)
-        (found[rows],) = grad(distance, leaf)
-        return found, {"loss": float(distance.detach()), "round": within}
+        gradient = torch.zeros_like(images)
+        (gradient[rows],) = grad(distance, leaf)
+        return gradient, {"loss": float(distance.detach()), "round": within}
 
     def _network_at(self, step: int) -> nn.Module:
         """The network of a step: a new one that has learned for some epochs, or the last one after a round.
@@ -94,7 +94,7 @@ class IDCMatching:
         iteration, within = divmod(step, self.updates)
         if within == 0:
             self._network = self._networks.new((*self._key, "network", iteration))
-            self._velocity = [torch.zeros_like(one) for one in self._network.parameters()]
+            self._velocity = [torch.zeros_like(value) for value in self._network.parameters()]
             for epoch in range(self._epochs):
                 if stop_requested():  # on resuming, this network begins anew
                     raise StopRequested
@@ -119,9 +119,9 @@ class IDCMatching:
             seen, share = cutmix(seen, partner, box)
             answers = network(seen)
             own, other = (F.cross_entropy(answers, of, reduction="none") for of in (labels, labels[partner]))
-            found = grad((share * own + (1 - share) * other).mean(), parameters)
+            gradients = grad((share * own + (1 - share) * other).mean(), parameters)
             with torch.no_grad():
-                for parameter, velocity, gradient in zip(parameters, self._velocity, found, strict=True):
+                for parameter, velocity, gradient in zip(parameters, self._velocity, gradients, strict=True):
                     velocity.mul_(NETWORK_MOMENTUM).add_(gradient + self._decay * parameter)
                     parameter.sub_(self._rate * velocity)
 

@@ -72,8 +72,8 @@ def match(
         Diverged: see there.
     """
     run, start, updates = Run(), 0, objective.updates
-    if found := resume.restore():
-        start = _restore(found, space, objective, optimiser, run)
+    if checkpoint := resume.restore():
+        start = _restore(checkpoint, space, objective, optimiser, run)
     if not start:
         run.snapshots[0] = _snapshot(space, 0)
     with Progress(what, iterations * updates, "step", start) as progress:
@@ -82,10 +82,12 @@ def match(
             try:
                 grad_images, metrics = objective.gradient(images, labels, step)
             except StopRequested:
-                resume.checkpoint(lambda at=step: _checkpoint(space, objective, optimiser, run, at))  # type: ignore[misc]
+                resume.checkpoint(lambda now=step: _checkpoint(space, objective, optimiser, run, now))  # type: ignore[misc]
                 raise
             gradients = space.vjp(grad_images, step)
-            sizes = {f"gradient_{name}": float(one.flatten(1).norm(dim=1).mean()) for name, one in gradients.items()}
+            sizes = {
+                f"gradient_{name}": float(value.flatten(1).norm(dim=1).mean()) for name, value in gradients.items()
+            }
             row = {"iteration": float(step // updates), **metrics, **sizes}
             _refuse(metrics, step // updates, run, inside=True)
             _refuse(row, step // updates, run)
@@ -98,7 +100,7 @@ def match(
                     run.snapshots[done // updates] = _snapshot(space, done)
             progress.advance()
             count_images(len(labels))
-            resume.checkpoint(lambda at=done: _checkpoint(space, objective, optimiser, run, at))  # type: ignore[misc]
+            resume.checkpoint(lambda now=done: _checkpoint(space, objective, optimiser, run, now))  # type: ignore[misc]
     return run
 
 
@@ -131,13 +133,13 @@ def _checkpoint(
 
 @torch.no_grad()
 def _restore(
-    found: tuple[dict[str, Tensor], dict[str, Any]],
+    checkpoint: tuple[dict[str, Tensor], dict[str, Any]],
     space: Space,
     objective: Objective,
     optimiser: Optimiser,
     run: Run,
 ) -> int:
-    tensors, facts = found
+    tensors, facts = checkpoint
     parts: dict[str, dict[str, Tensor]] = {"parameter": {}, "optimiser": {}, "objective": {}, "snapshot": {}}
     for name, value in tensors.items():
         kind, _, rest = name.partition("/")
@@ -155,15 +157,15 @@ def _restore(
 def snapshot_tensors(snapshots: dict[int, dict[str, Tensor]]) -> dict[str, Tensor]:
     """Snapshots as flat tensors, `snapshot/<iteration>/<name>`."""
     return {
-        f"snapshot/{iteration}/{name}": value for iteration, one in snapshots.items() for name, value in one.items()
+        f"snapshot/{iteration}/{name}": value for iteration, state in snapshots.items() for name, value in state.items()
     }
 
 
 def snapshots_of(tensors: dict[str, Tensor]) -> dict[int, dict[str, Tensor]]:
     """What `snapshot_tensors` gave, by iteration in ascending order."""
-    found: dict[int, dict[str, Tensor]] = {}
+    snapshots: dict[int, dict[str, Tensor]] = {}
     for key, value in tensors.items():
         kind, iteration, name = key.split("/", 2)
         assert kind == "snapshot"
-        found.setdefault(int(iteration), {})[name] = value
-    return dict(sorted(found.items()))
+        snapshots.setdefault(int(iteration), {})[name] = value
+    return dict(sorted(snapshots.items()))

@@ -54,10 +54,10 @@ def gradient_distance(ours: Iterable[Tensor], real: Iterable[Tensor]) -> Tensor:
         ours, real: gradients of the parameters, in the same order.
     """
     total: Tensor | None = None
-    for one, other in zip(ours, real, strict=True):
-        if one.ndim not in (2, 4):
+    for our, their in zip(ours, real, strict=True):
+        if our.ndim not in (2, 4):
             continue
-        mine, theirs = one.flatten(1), other.flatten(1)
+        mine, theirs = our.flatten(1), their.flatten(1)
         lengths = mine.norm(dim=1) * theirs.norm(dim=1)
         distance = (1 - (mine * theirs).sum(1) / (lengths + 1e-6)).sum()
         total = distance if total is None else total + distance
@@ -108,7 +108,7 @@ class GradientMatching:
     def gradient(self, images: Tensor, labels: Tensor, step: int) -> tuple[Tensor, Metrics]:
         """The gradient of the distances, summed over the classes."""
         network = self._network_of(images, labels, step)
-        found, total = torch.zeros_like(images), 0.0
+        gradient, total = torch.zeros_like(images), 0.0
         for label in labels.unique().tolist():
             draws = stream(*self._key, "class", step, self._real.classes[label])
             real = self._real.draw(label, self._batch_real, draws)
@@ -118,9 +118,9 @@ class GradientMatching:
             ours = augmented(self._real.standardised(leaf))
             target = loss_gradient(network, augmented(real), _all(label, real))
             distance = gradient_distance(loss_gradient(network, ours, _all(label, ours), graph=True), target)
-            (found[rows],) = grad(distance, leaf)
+            (gradient[rows],) = grad(distance, leaf)
             total += float(distance.detach())
-        return found, {"loss": total}
+        return gradient, {"loss": total}
 
     def _network_of(self, images: Tensor, labels: Tensor, step: int) -> nn.Module:
         iteration, place = divmod(step, self.updates)
@@ -138,9 +138,9 @@ class GradientMatching:
             draws = stream(*self._key, "train", step, epoch)
             for rows in torch.randperm(len(images), generator=draws).split(self._batch_train):
                 seen = dsa.draw(draws, len(rows))(images[rows]) if self._augment else images[rows]
-                found = loss_gradient(network, seen, labels[rows])
+                gradients = loss_gradient(network, seen, labels[rows])
                 with torch.no_grad():
-                    torch._foreach_sub_(parameters, list(found), alpha=self._rate)
+                    torch._foreach_sub_(parameters, list(gradients), alpha=self._rate)
 
     def state_dict(self) -> dict[str, Tensor]:
         """The network, where it lives for more than one step."""
@@ -175,7 +175,7 @@ class DistributionMatching:
     def gradient(self, images: Tensor, labels: Tensor, step: int) -> tuple[Tensor, Metrics]:
         """The gradient of the squared distances of mean features, summed over the classes."""
         embed = self._networks.embedding((*self._key, "network", step))
-        found, total = torch.zeros_like(images), 0.0
+        gradient, total = torch.zeros_like(images), 0.0
         for label in labels.unique().tolist():
             draws = stream(*self._key, "class", step, self._real.classes[label])
             real = self._real.draw(label, self._batch_real, draws)
@@ -185,9 +185,9 @@ class DistributionMatching:
             with torch.no_grad():
                 target = embed(augmented(real)).mean(0)
             distance = (target - embed(augmented(self._real.standardised(leaf))).mean(0)).square().sum()
-            (found[rows],) = grad(distance, leaf)
+            (gradient[rows],) = grad(distance, leaf)
             total += float(distance.detach())
-        return found, {"loss": total}
+        return gradient, {"loss": total}
 
     def state_dict(self) -> dict[str, Tensor]:
         """Nothing is remembered."""

@@ -14,6 +14,7 @@ from torch import Tensor
 from distillery.data.pixels import load_pixels
 from distillery.errors import BadInput
 from distillery.matching.checks import held_out_of
+from distillery.ordering import seeded_order
 from distillery.students.networks import Domain
 
 
@@ -23,9 +24,9 @@ def held_out(labels: np.ndarray, classes: Sequence[str], paths: Sequence[str], s
     Raises:
         BadInput: a class has one image.
     """
-    out = np.zeros(len(labels), dtype=bool)
+    held = np.zeros(len(labels), dtype=bool)
     if share == 0:
-        return out
+        return held
     for label, name in enumerate(classes):
         rows = np.flatnonzero(labels == label)
         count = held_out_of(len(rows), share)
@@ -34,12 +35,9 @@ def held_out(labels: np.ndarray, classes: Sequence[str], paths: Sequence[str], s
                 f"class {name!r} has {len(rows)} training images, and one is to be held out to choose a snapshot; give "
                 "it more, or set matching.choose: last"
             )
-
-        def place(row: int, name: str = name) -> bytes:
-            return hashlib.sha256(json.dumps([seed, "held out", name, paths[row]]).encode()).digest()
-
-        out[sorted(rows.tolist(), key=place)[:count]] = True
-    return out
+        order = seeded_order([paths[row] for row in rows.tolist()], seed, "held out", name)
+        held[rows[order[:count]]] = True
+    return held
 
 
 class RealImages:

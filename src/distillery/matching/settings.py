@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field
 
@@ -21,20 +21,29 @@ def _named(given: object) -> object:
 
 
 class _Objective(Block):
-    @property
-    def trajectories(self) -> Trajectory | None:
-        """Itself, if it matches trajectories of experts."""
-        return None
+    """What methods ask an objective, whichever it is."""
+
+    published_rate: ClassVar[float]
+    """Of DSA, DM and MTT for standardised pixels; LD3M took them over for latents and class vectors."""
+
+    trains_inside: ClassVar[bool] = True
+    """Whether a network learns within it, at a rate of its own."""
 
     @property
     def couples_classes(self) -> bool:
-        """Whether its networks learn from the images of all classes together."""
+        """Whether networks learn from all classes together."""
         return False
+
+    @property
+    def last_epoch(self) -> int | None:
+        """The last epoch of an expert that is read; None: it needs no experts."""
+        return None
 
 
 class Gradient(_Objective):
     """Gradient matching (DC, arXiv 2006.05929) under siamese augmentation (DSA, arXiv 2102.08259)."""
 
+    published_rate = 0.1
     kind: Literal["gradient"]
     outer: Count = Field(1, description="Steps of the images on one network.")
     inner: Count = Field(1, description="Epochs that the network is trained on the images between two of these steps.")
@@ -45,13 +54,15 @@ class Gradient(_Objective):
 
     @property
     def couples_classes(self) -> bool:
-        """Where a network is trained between two steps of the images."""
+        """Whether the network is trained between two steps of the images."""
         return self.outer > 1
 
 
 class Distribution(_Objective):
     """Distribution matching (DM, arXiv 2110.04181): mean features of networks that were never trained."""
 
+    published_rate = 1.0
+    trains_inside = False
     kind: Literal["distribution"]
     batch_real: Count = Field(256, description="Real images per class and step, at most.")
     augment: bool = Field(True, description="One operation of DSA, the same for real images and ours.")
@@ -60,6 +71,7 @@ class Distribution(_Objective):
 class Trajectory(_Objective):
     """Trajectory matching (MTT, arXiv 2203.11932) in constant memory (TESLA, arXiv 2211.10586)."""
 
+    published_rate = 1000.0
     kind: Literal["trajectory"]
     experts: Name | None = Field(None, description="An entry of `experts`: whose trajectories are matched.")
     epochs: Count = Field(3, description="M: epochs of an expert that our steps are to reach.")
@@ -76,13 +88,8 @@ class Trajectory(_Objective):
     augment: bool = Field(True, description="One operation of DSA per step, with parameters for each image.")
 
     @property
-    def trajectories(self) -> Trajectory | None:
-        """Itself."""
-        return self
-
-    @property
     def couples_classes(self) -> bool:
-        """Always: a network is trained on all images."""
+        """Always: the steps are taken on images of all classes."""
         return True
 
     @property
@@ -95,17 +102,27 @@ AnyObjective = Annotated[
     Gradient | Distribution | Trajectory,
     Field(discriminator="kind"),
 ]
-Objective = Annotated[AnyObjective, BeforeValidator(_named, json_schema_input_type=AnyObjective | str)]
+NamedObjective = Annotated[AnyObjective, BeforeValidator(_named, json_schema_input_type=AnyObjective | str)]
 
 # ---- steps -----------------------------------------------------------------------------------------------------------
 
 
-class Step(Block):
-    """How far the optimiser goes."""
+class _Step(Block):
+    """What the two kinds of step have in common."""
+
+    def rate(self, stated: float | None, objective: AnyObjective) -> float:
+        """The rate as stated, or as published, or where rates are relative a start that suits all objectives."""
+        if stated is not None:
+            return stated
+        return objective.published_rate if self.rule == "absolute" else RELATIVE_RATE  # type: ignore[attr-defined]
+
+
+class LatentStep(_Step):
+    """How far the optimiser goes in latents and class vectors."""
 
     rule: Literal["relative", "absolute"] = Field(
         "relative",
-        description="`relative`: each image's gradient at unit RMS, in units of the deviation that it began with; "
+        description="`relative`: each image's gradient at unit RMS, in units of the sigma that it began with; "
         "`absolute`: SGD.",
     )
     latent: Positive | None = Field(
@@ -117,7 +134,7 @@ class Step(Block):
     momentum: Fraction = 0.5
 
 
-class PixelStep(Block):
+class PixelStep(_Step):
     """How far the optimiser goes in pixels, standardised by channel."""
 
     rule: Literal["relative", "absolute"] = Field("absolute", description="As for latents.")
@@ -128,9 +145,6 @@ class PixelStep(Block):
     )
     momentum: Fraction = 0.5
 
-
-PUBLISHED_RATES = {"gradient": 0.1, "distribution": 1.0, "trajectory": 1000.0}
-"""Of DSA, DM and MTT for standardised pixels; LD3M took them over for latents and class vectors."""
 
 RELATIVE_RATE = 0.01
 """A start: one for all objectives."""

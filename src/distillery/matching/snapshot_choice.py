@@ -66,4 +66,4 @@ def accuracies(
             what=what,
         ),
     )
-    return [one.evaluations[-1][1] for one in trained]
+    return [network.evaluations[-1][1] for network in trained]

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.autograd import grad
 
-from distillery.matching.chain import Chain, clamped
+from distillery.matching.chain import DiffusionChain, clamped
 from distillery.memory_limit import in_fitting_batches
 
 Tensors = dict[str, Tensor]
@@ -61,7 +61,7 @@ class ChainSpace:
 
     def __init__(
         self,
-        chain: Chain,
+        chain: DiffusionChain,
         picture: Callable[[Tensor], Tensor],
         latents: Tensor,
         vectors: Tensor | None,
@@ -81,7 +81,7 @@ class ChainSpace:
         self._chain, self._picture, self._noise = chain, picture, noise
         self._latents, self._vectors = latents.clone(), None if vectors is None else vectors.clone()
         everything = {"latent": self._latents, "condition": self._vectors}
-        self.parameters = {name: one for name, one in everything.items() if name in learn and one is not None}
+        self.parameters = {name: tensor for name, tensor in everything.items() if name in learn and tensor is not None}
         self.batches = MicroBatches(micro_batch)
         self._visited: list[list[Tensor]] = []
 
@@ -113,7 +113,7 @@ class ChainSpace:
         of_vectors = None if vectors is None else torch.zeros_like(vectors)
 
         def work(rows: slice) -> None:
-            found = self._chain.vjp(
+            gradients = self._chain.vjp(
                 [state[rows] for state in states],
                 latents[rows],
                 None if vectors is None else vectors[rows],
@@ -121,13 +121,13 @@ class ChainSpace:
                 self._picture,
                 grad_images[rows],
             )
-            of_latents[rows] = found[0]
-            if of_vectors is not None and found[1] is not None:
-                of_vectors[rows] = found[1]
+            of_latents[rows] = gradients[0]
+            if of_vectors is not None and gradients[1] is not None:
+                of_vectors[rows] = gradients[1]
 
         self.batches.each(len(latents), work)
         everything = {"latent": of_latents, "condition": of_vectors}
-        return {name: one for name, one in everything.items() if name in self.parameters and one is not None}
+        return {name: tensor for name, tensor in everything.items() if name in self.parameters and tensor is not None}
 
     def state(self, step: int) -> Tensors:
         """Latents, vectors and the noise of the step."""
@@ -158,14 +158,14 @@ class LatentSpace:
     def vjp(self, grad_images: Tensor, step: int) -> Tensors:
         """dL/dZ."""
         latents = self.parameters["latent"]
-        found = torch.zeros_like(latents)
+        gradient = torch.zeros_like(latents)
 
         def work(rows: slice) -> None:
             leaf = latents[rows].detach().requires_grad_()
-            (found[rows],) = grad(self._picture(leaf), leaf, grad_images[rows])
+            (gradient[rows],) = grad(self._picture(leaf), leaf, grad_images[rows])
 
         self.batches.each(len(latents), work)
-        return {"latent": found}
+        return {"latent": gradient}
 
     def state(self, step: int) -> Tensors:
         """The latents."""

@@ -1,4 +1,4 @@
-"""The optimiser of images: SGD with momentum, or steps in units of the deviation that an image began with."""
+"""The optimiser of images: SGD with momentum, or steps in units of the sigma that an image began with."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ class Optimiser:
                 of the image's initial values, or in ones where these are all equal; `absolute`: SGD.
         """
         self._parameters, self._rates, self._rule, self._momentum = parameters, dict(rates), rule, momentum
-        self.velocity = {name: torch.zeros_like(one) for name, one in parameters.items()}
+        self.velocity = {name: torch.zeros_like(value) for name, value in parameters.items()}
         self._units: dict[str, Tensor] = {}
         self._lengths: dict[str, Tensor] = {}
-        for name, one in parameters.items():
-            deviation = one.flatten(1).std(1)
-            self._units[name] = torch.where(deviation > 0, deviation, torch.ones_like(deviation))
-            self._lengths[name] = one.flatten(1).square().mean(1).sqrt().maximum(self._units[name])
+        for name, value in parameters.items():
+            sigma = value.flatten(1).std(1)
+            self._units[name] = torch.where(sigma > 0, sigma, torch.ones_like(sigma))
+            self._lengths[name] = value.flatten(1).square().mean(1).sqrt().maximum(self._units[name])
 
     @torch.no_grad()
     def step(self, gradients: Mapping[str, Tensor]) -> None:
@@ -61,11 +61,11 @@ class Optimiser:
 
     def growth(self) -> dict[str, float]:
         """By how much the parameters have grown, most of all images: RMS now by RMS at first; not finite if one is."""
-        found = {}
+        growth = {}
         for name, parameter in self._parameters.items():
             now = parameter.flatten(1).square().mean(1).sqrt()
-            found[name] = float((now / self._lengths[name]).max())
-        return found
+            growth[name] = float((now / self._lengths[name]).max())
+        return growth
 
     def state_dict(self) -> dict[str, Tensor]:
         """Momentum, and what rates count in."""

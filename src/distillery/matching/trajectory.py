@@ -38,8 +38,8 @@ class Batch(NamedTuple):
     seen: Callable[[Tensor], Tensor]
 
 
-class Matched(NamedTuple):
-    """What trajectory matching found.
+class TrajectoryGradient(NamedTuple):
+    """The gradient of the distance to an expert.
 
     Attributes:
         images: gradient at the images.
@@ -54,7 +54,7 @@ class Matched(NamedTuple):
 
 def trajectory_gradient(
     loss: Loss, start: Tensor, target: Tensor, batches: Sequence[Batch], images: Tensor, rate: float, *, exact: bool
-) -> Matched:
+) -> TrajectoryGradient:
     """The gradient of |theta_N - theta*|^2 / |theta_0 - theta*|^2 with respect to images and learning rate.
 
     theta_{i+1} = theta_i - alpha g_i with g_i the gradient of `loss` on batch i. The weights of all steps are kept, the
@@ -69,9 +69,9 @@ def trajectory_gradient(
     weights, total = [start.detach()], torch.zeros_like(start)
     for batch in batches:
         leaf = weights[-1].requires_grad_()
-        (found,) = grad(loss(leaf, batch.seen(images[batch.rows].detach()), batch.labels), leaf)
-        weights.append(leaf.detach() - rate * found)
-        total = total + found
+        (gradient,) = grad(loss(leaf, batch.seen(images[batch.rows].detach()), batch.labels), leaf)
+        weights.append(leaf.detach() - rate * gradient)
+        total = total + gradient
     miss = weights[-1] - target
     value = miss.square().sum() / scale
     adjoint = 2 * miss / scale
@@ -79,13 +79,13 @@ def trajectory_gradient(
     of_rate = torch.zeros_like(value) if exact else -(adjoint @ total)
     for batch, before in reversed(list(zip(batches, weights, strict=False))):
         ours, leaf = images[batch.rows].detach().requires_grad_(), before.detach().requires_grad_()
-        (found,) = grad(loss(leaf, batch.seen(ours), batch.labels), leaf, create_graph=True)
-        of_batch, of_weights = grad(-rate * (adjoint @ found), [ours, leaf])
+        (gradient,) = grad(loss(leaf, batch.seen(ours), batch.labels), leaf, create_graph=True)
+        of_batch, of_weights = grad(-rate * (adjoint @ gradient), [ours, leaf])
         of_images.index_add_(0, batch.rows, of_batch)
         if exact:
-            of_rate = of_rate - adjoint @ found.detach()
+            of_rate = of_rate - adjoint @ gradient.detach()
             adjoint = adjoint + of_weights
-    return Matched(of_images, of_rate, value)
+    return TrajectoryGradient(of_images, of_rate, value)
 
 
 class TrajectoryMatching:
@@ -132,12 +132,14 @@ class TrajectoryMatching:
         draws = stream(*self._key, "trajectory", step)
         expert = int(torch.randint(len(self._experts), (), generator=draws))
         epoch = int(torch.randint(self._most, (), generator=draws))
-        start, target = (self._experts.state(expert, at).to(images.device) for at in (epoch, epoch + self._epochs))
+        start, target = (
+            self._experts.state(expert, number).to(images.device) for number in (epoch, epoch + self._epochs)
+        )
         batches = self.batches(labels, draws, images.device)
-        found = trajectory_gradient(self._loss, start, target, batches, images, self._rate, exact=self.exact)
+        gradient = trajectory_gradient(self._loss, start, target, batches, images, self._rate, exact=self.exact)
         before = self._rate
-        self._learn_rate(float(found.rate))
-        return found.images, {"loss": float(found.loss), "learning_rate": before}
+        self._learn_rate(float(gradient.rate))
+        return gradient.images, {"loss": float(gradient.loss), "learning_rate": before}
 
     def _loss(self, weights: Tensor, images: Tensor, labels: Tensor) -> Tensor:
         return F.cross_entropy(functional_call(self._network, unflattened(weights, self._shapes), (images,)), labels)
@@ -145,14 +147,14 @@ class TrajectoryMatching:
     def batches(self, labels: Tensor, draws: torch.Generator, device: torch.device) -> list[Batch]:
         """N batches of permutations of our images; a new permutation begins when one is used up."""
         waiting: list[Tensor] = []
-        found = []
+        drawn_batches = []
         for _ in range(self._steps):
             if not waiting:
                 waiting = list(torch.randperm(len(labels), generator=draws).split(self._batch or len(labels)))
             rows = waiting.pop(0)
             drawn = dsa.draw(draws, len(rows)) if self._augment else None
-            found.append(Batch(rows.to(device), labels[rows].to(device), self._seen_through(drawn)))
-        return found
+            drawn_batches.append(Batch(rows.to(device), labels[rows].to(device), self._seen_through(drawn)))
+        return drawn_batches
 
     def _seen_through(self, drawn: dsa.Drawn | None) -> Callable[[Tensor], Tensor]:
         """From images in [0, 1] to what the network sees."""

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 from distillery.data.settings import Dataset
-from distillery.diffusion.settings import AnyAutoencoder, AnyGenerator
+from distillery.diffusion.generators import AnyGenerator
+from distillery.diffusion.settings import AnyAutoencoder
 from distillery.guidance.settings import Surrogate
 from distillery.matching.settings import Experts, Matching
 from distillery.settings import Block
@@ -197,6 +198,10 @@ class Method(Block):
             sizes: all sizes of the experiment.
             images: training images of each class.
         """
+        yield from ()
+
+    def students(self, key: str, context: Context) -> Iterator[Trained]:
+        """The networks that are trained on its images with hard labels, with the images per class."""
         yield from ()
 
     def networks(self, key: str, context: Context) -> Iterator[Trained]:

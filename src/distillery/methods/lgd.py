@@ -49,11 +49,11 @@ class Incremental(Method):
             protocol = self.student.protocol or context.evaluation.protocols[0]
             yield Trained(f"{key}.student.network", self.student.network, protocol)
 
-    def student_of_first(self, key: str, context: Context) -> Trained:
+    def students(self, key: str, context: Context) -> Iterator[Trained]:
         """The student of the first increment."""
         protocol = self.student.protocol or context.evaluation.protocols[0]
         network = self.student.network or context.evaluation.networks[0]
-        return Trained(f"{key}.student.protocol", network, protocol, self.increment_size)
+        yield Trained(f"{key}.student.protocol", network, protocol, self.increment_size)
 
 
 class RealByLearnability(Incremental):

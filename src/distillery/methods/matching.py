@@ -3,15 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
 from distillery.matching.checks import wrong_steps
-from distillery.matching.settings import Chain, Objective, PixelStep, Step
+from distillery.matching.settings import Chain, LatentStep, NamedObjective, PixelStep
 from distillery.methods.base import Context, Method, Needs, Part, Trained, check_named, check_shards
 from distillery.settings import Count, Fraction, Name, NonNegative, Positive
 from distillery.students.settings import Network, Protocol
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import torch
+
+    from distillery.matching.build import Places
+    from distillery.matching.networks import Comparing
+    from distillery.matching.objectives import Objective
+    from distillery.matching.real_images import RealImages
+    from distillery.matching.spaces import Space
+    from distillery.streams import Key
+    from distillery.students.networks import Domain
 
 AS_STORED = Protocol(preset="ld3m")
 """Networks that compare see images at the side of the data."""
@@ -64,6 +78,43 @@ class Matched(Method):
         """The snapshot of this size that is kept."""
         return [Part("chosen", {"ipc": ipc})]
 
+    rate_key: ClassVar[str] = "step"
+    """The key that sets how fast images change."""
+
+    def comparing_objective(
+        self, real: RealImages, network: str, key: Key, device: torch.device, experts: Sequence[Path] = ()
+    ) -> Objective:
+        """The objective of the method.
+
+        Args:
+            experts: files of trajectories, for the objective that matches them.
+
+        Raises:
+            BadInput: a network that cannot compare, or an objective without its experts, or with others.
+        """
+        from distillery.matching.networks import Comparing
+
+        return self._objective(real, Comparing(network, real.classes, real.domain, device), key, experts)
+
+    def _objective(self, real: RealImages, networks: Comparing, key: Key, experts: Sequence[Path]) -> Objective:
+        raise NotImplementedError
+
+    def space(self, real: RealImages | None, places: Places, key: Key, scene: Scene) -> Space:
+        """The space of the method at its start.
+
+        Args:
+            real: images to start from; None: the space only renders states.
+        """
+        raise NotImplementedError
+
+    def optimiser_options(self, ipc: int, side: int, classes: int) -> dict[str, Any]:
+        """Rates, rule and momentum of the optimiser of images, for `ipc` images of this side per class."""
+        raise NotImplementedError
+
+    def inner_rates(self, key: str) -> str:
+        """The rates of networks that learn within it in words, for the key of the method; empty where none do."""
+        return ""
+
     def comparing(self, context: Context) -> str:
         """The network that compares: its own, that of its experts, or ConvNet-d for the side of the data."""
         experts = context.experts.get(self.experts or "")
@@ -87,20 +138,48 @@ class Matched(Method):
                 )
 
 
+@dataclass(frozen=True)
+class Scene:
+    """The files and facts that a space is opened with.
+
+    Attributes:
+        classes: names, in the order of the labels.
+        domain: side and channels of the images of the data, and how networks see them.
+        generator, autoencoder: folders, where the method has them.
+    """
+
+    classes: Sequence[str]
+    domain: Domain
+    seed: int
+    device: torch.device
+    generator: Path | None = None
+    autoencoder: Path | None = None
+
+
 class _WithObjective(Matched):
-    objective: Objective
+    objective: NamedObjective
+
+    default_gradient: ClassVar[Literal["tesla", "exact"]] = "tesla"
+    """How trajectories are differentiated unless their block says so."""
+
+    def _objective(self, real: RealImages, networks: Comparing, key: Key, experts: Sequence[Path]) -> Objective:
+        from distillery.matching.build import objective_of
+
+        return objective_of(self.objective, real, networks, key, experts=experts, gradient=self.default_gradient)
+
+    def inner_rates(self, key: str) -> str:
+        """Those of its objective."""
+        return f"the rates of {key}.objective" if self.objective.trains_inside else ""
 
     @property
     def experts(self) -> str | None:
         """Those of its objective."""
-        trajectories = self.objective.trajectories
-        return trajectories.experts if trajectories else None
+        return getattr(self.objective, "experts", None)
 
     @property
     def last_epoch(self) -> int:
         """The last epoch that its objective reads."""
-        trajectories = self.objective.trajectories
-        return trajectories.last_epoch if trajectories else 0
+        return self.objective.last_epoch or 0
 
     @property
     def couples_classes(self) -> bool:
@@ -110,7 +189,7 @@ class _WithObjective(Matched):
     def check(self, key: str, context: Context) -> Iterator[str]:
         """Whether it has its experts, of its own network."""
         yield from super().check(key, context)
-        if self.objective.trajectories is None:
+        if self.objective.last_epoch is None:
             return
         name, known = self.experts, context.experts
         if name is None:
@@ -139,12 +218,18 @@ class _WithObjective(Matched):
 class _InLatents(_WithObjective):
     init: Literal["real", "gaussian"] = Field("real", description="Encoded real images of the class, or N(0, 1).")
     micro_batch: Count = Field(10, description="Images that are differentiated at once; halved where memory is short.")
-    step: Step = Step()
+    step: LatentStep = LatentStep()
 
     @property
     def real_images(self) -> Literal["none", "any", "not held out"]:
         """Those that it begins with."""
         return "not held out" if self.init == "real" else "none"
+
+    def optimiser_options(self, ipc: int, side: int, classes: int) -> dict[str, Any]:
+        """The rates of latents and class vectors."""
+        latent = self.step.rate(self.step.latent, self.objective)
+        rates = {"latent": latent, "condition": latent if self.step.condition is None else self.step.condition}
+        return {"rates": rates, "rule": self.step.rule, "momentum": self.step.momentum}
 
 
 class LD3M(_InLatents):
@@ -159,6 +244,27 @@ class LD3M(_InLatents):
     def needs(self) -> Needs:
         """The generator, its autoencoder, and experts."""
         return Needs(generator=self.generator, autoencoder=True, experts=self.experts)
+
+    def space(self, real: RealImages | None, places: Places, key: Key, scene: Scene) -> Space:
+        """Latents and class vectors, rendered by the generator."""
+        from distillery.matching.build import chain_space, initial_latents
+        from distillery.matching.generator import open_generator
+
+        assert scene.generator is not None and scene.autoencoder is not None
+        side, device = scene.domain.size, scene.device
+        opened = open_generator(
+            scene.generator,
+            scene.autoencoder,
+            self.chain,
+            scene.classes,
+            resolution=side,
+            seed=scene.seed,
+            device=device,
+        )
+        batch = self.micro_batch
+        latents = initial_latents(self.init, real, places, opened.codec, opened.side, key, batch=batch, device=device)
+        options: dict[str, Any] = {"resolution": side, "micro_batch": batch, "device": device}
+        return chain_space(opened, self.chain, self.learn, places, latents, **options)
 
     @property
     def asks_for_classes(self) -> bool:
@@ -210,10 +316,25 @@ class Latent(_InLatents):
         """The autoencoder, and experts."""
         return Needs(autoencoder=True, experts=self.experts)
 
+    def space(self, real: RealImages | None, places: Places, key: Key, scene: Scene) -> Space:
+        """Latents, rendered by the decoder."""
+        from distillery.diffusion.renderer import codec_of
+        from distillery.matching.build import initial_latents
+        from distillery.matching.chain import Picture
+        from distillery.matching.spaces import LatentSpace
+
+        assert scene.autoencoder is not None
+        codec, side = codec_of(None, scene.autoencoder, None).to(scene.device), scene.domain.size
+        latents = initial_latents(
+            self.init, real, places, codec, side, key, batch=self.micro_batch, device=scene.device
+        )
+        return LatentSpace(Picture(codec, side), latents, micro_batch=self.micro_batch)
+
 
 class Pixels(_WithObjective):
     """Pixels themselves: DC, DSA, DM and MTT as published."""
 
+    default_gradient: ClassVar[Literal["tesla", "exact"]] = "exact"
     kind: Literal["pixel"]
     init: Literal["real", "noise"] = "real"
     clamp: bool = Field(True, description="Keep images in [0, 1], as files hold them; the originals did not.")
@@ -224,10 +345,34 @@ class Pixels(_WithObjective):
         """Those that it begins with."""
         return "not held out" if self.init == "real" else "none"
 
+    def space(self, real: RealImages | None, places: Places, key: Key, scene: Scene) -> Space:
+        """Pixels, standardised by channel."""
+        import torch
+
+        from distillery.matching.build import initial_images
+        from distillery.matching.spaces import PixelSpace
+        from distillery.streams import image_noise
+
+        mean, std = scene.domain.statistics(scene.device)
+        if real is None:
+            images = torch.zeros(0, scene.domain.channels, scene.domain.size, scene.domain.size, device=scene.device)
+        elif self.init == "real":
+            images = initial_images(real, places, key)
+        else:
+            noise = image_noise(places.keys, "initial", real.pixels.shape[1:])
+            images = noise.to(scene.device) * std + mean
+        return PixelSpace(images, mean, std, clamp=self.clamp)
+
+    def optimiser_options(self, ipc: int, side: int, classes: int) -> dict[str, Any]:
+        """The rate of pixels."""
+        rates = {"pixels": self.step.rate(self.step.pixels, self.objective)}
+        return {"rates": rates, "rule": self.step.rule, "momentum": self.step.momentum}
+
 
 class IDC(Matched):
     """IDC-I (arXiv 2205.14959, its form without mosaics): gradients of networks in training, in pixels."""
 
+    rate_key: ClassVar[str] = "learning_rate"
     kind: Literal["idc"]
     inner: Count = Field(100, description="Rounds on one network, each a step per class and some steps of the network.")
     batch_real: Count = 64
@@ -251,6 +396,48 @@ class IDC(Matched):
     def real_images(self) -> Literal["none", "any", "not held out"]:
         """Those that it begins with."""
         return "not held out"
+
+    def constants(self, classes: int) -> dict[str, Any]:
+        """The constants for a number of classes: those of the published code, unless the method sets them."""
+        many = classes >= 100
+        published = {
+            "epochs": 5 if many else 10,
+            "batch_train": 128 if many else 64,
+            "network_rate": 0.1 if many else 0.01,
+            "network_decay": 1e-4 if many else 5e-4,
+        }
+        own = self.model_dump(include={*published, "inner", "batch_real", "batch_ours", "images"}, exclude_none=True)
+        return {**published, **own}
+
+    def rate(self, ipc: int, side: int, classes: int) -> float:
+        """The learning rate of pixels: 3e-3 (ipc / 10) (side / 224)^2, and 1e-3 from 100 classes on."""
+        if self.learning_rate is not None:
+            return self.learning_rate
+        return 1e-3 if classes >= 100 else 3e-3 * (ipc / 10) * (side / 224) ** 2
+
+    def _objective(self, real: RealImages, networks: Comparing, key: Key, experts: Sequence[Path]) -> Objective:
+        from distillery.matching.idc import IDCMatching
+
+        return IDCMatching(real, networks, key, **self.constants(len(real.classes)))
+
+    def space(self, real: RealImages | None, places: Places, key: Key, scene: Scene) -> Space:
+        """Pixels in [0, 1]."""
+        import torch
+
+        from distillery.matching.build import initial_images
+        from distillery.matching.spaces import UnitPixels
+
+        shape = (0, scene.domain.channels, scene.domain.size, scene.domain.size)
+        images = torch.zeros(shape, device=scene.device) if real is None else initial_images(real, places, key)
+        return UnitPixels(images, self.inner * len(places.labels.unique()))
+
+    def optimiser_options(self, ipc: int, side: int, classes: int) -> dict[str, Any]:
+        """The rate of pixels."""
+        return {"rates": {"pixels": self.rate(ipc, side, classes)}, "rule": "absolute", "momentum": self.momentum}
+
+    def inner_rates(self, key: str) -> str:
+        """The rate of the network."""
+        return f"{key}.network_rate"
 
 
 def last_epoch_read(methods: Mapping[str, Method], experts: str) -> int:

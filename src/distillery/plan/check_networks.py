@@ -7,7 +7,6 @@ from pathlib import Path
 
 from distillery.matching.checks import check_expert_files
 from distillery.methods.base import Trained, check_named
-from distillery.methods.lgd import Incremental
 from distillery.methods.matching import AS_STORED
 from distillery.plan.experiment import Experiment
 from distillery.plan.messages import repeated
@@ -78,8 +77,11 @@ def _cannot_compare(experiment: Experiment, network: str) -> str | None:
 
 def _students(experiment: Experiment) -> list[Trained]:
     """The students of methods that work in increments."""
-    incremental = {name: method for name, method in experiment.methods.items() if isinstance(method, Incremental)}
-    return [method.student_of_first(f"methods.{name}", experiment) for name, method in incremental.items()]
+    return [
+        student
+        for name, method in experiment.methods.items()
+        for student in method.students(f"methods.{name}", experiment)
+    ]
 
 
 def _rates(experiment: Experiment) -> Iterator[str]:

@@ -50,7 +50,7 @@ def _blocks(experiment: Experiment) -> Iterator[str]:
 
 def _data(dataset: Dataset, known: list[str]) -> Iterator[str]:
     """Whether there are test images once, and the classes that are wanted; none are known where a fault says why."""
-    if dataset.source.kind == "digits" or not dataset.source.test:
+    if not dataset.source.has_test:
         if dataset.holdout is None:
             yield "dataset.holdout: needed, because the source has no test images; for instance {fraction: 0.25}"
         elif not 0 < dataset.holdout.fraction < 1:
@@ -58,7 +58,7 @@ def _data(dataset: Dataset, known: list[str]) -> Iterator[str]:
             yield f"dataset.holdout.fraction: {fraction} leaves no image on one side; allowed: between 0 and 1"
     elif dataset.holdout is not None:
         yield "dataset.holdout: the source has test images of its own; leave out one of the two"
-    if dataset.test_names is not None and (dataset.source.kind == "digits" or not dataset.source.test):
+    if dataset.test_names is not None and (not dataset.source.has_test):
         yield "dataset.test_names: the source has no test images of its own; leave it out"
     missing = [wanted for wanted in dataset.classes or [] if known and same_class(wanted, known) is None]
     if len(missing) > SHOWN:

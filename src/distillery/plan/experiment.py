@@ -12,20 +12,15 @@ from pydantic import Field
 from distillery.data.identity import same_class
 from distillery.data.settings import Dataset
 from distillery.data.sources import class_names
-from distillery.diffusion.settings import (
-    AnyAutoencoder,
-    AnyGenerator,
-    Autoencoder,
-    Latents,
-    LatentShape,
-    PretrainedAutoencoder,
-)
+from distillery.diffusion.generators import AnyGenerator
+from distillery.diffusion.settings import AnyAutoencoder, Autoencoder, Latents, LatentShape, PretrainedAutoencoder
 from distillery.guidance.mode import Mode
 from distillery.guidance.registry import Guidances
 from distillery.guidance.settings import Surrogate
 from distillery.matching.settings import Experts, Matching
 from distillery.methods.base import Method, smaller
-from distillery.methods.matching import last_epoch_read
+from distillery.methods.lgd import Incremental
+from distillery.methods.matching import Matched, last_epoch_read
 from distillery.methods.registry import AnyMethod
 from distillery.methods.sampling import Sampled
 from distillery.plan import layout
@@ -166,6 +161,18 @@ class Experiment(Block):
         assert isinstance(method, kind)
         return method
 
+    def loop(self, name: str) -> Incremental:
+        """A method that works in increments, by its name."""
+        return self.method_of(name, Incremental)
+
+    def increments(self, name: str) -> int:
+        """How many increments the largest set of such a method has."""
+        return self.loop(name).increments(self.ipc)
+
+    def comparing(self, name: str) -> str:
+        """The network that a method which optimises images compares with."""
+        return self.method_of(name, Matched).comparing(self)
+
     def first_of(self, kind: str) -> str | None:
         """The first method of a kind, by name."""
         return min((name for name, method in self.methods.items() if method.kind == kind), default=None)
@@ -190,10 +197,15 @@ class Experiment(Block):
         sampled = self.method_of(method, Sampled)
         return sampled.guidance.resolved(self.generators[sampled.generator].sampling.steps)
 
-    def modes(self, method: str, ipc: int) -> int:
-        """How many modes of each class the images of a size are drawn to."""
+    def mode(self, method: str) -> Mode:
+        """The mode guidance of a method that has one."""
         mode = self.guidance(method).get(Mode)
         assert mode is not None
+        return mode
+
+    def modes(self, method: str, ipc: int) -> int:
+        """How many modes of each class the images of a size are drawn to."""
+        mode = self.mode(method)
         return mode.count or (max(self.ipc) if self.methods[method].nested else ipc)
 
     def guidance_files(self, run: str, method: str, ipc: int | None = None) -> dict[str, list[str]]:

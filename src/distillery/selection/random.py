@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Sequence
 
 import numpy as np
 
 from distillery.data.reading import ImageTable
+from distillery.ordering import seeded_order
 from distillery.selection.by_class import rows_of_class
 from distillery.storage.images import ImageSet
 
@@ -22,13 +21,9 @@ def random_order(images: ImageSet, label: int, count: int, seed: int) -> list[in
     Raises:
         BadInput: the class has fewer images.
     """
-    rows = rows_of_class(images, label, count)
-    name = images.classes[label]
-
-    def place(row: int) -> bytes:
-        return hashlib.sha256(json.dumps([seed, "select", name, images.paths[row]]).encode()).digest()
-
-    return sorted(rows.tolist(), key=place)[:count]
+    rows = rows_of_class(images, label, count).tolist()
+    order = seeded_order([images.paths[row] for row in rows], seed, "select", images.classes[label])
+    return [rows[position] for position in order[:count]]
 
 
 def ordered_by_slot(images: ImageSet | ImageTable, orders: Sequence[Sequence[int]]) -> ImageSet:

@@ -118,7 +118,7 @@ def run(
         pilot.teach = teacher(pupil.name, seed_images, ImageTable(data), *recipe)
     strength, weight = loop.learnability.strength, loop.learnability.reference_weight
     resume = job.resume(curve)
-    found = calibrate(
+    outcome = calibrate(
         pilot,
         relative_strengths=(
             calibration.relative_strengths if strength == "auto" else [strength / renderer.latent_numbers**0.5]
@@ -129,9 +129,9 @@ def run(
         min_reference_probability=settings.min_reference_probability,
         resume=resume,
     )
-    table = curve_table(found, settings.judge, calibration.aim)
+    table = curve_table(outcome, settings.judge, calibration.aim)
     write_table(curve, table, job.provenance)
     with replacing(csv) as temporary:
         write_csv(table, temporary, WriteOptions(quoting_style="none"))
-    write_json(guidance, {"strength": found.chosen.strength, "reference_weight": found.chosen.reference_weight})
+    write_json(guidance, {"strength": outcome.chosen.strength, "reference_weight": outcome.chosen.reference_weight})
     resume.finish()

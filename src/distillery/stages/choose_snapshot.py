@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 from distillery.job import Input, Job, Output
-from distillery.methods.matching import Matched
 from distillery.settings import Block
 from distillery.students.settings import Recipe
 
@@ -29,7 +28,7 @@ class Settings(Block):
     def of(cls, experiment: Experiment, run: str, method: str, ipc: str) -> Settings:
         """The part of an experiment that this stage reads."""
         matching = experiment.matching
-        network = matching.network or experiment.method_of(method, Matched).comparing(experiment)
+        network = matching.network or experiment.comparing(method)
         recipe = experiment.recipe(matching.protocol or experiment.evaluation.protocols[0], network, ipc)
         return cls(
             seed=experiment.seed(run),

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 from distillery.errors import BadInput
-from distillery.guidance.mode import Mode
 from distillery.job import Input, Job, Output
 from distillery.settings import Block
 
@@ -24,8 +23,7 @@ class Settings(Block):
     @classmethod
     def of(cls, experiment: Experiment, run: str, method: str, modes: str) -> Settings:
         """The part of an experiment that this stage reads."""
-        mode = experiment.guidance(method).get(Mode)
-        assert mode is not None
+        mode = experiment.mode(method)
         return cls(count=int(modes), discovery=mode.discovery, pool=mode.pool, seed=mode.seed)
 
 
@@ -41,10 +39,10 @@ def run(settings: Settings, *, latents: list[Input], modes: Output, job: Job) ->
     side = cache.shape[-1]
     if settings.pool is not None and settings.pool > side:
         raise BadInput(f"mode.pool: {settings.pool} is more than the side of the latents, {side}")
-    found = {}
+    of_class = {}
     for label, name in enumerate(cache.classes):
         try:
-            found[name] = discover_modes(
+            of_class[name] = discover_modes(
                 cache.take(torch.nonzero(cache.labels == label).flatten())[0],
                 settings.count,
                 discovery=settings.discovery,
@@ -53,4 +51,4 @@ def run(settings: Settings, *, latents: list[Input], modes: Output, job: Job) ->
             )
         except BadInput as error:
             raise BadInput(f"class {name!r}: {error}") from None
-    write_tensors(modes, found, job.provenance)
+    write_tensors(modes, of_class, job.provenance)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from distillery.diffusion.settings import FinetunedGenerator, Sampling
+from distillery.diffusion.generators import FinetunedGenerator
+from distillery.diffusion.settings import Sampling
 from distillery.errors import BadInput
 from distillery.job import Input, Job, Output
 from distillery.settings import Block
@@ -23,11 +24,8 @@ class Settings(Block):
     @classmethod
     def of(cls, experiment: Experiment, run: str, generator: str) -> Settings:
         """The part of an experiment that this stage reads."""
-        block = experiment.generators[generator]
-        assert isinstance(block, FinetunedGenerator)
-        return cls(
-            seed=experiment.seed(run), name=generator, generator=block.model_copy(update={"sampling": Sampling()})
-        )
+        block = experiment.generators[generator].model_copy(update={"sampling": Sampling()})
+        return cls(seed=experiment.seed(run), name=generator, generator=FinetunedGenerator.model_validate(block))
 
 
 def processes(settings: Settings) -> int:

@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING
 
 from distillery.errors import BadInput
 from distillery.job import Input, Job, Output
-from distillery.matching.settings import Gradient, Trajectory
-from distillery.methods.matching import IDC, AnyMatched, Matched
+from distillery.methods.matching import AnyMatched, Matched, Scene
 from distillery.settings import Block
 
 if TYPE_CHECKING:
@@ -58,34 +57,21 @@ def run(
     """Training images, and what the space and the objective need, to `snapshot/<iteration>/<name>` and losses."""
     import pyarrow as pa
 
-    from distillery.matching.build import Places, comparing_objective, open_space, optimiser_of
-    from distillery.matching.experts import Trajectories, wanted_of
+    from distillery.matching.build import Places
     from distillery.matching.loop import Diverged, Run, match, snapshot_tensors
     from distillery.matching.real_images import RealImages
+    from distillery.matching.steps import Optimiser
     from distillery.storage.atomic import discard
     from distillery.storage.tables import write_table
     from distillery.storage.tensors import write_tensors
 
     method, key = settings.method, (settings.seed, settings.stream)
     real = RealImages.load(data, settings.held_out, settings.seed, job.device)
-    trajectories = None
-    if experts:
-        trajectories = Trajectories(experts, wanted_of(settings.network, real, method.last_epoch))
-    objective = comparing_objective(method, real, settings.network, (*key, "match"), job.device, trajectories)
+    objective = method.comparing_objective(real, settings.network, (*key, "match"), job.device, experts or ())
     labels = range(len(real.classes))[settings.shard :: method.shards]
     places = Places.of(key, real.classes, labels, settings.ipc)
-    space = open_space(
-        method,
-        real,
-        places,
-        key,
-        classes=real.classes,
-        domain=real.domain,
-        seed=settings.seed,
-        device=job.device,
-        generator=generator[0].parent if generator else None,
-        autoencoder=autoencoder[0].parent if autoencoder else None,
-    )
+    folders = (files[0].parent if files else None for files in (generator, autoencoder))
+    space = method.space(real, places, key, Scene(real.classes, real.domain, settings.seed, job.device, *folders))
     about = {
         "classes": real.classes,
         "labels": places.labels.tolist(),
@@ -102,7 +88,7 @@ def run(
         done = match(
             space,
             objective,
-            optimiser_of(method, space.parameters, settings.ipc, real.domain.size, len(real.classes)),
+            Optimiser(space.parameters, **method.optimiser_options(settings.ipc, real.domain.size, len(real.classes))),
             places.labels,
             iterations=method.iterations,
             every=settings.every,
@@ -113,14 +99,10 @@ def run(
         last = max(diverged.run.snapshots)
         write(last_good, Run({last: diverged.run.snapshots[last]}))
         resume.finish()
-        rate, inside = "step", ""
-        if isinstance(method, IDC):
-            rate, inside = "learning_rate", f", or methods.{settings.name}.network_rate"
-        elif isinstance(getattr(method, "objective", None), Gradient | Trajectory):
-            inside = f", or the rates of methods.{settings.name}.objective"
+        inside = method.inner_rates(f"methods.{settings.name}") if diverged.inside else ""
         raise BadInput(
-            f"methods.{settings.name}.{rate}: it diverges: {diverged}. The last good snapshot, that of iteration "
-            f"{last}, is kept in {last_good}; lower the rate{inside if diverged.inside else ''}"
+            f"methods.{settings.name}.{method.rate_key}: it diverges: {diverged}. The last good snapshot, that of "
+            f"iteration {last}, is kept in {last_good}; lower the rate{f', or {inside}' if inside else ''}"
         ) from diverged
     write(snapshots, done)
     write_table(history, pa.Table.from_pylist(done.history), job.provenance)

@@ -55,8 +55,7 @@ def run(
     """A generator and a method at its start to norms of dL/dZ and dL/dc, one row per steps, residual and repeat."""
     import pyarrow as pa
 
-    from distillery.matching.build import Places, comparing_objective, initial_latents
-    from distillery.matching.experts import Trajectories, wanted_of
+    from distillery.matching.build import Places, initial_latents
     from distillery.matching.generator import open_generator
     from distillery.matching.gradient_norms import gradient_norms
     from distillery.matching.real_images import RealImages
@@ -64,10 +63,7 @@ def run(
 
     method, key = settings.method, (settings.seed, settings.stream)
     real = RealImages.load(data, settings.held_out, settings.seed, job.device)
-    trajectories = None
-    if experts:
-        trajectories = Trajectories(experts, wanted_of(settings.network, real, method.last_epoch))
-    objective = comparing_objective(method, real, settings.network, (*key, "match"), job.device, trajectories)
+    objective = method.comparing_objective(real, settings.network, (*key, "match"), job.device, experts or ())
     opened = open_generator(
         generator[0].parent,
         autoencoder[0].parent,
@@ -78,15 +74,18 @@ def run(
         device=job.device,
     )
     places = Places.of(key, real.classes, range(len(real.classes)), settings.ipc)
+    batch, side = method.micro_batch, opened.side
+    latents = initial_latents(method.init, real, places, opened.codec, side, key, batch=batch, device=job.device)
     rows = gradient_norms(
         opened,
-        method,
+        method.chain,
         objective,
         places,
-        initial_latents(method, real, places, opened.codec, opened.side, key, job.device),
+        latents,
         steps=settings.steps,
         repeats=settings.repeats,
         resolution=real.domain.size,
+        micro_batch=method.micro_batch,
         device=job.device,
     )
     write_table(norms, pa.Table.from_pylist([{"seed": settings.seed, **row} for row in rows]), job.provenance)

@@ -27,12 +27,10 @@ class Settings(Block):
     @classmethod
     def of(cls, experiment: Experiment, opened: str) -> Settings:
         """The part of an experiment that this stage reads."""
-        block = getattr(experiment, opened)
-        assert isinstance(block, PretrainedAutoencoder)
         dataset = experiment.dataset
         return cls(
             opened=opened,
-            autoencoder=block,
+            autoencoder=getattr(experiment, opened),
             resolution=dataset.resolution,
             image_channels=1 if dataset.channels == "grey" else 3,
         )

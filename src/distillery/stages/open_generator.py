@@ -5,7 +5,8 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from distillery.diffusion.settings import PretrainedGenerator, Sampling
+from distillery.diffusion.generators import PretrainedGenerator
+from distillery.diffusion.settings import Sampling
 from distillery.errors import BadInput
 from distillery.job import Job, Output
 from distillery.settings import Block
@@ -26,7 +27,7 @@ class Settings(Block):
     def of(cls, experiment: Experiment, generator: str) -> Settings:
         """The part of an experiment that this stage reads."""
         block = experiment.generators[generator].model_copy(update={"sampling": Sampling()})
-        return cls.model_validate({"name": generator, "generator": block})
+        return cls(name=generator, generator=PretrainedGenerator.model_validate(block))
 
 
 def run(

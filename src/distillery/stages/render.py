@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from distillery.job import Input, Job, Output
-from distillery.methods.matching import AnyMatched, Matched
+from distillery.methods.matching import AnyMatched, Matched, Scene
 from distillery.settings import Block
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def run(
     import torch
 
     from distillery.data.pixels import to_bytes
-    from distillery.matching.build import Places, open_space
+    from distillery.matching.build import Places
     from distillery.matching.loop import snapshots_of
     from distillery.progress import Progress
     from distillery.storage.images import ImageSet, concatenate, encode_png, write_images
@@ -48,22 +48,13 @@ def run(
 
     tensors, about = read_tensors(snapshots, "match")
     classes, labels, slots = about["classes"], about["labels"], about["slots"]
-    space = open_space(
-        settings.method,
-        None,
-        Places(
-            torch.tensor(labels),
-            torch.tensor(slots),
-            [(label, slot) for label, slot in zip(labels, slots, strict=True)],
-        ),
-        (settings.seed,),
-        classes=classes,
-        domain=Domain.imagenet(about["size"], about["channels"]),
-        seed=settings.seed,
-        device=job.device,
-        generator=generator[0].parent if generator else None,
-        autoencoder=autoencoder[0].parent if autoencoder else None,
+    places = Places(
+        torch.tensor(labels), torch.tensor(slots), [(label, slot) for label, slot in zip(labels, slots, strict=True)]
     )
+    domain = Domain.imagenet(about["size"], about["channels"])
+    folders = (files[0].parent if files else None for files in (generator, autoencoder))
+    scene = Scene(classes, domain, settings.seed, job.device, *folders)
+    space = settings.method.space(None, places, (settings.seed,), scene)
     names = [f"{classes[label]}/{slot:05d}.png" for label, slot in zip(labels, slots, strict=True)]
     sets = []
     found = snapshots_of(tensors)

@@ -65,9 +65,9 @@ def run(settings: Settings, *, data: Input, checkpoints: Input, gradients: Outpu
         raise BadInput(f"keep: no checkpoint {numbers[-1]}; {checkpoints} has 0 to {about['checkpoints'] - 1}")
 
     resume, start, chosen = job.resume(gradients), 0, dict[int, Tensor]()
-    if found := resume.restore():
-        start = int(found[1]["checkpoints"])
-        chosen = {int(place): one for place, one in sorted(found[0].items(), key=lambda item: int(item[0]))}
+    if state := resume.restore():
+        start = int(state[1]["checkpoints"])
+        chosen = {int(place): rows for place, rows in sorted(state[0].items(), key=lambda item: int(item[0]))}
 
     def walk() -> Iterator[Tensor]:
         with Progress(job.stage, len(numbers), "checkpoint", start) as progress:
@@ -77,7 +77,7 @@ def run(settings: Settings, *, data: Input, checkpoints: Input, gradients: Outpu
                 progress.advance()
                 resume.checkpoint(
                     lambda done=place + 1: (  # type: ignore[misc]
-                        {str(place): one for place, one in chosen.items()},
+                        {str(place): rows for place, rows in chosen.items()},
                         {"checkpoints": done},
                     )
                 )

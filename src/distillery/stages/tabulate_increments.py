@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from distillery.job import Input, Job, Output
-from distillery.methods.lgd import LGD
 from distillery.settings import Block
 
 if TYPE_CHECKING:
@@ -27,7 +26,7 @@ class Settings(Block):
                 [method, seed, k]
                 for seed in experiment.seeds
                 for method in sorted(experiment.made_by("generate_increment"))
-                for k in range(1, experiment.method_of(method, LGD).increments(experiment.ipc) + 1)
+                for k in range(1, experiment.increments(method) + 1)
             ]
         )
 

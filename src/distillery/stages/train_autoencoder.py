@@ -22,8 +22,7 @@ class Settings(Block):
     @classmethod
     def of(cls, experiment: Experiment, run: str) -> Settings:
         """The part of an experiment that this stage reads."""
-        assert experiment.autoencoder.kind == "train"
-        return cls(seed=experiment.seed(run), autoencoder=experiment.autoencoder)
+        return cls(seed=experiment.seed(run), autoencoder=Autoencoder.model_validate(experiment.autoencoder))
 
 
 def run(

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 from distillery.job import Input, Job, Output
-from distillery.methods.lgd import Incremental
 from distillery.settings import Block
 from distillery.students.settings import Recipe
 
@@ -25,7 +24,7 @@ class Settings(Block):
     @classmethod
     def of(cls, experiment: Experiment, run: str, method: str, k: str) -> Settings:
         """The part of an experiment that this stage reads."""
-        loop = experiment.method_of(method, Incremental)
+        loop = experiment.loop(method)
         network = loop.student.network or experiment.references[loop.reference].network
         protocol = loop.student.protocol or experiment.evaluation.protocols[0]
         return cls(

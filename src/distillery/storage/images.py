@@ -15,9 +15,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from distillery.errors import damaged
+from distillery.provenance import Provenance
 from distillery.storage.atomic import replacing
 from distillery.storage.spool import Spooled, no_room_for_temporary
-from distillery.storage.tables import Provenance, metadata_of, writing_table
+from distillery.storage.tables import metadata_of, writing_table
 
 ROW_GROUP = 512
 """Images of a table that are written together, and held in memory together by whoever reads a few at a time."""

@@ -9,9 +9,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from distillery.errors import damaged
+from distillery.provenance import Provenance
 from distillery.storage.atomic import replacing
-
-Provenance = dict[str, str]
 
 
 def write_table(path: Path, table: pa.Table, provenance: Provenance) -> None:

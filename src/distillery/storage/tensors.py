@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import io
 import json
+import math
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -12,13 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-import numpy as np
-
 from distillery.errors import BadInput, NotSafetensors, damaged
+from distillery.provenance import Provenance
 from distillery.storage.atomic import replacing
-from distillery.storage.tables import Provenance
 
 if TYPE_CHECKING:
+    import numpy as np
     from torch import Tensor
 
 _LARGEST_HEADER = 100 * 2**20
@@ -205,7 +205,7 @@ class TensorWriter:
         end = 0
         # The layout that safetensors itself writes: the widest types first, so that each tensor is aligned.
         for name, (dtype, shape) in sorted(tensors.items(), key=lambda item: (-item[1][0].itemsize, item[0])):
-            row = dtype.itemsize * int(np.prod(shape[1:], dtype=np.int64))
+            row = dtype.itemsize * math.prod(shape[1:])
             entries[name] = {
                 "dtype": _TYPES[dtype.name],
                 "shape": list(shape),
@@ -218,6 +218,8 @@ class TensorWriter:
 
     def put(self, name: str, first: int, rows: np.ndarray) -> None:
         """Write rows of a tensor from row `first` on; their type is the tensor's."""
+        import numpy as np
+
         dtype, row = self._rows[name]
         self._file.seek(self._start + self._offsets[name] + first * row)
         self._file.write(np.ascontiguousarray(rows, dtype=dtype).data)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from distillery.data.pixels import scaled
 from distillery.errors import damaged
-from distillery.storage.tables import Provenance
+from distillery.provenance import Provenance
 from distillery.storage.tensors import read_tensors, write_tensors
 from distillery.streams import Key, stream
 from distillery.students.architectures import (

@@ -128,8 +128,8 @@ def train_networks(
         kept.append(ensemble.snapshot())
     correct = torch.zeros(len(classifiers), len(looked[1]) if looked else 0, dtype=torch.bool)
     start, when = 0, set(evaluation_epochs(recipe)) if looked else set()
-    if resume and (found := resume.restore()):
-        tensors, facts = found
+    if resume and (checkpoint := resume.restore()):
+        tensors, facts = checkpoint
         correct = tensors.pop("correct").bool()
         if kept is not None:
             kept[:] = _kept_before(tensors)
@@ -186,8 +186,8 @@ def _steps(
     side = recipe.size or width
     streams = [stream(*key, "epoch", epoch) for key in keys]
     tables = [augment.draw_epoch(recipe, count, height, width, draws) for draws in streams]
-    together = {name: torch.stack([table[name] for table in tables]).to(device) for name in tables[0]}
-    order = together.pop("order")
+    tables_at_once = {name: torch.stack([table[name] for table in tables]).to(device) for name in tables[0]}
+    order = tables_at_once.pop("order")
     size = min(recipe.batch_size, count)
     edges = [*range(0, count, size), count]
     if len(edges) > 2 and edges[-1] - edges[-2] == 1:  # batch norm has no variance of a single image
@@ -195,7 +195,7 @@ def _steps(
     for first, last in itertools.pairwise(edges):
         chosen = order[:, first:last]
         batches = [augment.draw_batch(recipe, last - first, side, draws) for draws in streams]
-        rows = {name: table[:, first:last] for name, table in together.items()}
+        rows = {name: table[:, first:last] for name, table in tables_at_once.items()}
         images = stored[chosen.to(stored.device)].to(device, non_blocking=True)
         yield _batch(slice(first, last), images, labels[chosen], rows, batches, recipe, mean, std)
 
@@ -333,14 +333,14 @@ class _Ensemble:
         base = self.base if self.stacked else self.classifiers[0].network
         base.eval()
         correct, finite = [], torch.ones(len(self.classifiers), dtype=torch.bool, device=self.device)
-        for at in range(0, len(images), batch_size):
-            seen = (images[at : at + batch_size].to(torch.float32) / 255 - self.mean) / self.std
+        for start in range(0, len(images), batch_size):
+            seen = (images[start : start + batch_size].to(torch.float32) / 255 - self.mean) / self.std
             for network in range(len(self.classifiers)):
                 weights = {name: value[network] if self.stacked else value for name, value in tested.items()}
                 buffers = {name: value[network] if self.stacked else value for name, value in self.buffers.items()}
                 with self.autocast():
                     logits = functional_call(base, (weights, buffers), (seen.contiguous(memory_format=self.layout),))
-                correct.append(logits.argmax(1) == labels[at : at + batch_size])
+                correct.append(logits.argmax(1) == labels[start : start + batch_size])
                 finite[network] &= logits.isfinite().all()
         base.train()
         several = len(self.classifiers)
@@ -382,16 +382,16 @@ class _Ensemble:
 
 
 def _kept_after(kept: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
-    return {f"kept/{number}/{name}": value for number, one in enumerate(kept) for name, value in one.items()}
+    return {f"kept/{number}/{name}": value for number, state in enumerate(kept) for name, value in state.items()}
 
 
 def _kept_before(tensors: dict[str, Tensor]) -> list[dict[str, Tensor]]:
     """What `_kept_after` added to the state of an ensemble, taken out of it again."""
-    found: dict[int, dict[str, Tensor]] = {}
+    states: dict[int, dict[str, Tensor]] = {}
     for key in [key for key in tensors if key.startswith("kept/")]:
         _, number, name = key.split("/", 2)
-        found.setdefault(int(number), {})[name] = tensors.pop(key)
-    return [found[number] for number in sorted(found)]
+        states.setdefault(int(number), {})[name] = tensors.pop(key)
+    return [states[number] for number in sorted(states)]
 
 
 def drops_out(classifier: Classifier) -> bool:
