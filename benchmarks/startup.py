@@ -1,4 +1,4 @@
-"""Time of the doors: a dry run of the default experiment, and the help of the command. Best and median of five."""
+"""Start-up time: a dry run of the default experiment, and the help of the command. Best and median of five."""
 
 from __future__ import annotations
 

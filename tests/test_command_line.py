@@ -178,6 +178,7 @@ from distillery import __main__ as command_line
 from distillery import progress
 from distillery.job import Input, Job, Output
 from distillery.stages import select_by_learnability
+from distillery.stages.select_by_learnability import Settings
 
 def run(settings, *, data, previous=None, student=None, reference=None, images, job):
     import torch

@@ -19,7 +19,19 @@ ROOT = Path(__file__).parent
 PACKAGE = __package__ or "distillery"
 
 DECLARATIONS = frozenset(
-    {"errors", "experiment", "job", "processes", "progress", "provenance", "settings", "names", "presets", "generators"}
+    {
+        "errors",
+        "experiment",
+        "job",
+        "processes",
+        "progress",
+        "provenance",
+        "settings",
+        "names",
+        "presets",
+        "generators",
+        "signature",
+    }
 )
 """Last names of the modules that no result depends on except through the settings, which are compared themselves."""
 
@@ -79,7 +91,7 @@ def clear_cache() -> None:
 def _digest(module: str) -> tuple[str, tuple[str, ...]]:
     """The digest of one module, and the modules of this package that it imports."""
     digest, names = _Parsed.of(_file(module).read_bytes())
-    imported = {name for name in names if _is_module(name) and not _declares(name)}
+    imported = {name for name in names if _is_module(name) and not declares(name)}
     return digest, tuple(sorted(imported))
 
 
@@ -152,7 +164,7 @@ def _is_module(name: str) -> bool:
     return name.split(".", maxsplit=1)[0] == PACKAGE and name != PACKAGE and _file(name).exists()
 
 
-def _declares(module: str) -> bool:
+def declares(module: str) -> bool:
     """Whether no result depends on a module except through the settings."""
     return module.rpartition(".")[2] in DECLARATIONS or module in DECLARING_METHODS
 

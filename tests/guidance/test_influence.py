@@ -152,7 +152,7 @@ def test_influence_moves_an_image_by_a_length_that_its_gradient_does_not_change(
     noise = world.denoiser()(noisy, int(schedule.timesteps[index]), LABELS)[0]
     step = Step(
         index=index, schedule=schedule, noisy=noisy, noise=noise, clean=schedule.clean(noisy, noise, index),
-        deviation=torch.zeros(()), labels=LABELS, slots=SLOTS,
+        sigma=torch.zeros(()), labels=LABELS, slots=SLOTS,
     )  # fmt: skip
     shifts = [
         InfluenceGuidance(Scaled(factor), world.codec, strength=k, first=5, last=7).shift(step)  # type: ignore[arg-type]

@@ -93,7 +93,7 @@ def test_there_may_be_fewer_modes_than_slots(world: World) -> None:
     modes = latents(4, "modes").view(4, 1, *LATENT)
     step.slots = SLOTS
     shift = ModeGuidance(modes, strength=0.1, stop=4).shift(step)
-    torch.testing.assert_close(shift, 0.1 * step.deviation * (modes[LABELS, 0] - step.clean))
+    torch.testing.assert_close(shift, 0.1 * step.sigma * (modes[LABELS, 0] - step.clean))
 
 
 @pytest.mark.parametrize("solver", ["ddpm", "ddim", "dpm"])

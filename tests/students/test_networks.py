@@ -23,7 +23,18 @@ from distillery.streams import stream
 from distillery.students import networks
 from distillery.students.architectures import HalvingPool, vgg11_in
 from distillery.students.features import features_of, last_linear
-from distillery.students.names import DROPS_OUT, LEAST_SIDES, ONE_WIDTH, known_network, least_side, refused_side
+from distillery.students.names import (
+    DROPS_OUT,
+    LEAST_SIDES,
+    ONE_WIDTH,
+    OTHER_NORM,
+    STATEFUL,
+    cannot_compare,
+    known_network,
+    least_side,
+    refused_side,
+    timm_networks,
+)
 from distillery.students.networks import Classifier, Domain, parameter_count
 from distillery.students.training import drops_out, logits_of
 
@@ -502,5 +513,18 @@ def test_equal_keys_give_equal_weights(name: str, size: int) -> None:
 
 
 @pytest.mark.parametrize("name", OURS)
-def test_which_networks_drop_out_is_known_without_building_them(name: str) -> None:
-    assert drops_out(network(name, 64)) == (name in DROPS_OUT)
+def test_which_networks_of_ours_drop_out_or_have_buffers_is_known_without_building_them(name: str) -> None:
+    built = drawn(name, 64)
+    assert (drops_out(built) or any(True for _ in built.buffers())) == (cannot_compare(name) is not None)
+    assert drops_out(built) == (name in DROPS_OUT)
+
+
+def test_what_names_of_timm_tell_of_buffers_is_true() -> None:
+    """A network that is refused by name has buffers: one of each module in the table, those of another norm, others."""
+    first = {module: name for name, module in reversed(timm_networks().items()) if module in STATEFUL}
+    assert set(first) == STATEFUL
+    other = [name for name, module in timm_networks().items() if module in STATEFUL and OTHER_NORM.search(name)]
+    for name in [*first.values(), *other, "vit_tiny_patch16_224", "convnext_atto", "mixer_s32_224", "vgg11", *TIMM]:
+        with torch.device("meta"):
+            buffers = any(True for _ in timm.create_model(name, num_classes=2).buffers())
+        assert buffers or cannot_compare(name) is None, name

@@ -535,7 +535,7 @@ def test_a_stage_that_is_killed_resumes_and_ends_with_the_same_bytes(tree: Clone
     assert differing(tree.artifacts(), finished.clone.artifacts()) == []
 
 
-# ---- time and shape of the doors -------------------------------------------------------------------------------------
+# ---- start-up time --------------------------------------------------------------------------------------------------
 
 
 PYTHON = (sys.executable, "-c")

@@ -177,6 +177,8 @@ rule select:
         images=layout.SELECTED,
     log:
         **layout.logs("select", "method", "ipc", run="{run}"),
+    wildcard_constraints:
+        method=one_of(EXPERIMENT.made_by("select")),
     conda:
         "../../envs/distillery.yaml"
     resources:

@@ -10,18 +10,14 @@ from torch import Tensor, nn
 from distillery.errors import BadInput
 from distillery.streams import Key
 from distillery.students.features import last_linear
+from distillery.students.names import NOT_COMPARED
 from distillery.students.networks import Classifier, Domain
 from distillery.students.training import drops_out
 
 
-def cannot_compare(classifier: Classifier) -> str | None:
-    """Why gradients of such networks are not compared; None if they are."""
-    if drops_out(classifier) or any(True for _ in classifier.network.buffers()):
-        return (
-            f"{classifier.name} has running statistics or dropout, and gradients of one network are compared; take "
-            "one with instance norm, as convnet5 or resnet_ap10"
-        )
-    return None
+def stateful(classifier: Classifier) -> bool:
+    """Whether the gradient of a network depends on more than its weights: on buffers, or on dropout."""
+    return drops_out(classifier) or any(True for _ in classifier.network.buffers())
 
 
 class Comparing:
@@ -33,8 +29,8 @@ class Comparing:
             BadInput: a network with running statistics or dropout: its gradient is not of its weights alone.
         """
         self.name, self.classes, self.domain, self._device = name, list(classes), domain, device
-        if why := cannot_compare(Classifier(name, classes, domain)):
-            raise BadInput(f"network: {why}")
+        if stateful(Classifier(name, classes, domain)):
+            raise BadInput(f"network: {NOT_COMPARED.format(name=name)}")
 
     def classifier(self, key: Key) -> Classifier:
         """A network of this key's weights, which ask for gradients."""

@@ -11,7 +11,7 @@ from distillery.methods.matching import AS_STORED
 from distillery.plan.experiment import Experiment
 from distillery.plan.messages import repeated
 from distillery.storage.tensors import described_tensors
-from distillery.students.names import DROPS_OUT, OURS, refused_side
+from distillery.students.names import OURS, cannot_compare, refused_side
 from distillery.students.settings import Protocol, Recipe, Reference
 
 LONGEST_LABEL = 160
@@ -60,19 +60,8 @@ def _sides(experiment: Experiment) -> Iterator[str]:
         if why := refused_side(trained.network, size or side):
             where = f"the size of protocol {trained.protocol.label}" if size else "dataset.resolution"
             yield f"{trained.key}: {why}, but {where} is {size or side}"
-        elif trained.compares and (why := _cannot_compare(experiment, trained.network)):
+        elif trained.compares and (why := cannot_compare(trained.network)):
             yield f"{trained.key}: {why}"
-
-
-def _cannot_compare(experiment: Experiment, network: str) -> str | None:
-    """Why images are not compared by a network; None if they are. One of timm has to be built to know, in seconds."""
-    if OURS.fullmatch(network) and network not in DROPS_OUT:
-        return None
-    from distillery.matching.networks import cannot_compare
-    from distillery.students.networks import Classifier, Domain
-
-    domain = Domain.imagenet(experiment.dataset.resolution, 1 if experiment.dataset.channels == "grey" else 3)
-    return cannot_compare(Classifier(network, ["one", "other"], domain))
 
 
 def _students(experiment: Experiment) -> list[Trained]:

@@ -141,8 +141,9 @@ class Inputs:
         return self.experiment.method_of(name, LGD)
 
     def reference(self, wildcards: Wildcards) -> str:
-        """The reference of a method that works in increments."""
-        return layout.fill(layout.REFERENCE, run=wildcards.run, reference=self._loop(wildcards.method).reference)
+        """The reference of a method."""
+        name = self.experiment.methods[wildcards.method].needs.reference
+        return layout.fill(layout.REFERENCE, run=wildcards.run, reference=name)
 
     def reference_after_first(self, wildcards: Wildcards) -> list[str]:
         """The reference, where there is a student beside it."""

@@ -22,6 +22,25 @@ LEAST_SIDES = {
 DROPS_OUT = ("vit_ld3m",)
 """Ours whose training draws random numbers: what they compute twice differs."""
 
+NOT_COMPARED = (
+    "{name} has running statistics or dropout, and gradients of one network are compared; take one with instance norm, "
+    "as convnet5 or resnet_ap10"
+)
+
+STATEFUL = frozenset(
+    (  # noqa: SIM905
+        "byoanet byobnet convmixer cspnet densenet dla dpn efficientformer efficientformer_v2 efficientnet "
+        "efficientvit_msra fasternet fastvit ghostnet hardcorenas hgnet hrnet inception_resnet_v2 inception_v3 "
+        "inception_v4 lcnetv2 levit mobilenetv3 mobilevit nasnet nextvit pnasnet regnet repghost repvit res2net "
+        "resnest resnet rexnet selecsls senet shvit sknet starnet swiftformer swin_transformer swin_transformer_v2 "
+        "tresnet vovnet xception xception_aligned "
+    ).split()
+)
+"""Modules of timm whose networks have running statistics or other buffers, but for those of another norm."""
+
+OTHER_NORM = re.compile(r"_s?gn(_|$)|_evo")
+"""In names of timm: group norm, or EvoNorm, in the place of batch norm."""
+
 ONE_WIDTH = ("alexnet_small", "vgg11_in", "vit_ld3m")
 
 OURS = re.compile(rf"(?P<family>convnet(?P<depth>[1-9])|{'|'.join(LEAST_SIDES)})(_w(?P<width>[1-9]\d*))?")
@@ -29,15 +48,29 @@ OURS = re.compile(rf"(?P<family>convnet(?P<depth>[1-9])|{'|'.join(LEAST_SIDES)})
 
 
 @cache
-def timm_networks() -> frozenset[str]:
-    """Names that timm registers, read from its source text: importing timm takes seconds."""
+def timm_networks() -> dict[str, str]:
+    """Names that timm registers -> the module of each, read from its source text: importing timm takes seconds."""
     spec = find_spec("timm")
     if spec is None or not spec.submodule_search_locations:
-        return frozenset()
-    sources = Path(spec.submodule_search_locations[0], "models").glob("*.py")
-    return frozenset(
-        name for file in sources for name in re.findall(r"@register_model\s+def (\w+)\(", file.read_text("utf-8"))
-    )
+        return {}
+    return {
+        name: file.stem
+        for file in sorted(Path(spec.submodule_search_locations[0], "models").glob("*.py"))
+        for name in re.findall(r"@register_model\s+def (\w+)\(", file.read_text("utf-8"))
+    }
+
+
+def cannot_compare(name: str) -> str | None:
+    """Why gradients of such networks are not compared, as far as the name tells; None if they are, or if it does not.
+
+    A gradient is to be of the weights alone. Which networks of timm have running statistics or other buffers is known
+    by their module (`STATEFUL`); of the other modules, `Comparing` finds out when it builds one.
+    """
+    if OURS.fullmatch(name):
+        stateful = name in DROPS_OUT
+    else:
+        stateful = timm_networks().get(name) in STATEFUL and not OTHER_NORM.search(name)
+    return NOT_COMPARED.format(name=name) if stateful else None
 
 
 def known_network(name: str) -> str:
