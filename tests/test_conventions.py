@@ -13,12 +13,6 @@ TESTS = PROJECT / "tests"
 FILES = sorted(str(path.relative_to(TESTS)) for path in TESTS.rglob("*.py"))
 TEST_MODULES = {path.stem for path in TESTS.rglob("test_*.py")} | {"conftest"}
 
-EXEMPT = (
-    *("guidance/test_calibration.py", "guidance/test_steering.py", "slurm/test_requests.py", "storage/test_resume.py"),
-    "test_slurm.py",
-)
-"""Files that still break a rule; nothing may join them."""
-
 PRIVATE = re.compile(r"_[A-Za-z]\w*")
 
 
@@ -49,8 +43,6 @@ def private_names(tree: ast.AST) -> Iterator[str]:
 def test_a_file_imports_no_test_file_and_touches_no_private_name(file: str) -> None:
     tree = ast.parse((TESTS / file).read_text("utf-8"))
     wrong = [name for name in imported(tree) if TEST_MODULES & set(name.split("."))] + list(private_names(tree))
-    if wrong and file in EXEMPT:
-        pytest.xfail("; ".join(wrong))
     assert wrong == []
 
 

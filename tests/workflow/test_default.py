@@ -34,7 +34,7 @@ from distillery.storage.tables import read_table
 PROTOCOL = "small+epochs=10@1_2@full+evaluations=2"
 METHODS, SIZES, CLASSES = ["dit", "lgd", "random"], [1, 2], ["0", "1", "7"]
 
-IMPORTS_PER_JOB = 3.0
+IMPORTS_PER_JOB = 1.8
 """A job of the smoke experiment takes this many times what the import of torch and diffusers takes, at most."""
 
 DRY_RUN_RATIO, IMPORT_RATIO = 2.5, 6.0
