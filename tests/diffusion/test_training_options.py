@@ -207,10 +207,10 @@ class Pull:
         self.seen += len(step.clean)
         return self.plain.loss(step) + 1e-3 * self.seen * step.predicted_clean.square().mean()
 
-    def state(self) -> dict[str, Tensor]:
+    def state_dict(self) -> dict[str, Tensor]:
         return {"seen": self.seen}
 
-    def restore(self, tensors: dict[str, Tensor]) -> None:
+    def load_state_dict(self, tensors: dict[str, Tensor]) -> None:
         self.seen = tensors["seen"]
 
 
