@@ -32,10 +32,10 @@ from torch.utils._pytree import tree_leaves
 
 from distillery.devices import prepare
 from distillery.diffusion.autoencoder import Codec
-from distillery.diffusion.denoiser import build_transformer
+from distillery.diffusion.denoiser import alphas_cumprod_of, build_transformer
 from distillery.diffusion.schedule import training_scheduler
-from distillery.matching.chain import Chain, Picture
-from distillery.matching.conditioning import levels_of, of_dit
+from distillery.matching.chain import DiffusionChain, Picture
+from distillery.matching.conditioning import of_dit
 from distillery.matching.spaces import ChainSpace
 from distillery.streams import stream
 
@@ -117,7 +117,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, float]:
     draws = stream("benchmark", "latents")
     latents, noise = (torch.randn(count, *shape, generator=draws).to(device) for _ in range(2))
     vectors = denoiser.rows[torch.arange(count) % 10].clone().to(device)
-    chain = Chain(denoiser, levels_of(training_scheduler()), steps=arguments.steps)
+    chain = DiffusionChain(denoiser, alphas_cumprod_of(training_scheduler()), steps=arguments.steps)
 
     def once() -> None:
         if arguments.way == "ours":

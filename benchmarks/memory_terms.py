@@ -16,7 +16,7 @@ import torch
 
 from distillery.devices import prepare
 from distillery.diffusion.denoiser import build_transformer
-from distillery.diffusion.losses import DiffusionLoss, Noised, Objective
+from distillery.diffusion.losses import DiffusionLoss, Noised, TrainingObjective
 from distillery.diffusion.objectives import memory_objective
 from distillery.diffusion.schedule import training_scheduler
 from distillery.streams import stream
@@ -63,7 +63,7 @@ def main() -> None:
     batch_of = Noised(clean, clean, noise, noisy, timesteps, level, labels, labels)
     plain_loss = DiffusionLoss(scheduler, device)
 
-    def step(objective: Objective) -> Callable[[], None]:
+    def step(objective: TrainingObjective) -> Callable[[], None]:
         def work() -> None:
             model.zero_grad(set_to_none=True)
             output = model(noisy, timestep=timesteps, class_labels=labels).sample

@@ -108,7 +108,7 @@ def test_what_the_cache_has_of_a_repository_does_not_stop_a_plan(tmp_path: Path)
     (place / "vae" / "config.json").write_text("{}", "utf-8")
     code = (
         "from distillery.diffusion.weights import WeightsError, check_stated\n"
-        "from distillery.diffusion.settings import PretrainedGenerator\n"
+        "from distillery.diffusion.generators import PretrainedGenerator\n"
         f"block = PretrainedGenerator(kind='pretrained', weights={DIT!r})\n"
         "try:\n    check_stated(block, ('transformer',))\nexcept WeightsError as error:\n    print(error)"
     )
