@@ -363,7 +363,7 @@ def test_a_round_of_idc_visits_each_class_once() -> None:
 
 
 def test_networks_with_statistics_or_dropout_are_refused() -> None:
-    for name in ("vit_ld3m", "resnet10t"):
+    for name in ("vit_ld3m", "convnet3_bn_w8", "resnet10t"):
         with pytest.raises(BadInput, match="running statistics or dropout"):
             Comparing(name, CLASSES, Domain.imagenet(32, 3), CPU)
 

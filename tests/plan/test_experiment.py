@@ -618,6 +618,10 @@ TOGETHER = {
         at("methods.dm", {"kind": "pixel", "objective": "distribution", "network": "resnet18"}),
         "methods.dm.network: resnet18 has running statistics or dropout, and gradients of one network are compared;",
     ),
+    "one of our networks with batch norm that compares": (
+        at("methods.dm", {"kind": "pixel", "objective": "distribution", "network": "convnet3_bn_w32"}),
+        "methods.dm.network: convnet3_bn_w32 has running statistics or dropout, and gradients of one network are",
+    ),
     "a network that compares, at the side at which snapshots are chosen": (
         lambda e: (
             e["methods"].update(dm={"kind": "pixel", "objective": "distribution", "network": "convnet4"}),

@@ -39,11 +39,12 @@ from distillery.students.networks import Classifier, Domain, parameter_count
 from distillery.students.training import drops_out, logits_of
 
 SWIN = "swin_tiny_patch4_window7_224"
-OURS = ["convnet5", "convnet6", *LEAST_SIDES]
+OURS = ["convnet5", "convnet6", "convnet3_bn", *LEAST_SIDES]
 TIMM = ["resnet18", "resnet50", "resnet101", "mobilenetv2_100", "efficientnet_b0", SWIN]
 RESNETS_OF_MINIMAX = ["resnet_ap10", "resnet10_in", "resnet18_in"]
 NARROW = [  # one of each of our families, as small as it gets
     ("convnet3_w8", 24),
+    ("convnet3_bn_w8", 24),
     ("resnet_ap10_w4", 16),
     ("resnet10_in_w4", 72),
     ("resnet18_in_w4", 16),
@@ -81,6 +82,7 @@ PUBLISHED = [
     ("convnet6", 224, 10, 754_570),
     ("convnet6", 256, 10, 763_530),
     ("convnet5", 128, 10, 615_690),
+    ("convnet3_bn", 32, 10, 320_010),
     ("resnet_ap10", 224, 10, 4_910_922),
     ("resnet_ap10", 128, 10, 4_910_922 - 7_680),
     ("resnet_ap10", 64, 10, 4_910_922 - 7_680),
@@ -214,6 +216,28 @@ def test_instance_norm_is_a_group_norm_of_single_channels_with_scale_and_shift(n
     assert all((norm.weight == 1).all() and (norm.bias == 0).all() for norm in fresh)
 
 
+@pytest.mark.parametrize(
+    ("name", "width", "size", "channels"),
+    [("convnet3_bn", 128, 32, 3), ("convnet3_bn_w32", 32, 40, 1), ("convnet4_bn_w8", 8, 64, 3)],
+)
+def test_a_convnet_with_batch_norm_has_the_parameters_of_its_layers(
+    name: str, width: int, size: int, channels: int
+) -> None:
+    """Each block a convolution with bias, and scale and shift per channel; then one weight per value and class."""
+    depth = int(name[len("convnet")])
+    first, further = (inner * 9 * width + width + 2 * width for inner in (channels, width))
+    linear = width * (size // 2**depth) ** 2 * 10 + 10
+    assert parameter_count(name, size, channels, 10) == first + (depth - 1) * further + linear
+
+
+def test_batch_norm_mixes_images_in_training_and_none_in_testing() -> None:
+    classifier, images = network("convnet3_bn_w8", 16, "batch"), torch.randn(6, 3, 16, 16, generator=stream("batch"))
+    perturbed(classifier.network)
+    beside = [classifier.train(mode)(images)[:2] - classifier(images[:2]) for mode in (True, False)]
+    assert beside[0].abs().max() > 0.01
+    torch.testing.assert_close(beside[1], torch.zeros(2, len(CLASSES)), rtol=0, atol=1e-5)
+
+
 @pytest.mark.parametrize("name", ["alexnet_small", "vit_ld3m"])
 def test_networks_without_any_norm_have_none(name: str) -> None:
     kinds = {type(part).__name__ for part in drawn(name, 128).modules()}
@@ -264,6 +288,7 @@ def test_resnet_ap10_averages_where_others_stride() -> None:
     ("name", "layers"),
     [
         ("convnet3", "c3-128 n r a  c3-128 n r a  c3-128 n r a  l"),
+        ("convnet3_bn", "c3-128 b r a  c3-128 b r a  c3-128 b r a  l"),
         ("alexnet_small", "c5-128 r m  c5-192 r m  c3-256 r  c3-192 r  c3-192 r m  l"),
         (
             "vgg11_in",
@@ -271,10 +296,17 @@ def test_resnet_ap10_averages_where_others_stride() -> None:
             "c3-512 n r  c3-512 n r m  c3-512 n r  c3-512 n r m  7  l",
         ),
     ],
-    ids=["convnet3", "alexnet_small", "vgg11_in"],
+    ids=["convnet3", "convnet3_bn", "alexnet_small", "vgg11_in"],
 )
 def test_the_plain_networks_are_these_layers(name: str, layers: str) -> None:
-    letters = {nn.GroupNorm: "n", nn.ReLU: "r", HalvingPool: "a", nn.MaxPool2d: "m", nn.Linear: "l"}
+    letters = {
+        nn.GroupNorm: "n",
+        nn.BatchNorm2d: "b",
+        nn.ReLU: "r",
+        HalvingPool: "a",
+        nn.MaxPool2d: "m",
+        nn.Linear: "l",
+    }
     found = []
     for part in drawn(name, 128).network:
         if isinstance(part, nn.Conv2d):
@@ -345,7 +377,9 @@ def test_networks_of_timm_take_other_numbers_of_channels(name: str) -> None:
 # ---- names -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", [*OURS, *TIMM, "convnet3_w32", "resnet10_in_w8", "resnet18_cifar_in_w16"])
+@pytest.mark.parametrize(
+    "name", [*OURS, *TIMM, "convnet3_w32", "convnet3_bn_w32", "resnet10_in_w8", "resnet18_cifar_in_w16"]
+)
 def test_a_known_name_is_returned(name: str) -> None:
     assert known_network(name) == name
 
@@ -354,12 +388,14 @@ def test_an_unknown_network_is_shown_all_of_ours_and_what_comes_close() -> None:
     with pytest.raises(ValueError, match="unknown network 'resnet18_ni'") as refusal:
         known_network("resnet18_ni")
     allowed, close = str(refusal.value).split("; close: ")
-    assert all(name in allowed for name in ["convnet1 to convnet9", *LEAST_SIDES])
+    assert all(name in allowed for name in ["convnet1 to convnet9", "_bn", *LEAST_SIDES])
     assert "resnet18" in close.split(", ")
     assert "resnet18_in" in close.split(", ")
 
 
-@pytest.mark.parametrize("name", ["convnet0", "convnet10", "convnet3_w0", "resnet_ap10_w", "resnet_ap18", "hf-hub:a/b"])
+@pytest.mark.parametrize(
+    "name", ["convnet0", "convnet10", "convnet3_w0", "convnet3_w8_bn", "resnet_ap10_w", "resnet_ap18", "hf-hub:a/b"]
+)
 def test_what_is_no_name_is_refused(name: str) -> None:
     with pytest.raises(ValueError, match=f"unknown network '{name}'"):
         known_network(name)
@@ -382,6 +418,7 @@ def test_names_are_answered_without_torch() -> None:
 EDGES = [
     ("convnet1_w4", 2),
     ("convnet3_w4", 8),
+    ("convnet3_bn_w4", 8),
     ("resnet_ap10_w4", 16),
     ("resnet10_in_w4", 9),
     ("resnet18_in_w4", 9),

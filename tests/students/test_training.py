@@ -217,6 +217,28 @@ def test_training_stopped_and_resumed_gives_the_same_bits(
     assert evaluations == history
 
 
+@pytest.mark.parametrize("networks", [1, 2])
+def test_running_statistics_and_averages_survive_a_stop(networks: int, tmp_path: Path, no_request: None) -> None:
+    keys = [("statistics", number) for number in range(networks)]
+    recipe = QUICK.model_copy(update={"ema_decay": 0.9})
+
+    def train(resume: Resume | None) -> tuple[list[dict[str, Tensor]], list[Any]]:
+        classifiers = [network(*key, name="convnet3_bn_w8") for key in keys]
+        made = train_networks(classifiers, *few(), recipe, keys=keys, device=CPU, test=digits(), resume=resume)
+        return [weights(classifier) for classifier in classifiers], [looked(one) for one in made]
+
+    expected, history = train(None)
+    with pytest.raises(SystemExit):
+        train(StoppedAt(tmp_path / "student", "a", 3))
+    distillery.storage.resume.clear_stop()
+    resumed, evaluations = train(Resume(tmp_path / "student", "a"))
+    assert all(same(one, other) for one, other in zip(resumed, expected, strict=True))
+    assert evaluations == history
+    batches = recipe.epochs * -(-40 // recipe.batch_size)
+    counted = [value for name, value in expected[-1].items() if name.endswith("num_batches_tracked")]
+    assert [int(value) for value in counted] == [batches] * 3
+
+
 def test_looking_at_the_test_images_changes_nothing() -> None:
     plain, watched = network("evaluations"), network("evaluations")
     train_network(plain, *few(), QUICK, key=("evaluations",), device=CPU)
@@ -232,7 +254,7 @@ def test_a_look_is_the_accuracy_of_the_network_at_that_epoch() -> None:
     assert made.correct.tolist() == (logits_of(classifier, pixels).argmax(1) == labels).tolist()
 
 
-@pytest.mark.parametrize("name", [NETWORK, "resnet_ap10_w4", "test_resnet"])
+@pytest.mark.parametrize("name", [NETWORK, "resnet_ap10_w4", "convnet3_bn_w8", "test_resnet"])
 def test_networks_trained_at_once_become_what_each_becomes_alone(name: str) -> None:
     """Stacked weights under vmap, batch norm's running statistics included: equal up to rounding."""
     recipe = QUICK.model_copy(update={"epochs": 4, "optimizer": "sgd", "learning_rate": 0.01, "ema_decay": 0.9})
@@ -327,6 +349,21 @@ def test_the_average_of_the_weights_follows_its_closed_form(epochs: int, decay: 
     )
     for name, value in weights(averaged).items():
         torch.testing.assert_close(value, expected[name], rtol=1e-5, atol=1e-6)
+
+
+def test_averaged_weights_keep_the_running_statistics_of_the_last_epoch() -> None:
+    """The statistics are averages already; averaged weights tell images apart with them as the last ones do."""
+    recipe = QUICK.model_copy(update={"epochs": 30, "schedule": "cosine", "cutmix": 0.0})
+    last, averaged = (network("statistics", name="convnet3_bn_w8") for _ in range(2))
+    train_network(last, *few(200), recipe, key=("statistics",), device=CPU)
+    averaging = recipe.model_copy(update={"ema_decay": 0.9})
+    train_network(averaged, *few(200), averaging, key=("statistics",), device=CPU)
+    buffers = [name for name, _ in last.network.named_buffers()]
+    parameters = [name for name, _ in last.network.named_parameters()]
+    assert all(torch.equal(weights(last)[name], weights(averaged)[name]) for name in buffers)
+    assert not any(torch.equal(weights(last)[name], weights(averaged)[name]) for name in parameters)
+    pixels, labels = (part[200:] for part in digits())
+    assert accuracy(averaged, pixels, labels) > accuracy(last, pixels, labels) - 5 > 60
 
 
 def test_weight_decay_may_spare_biases_and_norms() -> None:

@@ -19,7 +19,8 @@ FAMILY = "experiments/smoke-family.yaml"
 RESULTS = "results/smoke-family"
 MADE = ["igd", "mgd3", "real-by-learnability"]
 COVERAGE = f"{RESULTS}/analysis/coverage/igd-2.parquet"
-TARGETS = [*(f"{RESULTS}/distilled/{method}/ipc2.parquet" for method in MADE), COVERAGE]
+BATCH_NORM = f"{RESULTS}/evaluation/mgd3/ipc2/convnet3_bn_w8/small+epochs=3+evaluations=1.parquet"
+TARGETS = [*(f"{RESULTS}/distilled/{method}/ipc2.parquet" for method in MADE), COVERAGE, BATCH_NORM]
 
 
 @pytest.fixture(scope="module")
@@ -45,11 +46,17 @@ def test_a_set_has_its_coverage(finished: Clone) -> None:
     assert all(0 <= row[name] <= 1 for name in ("precision", "coverage"))
 
 
+def test_a_network_with_batch_norm_is_trained_on_a_set(finished: Clone) -> None:
+    (row,) = read_table(finished.folder / BATCH_NORM, "evaluate").to_pylist()
+    assert (row["network"], row["epoch"], row["images"]) == ("convnet3_bn_w8", 3, 4)
+    assert 0 <= row["accuracy"] <= 100
+
+
 def test_the_rest_takes_what_is_there(finished: Clone) -> None:
     plan = finished.plan(experiment=FAMILY)
     assert plan.rules == Counter(
         discover_modes=1, generate_increment=2, select_increment=2, train_student=1, select=1,
-        collect=3, evaluate=5, measure_coverage=4, measure_autoencoder=1, tabulate_accuracy=1, tabulate_statistics=1,
+        collect=3, evaluate=9, measure_coverage=4, measure_autoencoder=1, tabulate_accuracy=1, tabulate_statistics=1,
         tabulate_autoencoder=1, tabulate_increments=1, tabulate_coverage=1, plot_accuracy=1, plot_increments=1,
     )  # fmt: skip
     jobs = [job for job in plan.jobs if job.rule == "generate_increment"]

@@ -36,17 +36,20 @@ class HalvingPool(nn.AvgPool2d):
 # ---- ConvNet ---------------------------------------------------------------------------------------------------------
 
 
-def convnet(depth: int, width: int, channels: int, classes: int, size: int) -> nn.Module:
-    """ConvNet-`depth`: conv 3x3, instance norm, ReLU and average pooling by two, `depth` times, then one linear layer.
+def convnet(depth: int, width: int, channels: int, classes: int, size: int, *, batch_norm: bool = False) -> nn.Module:
+    """ConvNet-`depth`: conv 3x3, norm, ReLU and average pooling by two, `depth` times, then one linear layer.
 
     Images (N, channels, size, size), standardized, to logits (N, classes). The biases of its convolutions do nothing,
     for the norm takes them off: their gradients are rounding noise.
+
+    Args:
+        batch_norm: in place of instance norm, as RDED has it (arXiv 2312.03526): with running statistics.
     """
     layers: list[nn.Module] = []
     for index in range(depth):
         layers += [
             nn.Conv2d(channels if index == 0 else width, width, 3, padding=1),
-            _instance_norm(width),
+            nn.BatchNorm2d(width) if batch_norm else _instance_norm(width),
             nn.ReLU(inplace=True),
             HalvingPool(),
         ]

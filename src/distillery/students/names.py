@@ -43,8 +43,9 @@ OTHER_NORM = re.compile(r"_s?gn(_|$)|_evo")
 
 ONE_WIDTH = ("alexnet_small", "vgg11_in", "vit_ld3m")
 
-OURS = re.compile(rf"(?P<family>convnet(?P<depth>[1-9])|{'|'.join(LEAST_SIDES)})(_w(?P<width>[1-9]\d*))?")
-"""`convnet3`, `resnet_ap10`; `_w32` sets the width of the first stage (128 and 64 unless said)."""
+OURS = re.compile(rf"(?P<family>convnet(?P<depth>[1-9])(?P<norm>_bn)?|{'|'.join(LEAST_SIDES)})(_w(?P<width>[1-9]\d*))?")
+"""`convnet3`, `resnet_ap10`; `_bn` takes batch norm in place of instance norm, and `_w32` sets the width of the first
+stage (128 and 64 unless said)."""
 
 
 @cache
@@ -66,8 +67,8 @@ def cannot_compare(name: str) -> str | None:
     A gradient is to be of the weights alone. Which networks of timm have running statistics or other buffers is known
     by their module (`STATEFUL`); of the other modules, `Comparing` finds out when it builds one.
     """
-    if OURS.fullmatch(name):
-        stateful = name in DROPS_OUT
+    if ours := OURS.fullmatch(name):
+        stateful = name in DROPS_OUT or ours["norm"] is not None
     else:
         stateful = timm_networks().get(name) in STATEFUL and not OTHER_NORM.search(name)
     return NOT_COMPARED.format(name=name) if stateful else None
@@ -84,12 +85,14 @@ def known_network(name: str) -> str:
         raise ValueError(f"{ours['family']} has one width: write {ours['family']} without _w{ours['width']}")
     if ours or name in timm_networks():
         return name
-    close = difflib.get_close_matches(name, ["convnet3", "convnet5", "convnet6", *LEAST_SIDES, *timm_networks()], n=3)
+    close = difflib.get_close_matches(
+        name, ["convnet3", "convnet5", "convnet6", "convnet3_bn", *LEAST_SIDES, *timm_networks()], n=3
+    )
     hint = f"; close: {', '.join(close)}" if close else ""
     wide = ", ".join(family for family in LEAST_SIDES if family not in ONE_WIDTH)
     raise ValueError(
-        f"unknown network {name!r}; allowed: convnet1 to convnet9, {wide} (each with _w<width>), "
-        f"{', '.join(ONE_WIDTH)}, or the name of a timm model{hint}"
+        f"unknown network {name!r}; allowed: convnet1 to convnet9, {wide} (each with _w<width>, a convnet with _bn "
+        f"before), {', '.join(ONE_WIDTH)}, or the name of a timm model{hint}"
     )
 
 

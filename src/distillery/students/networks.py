@@ -158,7 +158,8 @@ def _build(name: str, domain: Domain, classes: int) -> nn.Module:
     if ours is None:
         return _build_timm(name, domain, classes)
     if depth := ours["depth"]:
-        return convnet(int(depth), int(ours["width"] or 128), domain.channels, classes, domain.size)
+        width, batch_norm = int(ours["width"] or 128), ours["norm"] is not None
+        return convnet(int(depth), width, domain.channels, classes, domain.size, batch_norm=batch_norm)
     return _OURS[ours["family"]](int(ours["width"] or 64), domain.channels, classes, domain.size)
 
 
