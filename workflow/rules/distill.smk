@@ -191,6 +191,30 @@ rule select:
         command("select")
 
 
+rule stitch_crops:
+    """Stitch the crops of real images that a reference network finds easiest, several of them in one image."""
+    input:
+        data=layout.TRAIN,
+        reference=inputs.reference,
+    output:
+        images=layout.SELECTED,
+    log:
+        **layout.logs("stitch_crops", "method", "ipc", run="{run}"),
+    wildcard_constraints:
+        method=one_of(EXPERIMENT.made_by("stitch_crops")),
+    conda:
+        "../../envs/distillery.yaml"
+    resources:
+        gpu=1,
+        mem=memory(8),
+        runtime="2h",
+    params:
+        *code("stitch_crops"),
+        settings=settings("stitch_crops"),
+    shell:
+        command("stitch_crops")
+
+
 rule import_images:
     """Open a distilled set that was made elsewhere."""
     input:
