@@ -16,10 +16,15 @@ from distillery.guidance.influence import Influence
 from distillery.guidance.learnability import Learnability
 from distillery.guidance.mode import Mode
 from distillery.guidance.registry import GUIDANCES, Guidances
+from distillery.guidance.representation import Representation
 from distillery.settings import canonical
 
 EVERY = Guidances().replaced(
-    learnability=Learnability(), influence=Influence(surrogate="conv"), mode=Mode(), deviation=Deviation()
+    learnability=Learnability(),
+    influence=Influence(surrogate="conv"),
+    mode=Mode(),
+    deviation=Deviation(),
+    representation=Representation(),
 )
 
 
@@ -57,18 +62,20 @@ def test_guidances_stand_in_the_order_of_the_registry() -> None:
 
 def test_every_guidance_gets_its_own_files_whatever_the_order_of_their_counts() -> None:
     files = EVERY.files(Places())
-    assert files == {"influence": ["gradients of conv"], "mode": ["all modes"]}
+    assert files == {"influence": ["gradients of conv"], "mode": ["all modes"], "representation": ["latents"]}
     paths = [Path(path) for some in files.values() for path in some]
-    for names in (["mode", "influence"], ["influence", "mode"]):
+    for names in ([*files], [*reversed(files)]):
         divided = EVERY.divided(paths, dict.fromkeys(names, 1))
-        assert divided["influence"] == [Path("gradients of conv")] and divided["mode"] == [Path("all modes")]
+        assert {name: [*map(str, divided[name])] for name in names} == files
         assert divided["learnability"] == divided["deviation"] == []
     assert Guidances().divided(None, {}) == {}
 
 
-def test_only_deviation_reads_the_images_so_far() -> None:
-    assert EVERY.needs_images
-    assert not EVERY.replaced(deviation=None).needs_images
+def test_deviation_and_representation_read_the_images_so_far() -> None:
+    for name in ("deviation", "representation"):
+        others = {other: None for other in GUIDANCES if other != name}
+        assert EVERY.replaced(**others).needs_images
+    assert not EVERY.replaced(deviation=None, representation=None).needs_images
 
 
 def test_a_guidance_without_a_range_follows_the_first_one_beside_it() -> None:
@@ -91,6 +98,7 @@ def test_a_guidance_names_its_faults_with_its_key() -> None:
         influence=Influence(surrogate="four", repeats=2, range=[2, 8]),
         mode=Mode(stop=7, pool=9),
         deviation=Deviation(range=[2, 9]),
+        representation=Representation(range=[0, 8]),
     )
     assert [line.partition(":")[0] for line in guidance.check("guidance", context)] == [
         "guidance.learnability",
@@ -101,6 +109,7 @@ def test_a_guidance_names_its_faults_with_its_key() -> None:
         "guidance.mode.stop",
         "guidance.mode.pool",
         "guidance.deviation.range",
+        "guidance.representation.range",
     ]
 
 

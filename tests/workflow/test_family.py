@@ -17,7 +17,7 @@ from distillery.storage.tables import read_table
 
 FAMILY = "experiments/smoke-family.yaml"
 RESULTS = "results/smoke-family"
-MADE = ["igd", "mgd3", "real-by-learnability", "rded"]
+MADE = ["igd", "mgd3", "real-by-learnability", "rded", "representation"]
 COVERAGE = f"{RESULTS}/analysis/coverage/igd-2.parquet"
 BATCH_NORM = f"{RESULTS}/evaluation/mgd3/ipc2/convnet3_bn_w8/small+epochs=3+evaluations=1.parquet"
 TARGETS = [*(f"{RESULTS}/distilled/{method}/ipc2.parquet" for method in MADE), COVERAGE, BATCH_NORM]
@@ -56,7 +56,7 @@ def test_the_rest_takes_what_is_there(finished: Clone) -> None:
     plan = finished.plan(experiment=FAMILY)
     assert plan.rules == Counter(
         discover_modes=1, generate_increment=2, select_increment=2, train_student=1, select=1,
-        collect=3, evaluate=11, measure_coverage=5, measure_autoencoder=1, tabulate_accuracy=1, tabulate_statistics=1,
+        collect=3, evaluate=13, measure_coverage=6, measure_autoencoder=1, tabulate_accuracy=1, tabulate_statistics=1,
         tabulate_autoencoder=1, tabulate_increments=1, tabulate_coverage=1, plot_accuracy=1, plot_increments=1,
     )  # fmt: skip
     jobs = [job for job in plan.jobs if job.rule == "generate_increment"]

@@ -11,12 +11,14 @@ from distillery.guidance.deviation import Deviation
 from distillery.guidance.influence import Influence
 from distillery.guidance.learnability import Learnability
 from distillery.guidance.mode import Mode
+from distillery.guidance.representation import Representation
 
 GUIDANCES: dict[str, type[GuidanceBlock]] = {
     "learnability": Learnability,
     "influence": Influence,
     "mode": Mode,
     "deviation": Deviation,
+    "representation": Representation,
 }
 
 if TYPE_CHECKING:
