@@ -78,8 +78,8 @@ rule calibrate_guidance:
         guidance_files=inputs.guidance_files,
     output:
         guidance=layout.CALIBRATED,
-        curve=layout.CALIBRATION + ".parquet",
-        csv=layout.CALIBRATION + ".csv",
+        curve=layout.CALIBRATION_CURVE,
+        csv=layout.CALIBRATION_CSV,
     log:
         **layout.logs("calibrate_guidance", "method", run="{run}"),
     priority: 10

@@ -187,7 +187,7 @@ rule plot_increments:
 rule plot_calibration:
     """Draw the curve that the calibration saw."""
     input:
-        table=layout.CALIBRATION + ".parquet",
+        table=layout.CALIBRATION_CURVE,
     output:
         **layout.figure("calibration-{method}", "{run}"),
     log:

@@ -49,7 +49,8 @@ RECONSTRUCTION = "<results>/{run}analysis/autoencoder.parquet"
 GRADIENT_NORMS = "<results>/{run}analysis/gradients.parquet"
 REDUNDANCY = "<results>/{run}analysis/redundancy/{method}.parquet"
 COVERAGE = "<results>/{run}analysis/coverage/{method}-{ipc}.parquet"
-CALIBRATION = "<results>/{run}tables/calibration-{method}"
+CALIBRATION_CURVE = "<results>/{run}tables/calibration-{method}.parquet"
+CALIBRATION_CSV = "<results>/{run}tables/calibration-{method}.csv"
 
 
 def autoencoder(folder: str) -> dict[str, Pattern]:
