@@ -12,6 +12,8 @@ from clone import PROJECT
 from on_slurm import Cluster
 
 SHARDS = 12
+PLAN_RATIO = 8.0
+"""Most time of the large plan, in that of a small one beside it: both wait for the same machine."""
 
 
 @pytest.fixture(scope="module")
@@ -25,12 +27,16 @@ def scale() -> ModuleType:
     return module
 
 
-def test_a_thousand_classes_are_planned_in_seconds(scale: ModuleType, tmp_path: Path) -> None:
+def test_a_thousand_classes_are_planned_in_a_few_times_the_time_of_two(scale: ModuleType, tmp_path: Path) -> None:
+    small = scale.Scale(classes=2, shards=2, seeds=1, networks=1, ipc=(1,), increment=1)
+    scale.build(tmp_path / "small", small)
     scale.build(tmp_path / "scale", scale.Scale())
+    before, _ = scale.plan(tmp_path / "small")
     seconds, jobs = scale.plan(tmp_path / "scale")
-    print(f"plan: {seconds:.1f} s for {jobs} jobs")
+    after, _ = scale.plan(tmp_path / "small")
+    print(f"plan: {seconds:.1f} s for {jobs} jobs; {before:.1f} and {after:.1f} s for a small experiment")
     assert jobs > 500
-    assert seconds < 2 * scale.PLAN_SECONDS  # a noisy machine gets more
+    assert seconds < PLAN_RATIO * max(before, after)
 
 
 def test_all_places_of_the_cluster_are_used_and_nothing_is_lost(
