@@ -112,7 +112,7 @@ def test_steps_that_do_not_fit_the_schedule_are_refused(steps: int) -> None:
     assert faults(f"{LD3M}.chain.steps", steps) == [STEPS[steps]]
     config = deepcopy(STARTER)
     config["methods"]["ld3m"]["chain"] = {"steps": steps, "uneven": True}
-    assert load(config).matched("ld3m").kind == "ld3m"
+    assert load(config).methods["ld3m"].kind == "ld3m"
 
 
 REFUSED: dict[str, tuple[str, Any, str]] = {
@@ -235,12 +235,12 @@ def test_a_unet_is_for_optimised_images_alone(tmp_path: Path) -> None:
     config = deepcopy(STARTER)
     config["generators"]["unet"] = {"kind": "pretrained", "network": "unet", "weights": str(tmp_path), "classes": "own"}
     config["methods"]["ld3m"] |= {"generator": "unet", "learn": ["latent"]}
-    assert load(config).matched("ld3m").kind == "ld3m"
+    assert load(config).methods["ld3m"].kind == "ld3m"
     config["methods"]["ld3m"]["learn"] = ["condition"]
     config["methods"]["plain"] = {"kind": "plain", "generator": "unet"}
     with pytest.raises(ExperimentError) as refused:
         load(config)
     assert str(refused.value).splitlines() == [
         "methods.ld3m.learn: condition, and generators.unet knows no classes; allowed: [latent]",
-        "methods.plain: generators.unet is a UNet, which methods of kind ld3m alone take; give a DiT",
+        "methods.plain.generator: generators.unet is a UNet, which methods of kind ld3m alone take; give a DiT",
     ]
