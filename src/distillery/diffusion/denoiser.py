@@ -7,11 +7,11 @@ from contextlib import nullcontext
 from typing import Any, Literal
 
 import torch
-from diffusers import DiTTransformer2DModel
 from torch import Tensor, nn
 
 from distillery.devices import fused_attention
 from distillery.diffusion.losses import PredictionType, noise_of
+from distillery.lean_imports import from_diffusers
 
 
 class GuidedNetwork(nn.Module):
@@ -149,7 +149,7 @@ def build_transformer(
     *, classes: int, channels: int, size: int, layers: int, heads: int, head_dim: int, patch_size: int
 ) -> Any:
     """A DiT without trained weights, for latents of (channels, size, size). One further class row stands for "none"."""
-    return DiTTransformer2DModel(
+    return from_diffusers("DiTTransformer2DModel")(
         num_attention_heads=heads,
         attention_head_dim=head_dim,
         in_channels=channels,

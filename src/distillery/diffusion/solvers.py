@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, Protocol
 
-from diffusers import DPMSolverMultistepScheduler
 from torch import Tensor
 
 from distillery.diffusion.schedule import Schedule
 from distillery.diffusion.step import Step
+from distillery.lean_imports import from_diffusers
 
 SolverName = Literal["ddpm", "ddim", "dpm"]
 
@@ -63,7 +63,7 @@ class DPMSolver:
 
     def __init__(self, schedule: Schedule) -> None:
         self._schedule = schedule
-        self._scheduler: Any = DPMSolverMultistepScheduler.from_config(
+        self._scheduler: Any = from_diffusers("DPMSolverMultistepScheduler").from_config(
             schedule.config,
             algorithm_type="dpmsolver++",
             solver_order=2,

@@ -21,7 +21,9 @@ from torch.nn import functional as F
 
 from distillery.data.pixels import to_unit
 from distillery.data.reading import ImageTable
+from distillery.devices import compiled
 from distillery.errors import BadInput
+from distillery.lean_imports import without_compiler
 from distillery.memory_limit import in_fitting_batches
 from distillery.progress import Progress, count_images
 from distillery.storage.resume import Resume
@@ -275,13 +277,14 @@ class _Ensemble:
             self.forward: Callable[[Tensor], Tensor] = self._stacked_forward
             self._mapped: Any = vmap(self._one, in_dims=(0, 0, 0), randomness="error")
             if speed.compile:
-                self._mapped = torch.compile(self._mapped, dynamic=False)
+                self._mapped = compiled(self._mapped)
         else:
             self.parameters = dict(first.network.named_parameters())
             self.buffers = dict(first.network.named_buffers())
-            self._network: Any = torch.compile(first.network, dynamic=False) if speed.compile else first.network
+            self._network: Any = compiled(first.network) if speed.compile else first.network
             self.forward = self._single_forward
-        self.optimizer = _optimizer(self.parameters, recipe, self.stacked)
+        with without_compiler():
+            self.optimizer = _optimizer(self.parameters, recipe, self.stacked)
         self.ema = {name: value.detach().clone() for name, value in self.parameters.items()} if recipe.ema_decay else {}
 
     def _one(self, parameters: dict[str, Tensor], buffers: dict[str, Tensor], images: Tensor) -> Tensor:
@@ -303,6 +306,7 @@ class _Ensemble:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
 
+    @without_compiler()
     def step(self, step: _Step, teacher: Tensor | None, dropout: Key) -> None:
         """One step of every network on its own batch."""
         with _dropout_from(dropout, self.device, drops_out(self.classifiers[0])), self.autocast():
@@ -346,6 +350,7 @@ class _Ensemble:
         several = len(self.classifiers)
         return torch.stack([torch.cat(correct[i::several]) for i in range(several)]).cpu(), finite.cpu()
 
+    @without_compiler()
     def state_dict(self) -> dict[str, Tensor]:
         """Everything that the next step depends on, as flat tensors."""
         tensors = {f"parameter/{name}": value.detach().clone() for name, value in self.parameters.items()}
@@ -358,6 +363,7 @@ class _Ensemble:
         return tensors
 
     @torch.no_grad()
+    @without_compiler()
     def load_state_dict(self, tensors: dict[str, Tensor]) -> None:
         """Put back what `state_dict` gave."""
         state: dict[int, dict[str, Tensor]] = {}
