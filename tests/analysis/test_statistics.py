@@ -230,13 +230,14 @@ def test_p_finds_a_difference_that_is_there() -> None:
     assert paired_difference(ours, theirs, resamples=10).p < 1e-3
 
 
-def test_fifty_thousand_images_take_little_memory_and_little_more_than_their_drawing() -> None:
+def test_fifty_thousand_images_take_little_memory_and_half_the_time_of_a_plain_loop() -> None:
     generator = np.random.default_rng(6)
     ours, theirs = (right(generator, np.full((5, 50_000), chance)) for chance in (0.60, 0.59))
     started = time.process_time()
-    for _ in range(2000):
-        generator.integers(50_000, size=50_000)
-    drawing, started = time.process_time() - started, time.process_time()
+    for _ in range(100):
+        drawn = generator.integers(50_000, size=50_000)
+        (ours[:, drawn].mean(1) - theirs[:, drawn].mean(1)).mean()
+    plain, started = 20 * (time.process_time() - started), time.process_time()
     tracemalloc.start()
     found = paired_difference(ours, theirs, resamples=2000)
     seconds = time.process_time() - started
@@ -244,7 +245,8 @@ def test_fifty_thousand_images_take_little_memory_and_little_more_than_their_dra
     tracemalloc.stop()
     assert found.low < 1 < found.high
     assert peak < 200e6
-    assert seconds < 8 * drawing
+    print(f"{plain:.2f} s as a plain loop, {seconds:.2f} s")
+    assert seconds < plain / 2
 
 
 def test_what_is_not_paired_correctness_is_refused() -> None:
