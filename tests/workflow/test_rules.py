@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import subprocess
 from pathlib import Path
 
@@ -13,9 +12,9 @@ from clone import PROJECT
 import distillery.__main__ as command_line
 
 RULES = {
-    rule: stage
+    rule.partition(":")[0]: rule.partition('command("')[2].partition('"')[0]
     for path in sorted((PROJECT / "workflow/rules").glob("*.smk"))
-    for rule, stage in re.findall(r'^rule (\w+):.*?command\("(\w+)"', path.read_text("utf-8"), re.MULTILINE | re.DOTALL)
+    for rule in path.read_text("utf-8").split("\nrule ")[1:]
 }
 
 
