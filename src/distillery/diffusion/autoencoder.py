@@ -17,7 +17,8 @@ from distillery.devices import fused_attention, lowered
 from distillery.diffusion.ema import follow
 from distillery.diffusion.models import open_autoencoder
 from distillery.diffusion.weights import model_digest, read_config
-from distillery.errors import WeightsError, damaged
+from distillery.divergence import TrainingWatch
+from distillery.errors import Diverged, WeightsError, damaged
 from distillery.progress import Progress
 from distillery.storage.resume import Resume, pack, unpack
 from distillery.streams import stream
@@ -133,6 +134,9 @@ def train_autoencoder(
 
     Returns:
         The autoencoder; `config.scaling_factor` brings the latents of `pixels` to unit variance.
+
+    Raises:
+        Diverged: a loss or a weight is not finite, or the images have all the same latents.
     """
     groups = next(g for g in (32, 16, 8, 4, 2, 1) if all(width % g == 0 for width in block_out_channels))
     blocks = len(block_out_channels)
@@ -154,6 +158,12 @@ def train_autoencoder(
     optimizer = torch.optim.Adam(model.parameters(), learning_rate, fused=True)
     average = None if ema_decay is None else copy.deepcopy(model).requires_grad_(False)
     kept = {"model": model} if average is None else {"model": model, "average": average}
+    watch = TrainingWatch(steps, f"lower autoencoder.learning_rate, {learning_rate:g}", resume.path)
+
+    def state(done: int) -> tuple[dict[str, Tensor], dict[str, int]]:
+        watch.check(model.parameters())
+        return pack(kept, {"adam": optimizer}), {"step": done}
+
     start = 0
     if checkpoint := resume.restore():
         unpack(checkpoint[0], kept, {"adam": optimizer})
@@ -170,6 +180,7 @@ def train_autoencoder(
             loss = F.mse_loss(decoded.float(), images) + kl_weight * posterior.kl().float().mean()
             if perceptual is not None:
                 loss = loss + perceptual(decoded.float(), images)
+            watch.note(step + 1, loss)
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate * 0.5 * (1 + torch.cos(torch.tensor(torch.pi * step / steps)).item())
             optimizer.zero_grad(set_to_none=True)
@@ -178,9 +189,16 @@ def train_autoencoder(
             if average is not None and ema_decay is not None:
                 follow(average.parameters(), model.parameters(), ema_decay, step)
             progress.advance(batch_size)
-            resume.checkpoint(lambda done=step + 1: (pack(kept, {"adam": optimizer}), {"step": done}))  # type: ignore[misc]
+            resume.checkpoint(lambda done=step + 1: state(done))  # type: ignore[misc]
+    watch.check(model.parameters())
     model = (model if average is None else average).eval().requires_grad_(False)
-    model.register_to_config(scaling_factor=1 / _sigma_of_latents(model, pixels, device))
+    sigma = _sigma_of_latents(model, pixels, device)
+    if not 0 < sigma < float("inf"):
+        raise Diverged(
+            f"the latents of the images have the standard deviation {sigma:g}; lower autoencoder.learning_rate, "
+            f"{learning_rate:g}"
+        )
+    model.register_to_config(scaling_factor=1 / sigma)
     return model.cpu()
 
 

@@ -40,6 +40,7 @@ def run(settings: Settings, *, config: Output, weights: Output, job: Job) -> Non
     """A folder, or a name on the hub, to an autoencoder in the layout of `save_pretrained`."""
     from distillery.diffusion.models import open_autoencoder
     from distillery.diffusion.weights import check_digests, local_folder
+    from distillery.divergence import refuse_diverged
     from distillery.errors import WeightsError
     from distillery.storage.atomic import write_bytes
     from distillery.storage.tensors import write_tensors
@@ -51,6 +52,8 @@ def run(settings: Settings, *, config: Output, weights: Output, job: Job) -> Non
         model = open_autoencoder(folder)
     except WeightsError as error:
         raise BadInput(f"{settings.opened}.weights: {error}") from error
+    what = f"{settings.opened}.weights: {block.weights}: the weights"
+    refuse_diverged(model.parameters(), what, "download them again")
     takes = model.config.in_channels
     if takes != settings.image_channels:
         raise BadInput(

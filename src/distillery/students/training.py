@@ -21,7 +21,7 @@ from torch.nn import functional as F
 
 from distillery.data.pixels import to_unit
 from distillery.data.reading import ImageTable
-from distillery.errors import BadInput
+from distillery.divergence import refuse_diverged
 from distillery.memory_limit import in_fitting_batches
 from distillery.progress import Progress, count_images
 from distillery.storage.resume import Resume
@@ -77,13 +77,15 @@ def train_network(
             `Classifier.state_dict`.
 
     Raises:
-        BadInput: it has diverged; what it would say of an image is no number, and the highest of none is class 0.
+        Diverged: it has diverged; what it would say of an image is no number, and the highest of none is class 0.
     """
     train_networks([classifier], pixels, labels, recipe, keys=[key], device=device, resume=resume, what=what, kept=kept)
-    if not all(bool(value.isfinite().all()) for value in classifier.state_dict().values()):
-        raise BadInput(
-            f"{what}: the network has diverged, its weights are no numbers; lower the learning_rate of its protocol"
-        )
+    refuse_diverged(
+        classifier.state_dict().values(),
+        f"{what}: the network has diverged: weights after {recipe.epochs} epochs at learning_rate "
+        f"{recipe.learning_rate:g}",
+        "lower the learning_rate of its protocol",
+    )
 
 
 def train_networks(
