@@ -16,7 +16,7 @@ from distillery.data.pixels import room_for, to_unit
 from distillery.devices import fused_attention, lowered
 from distillery.diffusion.ema import follow
 from distillery.diffusion.models import open_autoencoder
-from distillery.diffusion.weights import model_digest, read_config
+from distillery.diffusion.weights import latent_statistics, model_digest
 from distillery.divergence import TrainingWatch
 from distillery.errors import Diverged, WeightsError, damaged
 from distillery.progress import Progress
@@ -28,7 +28,8 @@ class Codec:
     """An autoencoder of diffusers with its scale and shift applied, for whatever guides or renders.
 
     Attributes:
-        scale, shift: latents = (encoded - shift) x scale.
+        scale, shift: latents = (encoded - shift) x scale; numbers, or (C, 1, 1) where the config states mean and
+            standard deviation of each channel: then shift is `latents_mean`, scale is `scaling_factor / latents_std`.
         channels: of a latent.
         factor: by how much a latent's side is smaller than the image's.
         digest: which model this is; latents carry it.
@@ -39,8 +40,12 @@ class Codec:
         autoencoder.eval().requires_grad_(False)
         self.autoencoder, self.digest, self.half = _half_decoder(autoencoder) if half else autoencoder, digest, half
         config = autoencoder.config
-        self.scale: float = config.scaling_factor
-        self.shift: float = config.get("shift_factor") or 0.0
+        self.scale: float | Tensor = config.scaling_factor
+        self.shift: float | Tensor = config.get("shift_factor") or 0.0
+        if statistics := latent_statistics(config):
+            device = next(autoencoder.parameters()).device
+            self.shift, std = (torch.tensor(values, device=device)[:, None, None] for values in statistics)
+            self.scale = config.scaling_factor / std
         self.channels: int = config.get("vq_embed_dim") or config.latent_channels
         self.factor: int = 2 ** (len(config.get("encoder_block_out_channels") or config.block_out_channels) - 1)
 
@@ -52,18 +57,15 @@ class Codec:
             DamagedArtifact: it cannot be opened.
         """
         try:
-            model = open_autoencoder(folder)
-            # `AutoencoderTiny` and `VQModel` know no shift; where there is one, it stands in the file alone.
-            shift = read_config(folder).get("shift_factor")
-            if shift is not None:
-                model.register_to_config(shift_factor=shift)
-            return cls(model, model_digest(folder))
+            return cls(open_autoencoder(folder), model_digest(folder))
         except WeightsError as error:
             raise damaged(folder, made_by, error) from error
 
     def to(self, device: torch.device) -> Codec:
         """Move to a device; on a GPU convolutions want their channels last."""
         self.autoencoder.to(device)
+        if isinstance(self.scale, Tensor) and isinstance(self.shift, Tensor):
+            self.scale, self.shift = self.scale.to(device), self.shift.to(device)
         if device.type == "cuda":
             self.autoencoder.to(memory_format=torch.channels_last)
         return self

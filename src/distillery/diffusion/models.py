@@ -8,7 +8,7 @@ from typing import Any
 import diffusers
 from diffusers import DDPMScheduler
 
-from distillery.diffusion.weights import read_config, weight_files
+from distillery.diffusion.weights import STATISTICS, read_config, weight_files
 from distillery.errors import WeightsError, damaged
 
 AUTOENCODERS = ("AutoencoderKL", "AutoencoderTiny", "VQModel")
@@ -22,13 +22,16 @@ _DERIVED = ("pos_embed.pos_embed",)
 
 
 def open_autoencoder(folder: Path) -> Any:
-    """An autoencoder of one of the known classes, in float32.
+    """An autoencoder of one of the known classes, in float32, with all that its config says of the scale of latents.
 
     Raises:
         WeightsError: it is absent, broken, or of another class.
     """
-    name = _class_name(folder, AUTOENCODERS)
-    return _open(getattr(diffusers, name), folder)
+    name, config = _class_name(folder, AUTOENCODERS), read_config(folder)
+    model = _open(getattr(diffusers, name), folder)
+    # Not every class of diffusers knows them all; what it does not know, it passes over.
+    model.register_to_config(**{key: config[key] for key in ("shift_factor", *STATISTICS) if key in config})
+    return model
 
 
 def load_generator(folder: Path) -> tuple[Any, Any]:
