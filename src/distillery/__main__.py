@@ -126,13 +126,21 @@ def _run(name: str, stage: ModuleType, arguments: list[str]) -> int:
     try:
         stage.run(settings, job=job, **files)
     except (BadInput, DamagedArtifact) as error:
-        print(f"distillery {name}: {error}", file=sys.stderr)
+        print(f"distillery {name}: {error}{_unmade(stage, files, error)}", file=sys.stderr)
         return 1
     finally:
         parallel.leave()
     if parallel.rank() == 0:
         _record_cost(parsed.cost, name, device.type, threads)
     return 0
+
+
+def _unmade(stage: ModuleType, files: dict[str, Any], error: Exception) -> str:
+    """Which generator, network or method has diverged, by the file that it would have been or made."""
+    from distillery.errors import Diverged
+
+    outputs = [files[argument] for argument, file in stage_files(stage.run).items() if file.kind == "output"]
+    return f". Not made: {outputs[0]}" if outputs and isinstance(error, Diverged) else ""
 
 
 class _Nothing:

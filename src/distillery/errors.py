@@ -10,6 +10,10 @@ class BadInput(Exception):
     """Something that the user can put right: the message names it and the way out, and no traceback is shown."""
 
 
+class Diverged(BadInput):
+    """Weights, latents, images or answers are no numbers any more; the message names the setting to change."""
+
+
 class WeightsError(Exception):
     """Weights are absent, broken or not what they should be; the message names the file and the way out."""
 

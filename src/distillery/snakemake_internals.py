@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import importlib
 import os
+import sys
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,14 @@ def remove_stale_lock() -> None:
     if processes.owner_alive(HOLDER) is False:
         for lock in locks:
             lock.unlink(missing_ok=True)
+
+
+def interpreter(workflow: Any) -> str:
+    """The Python that jobs run: that of this Snakemake, or, where they run in environments or containers, theirs."""
+    from snakemake_interface_executor_plugins.settings import DeploymentMethod
+
+    own = {DeploymentMethod.CONDA, DeploymentMethod.APPTAINER} & set(workflow.deployment_settings.deployment_method)
+    return "python" if own else sys.executable
 
 
 def limit_to_cards(workflow: Any, cards: int) -> None:

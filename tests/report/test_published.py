@@ -38,6 +38,7 @@ def our(method: str, network: str, protocol: str, ipc: int = 10, resolution: int
         "network": network,
         "protocol": protocol,
         "n": 3,
+        "trained": 3,
         "accuracy_mean": 38.0,
         "accuracy_std": 1.0,
         "best_mean": 40.0,
@@ -134,6 +135,7 @@ def test_ours_stands_beside_theirs() -> None:
         "network": "convnet6",
         "protocol": "minimax",
         "n": 3,
+        "trained": 3,
         "ours_best_mean": 40.0,
         "ours_best_std": 2.0,
         "ours_last_mean": 38.0,
@@ -271,7 +273,7 @@ def test_markdown_reads_as_a_paper_prints_it() -> None:
     rows = [our("dit", "convnet6", "minimax"), our("dit", "resnet18_in", "igd", 100)]
     table = beside_published(pd.DataFrame(rows), dataset="imagewoof", names=NAMES)
     igd, minimax = published_markdown(table).split("\n\nOurs")
-    assert "protocol `igd`; mean ± sample standard deviation over n networks, published over 5." in igd
+    assert "protocol `igd`; mean ± sample standard deviation over n replicates, published over 5." in igd
     assert "| 40.0 ± 2.0 | 38.0 ± 1.0 | 34.2 ± 1.3 |       +5.8 |" in minimax
 
 
@@ -286,6 +288,6 @@ def test_the_table_can_be_written() -> None:
     rows = [our("dit", "convnet6", "minimax", best_std=math.nan), our("full", "resnet18_in", "igd", ipc_label="full")]
     table = beside_published(pd.DataFrame(rows), dataset="imagewoof", names=NAMES)
     first, second = csv_bytes(table).decode().splitlines()[1:]
-    assert first.startswith("dit,DiT,imagewoof,10,convnet6,minimax,3,40.00,,38.00,1.00,34.20,1.35,5.80,")
+    assert first.startswith("dit,DiT,imagewoof,10,convnet6,minimax,3,3,40.00,,38.00,1.00,34.20,1.35,5.80,")
     assert second.endswith(",note,256,,published resolution unknown")
     assert arrow_table(table).column("resolution_ours").to_pylist() == [256, 256]

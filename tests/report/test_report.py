@@ -113,7 +113,7 @@ def test_one_network_has_no_deviation(tmp_path: Path) -> None:
 def test_the_mean_row_spreads_over_replicates_not_over_networks(tmp_path: Path) -> None:
     rows = evaluation("dit", [[70], [74]]) + evaluation("dit", [[92], [90]], network="resnet")
     mean = accuracies(tmp_path, rows)[-1]
-    assert (mean["network"], mean["n"], mean["accuracy_mean"]) == ("mean", 4, 81.5)
+    assert (mean["network"], mean["n"], mean["trained"], mean["accuracy_mean"]) == ("mean", 2, 4, 81.5)
     assert mean["accuracy_std"] == pytest.approx(math.sqrt(0.5))  # of 81 and 82
 
 
@@ -149,8 +149,8 @@ def test_protocols_never_mix(tmp_path: Path) -> None:
 def test_csv_has_exactly_these_columns_and_two_decimals(tmp_path: Path) -> None:
     accuracies(tmp_path, evaluation("dit", [[200 / 3]]), networks=["convnet"])
     first, second, *_ = (tmp_path / "t.csv").read_text("utf-8").splitlines()
-    assert first == "method,ipc,network,protocol,n,accuracy_mean,accuracy_std,best_mean,best_std"
-    assert second == "dit,10,convnet,p,1,66.67,,66.67,"
+    assert first == "method,ipc,network,protocol,n,trained,accuracy_mean,accuracy_std,best_mean,best_std"
+    assert second == "dit,10,convnet,p,1,1,66.67,,66.67,"
 
 
 def test_markdown_reads_as_a_paper_prints_it(tmp_path: Path) -> None:
@@ -206,9 +206,9 @@ def test_the_published_pair_gives_a_reduction_of_39_1_percent(tmp_path: Path) ->
     assert found["dit"]["reduction_vs_dit_percent"] == 0
     assert "39.1 |" in (tmp_path / "t.md").read_text("utf-8")
     assert (tmp_path / "t.csv").read_text("utf-8").splitlines() == [
-        "method,increments,off_diagonal_mean,off_diagonal_std,reduction_vs_dit_percent",
-        "lgd,2,57.65,,39.12",
-        "dit,2,94.70,,0.00",
+        "method,increments,n,off_diagonal_mean,off_diagonal_std,reduction_vs_dit_percent",
+        "lgd,2,1,57.65,,39.12",
+        "dit,2,1,94.70,,0.00",
     ]
 
 
@@ -263,7 +263,7 @@ def test_the_front_holds_what_no_other_method_beats(tmp_path: Path) -> None:
     assert [name for name, row in rows.items() if row["pareto"] == "True"] == ["gentle", "strong"]
     assert rows["random"]["redundancy"] == rows["random"]["strength"] == ""
     assert rows["worse"]["strength"] == "auto"
-    assert (tmp_path / "t.csv").read_text("utf-8").splitlines()[3] == "gentle,0.5,2,0,97.00,1.41,2,60.00,25.00,True"
+    assert (tmp_path / "t.csv").read_text("utf-8").splitlines()[3] == "gentle,0.5,2,0,97.00,1.41,2,2,60.00,25.00,True"
 
 
 def test_without_the_baseline_there_is_no_front(tmp_path: Path) -> None:

@@ -460,16 +460,16 @@ def test_no_network_refuses_the_sides_of_the_papers(name: str) -> None:
 def test_pixels_beyond_the_last_patch_would_be_ignored_and_are_refused(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    refusal = f"{name} cuts the image into patches of 16 pixels: 40 is no multiple of it, take 32 or 48"
-    assert refused_side(name, 40) == refusal
+    refusal = f"{name} cuts the image into patches of 16 pixels: 72 is no multiple of it, take 64 or 80"
+    assert refused_side(name, 72) == refusal
     with pytest.raises(ValueError, match=refusal):
-        parameter_count(name, 40, 3, 10)
+        parameter_count(name, 72, 3, 10)
     monkeypatch.setattr(networks, "refused_side", lambda *_: None)
-    images = torch.randn(1, 3, 40, 40, generator=stream("images"), requires_grad=True)
-    network(name, 40).eval()(images).square().sum().backward()
+    images = torch.randn(1, 3, 72, 72, generator=stream("images"), requires_grad=True)
+    network(name, 72).eval()(images).square().sum().backward()
     assert images.grad is not None
-    assert images.grad[..., :32, :32].abs().sum() > 0
-    assert not images.grad[..., 32:, :].any()
+    assert images.grad[..., :64, :64].abs().sum() > 0
+    assert not images.grad[..., 64:, :].any()
 
 
 def test_the_patch_of_a_swin_is_read_from_its_name() -> None:
@@ -526,7 +526,7 @@ def test_asking_for_features_leaves_the_network_as_it_was(training: bool) -> Non
 
 def test_a_network_with_two_heads_has_no_features() -> None:
     with pytest.raises(ValueError, match="deit_tiny_distilled_patch16_224 does not end in one linear layer"):
-        last_linear(drawn("deit_tiny_distilled_patch16_224", 32))
+        last_linear(drawn("deit_tiny_distilled_patch16_224", 64))
 
 
 # ---- files -----------------------------------------------------------------------------------------------------------

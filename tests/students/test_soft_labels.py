@@ -209,7 +209,7 @@ def test_labels_that_would_not_fit_are_refused_before_the_teacher_answers(
 def test_weights_of_this_project_are_opened_in_the_order_of_the_data(tmp_path: Path) -> None:
     known = network("file")
     known.save(tmp_path / "w.safetensors", MADE_BY)
-    opened = open_pretrained(tmp_path / "w.safetensors", NETWORK, CLASSES[::-1], DOMAIN, None)
+    opened, _ = open_pretrained(tmp_path / "w.safetensors", NETWORK, CLASSES[::-1], DOMAIN, None)
     pixels = digits()[0][:8]
     assert torch.equal(logits_of(opened, pixels), logits_of(known, pixels).flip(1))
 
@@ -218,12 +218,12 @@ def test_classes_that_the_weights_name_otherwise_are_found_and_others_are_no_mat
     known = Classifier(NETWORK, ["tench", "n02979186", "church"], DOMAIN, ("named",)).eval()
     known.save(tmp_path / "w.safetensors", MADE_BY)
     names = ["church", "n01440764", "cassette player"]
-    opened = open_pretrained(tmp_path / "w.safetensors", NETWORK, names, DOMAIN, None)
+    opened, _ = open_pretrained(tmp_path / "w.safetensors", NETWORK, names, DOMAIN, None)
     pixels = digits()[0][:8]
     torch.testing.assert_close(logits_of(opened, pixels), logits_of(known, pixels)[:, [2, 0, 1]])
     with pytest.raises(BadInput, match="trained on tench, n02979186, church, and knows no class zebra, cat"):
         open_pretrained(tmp_path / "w.safetensors", NETWORK, ["zebra", "cat", "church"], DOMAIN, None)
-    given = open_pretrained(tmp_path / "w.safetensors", NETWORK, ["zebra", "cat", "church"], DOMAIN, [0, 1, 2])
+    given, _ = open_pretrained(tmp_path / "w.safetensors", NETWORK, ["zebra", "cat", "church"], DOMAIN, [0, 1, 2])
     assert torch.equal(logits_of(given, pixels), logits_of(known, pixels))
 
 
@@ -233,7 +233,7 @@ def test_weights_without_the_counts_of_batch_norm_are_opened(tmp_path: Path) -> 
     state = {name: value for name, value in whole.network.state_dict().items() if "num_batches" not in name}
     assert len(state) < len(whole.network.state_dict())
     save_file(state, tmp_path / "w.safetensors")
-    opened = open_pretrained(tmp_path / "w.safetensors", "resnet18", CLASSES, domain, None)
+    opened, _ = open_pretrained(tmp_path / "w.safetensors", "resnet18", CLASSES, domain, None)
     pixels = torch.randint(256, (2, 3, 32, 32), generator=stream("batch norm"), dtype=torch.uint8)
     assert torch.equal(logits_of(opened, pixels), logits_of(whole, pixels))
 
@@ -242,7 +242,7 @@ def test_rows_pick_the_classes_out_of_a_larger_network(tmp_path: Path) -> None:
     large = Classifier(NETWORK, [str(number) for number in range(9)], DOMAIN, ("large",)).eval()
     save_file(large.network.state_dict(), tmp_path / "w.safetensors")
     rows = [8, 2, 5, 0]
-    opened = open_pretrained(tmp_path / "w.safetensors", NETWORK, CLASSES, DOMAIN, rows)
+    opened, _ = open_pretrained(tmp_path / "w.safetensors", NETWORK, CLASSES, DOMAIN, rows)
     pixels = digits()[0][:8]
     torch.testing.assert_close(logits_of(opened, pixels), logits_of(large, pixels)[:, rows])
 
@@ -280,6 +280,7 @@ def test_the_digest_of_a_reference_is_compared(folder: Path, tmp_path: Path) -> 
         run = job("train_reference", settings, [images, test, weights])
         model = tmp_path / "out.safetensors"
         files: dict[str, Any] = {"images": images, "test": test, "weights": weights, "model": model}
+        files["by_class"] = tmp_path / "by-class.csv"
         if fits:
             train_reference.run(settings, **files, job=run)
         else:
@@ -293,7 +294,8 @@ def test_a_reference_is_opened_instead_of_trained_and_its_accuracy_is_measured(f
     images, test, weights = folder / "set.parquet", folder / "test.parquet", folder / "teacher.safetensors"
     out = tmp_path / "reference.safetensors"
     run = job("train_reference", settings, [images, test, weights])
-    train_reference.run(settings, images=images, test=test, weights=weights, model=out, job=run)
+    by_class = tmp_path / "by-class.csv"
+    train_reference.run(settings, images=images, test=test, weights=weights, model=out, by_class=by_class, job=run)
     pixels, labels = (values[300:400] for values in digits())
     assert torch.equal(logits_of(Classifier.load(out, "train_reference"), pixels), logits_of(known, pixels))
     expected = 100 * (logits_of(known, pixels).argmax(1) == labels).double().mean().item()

@@ -558,7 +558,8 @@ def test_a_reference_records_its_accuracy_and_resumes_to_the_same_answers(
     def make(out: Path) -> Classifier:
         images = distilled / "test.parquet"
         run = job("train_reference", settings, [images])
-        train_reference.run(settings, images=images, test=distilled / "set.parquet", model=out, job=run)
+        files = {"images": images, "test": distilled / "set.parquet", "model": out}
+        train_reference.run(settings, **files, by_class=out.with_suffix(".csv"), job=run)
         return Classifier.load(out, "train_reference")
 
     whole = make(tmp_path / "whole.safetensors")

@@ -69,10 +69,12 @@ def trained(world: World, out: Path) -> Path:
 
 
 def chosen(world: World, checkpoints: Path, out: Path, **options: Any) -> Path:
-    defaults: dict[str, Any] = {"threshold": 0.7, "keep": [0, 2], "gradient_images": 10}
+    defaults: dict[str, Any] = {"name": "conv", "external": False, "threshold": 0.7}
+    defaults |= {"keep": [0, 2], "gradient_images": 10}
     settings = select_checkpoints.Settings(**{**defaults, **options})
     run = job("select_checkpoints", settings)
-    select_checkpoints.run(settings, data=world.data, checkpoints=checkpoints, gradients=out, job=run)
+    files = {"data": world.data, "checkpoints": checkpoints, "gradients": out}
+    select_checkpoints.run(settings, **files, by_class=out.with_suffix(".csv"), job=run)
     return out
 
 

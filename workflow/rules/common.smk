@@ -15,6 +15,7 @@ from distillery.plan.rules import code, command, memory, one_of
 with snakemake_internals.without_traceback(ExperimentError):
     EXPERIMENT = load_files(list(map(Path, workflow.configfiles)), config)
 
+PYTHON = snakemake_internals.interpreter(workflow)
 RESULTS = f"results/{EXPERIMENT.name}"
 UNETS = [name for name, block in EXPERIMENT.generators.items() if block.part == "unet"]
 OPENED = EXPERIMENT.opened_autoencoders

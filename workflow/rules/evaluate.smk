@@ -56,6 +56,7 @@ rule measure_redundancy:
     """Measure what a network trained on one increment already knows of the others."""
     input:
         images=inputs.largest_set,
+        teacher=inputs.redundancy_teacher,
     output:
         matrix=layout.REDUNDANCY,
     log:

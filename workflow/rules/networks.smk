@@ -1,7 +1,7 @@
 # The networks that judge and guide.
 #
 # in:  <results>/data/train.parquet, increments
-# out: <results>/{run}reference/{reference}.safetensors
+# out: <results>/{run}reference/{reference}.safetensors, its accuracy on each class beside it
 #      <results>/{run}features/{reference}.parquet
 #      <results>/{run}distilled/{method}/increment-{k}/student.safetensors
 #      <results>/{run}surrogates/{surrogate}/   every epoch of a network, and its gradients where learning turns
@@ -15,6 +15,7 @@ rule train_reference:
         weights=inputs.reference_weights,
     output:
         model=layout.REFERENCE,
+        by_class=layout.REFERENCE_BY_CLASS,
     log:
         **layout.logs("train_reference", "reference", run="{run}"),
     priority: 10
@@ -82,6 +83,7 @@ rule select_checkpoints:
         checkpoints=inputs.checkpoints,
     output:
         gradients=layout.GRADIENTS,
+        by_class=layout.SURROGATE_BY_CLASS,
     log:
         **layout.logs("select_checkpoints", "surrogate", run="{run}"),
     priority: 10

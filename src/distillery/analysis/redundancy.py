@@ -11,7 +11,7 @@ from torch import Tensor
 from distillery.storage.resume import Resume
 from distillery.students.networks import Classifier, Domain
 from distillery.students.settings import Recipe
-from distillery.students.training import accuracy, train_network
+from distillery.students.training import SoftLabels, accuracy, train_network
 
 
 def redundancy_matrix(
@@ -25,6 +25,7 @@ def redundancy_matrix(
     students: int,
     seed: int,
     device: torch.device,
+    soft_labels: SoftLabels | None = None,
     resume: Callable[[str], Resume] | None = None,
 ) -> list[dict[str, Any]]:
     """R[r, s] = accuracy on the images of increment s, as stored, of a network trained on increment r alone.
@@ -32,6 +33,7 @@ def redundancy_matrix(
     Args:
         pixels: (N, C, H, W) uint8.
         labels, increments: (N,) int64; increments count from 0.
+        soft_labels: the teacher, where the recipe has soft labels.
         resume: part of the work -> its resume file.
 
     Returns:
@@ -51,6 +53,7 @@ def redundancy_matrix(
                 recipe,
                 key=key,
                 device=device,
+                soft_labels=soft_labels,
                 resume=resume(f"student-{student}-{trained}") if resume else None,
                 what=f"redundancy {student + 1}/{students}, increment {trained + 1}/{len(numbers)}",
             )

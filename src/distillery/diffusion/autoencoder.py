@@ -15,8 +15,9 @@ from distillery.data.pixels import room_for, to_unit
 from distillery.devices import fused_attention, lowered
 from distillery.diffusion.ema import follow
 from distillery.diffusion.models import open_autoencoder
-from distillery.diffusion.weights import model_digest, read_config
-from distillery.errors import WeightsError, damaged
+from distillery.diffusion.weights import latent_statistics, model_digest
+from distillery.divergence import TrainingWatch
+from distillery.errors import Diverged, WeightsError, damaged
 from distillery.lean_imports import from_diffusers, without_compiler
 from distillery.progress import Progress
 from distillery.storage.resume import Resume, pack, unpack
@@ -27,7 +28,8 @@ class Codec:
     """An autoencoder of diffusers with its scale and shift applied, for whatever guides or renders.
 
     Attributes:
-        scale, shift: latents = (encoded - shift) x scale.
+        scale, shift: latents = (encoded - shift) x scale; numbers, or (C, 1, 1) where the config states mean and
+            standard deviation of each channel: then shift is `latents_mean`, scale is `scaling_factor / latents_std`.
         channels: of a latent.
         factor: by how much a latent's side is smaller than the image's.
         digest: which model this is; latents carry it.
@@ -38,8 +40,12 @@ class Codec:
         autoencoder.eval().requires_grad_(False)
         self.autoencoder, self.digest, self.half = _half_decoder(autoencoder) if half else autoencoder, digest, half
         config = autoencoder.config
-        self.scale: float = config.scaling_factor
-        self.shift: float = config.get("shift_factor") or 0.0
+        self.scale: float | Tensor = config.scaling_factor
+        self.shift: float | Tensor = config.get("shift_factor") or 0.0
+        if statistics := latent_statistics(config):
+            device = next(autoencoder.parameters()).device
+            self.shift, std = (torch.tensor(values, device=device)[:, None, None] for values in statistics)
+            self.scale = config.scaling_factor / std
         self.channels: int = config.get("vq_embed_dim") or config.latent_channels
         self.factor: int = 2 ** (len(config.get("encoder_block_out_channels") or config.block_out_channels) - 1)
 
@@ -51,18 +57,15 @@ class Codec:
             DamagedArtifact: it cannot be opened.
         """
         try:
-            model = open_autoencoder(folder)
-            # `AutoencoderTiny` and `VQModel` know no shift; where there is one, it stands in the file alone.
-            shift = read_config(folder).get("shift_factor")
-            if shift is not None:
-                model.register_to_config(shift_factor=shift)
-            return cls(model, model_digest(folder))
+            return cls(open_autoencoder(folder), model_digest(folder))
         except WeightsError as error:
             raise damaged(folder, made_by, error) from error
 
     def to(self, device: torch.device) -> Codec:
         """Move to a device; on a GPU convolutions want their channels last."""
         self.autoencoder.to(device)
+        if isinstance(self.scale, Tensor) and isinstance(self.shift, Tensor):
+            self.scale, self.shift = self.scale.to(device), self.shift.to(device)
         if device.type == "cuda":
             self.autoencoder.to(memory_format=torch.channels_last)
         return self
@@ -133,6 +136,9 @@ def train_autoencoder(
 
     Returns:
         The autoencoder; `config.scaling_factor` brings the latents of `pixels` to unit variance.
+
+    Raises:
+        Diverged: a loss or a weight is not finite, or the images have all the same latents.
     """
     groups = next(g for g in (32, 16, 8, 4, 2, 1) if all(width % g == 0 for width in block_out_channels))
     blocks = len(block_out_channels)
@@ -155,6 +161,12 @@ def train_autoencoder(
         optimizer = torch.optim.Adam(model.parameters(), learning_rate, fused=True)
     average = None if ema_decay is None else copy.deepcopy(model).requires_grad_(False)
     kept = {"model": model} if average is None else {"model": model, "average": average}
+    watch = TrainingWatch(steps, f"lower autoencoder.learning_rate, {learning_rate:g}", resume.path)
+
+    def state(done: int) -> tuple[dict[str, Tensor], dict[str, int]]:
+        watch.check(model.parameters())
+        return pack(kept, {"adam": optimizer}), {"step": done}
+
     start = 0
     if checkpoint := resume.restore():
         unpack(checkpoint[0], kept, {"adam": optimizer})
@@ -171,6 +183,7 @@ def train_autoencoder(
             loss = F.mse_loss(decoded.float(), images) + kl_weight * posterior.kl().float().mean()
             if perceptual is not None:
                 loss = loss + perceptual(decoded.float(), images)
+            watch.note(step + 1, loss)
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate * 0.5 * (1 + torch.cos(torch.tensor(torch.pi * step / steps)).item())
             with without_compiler():
@@ -180,9 +193,16 @@ def train_autoencoder(
             if average is not None and ema_decay is not None:
                 follow(average.parameters(), model.parameters(), ema_decay, step)
             progress.advance(batch_size)
-            resume.checkpoint(lambda done=step + 1: (pack(kept, {"adam": optimizer}), {"step": done}))  # type: ignore[misc]
+            resume.checkpoint(lambda done=step + 1: state(done))  # type: ignore[misc]
+    watch.check(model.parameters())
     model = (model if average is None else average).eval().requires_grad_(False)
-    model.register_to_config(scaling_factor=1 / _sigma_of_latents(model, pixels, device))
+    sigma = _sigma_of_latents(model, pixels, device)
+    if not 0 < sigma < float("inf"):
+        raise Diverged(
+            f"the latents of the images have the standard deviation {sigma:g}; lower autoencoder.learning_rate, "
+            f"{learning_rate:g}"
+        )
+    model.register_to_config(scaling_factor=1 / sigma)
     return model.cpu()
 
 

@@ -16,6 +16,7 @@ from torch import Tensor
 from distillery.data.pixels import to_unit
 from distillery.data.reading import ImageTable
 from distillery.diffusion.autoencoder import Codec
+from distillery.divergence import refuse_diverged
 from distillery.errors import BadInput, DamagedArtifact, damaged
 from distillery.progress import Progress
 from distillery.storage.tensors import TensorWriter, read_header
@@ -55,8 +56,7 @@ def encode_rows(
             images = to_unit(pixels.to(device))
             for prefix, some in (("", images), *([("mirror_", images.flip(-1))] if mirrored else [])):
                 mean, std = codec.encode(some)
-                if not torch.isfinite(mean).all():
-                    raise BadInput("autoencoder: its latents are not finite; train it again, or with float32 weights")
+                refuse_diverged((mean, std), "autoencoder: its latents", "lower autoencoder.learning_rate")
                 writer.put(f"{prefix}mean", at, mean.cpu().numpy())
                 writer.put(f"{prefix}std", at, std.cpu().numpy())
             writer.put("labels", at, labels.numpy())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from distillery.diffusion.weights import read_config, weight_files
+from distillery.diffusion.weights import STATISTICS, read_config, weight_files
 from distillery.errors import WeightsError, damaged
 from distillery.lean_imports import from_diffusers
 
@@ -20,13 +20,16 @@ _DERIVED = ("pos_embed.pos_embed",)
 
 
 def open_autoencoder(folder: Path) -> Any:
-    """An autoencoder of one of the known classes, in float32.
+    """An autoencoder of one of the known classes, in float32, with all that its config says of the scale of latents.
 
     Raises:
         WeightsError: it is absent, broken, or of another class.
     """
-    name = _class_name(folder, AUTOENCODERS)
-    return _open(from_diffusers(name), folder)
+    name, config = _class_name(folder, AUTOENCODERS), read_config(folder)
+    model = _open(from_diffusers(name), folder)
+    # Not every class of diffusers knows them all; what it does not know, it passes over.
+    model.register_to_config(**{key: config[key] for key in ("shift_factor", *STATISTICS) if key in config})
+    return model
 
 
 def load_generator(folder: Path) -> tuple[Any, Any]:

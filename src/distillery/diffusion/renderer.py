@@ -15,10 +15,11 @@ from distillery.data.pixels import to_bytes
 from distillery.diffusion.autoencoder import Codec
 from distillery.diffusion.denoiser import Denoiser
 from distillery.diffusion.models import load_generator
-from distillery.diffusion.sampler import Guidance, sample
+from distillery.diffusion.sampler import WAY_OUT, Guidance, sample
 from distillery.diffusion.schedule import Schedule
 from distillery.diffusion.solvers import SolverName
-from distillery.errors import BadInput, UnknownClass
+from distillery.divergence import refuse_diverged
+from distillery.errors import BadInput, Diverged, UnknownClass
 from distillery.memory_limit import in_fitting_batches
 from distillery.storage.atomic import read_json
 from distillery.streams import Key
@@ -31,6 +32,7 @@ class Renderer:
     Attributes:
         size: side of a latent.
         batch_size: most images in one pass; halved when the device runs out of memory.
+        name: of the generator.
         guidance_codec: the autoencoder that guidances decode with; none: the one that renders.
     """
 
@@ -42,6 +44,7 @@ class Renderer:
     device: torch.device
     guidance_codec: Codec | None = None
     solver: SolverName = "ddpm"
+    name: str = "generator"
 
     @property
     def latent_numbers(self) -> int:
@@ -60,11 +63,22 @@ class Renderer:
 
         Args:
             labels, conditions, slots: (N,), as `sample` takes them.
+
+        Raises:
+            Diverged: latents or images are not finite, or all images of a pass are of one colour.
         """
         latents: list[Tensor] = []
         pixels: list[Tensor] = []
 
         def render(rows: slice) -> None:
+            try:
+                drawn, images = render_pass(rows)
+            except Diverged as error:
+                raise Diverged(f"generators.{self.name}: {error}") from error
+            latents.append(drawn)
+            pixels.append(images)
+
+        def render_pass(rows: slice) -> tuple[Tensor, Tensor]:
             drawn = sample(
                 self.denoiser,
                 self.schedule,
@@ -78,9 +92,12 @@ class Renderer:
                 solver=self.solver,
             )
             with torch.no_grad():
-                images = to_bytes(self.codec.decode(drawn))
-            latents.append(drawn.cpu())
-            pixels.append(images.cpu())
+                decoded = self.codec.decode(drawn)
+            refuse_diverged([decoded], "the images that the autoencoder decodes", WAY_OUT)
+            images = to_bytes(decoded).cpu()
+            if bool((images.flatten(2) == images.flatten(2)[..., :1]).all()):
+                raise Diverged(f"each of {len(images)} images is of a single colour; {WAY_OUT}")
+            return drawn.cpu(), images
 
         self.batch_size = in_fitting_batches(len(keys), self.batch_size, render)
         return torch.cat(latents), torch.cat(pixels)
@@ -130,7 +147,8 @@ def load_renderer(
             )
     if decoder_precision == "bfloat16":
         small = (small or codec).halved()
-    return Renderer(denoiser, codec, Schedule(scheduler, steps), size, batch_size, device, small, solver)
+    schedule, name = Schedule(scheduler, steps), generator.name
+    return Renderer(denoiser, codec, schedule, size, batch_size, device, small, solver, name)
 
 
 def codec_of(generator: Path | None, autoencoder: Path, channels: int | None) -> Codec:

@@ -20,7 +20,14 @@ from distillery.diffusion.denoiser import Denoiser
 from distillery.diffusion.schedule import Schedule
 from distillery.diffusion.solvers import SolverName, solver_of
 from distillery.diffusion.step import Step
+from distillery.divergence import refuse_diverged
 from distillery.streams import Key, image_noise
+
+WAY_OUT = (
+    "lower its sampling.guidance_scale or the strength of the guidances of the method, or train it and the autoencoder "
+    "at a lower learning_rate"
+)
+"""What to change where samples are no images."""
 
 
 class Guidance(Protocol):
@@ -66,6 +73,9 @@ def sample(
 
     Returns:
         (N, C, size, size), fp32, scaled to unit variance, on the device.
+
+    Raises:
+        Diverged: they are not finite.
     """
     shape = (denoiser.channels, size, size)
     labels, conditions = labels.to(device), conditions.to(device)
@@ -88,6 +98,11 @@ def sample(
                     shifts,
                     lambda at=purpose: image_noise(keys, at, shape).to(device),  # type: ignore[misc]
                 )
+            refuse_diverged(
+                [noisy],
+                f"sampling: the latents after step {len(schedule) - index} of {len(schedule)}",
+                WAY_OUT,
+            )
             del step  # its graph ends before that of the next one begins
     return noisy.detach()
 

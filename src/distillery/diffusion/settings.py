@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field
 
-from distillery.diffusion.weights import check_stated, files_here, stated_config
+from distillery.diffusion.weights import check_stated, files_here, latent_statistics, stated_config
 from distillery.errors import WeightsError
 from distillery.settings import Block, Count, Fraction, Name, NonNegative, Number, Positive
 
@@ -134,7 +134,11 @@ class PretrainedAutoencoder(Pretrained):
 
     stage: ClassVar[str] = "open_autoencoder"
     kind: Literal["pretrained"]
-    scaling_factor: Positive | None = Field(None, description="Latents = (encoded - shift) x scale; none: its own.")
+    scaling_factor: Positive | None = Field(
+        None,
+        description="Latents = (encoded - shift) x scale; none: its own. Where the weights state `latents_mean` and "
+        "`latents_std`, each channel is shifted and divided by its own.",
+    )
     shift_factor: Number | None = Field(None, description="None: its own, or 0.")
 
     @property
@@ -167,8 +171,13 @@ class PretrainedAutoencoder(Pretrained):
         return None
 
     def check(self, key: str, references: Sequence[str]) -> Iterator[str]:
-        """Whether its weights are there and whole."""
+        """Whether its weights are there and whole, and what they say of the scale of latents can be applied."""
         yield from self.check_weights(key)
+        shift = {} if self.shift_factor is None else {"shift_factor": self.shift_factor}
+        try:
+            latent_statistics({**self.config(), **shift})
+        except WeightsError as error:
+            yield f"{key}.weights: {self.weights}: {error}"
 
 
 AnyAutoencoder = Annotated[

@@ -15,6 +15,7 @@ from distillery.diffusion.denoiser import build_transformer
 from distillery.diffusion.ema import follow
 from distillery.diffusion.generators import Training
 from distillery.diffusion.losses import DiffusionLoss, Noised, PredictionType, TrainingObjective, TrainingStep
+from distillery.divergence import TrainingWatch
 from distillery.errors import BadInput
 from distillery.lean_imports import without_compiler
 from distillery.progress import Progress
@@ -105,6 +106,9 @@ def train_generator(
 
     Returns:
         The transformer, with the exponential moving average of what was trained, or its last state.
+
+    Raises:
+        Diverged: a loss or a weight is not finite.
     """
     # In train mode DiT drops labels by the global random stream, in each block anew; its dropout is ours here, once for
     # all blocks, and nothing else differs.
@@ -116,6 +120,8 @@ def train_generator(
     with without_compiler():
         optimizer = torch.optim.AdamW(trained.values(), learning_rate, weight_decay=0.0, fused=True)
     objective = objective or DiffusionLoss(scheduler, device, min_snr_gamma)
+    way_out = f"lower the learning_rate of the generator, {learning_rate:g}"
+    watch = TrainingWatch(steps, way_out, resume.path)
     start = 0
     if checkpoint := resume.restore():
         start = _restore(checkpoint, trained, average, objective, optimizer)
@@ -139,6 +145,7 @@ def train_generator(
                 optimizer.zero_grad(set_to_none=True)
             for part in _parts(batch, batch_size, accumulate):
                 loss = objective.loss(_denoise(transformer, part.to(device), prediction, step, device, precision))
+                watch.note(step + 1, loss)
                 (loss / accumulate if accumulate > 1 else loss).backward()
             parallel.average([value.grad for value in trained.values() if value.grad is not None])
             for group in optimizer.param_groups:
@@ -147,7 +154,8 @@ def train_generator(
                 optimizer.step()
             follow(average.values(), trained.values(), ema_decay, step, ema_warmup)
             progress.advance(batch_size)
-            _checkpoint(resume, step + 1, trained, average, objective, optimizer, device)
+            _checkpoint(resume, step + 1, trained, average, objective, optimizer, device, watch)
+    watch.check(trained.values())
     if weights == "ema":
         with torch.no_grad():
             for name, value in trained.items():
@@ -214,10 +222,12 @@ def _checkpoint(
     objective: TrainingObjective,
     optimizer: torch.optim.Optimizer,
     device: torch.device,
+    watch: TrainingWatch,
 ) -> None:
     """Save if it is time to; where processes share the training, the first one does it, and all stop together."""
 
     def state() -> tuple[dict[str, Tensor], dict[str, Any]]:
+        watch.check(trained.values())
         tensors = pack({}, {"adam": optimizer})
         tensors |= {f"objective/{name}": value for name, value in objective.state_dict().items()}
         tensors |= {f"trained/{name}": value.detach().clone() for name, value in trained.items()}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import re
 from collections.abc import Mapping
@@ -138,6 +139,36 @@ def weight_files(folder: Path) -> list[Path]:
     for path in files:
         header(path)
     return files
+
+
+STATISTICS = ("latents_mean", "latents_std")
+
+
+def latent_statistics(config: Mapping[str, Any]) -> tuple[list[float], list[float]] | None:
+    """The mean and the standard deviation of each channel of the latents that an autoencoder's config states; None
+    where it states none.
+
+    Raises:
+        WeightsError: one without the other, not one number for each channel, or a shift of all channels beside them.
+    """
+    mean, std = (config.get(name) for name in STATISTICS)
+    if mean is None and std is None:
+        return None
+    channels = config.get("vq_embed_dim") or config.get("latent_channels")
+    for name, values in zip(STATISTICS, (mean, std), strict=True):
+        numbers = values if isinstance(values, list | tuple) else []
+        usable = all(isinstance(one, int | float) and math.isfinite(one) for one in numbers)
+        if not usable or len(numbers) != channels or (name == "latents_std" and min(numbers) <= 0):
+            raise WeightsError(
+                f"config.json: {name} {values}; allowed: a number for each of the {channels} channels of the latents, "
+                "a standard deviation above 0, and both or neither of latents_mean and latents_std"
+            )
+    if config.get("shift_factor"):
+        raise WeightsError(
+            f"config.json: shift_factor {config['shift_factor']} beside latents_mean, and models differ in how the two "
+            "combine; set shift_factor: 0 where latents_mean alone holds"
+        )
+    return [float(one) for one in mean or ()], [float(one) for one in std or ()]
 
 
 def header(path: Path) -> dict[str, tuple[str, tuple[int, ...]]]:

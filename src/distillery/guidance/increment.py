@@ -12,7 +12,7 @@ from torch import Tensor
 
 from distillery.diffusion.renderer import Renderer
 from distillery.diffusion.sampler import Guidance
-from distillery.errors import BadInput
+from distillery.errors import Diverged
 from distillery.guidance.base import Remembers
 from distillery.guidance.score import Score, Scorer
 from distillery.progress import Progress
@@ -87,7 +87,7 @@ def generate_candidates(
         scorer: needed to choose by learnability among several candidates.
 
     Raises:
-        BadInput: the scores are not finite.
+        Diverged: the scores are not finite.
     """
     remembering = [guidance for guidance in guidances if isinstance(guidance, Remembers)]
     slots_at_once = 1 if remembering else max(1, renderer.batch_size // max(1, len(labels) * candidates))
@@ -114,7 +114,7 @@ def generate_candidates(
             if scorer is not None:
                 part.update(vars(scorer.score_stored(pixels, of_class)))
                 if choose == "learnability" and not part["learnability"].isfinite().all():
-                    raise BadInput(
+                    raise Diverged(
                         "the scores are no numbers: the student or the reference has diverged; train it at a lower rate"
                     )
             best = torch.zeros(len(group) * len(labels), dtype=torch.long)

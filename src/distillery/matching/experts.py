@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from distillery.errors import BadInput, damaged
+from distillery.divergence import refuse_diverged
+from distillery.errors import BadInput, Diverged, damaged
 from distillery.matching.checks import wrong_experts
 from distillery.matching.networks import Comparing
 from distillery.matching.real_images import RealImages
@@ -78,7 +79,7 @@ def train_experts(
         resume_of: of the training of one.
 
     Raises:
-        BadInput: an expert diverges.
+        Diverged: an expert diverges.
     """
     done: list[Tensor] = []
     if checkpoint := resume.restore():
@@ -104,7 +105,7 @@ def train_experts(
         theta = torch.stack([flattened(state, shapes) for state in kept])
         if not theta.isfinite().all():
             training.finish()
-            raise BadInput(
+            raise Diverged(
                 f"experts: expert {number} diverges: its weights are not finite within {recipe.epochs} epochs at rate "
                 f"{recipe.learning_rate:g}; lower experts.<name>.learning_rate"
             )
@@ -170,7 +171,12 @@ class Trajectories:
         return len(self._places)
 
     def state(self, expert: int, epoch: int) -> Tensor:
-        """The weights of an expert after so many epochs, (P,) fp32."""
+        """The weights of an expert after so many epochs, (P,) fp32.
+
+        Raises:
+            Diverged: they are not finite.
+        """
         path, row = self._places[expert]
         state: Tensor = load_slice(path, "theta")[row, epoch]
+        refuse_diverged([state], f"{path}: the weights of expert {row} after epoch {epoch}", "train experts again")
         return state

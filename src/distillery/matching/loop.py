@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from distillery.errors import StopRequested
+from distillery.errors import Diverged, StopRequested
 from distillery.matching.objectives import Objective
 from distillery.matching.spaces import Space
 from distillery.matching.steps import Optimiser
@@ -20,7 +20,7 @@ MOST_GROWTH = 100.0
 """An image whose parameters have grown by more has left everything that a generator or a network knows."""
 
 
-class Diverged(Exception):
+class MatchingDiverged(Diverged):
     """The images are no longer finite, or have grown beyond all measure; the message says which and when.
 
     Attributes:
@@ -69,7 +69,7 @@ def match(
         every: iterations between two snapshots; the state before the first and after the last are two of them.
 
     Raises:
-        Diverged: see there.
+        MatchingDiverged: see there.
     """
     run, start, updates = Run(), 0, objective.updates
     if checkpoint := resume.restore():
@@ -111,13 +111,13 @@ def _snapshot(space: Space, step: int) -> dict[str, Tensor]:
 def _refuse(values: dict[str, float], iteration: int, run: Run, inside: bool = False) -> None:
     for name, value in values.items():
         if not math.isfinite(value):
-            raise Diverged(f"{name} is not finite in iteration {iteration}", run, inside)
+            raise MatchingDiverged(f"{name} is not finite in iteration {iteration}", run, inside)
 
 
 def _refuse_growth(optimiser: Optimiser, iteration: int, run: Run) -> None:
     for name, times in optimiser.growth().items():
         if not times <= MOST_GROWTH:
-            raise Diverged(f"{name} has grown {times:.3g} times in iteration {iteration}", run)
+            raise MatchingDiverged(f"{name} has grown {times:.3g} times in iteration {iteration}", run)
 
 
 def _checkpoint(

@@ -329,6 +329,15 @@ class Inputs:
         ipc = max(self.experiment.ipc)
         return layout.fill(layout.DISTILLED, run=wildcards.run, method=wildcards.method, ipc=ipc)
 
+    def redundancy_teacher(self, wildcards: Wildcards) -> list[str]:
+        """The network that gives soft labels where redundancy is measured under a protocol that has them."""
+        evaluation = self.experiment.evaluation
+        redundancy = self.experiment.analysis.redundancy
+        network = redundancy.network or evaluation.networks[0]
+        recipe = self.experiment.recipe(evaluation.protocols[0], network, redundancy.increment_size)
+        path = layout.fill(layout.REFERENCE, run=wildcards.run, reference=recipe.teacher)
+        return [path] if recipe.labels == "soft" else []
+
     def coverage_features(self, wildcards: Wildcards) -> str:
         """The features of the real images that coverage is measured with."""
         return layout.fill(layout.FEATURES, run=wildcards.run, reference=self._coverage_reference())

@@ -14,9 +14,11 @@ REJECTED = "<results>/data/rejected.parquet"
 
 LATENTS = "<results>/{run}latents/train-{shard}.safetensors"
 REFERENCE = "<results>/{run}reference/{reference}.safetensors"
+REFERENCE_BY_CLASS = "<results>/{run}reference/{reference}.by-class.csv"
 FEATURES = "<results>/{run}features/{reference}.parquet"
 CHECKPOINTS = "<results>/{run}surrogates/{surrogate}/checkpoints.safetensors"
 GRADIENTS = "<results>/{run}surrogates/{surrogate}/gradients.safetensors"
+SURROGATE_BY_CLASS = "<results>/{run}surrogates/{surrogate}/by-class.csv"
 TRAJECTORIES = "<results>/{run}experts/{experts}/trajectories-{shard}.safetensors"
 
 DISTILLED = "<results>/{run}distilled/{method}/ipc{ipc}.parquet"

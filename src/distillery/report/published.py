@@ -75,6 +75,7 @@ BESIDE = [
     "network",
     "protocol",
     "n",
+    "trained",
     "ours_best_mean",
     "ours_best_std",
     "ours_last_mean",
@@ -97,6 +98,7 @@ _OURS = [
     "network",
     "protocol",
     "n",
+    "trained",
     "accuracy_mean",
     "accuracy_std",
     "best_mean",
@@ -197,7 +199,7 @@ def beside_published(ours: pd.DataFrame, *, dataset: str, names: Mapping[str, st
     )
     mine = pd.DataFrame(
         {
-            **{name: ours[name] for name in ("method", "network", "protocol", "n")},
+            **{name: ours[name] for name in ("method", "network", "protocol", "n", "trained")},
             **{f"ours_best_{what}": ours[f"best_{what}"] for what in ("mean", "std")},
             **{f"ours_last_{what}": ours[f"accuracy_{what}"] for what in ("mean", "std")},
             "resolution_ours": ours["resolution"],
@@ -279,8 +281,8 @@ def published_markdown(table: pd.DataFrame) -> str:
         of_means = "; of a mean over networks the mean of theirs" if protocol == "ld3m" else ""
         parts.append(
             f"Ours beside published accuracies in percent, `{dataset}`, protocol `{protocol}`; mean ± sample standard"
-            f" deviation over n networks, published over {RUNS[str(protocol)]}{of_means}. Published numbers are of the"
-            " best epoch on the test set, and the difference is our best minus them.\n\n"
+            f" deviation over n replicates, published over {RUNS[str(protocol)]}{of_means}. Published numbers are of"
+            " the best epoch on the test set, and the difference is our best minus them.\n\n"
             + markdown_table([*header, "source", "confidence", "note"], body)
         )
     return "\n".join(parts)

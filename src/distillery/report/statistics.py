@@ -27,6 +27,8 @@ COLUMNS = [
     "network",
     "protocol",
     "n",
+    "trained",
+    "sets",
     "accuracy_mean",
     "std_between_sets",
     "std_within_set",
@@ -49,6 +51,9 @@ COLUMNS = [
     "diverged",
 ]
 """Accuracies, errors, differences, HLR and IOR are points; `diverged` lists networks as `seed/student`.
+
+`n` replicates (seed and student) of which no network has diverged are what spreads are over: `std_between_sets` over
+their `sets` (seeds), `std_within_set` over the students of a set. The mean is over `trained` networks.
 
 `hlr_std` and `ior_std` join the sample deviations, over replicates, of the two accuracies whose difference they are of.
 """
@@ -99,7 +104,9 @@ def statistics_table(
         found.append(
             {
                 **dict(zip(("method", "ipc", "network", "protocol"), cell, strict=True)),
-                "n": len(sound) if network != MEAN else len(sound.groupby(_REPLICATE)),
+                "n": len(sound.groupby(_REPLICATE)),
+                "trained": int(part["accuracy"].notna().sum()),
+                "sets": sound["seed"].nunique(),
                 "accuracy_mean": mean,
                 **_components(sound),
                 "binomial_error": binomial_error(mean, int(part["test_images"].iloc[0])) if len(sound) else math.nan,
@@ -187,7 +194,7 @@ def bits(packed: bytes, images: int) -> np.ndarray:
 
 def statistics_markdown(table: pd.DataFrame) -> str:
     """The statistics as a paper would print them in its appendix, one part per protocol."""
-    header = ["method", "IPC", "network", "n", "accuracy", "± sets", "± students", "± test set"]
+    header = ["method", "IPC", "network", "n", "sets", "accuracy", "± sets", "± students", "± test set"]
     header += ["paired difference", "95 %", "p (Holm)", "HLR", "IOR", "LRS", "labels (MB)"]
     parts = []
     for protocol, part in table.groupby("protocol"):
@@ -198,6 +205,7 @@ def statistics_markdown(table: pd.DataFrame) -> str:
                 str(row["ipc"]),
                 row["network"],
                 str(row["n"]),
+                str(row["sets"]),
                 number(row["accuracy_mean"], 1, ABSENT),
                 *(number(row[name], 1, ABSENT) for name in ("std_between_sets", "std_within_set", "binomial_error")),
                 number(row["difference"], 1, ABSENT),

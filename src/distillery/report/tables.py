@@ -77,7 +77,9 @@ def accuracy_table(rows: pd.DataFrame, methods: Sequence[str], networks: Sequenc
     A row `mean` follows where all of `networks` were evaluated: its standard deviation is that of the mean over
     networks, taken per (seed, student), because the networks of one replicate share their images.
 
-    A network that diverged is in no mean, and `n` does not count it.
+    `n` is how many values the standard deviation is over: trained networks, and in the rows `mean` replicates (seed and
+    student) of which every network is there. `trained` is how many networks the mean is over. A network that diverged
+    is in no mean, and neither of them counts it.
 
     Args:
         rows: the columns `ACCURACY`.
@@ -91,15 +93,18 @@ def accuracy_table(rows: pd.DataFrame, methods: Sequence[str], networks: Sequenc
     cells: list[dict[str, Any]] = []
     for keys, part in every.groupby(_CELL):
         sound = part[part["accuracy"].notna()]
-        cells.append({**dict(zip(_CELL, keys, strict=True)), "n": len(sound), **_spread(sound)})
+        counts = {"n": len(sound), "trained": len(sound)}
+        cells.append({**dict(zip(_CELL, keys, strict=True)), **counts, **_spread(sound)})
     for (method, ipc, protocol), part in trained.groupby(["method", "ipc", "protocol"]):
         if set(networks) <= set(part["network"]):
-            about = {"method": method, "ipc": ipc, "network": MEAN, "protocol": protocol, "n": len(part)}
+            about = {"method": method, "ipc": ipc, "network": MEAN, "protocol": protocol, "trained": len(part)}
             cells.append({**about, **_spread_over_networks(part)})
     others = sorted({*rows["network"]} - {*networks})
     method_rank, network_rank = _rank(methods), _rank([*networks, *others, MEAN])
     cells.sort(key=lambda c: (method_rank(c["method"]), c["ipc"], c["protocol"], network_rank(c["network"])))
-    return pd.DataFrame(cells, columns=[*_CELL, "n", "accuracy_mean", "accuracy_std", "best_mean", "best_std"])
+    return pd.DataFrame(
+        cells, columns=[*_CELL, "n", "trained", "accuracy_mean", "accuracy_std", "best_mean", "best_std"]
+    )
 
 
 def last_epochs(rows: pd.DataFrame) -> pd.DataFrame:
@@ -120,9 +125,9 @@ def _spread_over_networks(part: pd.DataFrame) -> dict[str, float]:
     found: dict[str, float] = {}
     for name in ("accuracy", "best"):
         wide = part.pivot(index=_REPLICATE, columns="network", values=name)
-        found[f"{name}_mean"] = float(wide.mean().mean())
         # A replicate that lacks a network would add the difference between networks to the spread.
-        found[f"{name}_std"] = float(wide.dropna().mean(axis=1).std())
+        whole = wide.dropna().mean(axis=1)
+        found |= {"n": len(whole), f"{name}_mean": float(wide.mean().mean()), f"{name}_std": float(whole.std())}
     return found
 
 
@@ -173,6 +178,7 @@ def redundancy_table(rows: pd.DataFrame, methods: Sequence[str], baseline: str |
             {
                 "method": method,
                 "increments": matrices[method].shape[-1],
+                "n": len(values),
                 "off_diagonal_mean": mean,
                 "off_diagonal_std": float(values.std(ddof=1)) if len(values) > 1 else np.nan,
                 "reduction_vs_dit_percent": reduction_percent(mean, reference),
@@ -246,7 +252,7 @@ def front_table(
             {
                 "method": method,
                 **{key: _setting(about.get(key)) for key in SYMBOLS},
-                **{key: row[key] for key in ("accuracy_mean", "accuracy_std", "n")},
+                **{key: row[key] for key in ("accuracy_mean", "accuracy_std", "n", "trained")},
                 "redundancy": float(measured["off_diagonal_mean"]),
                 "reduction_vs_dit_percent": float(measured["reduction_vs_dit_percent"]),
             }
@@ -339,8 +345,10 @@ def accuracy_markdown(table: pd.DataFrame) -> str:
         networks = list(dict.fromkeys(part["network"]))
         if len(networks) == 2 and MEAN in networks:
             networks.remove(MEAN)
-        counts = sorted(set(part.loc[part["network"] != MEAN, "n"]))
-        n = f"n = {counts[0]}" if len(counts) == 1 else f"n = {counts[0]} to {counts[-1]}"
+        is_mean = part["network"] == MEAN
+        over = f"over trained networks, {_counts(part.loc[~is_mean, 'n'])} per network"
+        if MEAN in networks:
+            over += f"; of `mean` over replicates (seed and student), {_counts(part.loc[is_mean, 'n'])}"
         for name, title in (("accuracy", "last epoch"), ("best", "best epoch on the test set")):
             cells = {
                 (row["method"], row["ipc"], row["network"]): mean_and_std(row[f"{name}_mean"], row[f"{name}_std"])
@@ -350,10 +358,14 @@ def accuracy_markdown(table: pd.DataFrame) -> str:
             body = [[m, str(ipc), *(cells.get((m, ipc, network), ABSENT) for network in networks)] for m, ipc in lines]
             parts.append(
                 f"Accuracy in percent, {title}, protocol `{protocol}`;"
-                f" mean ± sample standard deviation over trained networks, {n} per network.\n\n"
-                + markdown_table(["method", "IPC", *networks], body)
+                f" mean ± sample standard deviation {over}.\n\n" + markdown_table(["method", "IPC", *networks], body)
             )
     return "\n".join(parts)
+
+
+def _counts(n: pd.Series[int]) -> str:
+    """`n = 4`, or `n = 3 to 4`."""
+    return f"n = {n.min()}" if n.nunique() == 1 else f"n = {n.min()} to {n.max()}"
 
 
 def diverged_markdown(rows: pd.DataFrame) -> str:
@@ -378,6 +390,7 @@ def redundancy_markdown(table: pd.DataFrame, baseline: str | None) -> str:
         [
             row["method"],
             str(row["increments"]),
+            str(row["n"]),
             mean_and_std(row["off_diagonal_mean"], row["off_diagonal_std"]),
             number(row["reduction_vs_dit_percent"], 1, ABSENT),
         ]
@@ -385,8 +398,8 @@ def redundancy_markdown(table: pd.DataFrame, baseline: str | None) -> str:
     ]
     return (
         "Redundancy in percent: accuracy, on one increment, of networks trained on another;"
-        " mean ± sample standard deviation over trained networks.\n\n"
-        + markdown_table(["method", "increments", "redundancy", against(baseline)], body)
+        " mean ± sample standard deviation over n replicates (seed and student).\n\n"
+        + markdown_table(["method", "increments", "n", "redundancy", against(baseline)], body)
     )
 
 
@@ -404,7 +417,7 @@ def coverage_markdown(table: pd.DataFrame, k: int) -> str:
     return (
         f"Of the real training images, in percent, k = {k}: those near a distilled one (coverage), and those in the"
         " reach of a distilled one (recall); of the distilled ones those near a real one (precision), and in how many"
-        " balls of real ones they lie (density); mean ± sample standard deviation over seeds.\n\n"
+        " balls of real ones they lie (density); mean ± sample standard deviation over n seeds.\n\n"
         + markdown_table(["method", "IPC", "n", *SHARES], body)
     )
 
@@ -415,6 +428,7 @@ def front_markdown(table: pd.DataFrame, ipc: int, baseline: str | None) -> str:
         [
             row["method"],
             *(row[key] or ABSENT for key in SYMBOLS),
+            str(row["n"]),
             mean_and_std(row["accuracy_mean"], row["accuracy_std"]),
             number(row["redundancy"], 1, ABSENT),
             number(row["reduction_vs_dit_percent"], 1, ABSENT),
@@ -422,8 +436,11 @@ def front_markdown(table: pd.DataFrame, ipc: int, baseline: str | None) -> str:
         ]
         for row in table.to_dict("records")
     ]
-    header = ["method", *SYMBOLS.values(), "accuracy", "redundancy", against(baseline), "Pareto"]
-    return f"IPC {ipc}, mean over networks, percent, last epoch.\n\n" + markdown_table(header, body)
+    header = ["method", *SYMBOLS.values(), "n", "accuracy", "redundancy", against(baseline), "Pareto"]
+    words = (
+        f"IPC {ipc}, percent, last epoch; accuracy: mean over networks ± sample standard deviation over n replicates"
+    )
+    return f"{words} (seed and student).\n\n" + markdown_table(header, body)
 
 
 def increment_row(columns: Mapping[str, np.ndarray]) -> dict[str, float | int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from distillery.errors import BadInput
+from distillery.errors import Diverged
 from distillery.job import Input, Job, Output
 from distillery.methods.matching import AnyMatched, Matched, Scene
 from distillery.settings import Block
@@ -58,7 +58,7 @@ def run(
     import pyarrow as pa
 
     from distillery.matching.build import Places
-    from distillery.matching.loop import Diverged, Run, match, snapshot_tensors
+    from distillery.matching.loop import MatchingDiverged, Run, match, snapshot_tensors
     from distillery.matching.real_images import RealImages
     from distillery.matching.steps import Optimiser
     from distillery.storage.atomic import discard
@@ -95,12 +95,12 @@ def run(
             resume=resume,
             what=f"{settings.name} ipc {settings.ipc}",
         )
-    except Diverged as diverged:
+    except MatchingDiverged as diverged:
         last = max(diverged.run.snapshots)
         write(last_good, Run({last: diverged.run.snapshots[last]}))
         resume.finish()
         inside = method.inner_rates(f"methods.{settings.name}") if diverged.inside else ""
-        raise BadInput(
+        raise Diverged(
             f"methods.{settings.name}.{method.rate_key}: it diverges: {diverged}. The last good snapshot, that of "
             f"iteration {last}, is kept in {last_good}; lower the rate{f', or {inside}' if inside else ''}"
         ) from diverged

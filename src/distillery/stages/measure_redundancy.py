@@ -37,8 +37,12 @@ class Settings(Block):
         )
 
 
-def run(settings: Settings, *, images: Input, matrix: Output, job: Job) -> None:
-    """A distilled set, cut into increments by slot, to R[r, s]: accuracy on increment s of a network trained on r."""
+def run(settings: Settings, *, images: Input, teacher: Input | None = None, matrix: Output, job: Job) -> None:
+    """A distilled set, cut into increments by slot, to R[r, s]: accuracy on increment s of a network trained on r.
+
+    With soft labels the teacher answers while networks are trained, also where the protocol stores its answers: each
+    network sees images of its own.
+    """
     import pyarrow as pa
     import torch
 
@@ -47,6 +51,8 @@ def run(settings: Settings, *, images: Input, matrix: Output, job: Job) -> None:
     from distillery.storage.images import read_images
     from distillery.storage.resume import Resume
     from distillery.storage.tables import write_table
+    from distillery.students.networks import Classifier, Domain
+    from distillery.students.soft_labels import Teacher
 
     resumes: list[Resume] = []
 
@@ -55,8 +61,13 @@ def run(settings: Settings, *, images: Input, matrix: Output, job: Job) -> None:
         return resumes[-1]
 
     distilled = read_images(images, "collect")
+    pixels, soft_labels = decoded(distilled), None
+    if teacher is not None:
+        domain = Domain.of(pixels, settings.recipe)
+        known = Classifier.load(teacher, "train_reference")
+        soft_labels = Teacher(known, distilled.classes, domain, job.device).online()
     rows = redundancy_matrix(
-        decoded(distilled),
+        pixels,
         torch.from_numpy(distilled.labels),
         torch.from_numpy(distilled.columns["slot"] // settings.increment_size),
         classes=distilled.classes,
@@ -65,6 +76,7 @@ def run(settings: Settings, *, images: Input, matrix: Output, job: Job) -> None:
         students=settings.students,
         seed=settings.seed,
         device=job.device,
+        soft_labels=soft_labels,
         resume=resume,
     )
     common = {"method": settings.method, "seed": settings.seed, "network": settings.network}

@@ -39,7 +39,8 @@ class Settings(Block):
 def run(settings: Settings, *, config: Output, weights: Output, job: Job) -> None:
     """A folder, or a name on the hub, to an autoencoder in the layout of `save_pretrained`."""
     from distillery.diffusion.models import open_autoencoder
-    from distillery.diffusion.weights import check_digests, local_folder
+    from distillery.diffusion.weights import check_digests, latent_statistics, local_folder
+    from distillery.divergence import refuse_diverged
     from distillery.errors import WeightsError
     from distillery.storage.atomic import write_bytes
     from distillery.storage.tensors import write_tensors
@@ -51,6 +52,8 @@ def run(settings: Settings, *, config: Output, weights: Output, job: Job) -> Non
         model = open_autoencoder(folder)
     except WeightsError as error:
         raise BadInput(f"{settings.opened}.weights: {error}") from error
+    what = f"{settings.opened}.weights: {block.weights}: the weights"
+    refuse_diverged(model.parameters(), what, "download them again")
     takes = model.config.in_channels
     if takes != settings.image_channels:
         raise BadInput(
@@ -61,11 +64,16 @@ def run(settings: Settings, *, config: Output, weights: Output, job: Job) -> Non
         model.register_to_config(scaling_factor=block.scaling_factor)
     if block.shift_factor is not None:
         model.register_to_config(shift_factor=block.shift_factor)
+    try:
+        statistics = latent_statistics(model.config)
+    except WeightsError as error:
+        raise BadInput(f"{settings.opened}.weights: {block.weights}: {error}") from error
     write_tensors(weights, model.state_dict(), job.provenance)
     write_bytes(config, model.to_json_string().encode())
     about = model.config
     print(
         f"{settings.opened}: {type(model).__name__} of {block.weights}, "
-        f"scale {about.scaling_factor}, shift {about.get('shift_factor') or 0}",
+        f"scale {about.scaling_factor}, shift {about.get('shift_factor') or 0}"
+        f"{', mean and standard deviation of each channel' if statistics else ''}",
         file=sys.stderr,
     )

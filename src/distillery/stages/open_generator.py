@@ -48,6 +48,7 @@ def run(
     from distillery.diffusion.models import open_network, set_timestep_shift
     from distillery.diffusion.pipelines import open_scheduler, timestep_shift
     from distillery.diffusion.weights import check_digests, local_folder
+    from distillery.divergence import refuse_diverged
     from distillery.errors import WeightsError
     from distillery.matching.tables import table_of_unet
     from distillery.storage.atomic import write_bytes, write_json
@@ -64,6 +65,8 @@ def run(
         names = class_table(folder, block.classes, rows) if rows else {}
     except WeightsError as error:
         raise BadInput(f"generators.{settings.name}.weights: {error}") from error
+    what = f"generators.{settings.name}.weights: {block.weights}: the weights"
+    refuse_diverged(network.parameters(), what, "download them again")
     if classes is None:
         set_timestep_shift(network, timestep_shift(network, block.timestep_shift))
         print(

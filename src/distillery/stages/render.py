@@ -39,6 +39,7 @@ def run(
     import torch
 
     from distillery.data.pixels import to_bytes
+    from distillery.divergence import refuse_diverged
     from distillery.matching.build import Places
     from distillery.matching.loop import snapshots_of
     from distillery.progress import Progress
@@ -61,6 +62,7 @@ def run(
     with Progress(job.stage, len(found) * len(labels), "image") as progress:
         for iteration, state in found.items():
             rendered = space.rendered({name: value.to(job.device) for name, value in state.items()})
+            refuse_diverged([rendered], f"the images of iteration {iteration}", f"delete {snapshots} and run again")
             pixels = to_bytes(2 * rendered - 1).cpu().numpy()
             columns = {"slot": np.array(slots), "iteration": np.full(len(labels), iteration)}
             sets.append(ImageSet([encode_png(one) for one in pixels], np.array(labels), classes, names, columns))

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 class Settings(Block):
     """What the stage depends on."""
 
+    name: str
+    external: bool
     threshold: float
     keep: list[int] | None
     gradient_images: int
@@ -26,19 +28,27 @@ class Settings(Block):
     def of(cls, experiment: Experiment, run: str, surrogate: str) -> Settings:
         """The part of an experiment that this stage reads."""
         block = experiment.surrogates[surrogate]
-        return cls(threshold=block.threshold, keep=block.keep, gradient_images=block.gradient_images)
+        return cls(
+            name=surrogate,
+            external=block.checkpoints is not None,
+            threshold=block.threshold,
+            keep=block.keep,
+            gradient_images=block.gradient_images,
+        )
 
 
-def run(settings: Settings, *, data: Input, checkpoints: Input, gradients: Output, job: Job) -> None:
+def run(settings: Settings, *, data: Input, checkpoints: Input, gradients: Output, by_class: Output, job: Job) -> None:
     """Training images and the states of a surrogate to the kept states and their gradients (kept, classes, parameters).
 
-    The metadata hold the numbers of the kept states.
+    The metadata hold the numbers of the kept states. External checkpoints whose outputs stand in another order than the
+    classes that they name are refused.
     """
     import numpy as np
     import torch
     from torch import Tensor
 
     from distillery.data.reading import ImageTable
+    from distillery.divergence import refuse_diverged
     from distillery.guidance.influence_gradients import (
         checkpoint_of,
         choose_checkpoints,
@@ -46,8 +56,10 @@ def run(settings: Settings, *, data: Input, checkpoints: Input, gradients: Outpu
         refuse_other_classes,
     )
     from distillery.progress import Progress
+    from distillery.storage.atomic import write_bytes
     from distillery.storage.tensors import read_tensors, write_tensors
     from distillery.students.networks import Classifier
+    from distillery.students.order import accuracy_by_class, better_order, compare_orders, count_answers
 
     table = ImageTable(data)
     classes = table.classes
@@ -55,7 +67,18 @@ def run(settings: Settings, *, data: Input, checkpoints: Input, gradients: Outpu
     if "checkpoints" not in about:
         raise BadInput(f"{checkpoints}: holds no numbered checkpoints; give a file that `train_surrogate` wrote")
     refuse_other_classes(checkpoints, about["classes"], classes)
+    refuse_diverged(tensors.values(), f"{checkpoints}: the weights", "train the surrogate at a lower learning_rate")
     classifier = Classifier.described(about).to(job.device).eval()
+    classifier.load_state_dict(checkpoint_of(tensors, about["checkpoints"] - 1))
+    counts = count_answers(classifier, table, (job.stage, settings.name))
+    if settings.external and (order := better_order(counts)):
+        right = {classes[output]: name for name, output in zip(classes, order, strict=True)}
+        raise BadInput(
+            f"surrogates.{settings.name}.checkpoints: {checkpoints}: {compare_orders(counts, order, classes)}. Give "
+            f"checkpoints that name their outputs {', '.join(right[name] for name in about['classes'])}, or leave "
+            "checkpoints out to train the surrogate here"
+        )
+    write_bytes(by_class, accuracy_by_class(counts, classes))
     most = settings.gradient_images
     rows = np.concatenate([np.flatnonzero(table.labels == label)[:most] for label in range(len(classes))])
     pixels = table.pixels(rows)

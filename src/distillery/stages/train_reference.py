@@ -40,34 +40,52 @@ class Settings(Block):
 
 
 def run(
-    settings: Settings, *, images: Input, test: Input, weights: Input | None = None, model: Output, job: Job
+    settings: Settings,
+    *,
+    images: Input,
+    test: Input,
+    weights: Input | None = None,
+    model: Output,
+    by_class: Output,
+    job: Job,
 ) -> None:
-    """Images to a network with its domain and its accuracy; the test images choose nothing."""
+    """Images to a network with its domain and its accuracy, by class too; the test images choose nothing.
+
+    Pretrained weights whose outputs stand in another order than the classes are refused, with the order that fits.
+    """
     from distillery.data.pixels import load_pixels
     from distillery.data.reading import ImageTable
     from distillery.diffusion.weights import file_digest
+    from distillery.storage.atomic import write_bytes
     from distillery.students.networks import Classifier, Domain
+    from distillery.students.order import accuracy_by_class, better_order, compare_orders, count_answers
     from distillery.students.pretrained import open_pretrained
     from distillery.students.training import accuracy_of_table, train_network
 
     table = ImageTable(images)
     key = (settings.seed, job.stage, settings.name)
     domain = Domain.of(table.pixels([0]), settings.recipe)
-    resume = job.resume(model)
+    resume, rows = job.resume(model), list[int]()
     if settings.pretrained:
         if weights is not None and settings.sha256 not in (None, found := file_digest(weights)):
             raise BadInput(
                 f"references.{settings.name}.weights: {weights}: sha256 {found}, and the experiment names "
                 f"{settings.sha256}; download it again"
             )
-        classifier = open_pretrained(weights, settings.network, table.classes, domain, settings.rows)
+        classifier, rows = open_pretrained(weights, settings.network, table.classes, domain, settings.rows)
     else:
         pixels, labels, classes, _ = load_pixels(images)
         classifier = Classifier(settings.network, classes, domain, key)
         train_network(
             classifier, pixels, labels, settings.recipe, key=key, device=job.device, resume=resume, what=job.stage
         )
-    classifier.to(job.device)
+    counts = count_answers(classifier.to(job.device), table, key)
+    if settings.pretrained and (order := better_order(counts)):
+        raise BadInput(
+            f"references.{settings.name}.weights: {weights or 'timm'}: {compare_orders(counts, order, table.classes)}. "
+            f"Set references.{settings.name}.rows: {[rows[output] for output in order]}"
+        )
+    write_bytes(by_class, accuracy_by_class(counts, table.classes))
     classifier.save(
         model,
         job.provenance,

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from distillery.data.identity import same_class
+from distillery.divergence import refuse_diverged
 from distillery.errors import BadInput, NotSafetensors
 from distillery.storage.tensors import load_tensors
 from distillery.students.names import OURS
@@ -18,8 +19,8 @@ from distillery.students.networks import Classifier, Domain
 
 def open_pretrained(
     weights: Path | None, network: str, classes: Sequence[str], domain: Domain, rows: Sequence[int] | None
-) -> Classifier:
-    """A network with pretrained weights that answers in the order of `classes`.
+) -> tuple[Classifier, list[int]]:
+    """A network with pretrained weights that answers in the order of `classes`, and the outputs that it takes.
 
     Args:
         weights: a safetensors file; none: the weights that timm's hub has for the network.
@@ -71,8 +72,9 @@ def open_pretrained(
     ]
     if wrong:
         raise BadInput(f"{source}: not a {network} for images of {domain.channels} channels: {', '.join(wrong[:5])}")
+    refuse_diverged(tensors.values(), f"{source}: the weights", "download or train them again")
     classifier.network.load_state_dict(tensors)
-    return classifier.eval().requires_grad_(False)
+    return classifier.eval().requires_grad_(False), list(range(outputs) if rows is None else rows)
 
 
 def _from_hub(network: str, channels: int) -> dict[str, Tensor]:

@@ -8,6 +8,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from distillery.divergence import refuse_diverged
 from distillery.errors import BadInput
 from distillery.progress import Progress, count_images
 from distillery.streams import Key
@@ -55,12 +56,18 @@ def store(teacher: Teacher, pixels: Tensor, recipe: Recipe, key: Key, what: str,
     """The teacher's logits for every image, from an epoch on: (N, classes) fp16 each, by place in the epoch.
 
     Their augmentation follows from the key: whoever trains with this key and recipe sees the same images.
+
+    Raises:
+        Diverged: a logit is not finite, or too large for fp16.
     """
     pixels = placed(pixels, teacher.device)
     with Progress(what, recipe.epochs, "epoch", first) as progress:
         for epoch in range(first, recipe.epochs):
             batches = augmented(pixels, recipe, key, epoch, teacher.mean, teacher.std)
-            yield torch.cat([teacher(images) for images in batches]).half().cpu()
+            logits = torch.cat([teacher(images) for images in batches]).half().cpu()
+            way_out = "train the teacher at a lower learning_rate, or set soft_labels: online"
+            refuse_diverged([logits], f"the logits of teacher {teacher.classifier.name} as float16", way_out)
+            yield logits
             progress.advance()
             count_images(len(pixels))
 

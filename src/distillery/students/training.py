@@ -22,7 +22,7 @@ from torch.nn import functional as F
 from distillery.data.pixels import to_unit
 from distillery.data.reading import ImageTable
 from distillery.devices import compiled
-from distillery.errors import BadInput
+from distillery.divergence import refuse_diverged
 from distillery.lean_imports import without_compiler
 from distillery.memory_limit import in_fitting_batches
 from distillery.progress import Progress, count_images
@@ -64,6 +64,7 @@ def train_network(
     *,
     key: Key,
     device: torch.device,
+    soft_labels: SoftLabels | None = None,
     resume: Resume | None = None,
     what: str = "train_network",
     kept: list[dict[str, Tensor]] | None = None,
@@ -74,18 +75,32 @@ def train_network(
         pixels: (N, C, H, W) uint8.
         labels: (N,) int64.
         key: of the stream that order and augmentation are drawn from.
+        soft_labels: the teacher, where the recipe has soft labels.
         resume: left in place at the end with the finished state; its owner calls `finish` when the outputs stand.
         kept: gains the state of the network before training and after every epoch, on the CPU, by the names of
             `Classifier.state_dict`.
 
     Raises:
-        BadInput: it has diverged; what it would say of an image is no number, and the highest of none is class 0.
+        Diverged: it has diverged; what it would say of an image is no number, and the highest of none is class 0.
     """
-    train_networks([classifier], pixels, labels, recipe, keys=[key], device=device, resume=resume, what=what, kept=kept)
-    if not all(bool(value.isfinite().all()) for value in classifier.state_dict().values()):
-        raise BadInput(
-            f"{what}: the network has diverged, its weights are no numbers; lower the learning_rate of its protocol"
-        )
+    train_networks(
+        [classifier],
+        pixels,
+        labels,
+        recipe,
+        keys=[key],
+        device=device,
+        soft_labels=soft_labels,
+        resume=resume,
+        what=what,
+        kept=kept,
+    )
+    refuse_diverged(
+        classifier.state_dict().values(),
+        f"{what}: the network has diverged: weights after {recipe.epochs} epochs at learning_rate "
+        f"{recipe.learning_rate:g}",
+        "lower the learning_rate of its protocol",
+    )
 
 
 def train_networks(
@@ -110,13 +125,18 @@ def train_networks(
         labels: (N,) int64.
         keys: of each network's stream for order and augmentation.
         test: stored images (M, C, H, W) uint8 and labels (M,), looked at when the recipe says so.
-        soft_labels: the teacher; without it, labels are hard.
+        soft_labels: the teacher, where the recipe has soft labels.
         resume: left in place at the end with the finished state; its owner calls `finish` when the outputs stand.
         kept: gains the state of the first network before training and after every epoch, as `train_network` says.
 
     Returns:
         One `Trained` per network; without `test`, empty ones.
+
+    Raises:
+        ValueError: soft labels without a teacher, or a teacher beside hard labels.
     """
+    if (recipe.labels == "soft") != (soft_labels is not None):
+        raise ValueError(f"the labels are {recipe.labels}, and there is {'no' if soft_labels is None else 'a'} teacher")
     speed = speed or Speed()
     side = recipe.size or pixels.shape[-1]
     ensemble = _Ensemble(classifiers, recipe, device, speed)
