@@ -22,14 +22,13 @@ from PIL import Image, ImageCms
 
 from distillery.data import ingest as ingest_module
 from distillery.data.decode import fit_image
+from distillery.data.digits import DIGITS
 from distillery.data.ingest import hold_out
 from distillery.data.pixels import load_pixels, to_bytes, to_unit
 from distillery.data.settings import Dataset, Digits, Folder, Holdout, Parquet
 from distillery.data.sources import (
-    DIGITS,
     class_list,
     class_names,
-    input_files,
     listing_digest,
     records,
 )
@@ -563,7 +562,7 @@ def test_images_class_names_and_paths_survive_the_hugging_face_layout(tmp_path: 
     test = write_rows(tmp_path / "test.parquet", some_rows([1, 0], first=20), names)
     source = parquet(one, two, test=[test])
     assert class_names(source) == ["ant", "zebra"]
-    assert input_files(source) == [str(one), str(two), str(test)]
+    assert source.files == [str(one), str(two), str(test)]
     made = make(tmp_path / "out", source)
     images = read_images(made.train, "ingest")
     assert images.classes == ["ant", "zebra"]

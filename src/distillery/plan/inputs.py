@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from distillery.data.external import external_files, external_listing
-from distillery.data.sources import input_files, listing_digest
+from distillery.data.sources import listing_digest
 from distillery.diffusion.settings import PretrainedAutoencoder
 from distillery.methods.external import External
 from distillery.methods.lgd import LGD, Incremental
@@ -48,7 +48,7 @@ class Inputs:
 
     def source(self, wildcards: Wildcards) -> list[str]:
         """Files that the images are read from, where there are few; folders are compared by their listing instead."""
-        return input_files(self.experiment.dataset.source)
+        return self.experiment.dataset.source.files
 
     def source_listing(self, wildcards: Wildcards) -> str:
         """A digest of the listing of a folder of images: it changes with every file that is added or removed."""
