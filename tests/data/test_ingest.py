@@ -29,7 +29,6 @@ from distillery.data.settings import Dataset, Digits, Folder, Holdout, Parquet
 from distillery.data.sources import (
     class_list,
     class_names,
-    listing_digest,
     records,
 )
 from distillery.errors import BadInput, Unusable
@@ -650,22 +649,6 @@ def test_a_damaged_parquet_file_is_named(tmp_path: Path) -> None:
     path.write_bytes(content)
     with pytest.raises(BadInput, match=f"dataset.source.train: {path}: damaged"):
         make(tmp_path / "out", parquet(path), holdout=HALF)
-
-
-def test_the_listing_digest_changes_with_the_files_and_only_then(tmp_path: Path) -> None:
-    source = folder_of(tmp_path / "in", {"a": 2, "b": 2})
-    before = listing_digest(source)
-    os.utime(tmp_path / "in" / "a" / "000.png")
-    (tmp_path / "in" / ".DS_Store").touch()
-    assert listing_digest(source) == before
-    moved = tmp_path / "in" / "b" / "002.png"
-    moved.write_bytes(b"")
-    added = listing_digest(source)
-    moved.unlink()
-    assert added != before and listing_digest(source) == before
-    (tmp_path / "in" / "a" / "000.png").rename(tmp_path / "in" / "b" / "a.png")
-    assert listing_digest(source) not in (before, added)
-    assert listing_digest(Digits(kind="digits")) == ""
 
 
 def test_class_names_come_without_torch_and_without_pandas(tmp_path: Path) -> None:

@@ -7,11 +7,14 @@ from pathlib import Path
 
 from distillery.data.identity import same_class
 from distillery.data.settings import Dataset, Folder, Parquet, Source
-from distillery.data.sources import class_sizes, records
+from distillery.data.sources import class_sizes, content_digest, records
 from distillery.errors import BadInput, SourceError
 
 TRAIN = "dataset.source.train"
 """What errors of a source call the place of its images."""
+
+WHOLE_SET = 2**30
+"""Bytes up to which a folder is compared by all that is in it: distilled sets are small, and are made again often."""
 
 
 def place_of(images: str, ipc: int, seed: int) -> str:
@@ -96,7 +99,7 @@ def read_external(
 
 
 def external_files(images: str, ipc: int, seed: int) -> list[str]:
-    """The file of a set, where it is one; a folder is compared by its listing."""
+    """The file of a set, where it is one; a folder is no input of a rule."""
     place = place_of(images, ipc, seed)
     return [] if Path(place).is_dir() else [place]
 
@@ -107,9 +110,6 @@ def _source(place: str) -> Source:
     return Parquet(kind="parquet", train=[place])
 
 
-def external_listing(images: str, ipc: int, seed: int) -> str:
-    """What tells a folder of images from the same folder with one file more; empty for a file."""
-    from distillery.data.sources import listing_digest
-
-    place = place_of(images, ipc, seed)
-    return listing_digest(_source(place)) if Path(place).is_dir() else ""
+def external_content(images: str, ipc: int, seed: int) -> str:
+    """A digest that changes with what is in the files of a set."""
+    return content_digest(_source(place_of(images, ipc, seed)), WHOLE_SET)

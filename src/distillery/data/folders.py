@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
+from distillery.data.content import WHOLE_BYTES, folder_digest
 from distillery.data.settings import Folder
 from distillery.data.source import (
     Record,
     Split,
     class_names,
     class_sizes,
+    content_digest,
     count,
-    listing_digest,
     no_test_images,
     records,
 )
@@ -59,16 +59,14 @@ def _(source: Folder, split: Split, classes: Collection[str]) -> Iterator[Record
     return _folder_records(_folder(source, split), split, classes)
 
 
-@listing_digest.register
-def _(source: Folder) -> str:
-    digest = hashlib.sha256()
-    for split, folder in (("train", source.train), ("test", source.test)):
-        if folder is not None:
-            for _, class_folder in _class_folders(folder, "train" if split == "train" else "test"):
-                for path in _image_files(class_folder):
-                    digest.update(os.fsencode(os.path.relpath(path, folder)) + b"\0")
-        digest.update(b"\0")
-    return digest.hexdigest()[:16]
+@content_digest.register
+def _(source: Folder, whole: int = WHOLE_BYTES) -> str:
+    splits: dict[Split, str] = {"train": source.train, **({"test": source.test} if source.test is not None else {})}
+    files = {
+        split: [path for _, class_folder in _class_folders(folder, split) for path in _image_files(class_folder)]
+        for split, folder in splits.items()
+    }
+    return " ".join(folder_digest(folder, files[split], whole) for split, folder in splits.items())
 
 
 def _folder(source: Folder, split: Split) -> str:

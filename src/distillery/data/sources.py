@@ -13,8 +13,8 @@ from distillery.data.source import (
     check_digests,
     class_names,
     class_sizes,
+    content_digest,
     count,
-    listing_digest,
     records,
     shown,
 )
@@ -30,8 +30,8 @@ __all__ = [
     "class_list",
     "class_names",
     "class_sizes",
+    "content_digest",
     "count",
-    "listing_digest",
     "records",
 ]
 
