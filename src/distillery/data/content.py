@@ -25,6 +25,20 @@ PIECE, PIECES = 2**14, 256
 THREADS, BATCH = 16, 500
 
 
+IRREGULAR = {
+    stat.S_IFIFO: "a named pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+    stat.S_IFDIR: "a folder",
+}
+
+
+def irregular(mode: int) -> str:
+    """What has this mode (`st_mode`), if it is no file that can be read; empty for one that can."""
+    return IRREGULAR.get(stat.S_IFMT(mode), "")
+
+
 def files_digest(paths: Sequence[str]) -> str:
     """A digest of some files, in this order; empty where there are none."""
     return _joined(_each(paths, _of_file)) if paths else ""
@@ -79,7 +93,7 @@ def _status(path: str) -> tuple[str, str, str]:
 def _of_whole(path: str) -> str:
     """The digest of all that a file holds."""
     try:
-        if not stat.S_ISREG(Path(path).stat().st_mode):  # a pipe would never end
+        if irregular(Path(path).stat().st_mode):  # a pipe would never end
             return "no file"
         with Path(path).open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
@@ -91,7 +105,7 @@ def _of_file(path: str) -> str:
     """The digest of a small file, or the size and pieces of a large one; the last bytes are one of them."""
     try:
         about = Path(path).stat()
-        if about.st_size <= WHOLE_BYTES or not stat.S_ISREG(about.st_mode):
+        if about.st_size <= WHOLE_BYTES or irregular(about.st_mode):
             return _of_whole(path)
         digest = hashlib.sha256(str(about.st_size).encode())
         with Path(path).open("rb", buffering=0) as file:

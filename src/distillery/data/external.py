@@ -33,7 +33,7 @@ def check_external(
     places = dict.fromkeys((place_of(images, ipc, seed), ipc) for seed in seeds for ipc in sizes)
     for place, ipc in places:
         try:
-            counts = class_sizes(_source(place))
+            counts = class_sizes(source_at(place))
         except SourceError as error:
             yield str(error).replace(TRAIN, f"{key}.images")
             continue
@@ -70,7 +70,7 @@ def read_external(
     from distillery.data.decode import fit_image
     from distillery.errors import Unusable
 
-    source = _source(place)
+    source = source_at(place)
     try:
         counts = class_sizes(source)
         if faults := list(_miscounted(f"{key}.images: {place}", counts, classes, ipc)):
@@ -104,7 +104,8 @@ def external_files(images: str, ipc: int, seed: int) -> list[str]:
     return [] if Path(place).is_dir() else [place]
 
 
-def _source(place: str) -> Source:
+def source_at(place: str) -> Source:
+    """The images of a place as a source of training images."""
     if Path(place).is_dir():
         return Folder(kind="folder", train=place)
     return Parquet(kind="parquet", train=[place])
@@ -112,4 +113,4 @@ def _source(place: str) -> Source:
 
 def external_content(images: str, ipc: int, seed: int) -> str:
     """A digest that changes with what is in the files of a set."""
-    return content_digest(_source(place_of(images, ipc, seed)), WHOLE_SET)
+    return content_digest(source_at(place_of(images, ipc, seed)), WHOLE_SET)

@@ -6,7 +6,9 @@ import os
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
+from distillery.data import listing
 from distillery.data.content import WHOLE_BYTES, folder_digest
+from distillery.data.listing import files_below
 from distillery.data.settings import Folder
 from distillery.data.source import (
     Record,
@@ -16,6 +18,7 @@ from distillery.data.source import (
     content_digest,
     count,
     no_test_images,
+    passed_over,
     records,
 )
 from distillery.errors import SourceError
@@ -45,13 +48,13 @@ def _(source: Folder) -> list[str]:
 
 @class_sizes.register
 def _(source: Folder) -> dict[str, int]:
-    return {_text(name): len(_image_files(path)) for name, path in _class_folders(source.train, "train")}
+    return {_text(name): len(files_below(path).files) for name, path in _class_folders(source.train, "train")}
 
 
 @count.register
 def _(source: Folder, split: Split, classes: Collection[str]) -> int:
     folders = _class_folders(_folder(source, split), split)
-    return sum(len(_image_files(folder)) for name, folder in folders if _text(name) in classes)
+    return sum(len(files_below(folder).files) for name, folder in folders if _text(name) in classes)
 
 
 @records.register
@@ -61,12 +64,24 @@ def _(source: Folder, split: Split, classes: Collection[str]) -> Iterator[Record
 
 @content_digest.register
 def _(source: Folder, whole: int = WHOLE_BYTES) -> str:
-    splits: dict[Split, str] = {"train": source.train, **({"test": source.test} if source.test is not None else {})}
-    files = {
-        split: [path for _, class_folder in _class_folders(folder, split) for path in _image_files(class_folder)]
-        for split, folder in splits.items()
-    }
-    return " ".join(folder_digest(folder, files[split], whole) for split, folder in splits.items())
+    digests = []
+    for split, folder in _splits(source).items():
+        files = [path for _, below in _class_folders(folder, split) for path in files_below(below).files]
+        digests.append(folder_digest(folder, files, whole))
+    return " ".join(digests)
+
+
+@passed_over.register
+def _(source: Folder) -> str:
+    below = []
+    for split, folder in _splits(source).items():
+        below += [files_below(path) for _, path in _class_folders(folder, split)]
+        below.append(listing.class_folders(folder)[1])
+    return listing.passed_over(below)
+
+
+def _splits(source: Folder) -> dict[Split, str]:
+    return {"train": source.train, **({"test": source.test} if source.test is not None else {})}
 
 
 def _folder(source: Folder, split: Split) -> str:
@@ -82,11 +97,10 @@ def _text(name: str) -> str:
 
 
 def _class_folders(folder: str, split: Split, origin: str | None = None) -> list[tuple[str, str]]:
-    """Names and paths of the class folders, sorted. Links are followed: subsets are often made of links."""
+    """Names and paths of the class folders, sorted."""
     key = f"dataset.source.{split}: {folder}"
     try:
-        with os.scandir(folder) as entries:
-            folders = sorted((e.name, e.path) for e in entries if not e.name.startswith(".") and e.is_dir())
+        folders, _ = listing.class_folders(folder)
     except FileNotFoundError:
         where = origin or "give the folder that holds one folder of images per class"
         where += "; ~ does not stand for the home folder here" if folder.startswith("~") else ""
@@ -95,39 +109,16 @@ def _class_folders(folder: str, split: Split, origin: str | None = None) -> list
         raise SourceError(f"{key}: a file; give the folder that holds one folder of images per class") from None
     except OSError as error:
         raise SourceError(f"{key}: cannot be read: {error.strerror}") from error
+    except SourceError as error:
+        raise SourceError(f"dataset.source.{split}: {error}") from error
     if not folders:
         raise SourceError(f"{key}: holds no class folder; give the folder that holds one folder of images per class")
     return folders
 
 
-def _image_files(folder: str) -> list[str]:
-    """Paths of all files below a class folder, sorted, without hidden ones."""
-    files, waiting = [], [folder]
-    while waiting:
-        current = waiting.pop()
-        try:
-            with os.scandir(current) as entries:
-                for entry in entries:
-                    if entry.name.startswith("."):
-                        continue
-                    if entry.is_dir():
-                        if not (entry.is_symlink() and _encloses(entry.path, current)):
-                            waiting.append(entry.path)
-                    elif entry.is_file() or entry.is_symlink():  # a dangling link is an image that cannot be read
-                        files.append(entry.path)
-        except OSError as error:
-            raise SourceError(f"{current}: cannot be read: {error.strerror}; put its permissions right") from error
-    return sorted(files)
-
-
-def _encloses(link: str, folder: str) -> bool:
-    """Whether a link leads back to a folder that holds it: following it would never end."""
-    return Path(os.path.realpath(folder)).is_relative_to(os.path.realpath(link))
-
-
 def _folder_records(folder: str, split: Split, classes: Collection[str]) -> Iterator[Record]:
     for name, class_folder in _class_folders(folder, split):
         if _text(name) in classes:
-            for path in _image_files(class_folder):
+            for path in files_below(class_folder).files:
                 identity = _text(Path(os.path.relpath(path, folder)).as_posix())
                 yield Record(identity, _text(path), _text(name), Path(path), _text(Path(path).name))

@@ -14,7 +14,7 @@ from functools import singledispatch
 from pathlib import Path
 from typing import Literal
 
-from distillery.data.content import WHOLE_BYTES, files_digest
+from distillery.data.content import WHOLE_BYTES, files_digest, irregular
 from distillery.data.settings import Source
 from distillery.errors import SourceError
 
@@ -52,9 +52,10 @@ class Record:
         """
         if isinstance(self.content, bytes):
             return self.content
-        if not self.content.is_file():  # a dangling link; or a pipe, which would never end
-            raise FileNotFoundError(2, "no such file")
-        if self.content.stat().st_size > MOST_BYTES:  # an archive, a film: it would be read whole
+        about = self.content.stat()
+        if kind := irregular(about.st_mode):  # reading a pipe would never end
+            raise OSError(errno.EINVAL, kind)
+        if about.st_size > MOST_BYTES:  # an archive, a film: it would be read whole
             raise OSError(errno.EFBIG, f"larger than {MOST_BYTES // 2**20} MiB")
         return self.content.read_bytes()
 
@@ -115,6 +116,16 @@ def content_digest(source: Source, whole: int = WHOLE_BYTES) -> str:
         SourceError: as `class_names`.
     """
     return files_digest(source.files)
+
+
+@singledispatch
+def passed_over(source: Source) -> str:
+    """The files beside the images of a source that are not read, counted, in words; empty where there are none.
+
+    Raises:
+        SourceError: as `class_names`.
+    """
+    return ""
 
 
 def shown(names: Sequence[str]) -> str:

@@ -15,6 +15,7 @@ from distillery.data.source import (
     class_sizes,
     content_digest,
     count,
+    passed_over,
     records,
     shown,
 )
@@ -32,6 +33,7 @@ __all__ = [
     "class_sizes",
     "content_digest",
     "count",
+    "passed_over",
     "records",
 ]
 
