@@ -6,14 +6,14 @@ import io
 from collections.abc import Collection, Iterator
 
 from distillery.data.settings import Digits
-from distillery.data.source import Record, Split, class_names, class_sizes, count, records
+from distillery.data.source import Record, Split, class_sizes, count, names_of, records
 
 DIGITS = (178, 182, 177, 183, 181, 182, 181, 179, 174, 180)
 """How many images of each digit scikit-learn ships; counted here, because importing it takes seconds."""
 
 
-@class_names.register
-def _(source: Digits) -> list[str]:
+@names_of.register
+def _(source: Digits, split: Split) -> list[str]:
     return [str(digit) for digit in range(10)]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from distillery.data.identity import same_class
+from distillery.data.identity import hint_of, same_class
 from distillery.data.settings import Dataset, Folder, Parquet, Source
 from distillery.data.sources import class_sizes, content_digest, records
 from distillery.errors import BadInput, SourceError
@@ -44,7 +44,8 @@ def _miscounted(where: str, counts: dict[str, int], classes: Sequence[str], ipc:
     for name in classes:
         there = same_class(name, list(counts))
         if there is None:
-            yield f"{where}: no class {name!r}; there are: {', '.join(list(counts)[:20])}"
+            others = ", ".join(list(counts)[:20])
+            yield f"{where}: no class {name!r}{hint_of([name], list(counts))}; there are: {others}"
             return
         if counts[there] != ipc:
             yield f"{where}: {counts[there]} images of class {name!r}, but ipc asks for {ipc}"

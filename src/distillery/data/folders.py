@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Iterator
+from itertools import pairwise
 from pathlib import Path
 
 from distillery.data import listing
@@ -13,10 +14,10 @@ from distillery.data.settings import Folder
 from distillery.data.source import (
     Record,
     Split,
-    class_names,
     class_sizes,
     content_digest,
     count,
+    names_of,
     no_test_images,
     passed_over,
     records,
@@ -27,16 +28,16 @@ SPLITS = frozenset({"train", "training", "val", "valid", "validation", "test", "
 """Names of folders that hold class folders; no data set has nothing but such classes."""
 
 
-@class_names.register
-def _(source: Folder) -> list[str]:
-    names = sorted(_text(name) for name, _ in _class_folders(source.train, "train", source.origin))
-    if source.test is not None:
-        _class_folders(source.test, "test", source.origin)
-        if os.path.realpath(source.test) == os.path.realpath(source.train):
-            raise SourceError(
-                f"dataset.source.test: {source.test}: the folder of train; give another one, or leave it out and "
-                "say what dataset.holdout keeps back"
-            )
+@names_of.register
+def _(source: Folder, split: Split) -> list[str]:
+    if split == "test":
+        return [name for name, _ in _class_folders(_folder(source, split), split, source.origin)]
+    names = [name for name, _ in _class_folders(source.train, "train", source.origin)]
+    if source.test is not None and os.path.realpath(source.test) == os.path.realpath(source.train):
+        raise SourceError(
+            f"dataset.source.test: {source.test}: the folder of train; give another one, or leave it out and "
+            "say what dataset.holdout keeps back"
+        )
     if len(names) > 1 and SPLITS.issuperset(map(str.lower, names)):
         inside = next((name for name in names if name.lower().startswith("train")), names[0])
         raise SourceError(
@@ -48,13 +49,13 @@ def _(source: Folder) -> list[str]:
 
 @class_sizes.register
 def _(source: Folder) -> dict[str, int]:
-    return {_text(name): len(files_below(path).files) for name, path in _class_folders(source.train, "train")}
+    return {name: len(files_below(path).files) for name, path in _class_folders(source.train, "train")}
 
 
 @count.register
 def _(source: Folder, split: Split, classes: Collection[str]) -> int:
     folders = _class_folders(_folder(source, split), split)
-    return sum(len(files_below(folder).files) for name, folder in folders if _text(name) in classes)
+    return sum(len(files_below(folder).files) for name, folder in folders if name in classes)
 
 
 @records.register
@@ -97,7 +98,7 @@ def _text(name: str) -> str:
 
 
 def _class_folders(folder: str, split: Split, origin: str | None = None) -> list[tuple[str, str]]:
-    """Names and paths of the class folders, sorted."""
+    """Names, as text, and paths of the class folders, sorted."""
     key = f"dataset.source.{split}: {folder}"
     try:
         folders, _ = listing.class_folders(folder)
@@ -113,12 +114,16 @@ def _class_folders(folder: str, split: Split, origin: str | None = None) -> list
         raise SourceError(f"dataset.source.{split}: {error}") from error
     if not folders:
         raise SourceError(f"{key}: holds no class folder; give the folder that holds one folder of images per class")
-    return folders
+    named = sorted((_text(name), path) for name, path in folders)
+    for (name, path), (other, again) in pairwise(named):
+        if name == other:  # bytes that are no text, and a text that shows them
+            raise SourceError(f"{key}: {path!r} and {again!r} are both class {name!r}; rename one")
+    return named
 
 
 def _folder_records(folder: str, split: Split, classes: Collection[str]) -> Iterator[Record]:
     for name, class_folder in _class_folders(folder, split):
-        if _text(name) in classes:
+        if name in classes:
             for path in files_below(class_folder).files:
                 identity = _text(Path(os.path.relpath(path, folder)).as_posix())
-                yield Record(identity, _text(path), _text(name), Path(path), _text(Path(path).name))
+                yield Record(identity, _text(path), name, Path(path), _text(Path(path).name))

@@ -15,9 +15,9 @@ from distillery.data.source import (
     Record,
     Split,
     check_digests,
-    class_names,
     class_sizes,
     count,
+    names_of,
     no_test_images,
     records,
     shown,
@@ -31,11 +31,12 @@ if TYPE_CHECKING:
 BATCH_ROWS = 64
 
 
-@class_names.register
-def _(source: Parquet) -> list[str]:
+@names_of.register
+def _(source: Parquet, split: Split) -> list[str]:
     _check_files(source)
-    counts = [_label_counts(source, "train", path) for path in source.train]
-    return sorted({name for names in counts for name in names if name is not None})
+    if names := [name for name in _label_counts(source, split) if name is not None]:
+        return names
+    raise SourceError(f"dataset.source.{split}: no row of {_files(source, split)[0]} has a label; give labelled images")
 
 
 @check_digests.register
@@ -53,20 +54,13 @@ def _(source: Parquet) -> None:
 @class_sizes.register
 def _(source: Parquet) -> dict[str, int]:
     _check_files(source)
-    sizes: Counter[str] = Counter()
-    for path in source.train:
-        sizes.update({name: size for name, size in _label_counts(source, "train", path).items() if name is not None})
-    return dict(sizes)
+    return {name: images for name, images in _label_counts(source, "train").items() if name is not None}
 
 
 @count.register
 def _(source: Parquet, split: Split, classes: Collection[str]) -> int:
-    return sum(
-        images
-        for path in _files(source, split)
-        for name, images in _label_counts(source, split, path).items()
-        if name is None or name in classes
-    )
+    counts = _label_counts(source, split)
+    return sum(images for name, images in counts.items() if name is None or name in classes)
 
 
 @records.register
@@ -160,14 +154,28 @@ def _holds_labels(kind: pa.DataType) -> bool:
     return pa.types.is_integer(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind)
 
 
-def _declared_names(source: Parquet, file: pq.ParquetFile) -> list[str] | None:
-    """Class names in the order of the integer labels, as Hugging Face `datasets` leaves them in the schema."""
+def _declared_names(source: Parquet, split: Split, path: str, file: pq.ParquetFile) -> list[str] | None:
+    """Class names in the order of the integer labels, as Hugging Face `datasets` leaves them in the schema.
+
+    Raises:
+        SourceError: two classes have one name.
+    """
     try:
         text = (file.schema_arrow.metadata or {})[b"huggingface"]
         names = json.loads(text)["info"]["features"][source.label_column]["names"]
+        names = [names[key] for key in sorted(names, key=int)] if isinstance(names, dict) else names
     except (KeyError, TypeError, ValueError):
         return None
-    return [str(name) for name in names] if isinstance(names, list) else None
+    if not isinstance(names, list):
+        return None
+    numbers: dict[str, int] = {}
+    for number, name in enumerate(map(str, names)):
+        if (other := numbers.setdefault(name, number)) != number:
+            raise SourceError(
+                f"dataset.source.{split}: {path}: classes {other} and {number} are both called {name!r}; give each a "
+                f"name of its own in the names of its ClassLabel {source.label_column!r}"
+            )
+    return list(numbers)
 
 
 def _class_of(label: int | str | None, names: list[str] | None) -> str | None:
@@ -176,20 +184,31 @@ def _class_of(label: int | str | None, names: list[str] | None) -> str | None:
     return None if label is None else str(label)
 
 
-def _label_counts(source: Parquet, split: Split, path: str) -> dict[str | None, int]:
-    """How many rows of one file each class has; None counts those whose label names no class."""
+def _place(label: int | str | None, names: list[str] | None, file: int) -> tuple[int, int, int, str]:
+    """Where a label stands in the order of the classes: as its file declares, else by number, else by text."""
+    if isinstance(label, int):
+        return (1, 0, label, "") if names is None else (0, file, label, "")
+    return (2, 0, 0, label or "")
+
+
+def _label_counts(source: Parquet, split: Split) -> dict[str | None, int]:
+    """How many rows each class has, in the order of the labels; None counts those whose label names no class."""
     import pyarrow as pa
 
     counts: Counter[str | None] = Counter()
-    with _open(source, split, path) as file:
-        names = _declared_names(source, file)
-        try:
-            for batch in file.iter_batches(2**16, columns=[source.label_column], use_threads=False):
-                for pair in batch.column(source.label_column).value_counts().to_pylist():
-                    counts[_class_of(pair["values"], names)] += pair["counts"]
-        except (OSError, pa.ArrowException) as error:
-            raise _unreadable(split, path, error) from error
-    return counts
+    places: dict[str | None, tuple[int, int, int, str]] = {}
+    for number, path in enumerate(_files(source, split)):
+        with _open(source, split, path) as file:
+            names = _declared_names(source, split, path, file)
+            try:
+                for batch in file.iter_batches(2**16, columns=[source.label_column], use_threads=False):
+                    for pair in batch.column(source.label_column).value_counts().to_pylist():
+                        name = _class_of(pair["values"], names)
+                        counts[name] += pair["counts"]
+                        places.setdefault(name, _place(pair["values"], names, number))
+            except (OSError, pa.ArrowException) as error:
+                raise _unreadable(split, path, error) from error
+    return {name: counts[name] for name in sorted(counts, key=places.__getitem__)}
 
 
 def _unreadable(split: Split, path: str, error: BaseException) -> SourceError:
@@ -228,7 +247,7 @@ def _parquet_records(source: Parquet, split: Split, classes: Collection[str]) ->
         stem = Path(path).stem if stems[Path(path).stem] == 1 else path
         row = -1
         with _open(source, split, path) as file:
-            names = _declared_names(source, file)
+            names = _declared_names(source, split, path, file)
             columns = [source.image_column, source.label_column]
             try:
                 for batch in file.iter_batches(BATCH_ROWS, columns=columns, use_threads=False):

@@ -61,11 +61,11 @@ class Record:
 
 
 @singledispatch
-def class_names(source: Source) -> list[str]:
-    """Names of the classes of the training images, in plain order of text. No image is read.
+def names_of(source: Source, split: Split) -> list[str]:
+    """Names of the classes of a split, in the order of their labels. No image is read.
 
     Raises:
-        SourceError: a folder or file of either split is missing or not what it should be.
+        SourceError: a folder or file of either split is missing or not what it should be; or two classes have one name.
     """
     raise TypeError(f"{type(source).__name__}: no source of images")
 
@@ -75,7 +75,7 @@ def class_sizes(source: Source) -> dict[str, int]:
     """Class -> number of training images, readable or not, before any is held out. No image is read.
 
     Raises:
-        SourceError: as `class_names`.
+        SourceError: as `names_of`.
     """
     raise TypeError(f"{type(source).__name__}: no source of images")
 
@@ -91,7 +91,7 @@ def records(source: Source, split: Split, classes: Collection[str]) -> Iterator[
     """The images of these classes, and those whose label names no class, in a fixed order, a few in memory at a time.
 
     Raises:
-        SourceError: as `class_names`; or a Parquet file is damaged.
+        SourceError: as `names_of`; or a Parquet file is damaged.
     """
     raise TypeError(f"{type(source).__name__}: no source of images")
 
@@ -113,7 +113,7 @@ def content_digest(source: Source, whole: int = WHOLE_BYTES) -> str:
         whole: bytes up to which a folder is read as a whole.
 
     Raises:
-        SourceError: as `class_names`.
+        SourceError: as `names_of`.
     """
     return files_digest(source.files)
 
@@ -123,7 +123,7 @@ def passed_over(source: Source) -> str:
     """The files beside the images of a source that are not read, counted, in words; empty where there are none.
 
     Raises:
-        SourceError: as `class_names`.
+        SourceError: as `names_of`.
     """
     return ""
 
