@@ -89,7 +89,8 @@ class Dataset(Block):
         None,
         min_length=2,
         description="Class names in the order of their labels, or the name of a published list (imagenette, imagewoof, "
-        "imagenet100, …); none: all, sorted by name. A wnid of ImageNet-1K stands for its names, and they for it.",
+        "imagenet100, …); none: all, class folders sorted by name, those of Parquet files in their order. A wnid of "
+        "ImageNet-1K stands for its names, and they for it.",
         json_schema_extra={
             "anyOf": [
                 {"type": "array", "items": {"type": "string"}, "minItems": 2},

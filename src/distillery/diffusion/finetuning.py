@@ -53,7 +53,7 @@ def condition_classes(
     try:
         rows_of_labels = conditions(names, classes)
     except UnknownClass as missing:
-        if unknown == "error":
+        if unknown == "error" or missing.alike:  # a row more for a class that it knows under another spelling
             raise BadInput(
                 f"{generator} knows no class {missing}; name the classes as it does (a wnid, or {_some(names)}), leave "
                 "them out of dataset.classes, or set unknown_classes: new_row"

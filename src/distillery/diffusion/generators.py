@@ -317,7 +317,7 @@ class PretrainedGenerator(Pretrained):
         except WeightsError as error:
             yield f"{key}.weights: {error}"
         except UnknownClass as missing:
-            if asked:
+            if asked or missing.alike:
                 yield (
                     f"{key}.weights: {self.weights} knows no class {missing}; name the classes of the data as it "
                     "does (by wnid, for one of ImageNet), leave them out of dataset.classes, or fine-tune it on them "

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from distillery.data.identity import hint_of
 from distillery.matching.checks import check_expert_files
 from distillery.methods.base import Trained, check_named
 from distillery.methods.matching import AS_STORED
@@ -198,7 +199,8 @@ def _surrogates(experiment: Experiment, classes: Sequence[str]) -> Iterator[str]
         elif sorted(known) != sorted(classes):
             yield (
                 f"{key}: trained on the classes {', '.join(known[:20])}, but the data have "
-                f"{', '.join(classes[:20])}; give one of these classes, or none to train it here"
+                f"{', '.join(classes[:20])}{hint_of(classes, known)}; give one of these classes, or none to train it "
+                "here"
             )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
 from distillery.data.external import place_of
@@ -36,13 +37,16 @@ def run(settings: Settings, *, data: Input, images: Output, job: Job) -> None:
     """A folder or a Parquet file to `ipc` images of each class of the training images, in the order slot, class."""
     import numpy as np
 
-    from distillery.data.external import read_external
+    from distillery.data.external import read_external, source_at
     from distillery.data.reading import ImageTable
+    from distillery.data.sources import passed_over
     from distillery.storage.images import ImageSet, write_images
 
     classes = ImageTable(data).classes
     key = f"methods.{settings.name}"
     rows = read_external(key, settings.images, classes, settings.ipc, settings.dataset)
+    if beside := passed_over(source_at(settings.images)):
+        print(f"import_images: passed over: {beside}", file=sys.stderr)
     labels, ids, contents = zip(*rows, strict=True)
     columns = {"slot": np.repeat(np.arange(settings.ipc), len(classes))}
     write_images(images, ImageSet(list(contents), np.array(labels), classes, list(ids), columns), job.provenance)

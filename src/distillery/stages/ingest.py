@@ -41,6 +41,8 @@ def run(settings: Settings, *, train: Output, test: Output, rejected: Log, job: 
         provenance=job.provenance,
         workers=job.cores,
     )
+    if tally.passed_over:
+        print(f"ingest: passed over: {tally.passed_over}", file=sys.stderr)
     print(
         f"ingest: {tally.train} training images, {tally.test} test images, {tally.rejected} rejected", file=sys.stderr
     )

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from distillery.data.identity import same_class
+from distillery.data.identity import hint_of, same_class
 from distillery.divergence import refuse_diverged
 from distillery.errors import BadInput, NotSafetensors
 from distillery.storage.tensors import load_tensors
@@ -46,8 +46,9 @@ def open_pretrained(
         known = [same_class(name, names) for name in classes]
         if lacking := [name for name, found in zip(classes, known, strict=True) if found is None]:
             raise BadInput(
-                f"{source}: trained on {', '.join(names[:20])}, and knows no class {', '.join(lacking[:5])}; give one "
-                "that does, or say which of its outputs they are with references.<name>.rows"
+                f"{source}: trained on {', '.join(names[:20])}, and knows no class {', '.join(lacking[:5])}"
+                f"{hint_of(lacking, names)}; give one that does, or say which of its outputs they are with "
+                "references.<name>.rows"
             )
         rows = [names.index(str(name)) for name in known]
     if rows is None and outputs != len(classes):
