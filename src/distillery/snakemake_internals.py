@@ -77,16 +77,24 @@ class SlurmExecutor:
         """Whether Slurm puts a preempted job back into the queue."""
         return bool(self._workflow.executor_settings.requeue)
 
+    def _first_jobs(self) -> Iterator[Any]:
+        """The first job of each rule that has to run on the cluster."""
+        rules: set[str] = set()
+        for job in self._workflow.dag.needrun_jobs():
+            if not job.is_local and job.rule.name not in rules:
+                rules.add(job.rule.name)
+                yield job
+
+    def commands(self) -> list[str]:
+        """The command that a node runs, for the first job of each rule that has to run."""
+        return [self._executor.format_job_exec(job) for job in self._first_jobs()]
+
     def requests(self, name: str) -> Iterator[tuple[str, str]]:
         """The rule and the sbatch command, under this name, of the first job of each rule that has to run."""
         from snakemake_executor_plugin_slurm.submit_string import get_submit_command
         from snakemake_executor_plugin_slurm.utils import set_gres_string
 
-        rules: set[str] = set()
-        for job in self._workflow.dag.needrun_jobs():
-            if job.is_local or job.rule.name in rules:
-                continue
-            rules.add(job.rule.name)
+        for job in self._first_jobs():
             about = {
                 "run_uuid": name,
                 "slurm_logfile": os.devnull,

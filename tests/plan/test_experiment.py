@@ -436,10 +436,6 @@ TOGETHER = {
         at("references.real.training", {"learning_rate": {"resnet": 0.1}}),
         "references.real.training: learning_rate: no entry fits 'convnet2_w8', and there is no default",
     ),
-    "a label that no file name holds": (
-        at("evaluation.protocol", {"preset": "small", "learning_rate": {f"convnet2_w{n}": 0.123 for n in range(9)}}),
-        "evaluation.protocol: so much differs from small that its label has",
-    ),
     "test images that are smaller than their crop": (
         at("evaluation.protocol", {"preset": "small", "size": 16, "test_scale": 0.9}),
         "evaluation.protocol.test_scale: input should be greater than or equal to 1 (given: 0.9)",

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from distillery.errors import ExperimentError
 from distillery.plan.checks import check_experiment
 from distillery.plan.experiment import Experiment
-from distillery.plan.messages import described, instead, keys_twice
+from distillery.plan.messages import described, instead, keys_twice, one_line
 
 
 def load(config: Mapping[str, Any]) -> Experiment:
@@ -24,9 +24,9 @@ def load(config: Mapping[str, Any]) -> Experiment:
     try:
         experiment = Experiment.model_validate(_with_yardsticks(config))
     except ValidationError as error:
-        raise ExperimentError("\n".join(described(error.errors(), config, Experiment))) from None
+        raise ExperimentError("\n".join(map(one_line, described(error.errors(), config, Experiment)))) from None
     if faults := list(check_experiment(experiment)):
-        raise ExperimentError("\n".join(faults))
+        raise ExperimentError("\n".join(map(one_line, faults)))
     return experiment
 
 

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import difflib
 import typing
+import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import yaml
 
-from distillery.settings import Block
+from distillery.settings import CONTROLS, Block
+
+LONGEST_FAULT = 1200
+"""Letters of a fault, which is a line on a terminal."""
 
 
 def described(faults: Sequence[Any], config: Mapping[str, Any], root: type[Block]) -> list[str]:
@@ -202,6 +206,23 @@ def _below(kind: Any, part: str | int) -> Any:
         if part in typing.get_args(typing.get_type_hints(block).get("kind")):
             return block
     return _below(blocks[0], part) if blocks else None
+
+
+def alike(key: str, names: Sequence[str]) -> Iterator[str]:
+    """Names of a block that differ by case alone, as a fault of its key: some disks make one file of the two."""
+    first: dict[str, str] = {}
+    for name in names:
+        if (other := first.setdefault(name.lower(), name)) != name:
+            yield f"{key}.{name}: differs from {other!r} by case alone, and some disks make one file of both; rename it"
+
+
+def one_line(text: str) -> str:
+    """Text with its line breaks and other control characters written out, and cut where nobody reads on."""
+    plain = "".join(
+        letter.encode("unicode_escape").decode() if unicodedata.category(letter) in CONTROLS else letter
+        for letter in text
+    )
+    return plain if len(plain) <= LONGEST_FAULT else f"{plain[: LONGEST_FAULT - 40]} … {plain[-36:]}"
 
 
 def repeated(key: str, values: Sequence[object]) -> Iterator[str]:
