@@ -29,7 +29,7 @@ from distillery.snakemake_internals import Query, SlurmExecutor
 PREFIX = "distillery"
 """Of the names of jobs; `slurm-jobname-prefix` of the profile says the same."""
 
-PROFILE = "workflow/profiles/slurm/profile.yaml"
+PROFILE = "slurm/profile.yaml"
 RUNS = Path(".snakemake/slurm-runs")
 COMMAND_SECONDS = 60.0
 GONE_SECONDS = 120.0

@@ -8,7 +8,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import importlib
+import io
 import os
+import sys
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -47,12 +49,27 @@ def limit_to_cards(workflow: Any, cards: int) -> None:
 @contextlib.contextmanager
 def without_traceback(*kinds: type[Exception]) -> Iterator[None]:
     """Let Snakemake end with the text of exceptions of these kinds alone."""
-    from snakemake.exceptions import WorkflowError
+    from snakemake.exceptions import CliException
+
+    class Refused(CliException):  # type: ignore[misc]
+        """Snakemake prints lines of Snakefiles that it sees in a traceback; this exception shows none."""
+
+        __traceback__ = property(lambda self: None, lambda self, traceback: None)
 
     try:
         yield
     except kinds as error:
-        raise WorkflowError(str(error)) from None
+        raise Refused(str(error)) from None
+
+
+def experiment_files() -> list[Path]:
+    """The files that this run of Snakemake is to read, by its command line and profiles: none where they do not say."""
+    from snakemake.cli import parse_args
+
+    with contextlib.suppress(SystemExit), contextlib.redirect_stderr(io.StringIO()):
+        arguments = parse_args(sys.argv[1:])[1]
+        return [Path(path) for path in arguments.configfile or [Path(arguments.directory or "", "config.yaml")]]
+    return []
 
 
 class SlurmExecutor:

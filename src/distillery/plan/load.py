@@ -11,7 +11,8 @@ from pydantic import ValidationError
 from distillery.errors import ExperimentError
 from distillery.plan.checks import check_experiment
 from distillery.plan.experiment import Experiment
-from distillery.plan.messages import described, instead, keys_twice, one_line
+from distillery.plan.files import read_file
+from distillery.plan.messages import described, instead, one_line
 
 
 def load(config: Mapping[str, Any]) -> Experiment:
@@ -31,14 +32,13 @@ def load(config: Mapping[str, Any]) -> Experiment:
 
 
 def load_files(paths: Sequence[Path], config: Mapping[str, Any]) -> Experiment:
-    """Read the experiment of a run: what Snakemake made of its files, each of which is looked at for repeated keys.
+    """Read the experiment of a run: what Snakemake made of its files, each of which is read here too.
 
     Raises:
         ExperimentError: as `load`; the message names the file.
     """
     for path in paths:
-        if repeated := keys_twice(path.read_bytes()):
-            raise ExperimentError(f"{path} is wrong:\n" + "\n".join(repeated))
+        read_file(path)
     try:
         return load(config)
     except ExperimentError as error:

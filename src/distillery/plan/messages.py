@@ -5,11 +5,9 @@ from __future__ import annotations
 import difflib
 import typing
 import unicodedata
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
-
-import yaml
 
 from distillery.settings import CONTROLS, Block
 
@@ -229,40 +227,3 @@ def repeated(key: str, values: Sequence[object]) -> Iterator[str]:
     """What a list of different things holds more than once, as a fault of its key."""
     if several := [repr(value) for value, times in Counter(values).items() if times > 1]:
         yield f"{key}: {', '.join(several)} stands there more than once"
-
-
-def keys_twice(text: str | bytes) -> list[str]:
-    """Keys that stand more than once in one mapping of a YAML file, a line each: all but the last would be lost.
-
-    What `<<` brings in may be said again: that is what it is for. Nothing is found in what is JSON and not YAML.
-    """
-    found: list[str] = []
-    seen: set[int] = set()
-
-    def walk(node: yaml.Node | None, path: str) -> None:
-        if node is None or id(node) in seen:  # an alias stands for what was looked at where it has its anchor
-            return
-        seen.add(id(node))
-        if isinstance(node, yaml.SequenceNode):
-            for index, member in enumerate(node.value):
-                walk(member, f"{path}[{index}]")
-        if not isinstance(node, yaml.MappingNode):
-            return
-        lines: dict[str, list[int]] = defaultdict(list)
-        for key, value in node.value:
-            if key.tag == "tag:yaml.org,2002:merge":
-                continue
-            name = f"{path}.{key.value}".lstrip(".")
-            lines[name].append(key.start_mark.line + 1)
-            walk(value, name)
-        found.extend(
-            f"{name}: stands there {len(at)} times, in lines {', '.join(map(str, at))}; give each a name of its own"
-            for name, at in lines.items()
-            if len(at) > 1
-        )
-
-    try:
-        walk(yaml.compose(text, Loader=yaml.SafeLoader), "")
-    except yaml.YAMLError:
-        return []
-    return found
