@@ -29,7 +29,7 @@ from distillery.snakemake_internals import Query, SlurmExecutor
 PREFIX = "distillery"
 """Of the names of jobs; `slurm-jobname-prefix` of the profile says the same."""
 
-PROFILE = "workflow/profiles/slurm/profile.yaml"
+PROFILE = "slurm/profile.yaml"
 RUNS = Path(".snakemake/slurm-runs")
 COMMAND_SECONDS = 60.0
 GONE_SECONDS = 120.0
@@ -70,6 +70,7 @@ def prepare(workflow: Any) -> None:
     cancel_orphans()
     note_run(executor.run)
     atexit.register(cancel_rest, executor.run)
+    refuse_shell(executor.commands())
     try_requests(executor.requests(PREFIX))
     executor.replace(lambda query: Watch(query, executor.run, executor.requeues), steady, LOOK_SECONDS)
 
@@ -89,6 +90,23 @@ def need_client() -> None:
     done = run_command("squeue", "--noheader", "--name", PREFIX)
     if done.returncode:
         raise SlurmProblem(f"--profile slurm: the controller does not answer: {done.stderr.strip()}")
+
+
+def refuse_shell(commands: Iterable[str]) -> None:
+    """Refuse to submit a command that the shell of the login node would read as more than text.
+
+    The executor puts it between double quotes, in which `$`, a backquote and a backslash keep their meaning. Names in
+    an experiment cannot hold them; folders, names of files and words of the command line can.
+
+    Raises:
+        SlurmProblem: a word of a command has such a character.
+    """
+    for command in commands:
+        if read := re.search(r"\S*[$`\\]\S*", command):
+            raise SlurmProblem(
+                f"--profile slurm: {read[0]}: the shell that submits jobs would read this as a command; rename the"
+                " folder or file, or leave the word out, so that no $, backquote or backslash stands in it"
+            )
 
 
 def try_requests(requests: Iterable[tuple[str, str]]) -> None:

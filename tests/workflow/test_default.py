@@ -613,4 +613,4 @@ def test_the_two_profiles_share_no_key() -> None:
     )
     assert default.keys() & slurm.keys() == set()
     assert slurm["executor"] == "slurm"
-    assert (PROJECT / "slurm").resolve() == PROJECT / "workflow/profiles/slurm"
+    assert not [path for path in PROJECT.iterdir() if path.is_symlink()]  # a clone may be without symbolic links

@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, Field
 
 from distillery.diffusion.weights import check_stated, files_here, latent_statistics, stated_config
 from distillery.errors import WeightsError
-from distillery.settings import Block, Count, Fraction, Name, NonNegative, Number, Positive
+from distillery.settings import Block, Count, Fraction, InputPath, Name, NonNegative, Number, Positive
 
 
 def trained_unless_said(value: Any) -> Any:
@@ -95,9 +95,11 @@ class Autoencoder(Block):
 class Pretrained(Block):
     """Weights in the layout of diffusers that come from elsewhere."""
 
-    weights: str = Field(min_length=1, description="A folder, or a name on the Hugging Face hub.")
+    weights: InputPath = Field(description="A folder, or a name on the Hugging Face hub.")
     revision: str | None = Field(None, description="Of a name on the hub: a commit or a tag.")
-    subfolder: str | None = Field(None, description="Where in the folder it lies, as `vae` in that of a pipeline.")
+    subfolder: InputPath | None = Field(
+        None, description="Where in the folder it lies, as `vae` in that of a pipeline."
+    )
     sha256: dict[str, Annotated[str, Field(pattern="^[0-9a-f]{64}$")]] = Field(
         {}, description="File in the folder -> the digest that it must have."
     )

@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field
 
-from distillery.settings import Block, Count, Exponent, Fraction, Name, NonNegative, Positive
+from distillery.settings import Block, Count, Exponent, Fraction, InputPath, Name, NonNegative, Positive
 from distillery.students.settings import Network, Protocol
 
 Whole = Annotated[int, Field(ge=0)]
@@ -204,7 +204,7 @@ class Experts(Block):
     weight_decay: NonNegative = 0.0
     batch_size: Count = 256
     augment: bool = Field(True, description="One operation of DSA per batch, with parameters for each image.")
-    files: list[str] | None = Field(
+    files: list[InputPath] | None = Field(
         None, min_length=1, description="None: trained here. Files of `train_experts`, of the same images and network."
     )
 

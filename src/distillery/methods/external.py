@@ -9,6 +9,7 @@ from pydantic import Field
 
 from distillery.data import external
 from distillery.methods.base import Context, Method, Part
+from distillery.settings import InputPath
 
 
 class External(Method):
@@ -16,8 +17,7 @@ class External(Method):
 
     stage: ClassVar[str] = "import_images"
     kind: Literal["external"]
-    images: str = Field(
-        min_length=1,
+    images: InputPath = Field(
         description="A folder of class folders, or a Parquet file in the Hugging Face image layout. `{ipc}` in it "
         "stands for the images per class, `{seed}` for the seed of the experiment.",
     )

@@ -106,11 +106,15 @@ class LGD(Incremental, Sampled):
             yield f"{key}.guidance.learnability: candidates are scored with it; write {{strength: 0}} to switch it off"
         yield from Incremental.check(self, key, context)
         yield from check_named(f"{key}.calibration.judge", "reference", self.calibration.judge, context.references)
-        if self.seed == "plain":
-            return
         seed = context.methods.get(self.seed)
+        if self.seed == "plain":
+            if seed is not None and "seed" in self.model_fields_set:
+                yield f"{key}.seed: 'plain' stands for plain sampling, and a method is called so too; rename the method"
+            return
         if seed is None:
             others = ", ".join(other for other in context.methods if f"methods.{other}" != key)
             yield f"{key}.seed: no method {self.seed!r}; allowed: plain, {others}"
+        elif self.increment_size not in (sizes := seed.sizes([self.increment_size])):
+            yield f"{key}.seed: {self.seed!r} has no set of {self.increment_size} images per class, but of {sizes[0]}"
         elif isinstance(seed, LGD):
             yield f"{key}.seed: {self.seed!r} is an LGD method itself; allowed: plain, or a method of another kind"

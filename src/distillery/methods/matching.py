@@ -39,7 +39,7 @@ class Matched(Method):
     network: Network | None = Field(
         None, description="The network that compares; none: that of the experts, or ConvNet-d with d = log2(side) - 2."
     )
-    stream: str | None = Field(
+    stream: Name | None = Field(
         None, description="Methods of one stream share initial images, networks and noise; none: the method's name."
     )
     shards: Count = Field(1, description="Jobs that the classes are spread over, where they do not act on each other.")

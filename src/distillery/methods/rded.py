@@ -25,7 +25,7 @@ class RDED(Method):
     scale: list[Share] = Field(
         [0.08, 1.0], min_length=2, max_length=2, description="Smallest and largest area of a crop, as a share."
     )
-    stream: str | None = Field(None, description="Methods of one stream share their crops; none: the method's name.")
+    stream: Name | None = Field(None, description="Methods of one stream share their crops; none: the method's name.")
 
     @property
     def needs(self) -> Needs:

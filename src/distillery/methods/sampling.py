@@ -28,7 +28,7 @@ class Sampled(Method):
         validate_default=True,
         description="Guidances by name, merged over those of the kind; null switches one off.",
     )
-    stream: str | None = Field(
+    stream: Name | None = Field(
         None, description="Methods of one stream share all their noise; none: the method's name."
     )
     shards: Count = Field(1, description="Jobs that the classes are spread over.")

@@ -15,7 +15,7 @@ from distillery.plan.check_analysis import check_analysis
 from distillery.plan.check_generators import check_generators, check_latents
 from distillery.plan.check_networks import check_networks
 from distillery.plan.experiment import Experiment
-from distillery.plan.messages import repeated
+from distillery.plan.messages import alike, repeated
 
 
 def check_experiment(experiment: Experiment) -> Iterator[str]:
@@ -35,6 +35,8 @@ def _blocks(experiment: Experiment) -> Iterator[str]:
     yield from repeated("seeds", experiment.seeds)
     yield from repeated("ipc", experiment.ipc)
     yield from repeated("evaluation.networks", experiment.evaluation.networks)
+    for block in ("generators", "references", "surrogates", "experts", "methods"):
+        yield from alike(block, list(getattr(experiment, block)))
     yield from check_generators(experiment)
     if known:
         yield from check_latents(experiment)

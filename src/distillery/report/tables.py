@@ -338,13 +338,18 @@ def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join([line(cells[0]), line(rule), *(line(row) for row in cells[1:])]) + "\n"
 
 
-def accuracy_markdown(table: pd.DataFrame) -> str:
-    """The accuracy table as a paper prints it: methods and IPC downwards, networks across, one part per protocol."""
+def accuracy_markdown(table: pd.DataFrame, abbreviated: Mapping[str, str]) -> str:
+    """The accuracy table as a paper prints it: methods and IPC downwards, networks across, one part per protocol.
+
+    Args:
+        abbreviated: protocol -> its constants, where its label does not say them.
+    """
     parts = []
     for protocol, part in table.groupby("protocol"):
         networks = list(dict.fromkeys(part["network"]))
         if len(networks) == 2 and MEAN in networks:
             networks.remove(MEAN)
+        constants = f" ({abbreviated[str(protocol)]})" if protocol in abbreviated else ""
         is_mean = part["network"] == MEAN
         over = f"over trained networks, {_counts(part.loc[~is_mean, 'n'])} per network"
         if MEAN in networks:
@@ -357,7 +362,7 @@ def accuracy_markdown(table: pd.DataFrame) -> str:
             lines = dict.fromkeys((method, ipc) for method, ipc, _ in cells)
             body = [[m, str(ipc), *(cells.get((m, ipc, network), ABSENT) for network in networks)] for m, ipc in lines]
             parts.append(
-                f"Accuracy in percent, {title}, protocol `{protocol}`;"
+                f"Accuracy in percent, {title}, protocol `{protocol}`{constants};"
                 f" mean ± sample standard deviation {over}.\n\n" + markdown_table(["method", "IPC", *networks], body)
             )
     return "\n".join(parts)

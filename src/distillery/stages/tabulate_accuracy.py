@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from pydantic import Field
+
 from distillery.job import Input, Job, Output
 from distillery.settings import Block
 
@@ -14,15 +16,21 @@ COMPUTES = False
 
 
 class Settings(Block):
-    """The order of the rows."""
+    """The order of the rows, and the constants of protocols whose label is a digest."""
 
     methods: list[str]
     networks: list[str]
+    abbreviated: dict[str, str] = Field({})
 
     @classmethod
     def of(cls, experiment: Experiment, **wildcards: str) -> Settings:
         """What this stage reads of an experiment."""
-        return cls(methods=sorted(experiment.methods), networks=sorted(experiment.evaluation.networks))
+        evaluation = experiment.evaluation
+        return cls(
+            methods=sorted(experiment.methods),
+            networks=sorted(evaluation.networks),
+            abbreviated=evaluation.abbreviated,
+        )
 
 
 def run(
@@ -36,5 +44,6 @@ def run(
     rows = tables.read_rows(evaluations, tables.ACCURACY, made_by="evaluate")
     table = tables.accuracy_table(rows, settings.methods, settings.networks)
     write_bytes(csv, tables.csv_bytes(table))
-    write_bytes(markdown, (tables.accuracy_markdown(table) + tables.diverged_markdown(rows)).encode())
+    text = tables.accuracy_markdown(table, settings.abbreviated) + tables.diverged_markdown(rows)
+    write_bytes(markdown, text.encode())
     write_table(parquet, tables.arrow_table(table), job.provenance)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -15,7 +16,7 @@ from pydantic import (
     model_validator,
 )
 
-from distillery.settings import Block, Count, Exponent, Fraction, Name, NonNegative, Positive
+from distillery.settings import Block, Count, Exponent, Fraction, InputPath, Name, NonNegative, Positive
 from distillery.students.names import known_network
 from distillery.students.presets import DSA, FULL, PRESETS, preset_constants
 
@@ -23,6 +24,9 @@ Size = Annotated[
     Count | Literal["full"],
     BeforeValidator(lambda key: int(key) if isinstance(key, str) and key.isdigit() else key),  # JSON has no other keys
 ]
+LONGEST_LABEL = 64
+"""Letters of a protocol that files are named by, with method, network and size; file systems take 255 bytes."""
+
 Network = Annotated[str, AfterValidator(known_network)]
 Interval = Annotated[list[Annotated[float, Field(gt=0), Exponent]], Field(min_length=2, max_length=2)]
 
@@ -105,7 +109,7 @@ def _constants() -> dict[str, Any]:
     tables: dict[str, Any] = {
         "epochs": Count | Annotated[dict[Size, Count], Field(min_length=1)],
         "batch_size": Count | Annotated[dict[Size, Count], Field(min_length=1)],
-        "learning_rate": Positive | Annotated[dict[str, Positive], Field(min_length=1)],
+        "learning_rate": Positive | Annotated[dict[Name, Positive], Field(min_length=1)],
         "dsa": Annotated[str, AfterValidator(_known_operations)],
     }
     words = {
@@ -144,14 +148,22 @@ class Protocol(_Constants):
         return {"anyOf": [{"enum": list(PRESETS), "type": "string"}, handler(core_schema)]}
 
     @property
-    def label(self) -> str:
-        """Name in tables and paths: the preset, and every constant that differs from it."""
+    def constants(self) -> list[str]:
+        """Every constant that differs from the preset, as `name=value`."""
         set_here = {
             name: getattr(self, name)
             for name in sorted(type(self).model_fields)
             if name != "preset" and getattr(self, name) != type(self).model_fields[name].default
         }
-        return "+".join([self.preset, *(f"{name}={_text(value)}" for name, value in set_here.items())])
+        return [f"{name}={_text(value)}" for name, value in set_here.items()]
+
+    @property
+    def label(self) -> str:
+        """Name in tables and paths: the preset, and every constant that differs from it; of many, their digest."""
+        label = "+".join([self.preset, *self.constants])
+        if len(label) <= LONGEST_LABEL:
+            return label
+        return f"{self.preset}+{hashlib.sha256(label.encode()).hexdigest()[:12]}"
 
     def side(self, classes: int) -> int | None:
         """The side of the images that networks see, where the protocol sets one."""
@@ -216,7 +228,7 @@ class Reference(Block):
 
     network: Network
     training: Annotated[Protocol, BeforeValidator(of_reference)] = Protocol(preset="reference")
-    weights: str | None = Field(
+    weights: InputPath | None = Field(
         None,
         description="None: trained here. `timm`: the pretrained weights of timm's hub. A path: a safetensors file of "
         "this project, or a state dict of the network.",
@@ -268,6 +280,12 @@ class Evaluation(Block):
     def protocols(self) -> list[Protocol]:
         """One or several, as a list."""
         return self.protocol if isinstance(self.protocol, list) else [self.protocol]
+
+    @property
+    def abbreviated(self) -> dict[str, str]:
+        """Label -> the constants that it stands for, of protocols whose label is a digest."""
+        digests = (protocol for protocol in self.protocols if "=" not in protocol.label and protocol.constants)
+        return {protocol.label: ", ".join(protocol.constants) for protocol in digests}
 
     def labelled(self, label: str) -> Protocol:
         """The protocol of a label."""
