@@ -125,7 +125,6 @@ class Denoiser(GuidedNetwork):
         self._null = torch.tensor(config.num_embeds_ada_norm)  # the last row of the label table
 
     def predict(self, states: Tensor, timesteps: Tensor, conditions: Tensor | None) -> Tensor:
-        """One call of the transformer."""
         with fused_attention(states.device):
             return self.network(states, timestep=timesteps, class_labels=conditions).sample
 

@@ -209,7 +209,6 @@ class LatentMemory:
         return {name: getattr(self, name).clone() for name in ("units", "valid", "stamps", "clock", "gram")}
 
     def load_state_dict(self, tensors: dict[str, Tensor]) -> None:
-        """Put back what `state_dict` gave."""
         for name, value in tensors.items():
             getattr(self, name).copy_(value)
 

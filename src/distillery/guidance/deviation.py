@@ -48,19 +48,15 @@ class Deviation(GuidanceBlock):
         return self.strength
 
     def guided_range(self, steps: int) -> list[int]:
-        """As given, or 10 to 45 of 50."""
         return self.range or scaled_range(steps)
 
     def resolved(self, steps: int, beside: list[int] | None) -> Self:
-        """With the range as indices; none: that of the guidance beside it."""
         return self.model_copy(update={"range": self.range or beside or scaled_range(steps)})
 
     def check(self, key: str, context: GuidanceContext) -> Iterator[str]:
-        """Whether the range lies within the steps."""
         yield from context.check_range(f"{key}.range", self.range)
 
     def open(self, files: Sequence[Path], scene: Scene) -> DeviationGuidance | None:
-        """The guidance with a memory of the images that the method has made so far; None at strength zero."""
         from distillery.guidance.class_memory import ClassMemory
 
         strength = self.scaled_strength(scene.renderer.latent_numbers)
@@ -95,15 +91,12 @@ class DeviationGuidance:
         self._memory, self._strength, self._first, self._last, self._on = memory, strength, first, last, on
 
     def active(self, index: int) -> bool:
-        """Within the guided range, both ends included, unless the strength is zero."""
         return self._strength != 0 and self._first <= index <= self._last
 
     def needs_graph(self) -> bool:
-        """Never: the gradient has a closed form."""
         return False
 
     def remember(self, latents: Tensor, labels: Tensor) -> None:
-        """Add the latents (N, C, h, w) of images that were chosen just now."""
         self._memory.add(latents, labels)
 
     def shift(self, step: Step) -> Tensor:

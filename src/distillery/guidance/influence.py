@@ -54,15 +54,12 @@ class Influence(GuidanceBlock):
         return self.strength
 
     def guided_range(self, steps: int) -> list[int]:
-        """As given, or 30 to 45 of 50."""
         return self.range or scaled_range(steps, first=30)
 
     def resolved(self, steps: int, beside: list[int] | None) -> Self:
-        """With the range as indices."""
         return self.model_copy(update={"range": self.guided_range(steps)})
 
     def check(self, key: str, context: GuidanceContext) -> Iterator[str]:
-        """Whether there is a surrogate, a range within the steps, and a solver that can repeat a step."""
         yield from context.check_range(f"{key}.range", self.range)
         if self.repeats > 1 and context.sampling.solver == "dpm":
             yield (
@@ -74,7 +71,6 @@ class Influence(GuidanceBlock):
             yield f"{key}.surrogate: no surrogate {self.surrogate!r}; surrogates: {names}"
 
     def files(self, files: GuidanceFiles) -> list[str]:
-        """The gradients of the surrogate."""
         return [files.gradients(self.surrogate)]
 
     def open(self, files: Sequence[Path], scene: Scene) -> InfluenceGuidance:
@@ -117,15 +113,12 @@ class InfluenceGuidance:
         self.skipped, self.repeats = 0, repeats
 
     def active(self, index: int) -> bool:
-        """Within the guided range, both ends included, unless the strength is zero."""
         return self._strength != 0 and self._first <= index <= self._last
 
     def needs_graph(self) -> bool:
-        """Always: the gradient goes through the denoiser."""
         return True
 
     def shift(self, step: Step) -> Tensor:
-        """The shift of the posterior mean, (N, C, H, W)."""
         import torch
 
         from distillery.guidance.unit_step import unit_step

@@ -32,15 +32,12 @@ class Learnability(GuidanceBlock):
     through_denoiser: bool = Field(True, description="False: the noise prediction is held fixed.")
 
     def guided_range(self, steps: int) -> list[int]:
-        """As given, or 10 to 45 of 50."""
         return self.range or scaled_range(steps)
 
     def resolved(self, steps: int, beside: list[int] | None) -> Self:
-        """With the range as indices."""
         return self.model_copy(update={"range": self.guided_range(steps)})
 
     def check(self, key: str, context: GuidanceContext) -> Iterator[str]:
-        """Whether there is a student to learn from, and a range within the steps."""
         if not context.increments:
             yield (
                 f"{key}: asks the student of the increments before, and this kind of method makes no increments; "
@@ -51,7 +48,6 @@ class Learnability(GuidanceBlock):
             yield f"{key}.reference_weight: nothing to calibrate at strength 0; give a number"
 
     def open(self, files: Sequence[Path], scene: Scene) -> LearnabilityGuidance | None:
-        """The guidance by the scorer of the scene; a strength of `auto` has been replaced by the calibrated one."""
         if self.strength == 0:
             return None
         assert scene.scorer is not None and self.strength != "auto" and self.range is not None
@@ -101,15 +97,12 @@ class LearnabilityGuidance:
         self.skipped = 0
 
     def active(self, index: int) -> bool:
-        """Within the guided range, both ends included, unless the strength is zero."""
         return self._strength != 0 and self._first <= index <= self._last
 
     def needs_graph(self) -> bool:
-        """Whether the gradient goes through the denoiser."""
         return self._through
 
     def shift(self, step: Step) -> Tensor:
-        """The shift of the posterior mean, (N, C, H, W)."""
         import torch
 
         from distillery.guidance.unit_step import unit_step

@@ -62,19 +62,15 @@ class Representation(GuidanceBlock):
         return away, PUBLISHED_RATIO * away if self.real_strength == "auto" else self.real_strength
 
     def guided_range(self, steps: int) -> list[int]:
-        """As given, or 10 to 45 of 50."""
         return self.range or scaled_range(steps)
 
     def resolved(self, steps: int, beside: list[int] | None) -> Self:
-        """With the range as indices; none: that of the guidance beside it."""
         return self.model_copy(update={"range": self.range or beside or scaled_range(steps)})
 
     def check(self, key: str, context: GuidanceContext) -> Iterator[str]:
-        """Whether the range lies within the steps."""
         yield from context.check_range(f"{key}.range", self.range)
 
     def files(self, files: GuidanceFiles) -> list[str]:
-        """The latents of the training images."""
         return files.latents()
 
     def open(self, files: Sequence[Path], scene: Scene) -> RepresentationGuidance | None:
@@ -124,19 +120,15 @@ class RepresentationGuidance:
         self._first, self._last = first, last
 
     def active(self, index: int) -> bool:
-        """Within the guided range, both ends included."""
         return self._first <= index <= self._last
 
     def needs_graph(self) -> bool:
-        """Never: the gradients have a closed form."""
         return False
 
     def remember(self, latents: Tensor, labels: Tensor) -> None:
-        """Add the latents (N, C, h, w) of images that were chosen just now."""
         self._drawn.add(latents, labels)
 
     def shift(self, step: Step) -> Tensor:
-        """The shift of the posterior mean, (N, C, H, W)."""
         import torch
 
         from distillery.guidance.class_memory import cosine_gradient

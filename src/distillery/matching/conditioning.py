@@ -100,7 +100,6 @@ class VectorDenoiser(GuidedNetwork):
         self._call, self.rows, self.null = call, rows, null
 
     def predict(self, states: Tensor, timesteps: Tensor, conditions: Tensor | None) -> Tensor:
-        """One call of the network."""
         return self._call(states, timesteps, conditions)
 
     def forward(self, noisy: Tensor, timestep: int, vectors: Tensor | None) -> Tensor:

@@ -64,7 +64,6 @@ class IDCMatching:
         self._velocity: list[Tensor] = []
 
     def gradient(self, images: Tensor, labels: Tensor, step: int) -> tuple[Tensor, Metrics]:
-        """The gradient of one class, zero elsewhere."""
         network, (within, label) = self._network_at(step), divmod(step % self.updates, self._classes)
         draws = stream(*self._key, "class", step)
         rows = (labels == label).nonzero()[:, 0]
@@ -126,7 +125,6 @@ class IDCMatching:
                     parameter.sub_(self._rate * velocity)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The network and its momentum."""
         if self._network is None:
             return {}
         named = list(self._network.named_parameters())
@@ -136,7 +134,6 @@ class IDCMatching:
 
     @torch.no_grad()
     def load_state_dict(self, tensors: dict[str, Tensor]) -> None:
-        """Put both back."""
         if tensors:
             self._network = self._networks.new((*self._key, "network", 0))
             for name, parameter in self._network.named_parameters():

@@ -143,14 +143,12 @@ class GradientMatching:
                     torch._foreach_sub_(parameters, list(gradients), alpha=self._rate)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The network, where it lives for more than one step."""
         if self._network is None or self.updates == 1:
             return {}
         return {f"network/{name}": value.detach().clone() for name, value in self._network.named_parameters()}
 
     @torch.no_grad()
     def load_state_dict(self, tensors: dict[str, Tensor]) -> None:
-        """Put the network back."""
         if tensors:
             self._network = self._networks.new((*self._key, "network", 0))
             for name, parameter in self._network.named_parameters():
@@ -190,7 +188,6 @@ class DistributionMatching:
         return gradient, {"loss": total}
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Nothing is remembered."""
         return {}
 
     def load_state_dict(self, tensors: dict[str, Tensor]) -> None:

@@ -130,12 +130,10 @@ class ChainSpace:
         return {name: tensor for name, tensor in everything.items() if name in self.parameters and tensor is not None}
 
     def state(self, step: int) -> Tensors:
-        """Latents, vectors and the noise of the step."""
         vectors = {} if self._vectors is None else {"condition": self._vectors}
         return {"latent": self._latents, **vectors, "noise": self._noise(step)}
 
     def rendered(self, state: Tensors) -> Tensor:
-        """The images of a state."""
         return self._images(state["latent"], state.get("condition"), state["noise"])[0]
 
 
@@ -152,11 +150,9 @@ class LatentSpace:
         self.parameters = {"latent": latents.clone()}
 
     def render(self, step: int) -> Tensor:
-        """Images of all latents; every step has the same."""
         return self.rendered(self.parameters)
 
     def vjp(self, grad_images: Tensor, step: int) -> Tensors:
-        """dL/dZ."""
         latents = self.parameters["latent"]
         gradient = torch.zeros_like(latents)
 
@@ -168,12 +164,10 @@ class LatentSpace:
         return {"latent": gradient}
 
     def state(self, step: int) -> Tensors:
-        """The latents."""
         return dict(self.parameters)
 
     @torch.no_grad()
     def rendered(self, state: Tensors) -> Tensor:
-        """The images of a state."""
         images: list[Tensor] = []
         self.batches.each(len(state["latent"]), lambda rows: images.append(self._picture(state["latent"][rows])))
         return torch.cat(images)
@@ -194,7 +188,6 @@ class PixelSpace:
         self.parameters = {"pixels": (images - mean) / std}
 
     def render(self, step: int) -> Tensor:
-        """Images of all parameters; every step has the same."""
         return self.rendered(self.parameters)
 
     def vjp(self, grad_images: Tensor, step: int) -> Tensors:
@@ -202,12 +195,10 @@ class PixelSpace:
         return {"pixels": grad_images * self._std}
 
     def state(self, step: int) -> Tensors:
-        """The parameters."""
         return dict(self.parameters)
 
     @torch.no_grad()
     def rendered(self, state: Tensors) -> Tensor:
-        """The images of a state."""
         images = state["pixels"] * self._std + self._mean
         return clamped(images) if self._clamp else images
 
@@ -225,7 +216,6 @@ class UnitPixels(PixelSpace):
         self._every = every
 
     def render(self, step: int) -> Tensor:
-        """The parameters themselves."""
         if step % self._every == 0:
             self.parameters["pixels"].clamp_(0, 1)
         return self.parameters["pixels"].clone()

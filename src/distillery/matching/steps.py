@@ -77,7 +77,6 @@ class Optimiser:
 
     @torch.no_grad()
     def load_state_dict(self, tensors: Mapping[str, Tensor]) -> None:
-        """Put back what `state_dict` gave."""
         for kind, values in (("velocity", self.velocity), ("unit", self._units), ("length", self._lengths)):
             for name, value in values.items():
                 value.copy_(tensors[f"{kind}/{name}"])

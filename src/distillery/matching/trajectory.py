@@ -168,9 +168,7 @@ class TrajectoryMatching:
             self._rate = max(self._rate - self._step_of_rate * self._velocity, LEAST_RATE)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Alpha and its momentum."""
         return {"rate": torch.tensor([self._rate, self._velocity], dtype=torch.float64)}
 
     def load_state_dict(self, tensors: dict[str, Tensor]) -> None:
-        """Put alpha back."""
         self._rate, self._velocity = tensors["rate"].tolist()

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
-from distillery.job import Input, Job, Output
+from distillery.job import Experiment, Input, Job, Output
 from distillery.settings import Block
 from distillery.students.settings import Recipe
 
-if TYPE_CHECKING:
-    from distillery.plan.experiment import Experiment
-
 
 class Settings(Block):
-    """What the stage depends on."""
-
     seed: int
     method: str
     ipc: int
@@ -26,7 +21,6 @@ class Settings(Block):
 
     @classmethod
     def of(cls, experiment: Experiment, run: str, method: str, ipc: str) -> Settings:
-        """The part of an experiment that this stage reads."""
         matching = experiment.matching
         network = matching.network or experiment.comparing(method)
         recipe = experiment.recipe(matching.protocol or experiment.evaluation.protocols[0], network, ipc)

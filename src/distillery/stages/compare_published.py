@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING
 
-from distillery.job import Input, Job, Output
+from distillery.job import Experiment, Input, Job, Output
 from distillery.report import PUBLISHED
 from distillery.settings import Block
-
-if TYPE_CHECKING:
-    from distillery.plan.experiment import Experiment
 
 COMPUTES = False
 
@@ -26,7 +22,6 @@ class Settings(Block):
 
     @classmethod
     def of(cls, experiment: Experiment, **wildcards: str) -> Settings:
-        """What this stage reads of an experiment."""
         published = experiment.analysis.published
         assert published is not None
         return cls(

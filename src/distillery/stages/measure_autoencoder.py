@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from distillery.job import Input, Job, Output
+from distillery.job import Experiment, Input, Job, Output
 from distillery.settings import Block
-
-if TYPE_CHECKING:
-    from distillery.plan.experiment import Experiment
 
 
 class Settings(Block):
@@ -21,7 +16,6 @@ class Settings(Block):
 
     @classmethod
     def of(cls, experiment: Experiment, run: str) -> Settings:
-        """The part of an experiment that this stage reads."""
         second = ["guidance_autoencoder"] if experiment.guidance_autoencoder else []
         return cls(
             seed=experiment.seed(run),

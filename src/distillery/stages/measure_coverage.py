@@ -2,18 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from distillery.job import Input, Job, Output
+from distillery.job import Experiment, Input, Job, Output
 from distillery.settings import Block
-
-if TYPE_CHECKING:
-    from distillery.plan.experiment import Experiment
 
 
 class Settings(Block):
-    """What the stage depends on."""
-
     seed: int
     method: str
     ipc: int
@@ -21,7 +14,6 @@ class Settings(Block):
 
     @classmethod
     def of(cls, experiment: Experiment, run: str, method: str, ipc: str) -> Settings:
-        """The part of an experiment that this stage reads."""
         coverage = experiment.analysis.coverage
         assert coverage is not None
         return cls(seed=experiment.seed(run), method=method, ipc=int(ipc), k=coverage.k)

@@ -6,25 +6,20 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from distillery.errors import BadInput
-from distillery.job import Input, Job, Output
+from distillery.job import Experiment, Input, Job, Output
 from distillery.settings import Block
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from distillery.plan.experiment import Experiment
-
 
 class Settings(Block):
-    """What the stage depends on."""
-
     threshold: float
     keep: list[int] | None
     gradient_images: int
 
     @classmethod
     def of(cls, experiment: Experiment, run: str, surrogate: str) -> Settings:
-        """The part of an experiment that this stage reads."""
         block = experiment.surrogates[surrogate]
         return cls(threshold=block.threshold, keep=block.keep, gradient_images=block.gradient_images)
 

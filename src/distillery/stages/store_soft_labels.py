@@ -5,14 +5,12 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from distillery.job import Input, Job, Output, need_room
+from distillery.job import Experiment, Input, Job, Output, need_room
 from distillery.settings import Block
 from distillery.students.settings import Recipe
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-    from distillery.plan.experiment import Experiment
 
 
 class Settings(Block):
@@ -23,7 +21,6 @@ class Settings(Block):
 
     @classmethod
     def of(cls, experiment: Experiment, run: str, method: str, ipc: str, protocol: str) -> Settings:
-        """The part of an experiment that this stage reads."""
         named = experiment.evaluation.labelled(protocol)
         recipe = experiment.recipe(named, experiment.evaluation.networks[0], ipc)
         students = {

@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from distillery.job import Input, Job, Output
+from distillery.job import Experiment, Input, Job, Output
 from distillery.settings import Block
-
-if TYPE_CHECKING:
-    from distillery.plan.experiment import Experiment
 
 COMPUTES = False
 
@@ -25,7 +20,6 @@ class Settings(Block):
 
     @classmethod
     def of(cls, experiment: Experiment, **wildcards: str) -> Settings:
-        """What this stage reads of an experiment."""
         evaluation = experiment.evaluation
         first = {kind: experiment.first_of(kind) for kind in ("random", "full")}
         network, ipc = evaluation.networks[0], experiment.ipc[0]

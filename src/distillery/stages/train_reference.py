@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from distillery.errors import BadInput
-from distillery.job import Input, Job, Output
+from distillery.job import Experiment, Input, Job, Output
 from distillery.settings import Block
 from distillery.students.settings import Network, Recipe
 
-if TYPE_CHECKING:
-    from distillery.plan.experiment import Experiment
-
 
 class Settings(Block):
-    """What the stage depends on."""
-
     seed: int
     name: str
     network: Network
@@ -26,7 +19,6 @@ class Settings(Block):
 
     @classmethod
     def of(cls, experiment: Experiment, run: str, reference: str) -> Settings:
-        """The part of an experiment that this stage reads."""
         block = experiment.references[reference]
         return cls(
             seed=experiment.seed(run),

@@ -299,7 +299,6 @@ class _Ensemble:
         return {f"network.{name}": value.detach().cpu().clone() for name, value in first.items()}
 
     def set_rate(self, rate: float) -> None:
-        """Learning rate of the next steps."""
         for group in self.optimizer.param_groups:
             group["lr"] = rate
 
@@ -359,7 +358,6 @@ class _Ensemble:
 
     @torch.no_grad()
     def load_state_dict(self, tensors: dict[str, Tensor]) -> None:
-        """Put back what `state_dict` gave."""
         state: dict[int, dict[str, Tensor]] = {}
         for name, value in tensors.items():
             kind, _, rest = name.partition("/")
