@@ -1,8 +1,8 @@
-"""What our images are compared with the real ones by: one interface, and the two objectives of fresh networks."""
+"""Objectives that compare our images with the real ones: their interface, and the two objectives of fresh networks."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Protocol
 
 import torch
@@ -71,6 +71,35 @@ def loss_gradient(network: nn.Module, images: Tensor, labels: Tensor, *, graph: 
     return grad(loss, list(network.parameters()), create_graph=graph)
 
 
+def class_by_class(
+    distance: Callable[[int, Tensor, Tensor], Tensor],
+    real: RealImages,
+    key: Key,
+    images: Tensor,
+    labels: Tensor,
+    batch_real: int,
+    augment: bool,
+) -> tuple[Tensor, Metrics]:
+    """The gradient at the images of a distance to real ones, summed over the classes, and its value as `loss`.
+
+    Args:
+        distance: (label, our images of the class, real images of the class) -> (); both are standardised and see the
+            same augmentation.
+        key: of the stream of each class, to which its name is added.
+    """
+    gradient, total = torch.zeros_like(images), 0.0
+    for label in labels.unique().tolist():
+        draws = stream(*key, real.classes[label])
+        batch = real.draw(label, batch_real, draws)
+        augmented = dsa.draw(draws) if augment else _as_is
+        rows = (labels == label).nonzero()[:, 0].to(images.device)
+        leaf = images[rows].detach().requires_grad_()
+        loss = distance(label, augmented(real.standardised(leaf)), augmented(batch))
+        (gradient[rows],) = grad(loss, leaf)
+        total += float(loss.detach())
+    return gradient, {"loss": total}
+
+
 class GradientMatching:
     """DC and DSA: the gradient of a network on our images of a class shall point where that of real ones does.
 
@@ -108,19 +137,13 @@ class GradientMatching:
     def gradient(self, images: Tensor, labels: Tensor, step: int) -> tuple[Tensor, Metrics]:
         """The gradient of the distances, summed over the classes."""
         network = self._network_of(images, labels, step)
-        gradient, total = torch.zeros_like(images), 0.0
-        for label in labels.unique().tolist():
-            draws = stream(*self._key, "class", step, self._real.classes[label])
-            real = self._real.draw(label, self._batch_real, draws)
-            augmented = dsa.draw(draws) if self._augment else _as_is
-            rows = (labels == label).nonzero()[:, 0].to(images.device)
-            leaf = images[rows].detach().requires_grad_()
-            ours = augmented(self._real.standardised(leaf))
-            target = loss_gradient(network, augmented(real), _all(label, real))
-            distance = gradient_distance(loss_gradient(network, ours, _all(label, ours), graph=True), target)
-            (gradient[rows],) = grad(distance, leaf)
-            total += float(distance.detach())
-        return gradient, {"loss": total}
+
+        def distance(label: int, ours: Tensor, real: Tensor) -> Tensor:
+            target = loss_gradient(network, real, _all(label, real))
+            return gradient_distance(loss_gradient(network, ours, _all(label, ours), graph=True), target)
+
+        options = (self._batch_real, self._augment)
+        return class_by_class(distance, self._real, (*self._key, "class", step), images, labels, *options)
 
     def _network_of(self, images: Tensor, labels: Tensor, step: int) -> nn.Module:
         iteration, place = divmod(step, self.updates)
@@ -156,36 +179,27 @@ class GradientMatching:
 
 
 class DistributionMatching:
-    """DM: the mean feature of our images of a class shall be that of real ones, whatever network evaluations."""
+    """DM: the mean feature of our images of a class shall be that of real ones, in any network."""
 
     updates = 1
 
     def __init__(
         self, real: RealImages, networks: Comparing, key: Key, *, batch_real: int = 256, augment: bool = True
     ) -> None:
-        """
-        Args:
-            key: of the streams that networks, batches and augmentation are drawn from.
-        """
         self._real, self._networks, self._key = real, networks, key
         self._batch_real, self._augment = batch_real, augment
 
     def gradient(self, images: Tensor, labels: Tensor, step: int) -> tuple[Tensor, Metrics]:
         """The gradient of the squared distances of mean features, summed over the classes."""
         embed = self._networks.embedding((*self._key, "network", step))
-        gradient, total = torch.zeros_like(images), 0.0
-        for label in labels.unique().tolist():
-            draws = stream(*self._key, "class", step, self._real.classes[label])
-            real = self._real.draw(label, self._batch_real, draws)
-            augmented = dsa.draw(draws) if self._augment else _as_is
-            rows = (labels == label).nonzero()[:, 0].to(images.device)
-            leaf = images[rows].detach().requires_grad_()
+
+        def distance(label: int, ours: Tensor, real: Tensor) -> Tensor:
             with torch.no_grad():
-                target = embed(augmented(real)).mean(0)
-            distance = (target - embed(augmented(self._real.standardised(leaf))).mean(0)).square().sum()
-            (gradient[rows],) = grad(distance, leaf)
-            total += float(distance.detach())
-        return gradient, {"loss": total}
+                target = embed(real).mean(0)
+            return (target - embed(ours).mean(0)).square().sum()
+
+        options = (self._batch_real, self._augment)
+        return class_by_class(distance, self._real, (*self._key, "class", step), images, labels, *options)
 
     def state_dict(self) -> dict[str, Tensor]:
         return {}

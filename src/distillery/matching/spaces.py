@@ -137,7 +137,22 @@ class ChainSpace:
         return self._images(state["latent"], state.get("condition"), state["noise"])[0]
 
 
-class LatentSpace:
+class _WholeState:
+    """A space whose images are made of its parameters alone: every step has the same."""
+
+    parameters: Tensors
+
+    def render(self, step: int) -> Tensor:
+        return self.rendered(self.parameters)
+
+    def state(self, step: int) -> Tensors:
+        return dict(self.parameters)
+
+    def rendered(self, state: Tensors) -> Tensor:
+        raise NotImplementedError
+
+
+class LatentSpace(_WholeState):
     """Latents, rendered by the decoder alone."""
 
     def __init__(self, picture: Callable[[Tensor], Tensor], latents: Tensor, *, micro_batch: int = 10) -> None:
@@ -148,9 +163,6 @@ class LatentSpace:
         """
         self._picture, self.batches = picture, MicroBatches(micro_batch)
         self.parameters = {"latent": latents.clone()}
-
-    def render(self, step: int) -> Tensor:
-        return self.rendered(self.parameters)
 
     def vjp(self, grad_images: Tensor, step: int) -> Tensors:
         latents = self.parameters["latent"]
@@ -163,9 +175,6 @@ class LatentSpace:
         self.batches.each(len(latents), work)
         return {"latent": gradient}
 
-    def state(self, step: int) -> Tensors:
-        return dict(self.parameters)
-
     @torch.no_grad()
     def rendered(self, state: Tensors) -> Tensor:
         images: list[Tensor] = []
@@ -173,7 +182,7 @@ class LatentSpace:
         return torch.cat(images)
 
 
-class PixelSpace:
+class PixelSpace(_WholeState):
     """Pixels, standardised by channel, so that published learning rates hold."""
 
     def __init__(self, images: Tensor, mean: Tensor, std: Tensor, *, clamp: bool = True) -> None:
@@ -187,15 +196,9 @@ class PixelSpace:
         self.batches = MicroBatches(len(images))
         self.parameters = {"pixels": (images - mean) / std}
 
-    def render(self, step: int) -> Tensor:
-        return self.rendered(self.parameters)
-
     def vjp(self, grad_images: Tensor, step: int) -> Tensors:
         """dL/dP = std dL/dS."""
         return {"pixels": grad_images * self._std}
-
-    def state(self, step: int) -> Tensors:
-        return dict(self.parameters)
 
     @torch.no_grad()
     def rendered(self, state: Tensors) -> Tensor:

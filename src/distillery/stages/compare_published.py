@@ -37,13 +37,10 @@ def run(settings: Settings, *, accuracy: Input, csv: Output, parquet: Output, ma
     """Write the comparison as CSV, Parquet and Markdown."""
     from distillery.report import tables
     from distillery.report.published import beside_published, published_markdown
-    from distillery.storage.atomic import write_bytes
-    from distillery.storage.tables import read_table, write_table
+    from distillery.storage.tables import read_table
 
     ours = read_table(accuracy, "tabulate_accuracy").to_pandas()
     ours["ipc_label"] = ours["ipc"].astype(str).where(ours["method"] != settings.full, "full")
     ours["resolution"] = settings.resolution
     table = beside_published(ours, dataset=settings.dataset, names=settings.methods)
-    write_bytes(csv, tables.csv_bytes(table))
-    write_bytes(markdown, published_markdown(table).encode())
-    write_table(parquet, tables.arrow_table(table), job.provenance)
+    tables.write_formats(table, published_markdown(table), csv, parquet, markdown, job.provenance)

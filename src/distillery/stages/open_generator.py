@@ -44,7 +44,7 @@ def run(
     from distillery.diffusion.pipelines import open_scheduler, timestep_shift
     from distillery.diffusion.weights import check_digests, local_folder
     from distillery.errors import WeightsError
-    from distillery.matching.tables import table_of_unet
+    from distillery.matching.conditioning import table_of_unet
     from distillery.storage.atomic import write_bytes, write_json
     from distillery.storage.tensors import write_tensors
 

@@ -24,11 +24,8 @@ def run(
 ) -> None:
     """Write the table of accuracies as CSV, Parquet and Markdown."""
     from distillery.report import tables
-    from distillery.storage.atomic import write_bytes
-    from distillery.storage.tables import write_table
 
     rows = tables.read_rows(evaluations, tables.ACCURACY, made_by="evaluate")
     table = tables.accuracy_table(rows, settings.methods, settings.networks)
-    write_bytes(csv, tables.csv_bytes(table))
-    write_bytes(markdown, (tables.accuracy_markdown(table) + tables.diverged_markdown(rows)).encode())
-    write_table(parquet, tables.arrow_table(table), job.provenance)
+    text = tables.accuracy_markdown(table) + tables.diverged_markdown(rows)
+    tables.write_formats(table, text, csv, parquet, markdown, job.provenance)

@@ -25,11 +25,7 @@ def run(
 ) -> None:
     """Write the table of coverages as CSV, Parquet and Markdown."""
     from distillery.report import tables
-    from distillery.storage.atomic import write_bytes
-    from distillery.storage.tables import write_table
 
     rows = tables.read_rows(coverages, tables.COVERAGE, made_by="measure_coverage")
     table = tables.coverage_table(rows, settings.methods)
-    write_bytes(csv, tables.csv_bytes(table))
-    write_bytes(markdown, tables.coverage_markdown(table, settings.k).encode())
-    write_table(parquet, tables.arrow_table(table), job.provenance)
+    tables.write_formats(table, tables.coverage_markdown(table, settings.k), csv, parquet, markdown, job.provenance)

@@ -31,17 +31,12 @@ def run(
     """Image sets of increments to one row each: accuracy of student and reference on it, and mean learnability."""
     import pandas as pd
 
-    from distillery.report.tables import arrow_table, csv_bytes, increment_row, increments_markdown
-    from distillery.storage.atomic import write_bytes
+    from distillery.report import tables
     from distillery.storage.images import read_images
-    from distillery.storage.tables import write_table
 
     rows = []
-    for place, path in zip(settings.increments, increments, strict=True):
-        method, seed, k = place
+    for (method, seed, k), path in zip(settings.increments, increments, strict=True):
         columns = read_images(path, "select_increment").columns
-        rows.append({"method": method, "seed": seed, "increment": k, **increment_row(columns)})
+        rows.append({"method": method, "seed": seed, "increment": k, **tables.increment_row(columns)})
     table = pd.DataFrame(rows)
-    write_table(parquet, arrow_table(table), job.provenance)
-    write_bytes(csv, csv_bytes(table))
-    write_bytes(markdown, increments_markdown(table).encode())
+    tables.write_formats(table, tables.increments_markdown(table), csv, parquet, markdown, job.provenance)

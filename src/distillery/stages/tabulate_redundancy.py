@@ -22,11 +22,8 @@ class Settings(Block):
 def run(settings: Settings, *, matrices: list[Input], csv: Output, parquet: Output, markdown: Output, job: Job) -> None:
     """Write the table of redundancies as CSV, Parquet and Markdown."""
     from distillery.report import tables
-    from distillery.storage.atomic import write_bytes
-    from distillery.storage.tables import write_table
 
     rows = tables.read_rows(matrices, tables.REDUNDANCY, made_by="measure_redundancy")
     table = tables.redundancy_table(rows, settings.methods, settings.baseline)
-    write_bytes(csv, tables.csv_bytes(table))
-    write_bytes(markdown, tables.redundancy_markdown(table, settings.baseline).encode())
-    write_table(parquet, tables.arrow_table(table), job.provenance)
+    text = tables.redundancy_markdown(table, settings.baseline)
+    tables.write_formats(table, text, csv, parquet, markdown, job.provenance)

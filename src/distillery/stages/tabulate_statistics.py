@@ -38,14 +38,10 @@ def run(
     """Write the table of statistics as CSV, Parquet and Markdown."""
     from distillery.report import tables
     from distillery.report.statistics import statistics_markdown, statistics_table
-    from distillery.storage.atomic import write_bytes
-    from distillery.storage.tables import write_table
 
     rows = tables.read_rows(evaluations, tables.EVALUATION, made_by="evaluate")
     cells = tables.accuracy_table(rows, settings.methods, settings.networks)
     order = list(cells[["method", "ipc", "network", "protocol"]].itertuples(index=False, name=None))
     yardsticks = settings.model_dump(include={"baseline", "random", "full", "soft"})
     table = statistics_table(rows, order=order, **yardsticks)
-    write_bytes(csv, tables.csv_bytes(table))
-    write_bytes(markdown, statistics_markdown(table).encode())
-    write_table(parquet, tables.arrow_table(table), job.provenance)
+    tables.write_formats(table, statistics_markdown(table), csv, parquet, markdown, job.provenance)
