@@ -49,11 +49,7 @@ def option(argument: str) -> str:
 
 
 def shell_command(stage: str, run: Callable[..., object], threads: str = "1") -> str:
-    """The command of a rule: every file of the stage under its name, quoted by Snakemake.
-
-    Args:
-        threads: that the stage computes with.
-    """
+    """The command of a rule: every file of the stage under its name, quoted by Snakemake."""
     words = [f"python -m distillery {stage}", "--settings {params.settings:q}", f"--threads {threads}"]
     words += [f"{option(name)} {{{file.kind}.{name}:q}}" for name, file in stage_files(run).items()]
     return " ".join([*words, "--cost {log.cost:q} > {log.text:q} 2>&1"])

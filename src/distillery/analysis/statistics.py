@@ -208,10 +208,7 @@ def std_components(accuracies: Sequence[Sequence[float]]) -> Components:
 def hard_label_recovery(full: float, synthetic: float) -> float:
     """HLR of DD-Ranking (arXiv 2505.13300): accuracy on full real data minus that on the distilled set, in points.
 
-    Smaller is better; below 0 the distilled set beats the real one.
-
-    Args:
-        full, synthetic: percent, both of networks trained with hard labels.
+    Both in percent, of networks trained with hard labels. Below 0 the distilled set beats the real one.
     """
     return full - synthetic
 
@@ -246,13 +243,10 @@ def label_robust_score(hlr: float, ior: float, weight: float = 0.5) -> float:
 
 
 def root_sum_of_squares(*errors: float) -> float:
-    """Error of a sum or difference of independent values: of HLR from those of its two accuracies, and so of IOR.
+    """Standard deviation of a sum or difference of independent values from theirs: of HLR and IOR from two accuracies.
 
     HLR and IOR share the accuracy of the distilled set where both use hard labels. Their errors are then not
-    independent, and that of LRS is not to be had from them.
-
-    Args:
-        errors: standard deviations or errors, of one unit; one that is not a number makes the result so.
+    independent, and the error of LRS does not follow from them. An error that is not a number makes the result so.
     """
     return math.nan if any(math.isnan(error) for error in errors) else math.hypot(*errors)
 

@@ -182,12 +182,7 @@ def memory_objective(
 def objective_of(
     recipe: Training, scheduler: Any, *, classes: int, numbers: int, device: torch.device
 ) -> TrainingObjective:
-    """The objective that a generator's settings name.
-
-    Args:
-        classes: of the data; memories are kept by position in the class list.
-        numbers: d, how many numbers one latent has.
-    """
+    """The objective of a generator's settings, for latents of `numbers` values and the classes of the data."""
     plain = DiffusionLoss(scheduler, device, recipe.min_snr_gamma)
     if not recipe.objective.remembers:
         return plain

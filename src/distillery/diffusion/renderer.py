@@ -134,11 +134,7 @@ def load_renderer(
 
 
 def codec_of(generator: Path | None, autoencoder: Path, channels: int | None) -> Codec:
-    """Open the autoencoder that a generator's latents belong to.
-
-    Args:
-        generator: its folder; None: the autoencoder is used without one.
-        channels: of the generator's latents.
+    """Open the autoencoder of a generator's latents, which have `channels`; without a generator nothing is compared.
 
     Raises:
         BadInput: they do not belong together.

@@ -22,12 +22,7 @@ class Solver(Protocol):
     """One run over the sampling indices, from the highest to 0; a multistep solver remembers what it saw."""
 
     def following(self, step: Step, shifts: Sequence[Tensor], fresh: Callable[[], Tensor]) -> Tensor:
-        """The state at the next lower index, (N, C, H, W).
-
-        Args:
-            shifts: of the DDPM mean, each (N, C, H, W).
-            fresh: draws the step's noise, (N, C, H, W).
-        """
+        """The state at the next lower index; shifts of the DDPM mean and `fresh` noise are (N, C, H, W) too."""
         ...
 
 

@@ -127,11 +127,7 @@ class GuidanceBlock(Block):
 
     @abstractmethod
     def resolved(self, steps: int, beside: list[int] | None) -> Self:
-        """The settings with indices in place of defaults.
-
-        Args:
-            beside: the guided range of the first guidance before this one in the registry; None: no guidance precedes.
-        """
+        """The settings with indices in place of defaults; `beside` is the range of the first guidance before it."""
 
     @abstractmethod
     def check(self, key: str, context: GuidanceContext) -> Iterator[str]:

@@ -96,11 +96,7 @@ class ModeGuidance:
     rank: ClassVar[int] = 2
 
     def __init__(self, modes: Tensor, *, strength: float, stop: int) -> None:
-        """
-        Args:
-            modes: (classes, modes, C, h, w), on the sampler's device.
-            stop: it acts at indices above this one.
-        """
+        """`modes`: (classes, modes, C, h, w), on the sampler's device; the guidance acts at indices above `stop`."""
         self._modes, self._strength, self._stop = modes, strength, stop
 
     def active(self, index: int) -> bool:

@@ -83,10 +83,7 @@ class VectorDenoiser(GuidedNetwork):
     def __init__(
         self, network: Any, scheduler: Any, call: Call, rows: Tensor | None, null: Tensor | None, **options: Any
     ) -> None:
-        """
-        Args:
-            call: one call of `network`.
-            options: those of `GuidedNetwork`.
+        """`call`: one call of `network`; `options`: those of `GuidedNetwork`.
 
         Raises:
             ValueError: guidance without a vector of no class.

@@ -71,11 +71,8 @@ def train_experts(
 ) -> Tensor:
     """Trajectories of experts of these numbers: (experts, epochs + 1, P) fp32, the state before training first.
 
-    fp32 throughout: in bfloat16 the differences between epochs would drown in rounding.
-
-    Args:
-        resume: of the experts that are ready.
-        resume_of: of the training of one.
+    fp32 throughout: in bfloat16 the differences between epochs would drown in rounding. `resume` is that of finished
+    experts, `resume_of` that of the training of one expert.
 
     Raises:
         BadInput: an expert diverges.

@@ -47,12 +47,9 @@ class Objective(Protocol):
 
 
 def gradient_distance(ours: Iterable[Tensor], real: Iterable[Tensor]) -> Tensor:
-    """Sum over weights and output channels of 1 - cosine, (): the distance of DC (arXiv 2006.05929).
+    """Sum over weights and output channels of 1 - cosine of two gradients, (): the distance of DC (arXiv 2006.05929).
 
     Weights with one dimension or three, biases and norms, are left out.
-
-    Args:
-        ours, real: gradients of the parameters, in the same order.
     """
     total: Tensor | None = None
     for our, their in zip(ours, real, strict=True):

@@ -10,7 +10,6 @@ from torch import Tensor
 
 
 def _per_image(values: Tensor, like: Tensor) -> Tensor:
-    """(N,) so that it multiplies (N, …)."""
     return values.view(-1, *[1] * (like.ndim - 1))
 
 

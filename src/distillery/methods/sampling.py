@@ -36,7 +36,6 @@ class Sampled(Method):
     @field_validator("guidance", mode="before")
     @classmethod
     def _over_published(cls, value: object) -> object:
-        """Each guidance of the file over that of the kind, key by key."""
         if not isinstance(value, Mapping):
             return value
         merged = {**cls.published, **value}

@@ -57,11 +57,7 @@ class Selection(Method):
         return ordered_by_slot(table, orders)
 
     def order(self, real: ImageSet, label: int, count: int, seed: int, features: np.ndarray | None) -> Order:
-        """The first `count` rows of a class in the order of the selection.
-
-        Args:
-            real: the training images; their bytes are not read.
-            features: (N, D) of all of them, where the method needs them.
+        """The first `count` rows of a class in the order of the selection; features are (N, D).
 
         Raises:
             BadInput: the class has fewer images.

@@ -150,5 +150,4 @@ def _draw(blocks: list[_Block], names: list[str], across: int, heading: list[str
 
 
 def _text_width(text: str, size: float) -> float:
-    """In points."""
     return float(TextPath((0, 0), text, size=size).get_extents().width) if text.strip() else 0.0

@@ -54,7 +54,6 @@ _STYLE: dict[str, Any] = {
 
 @contextmanager
 def _styled() -> Iterator[None]:
-    """The look of all figures, whatever a user's matplotlibrc says."""
     with style.context(["default", _STYLE]):
         yield
 
@@ -363,7 +362,6 @@ def _place(axes: Axes, label: _Label, reach: float, inside: BboxBase, taken: lis
 
 
 def _columns(panels: int) -> int:
-    """Up to four side by side, and lines of equal length where that is possible."""
     return math.ceil(panels / math.ceil(panels / 4))
 
 
@@ -379,7 +377,6 @@ def _grid(panels: int, width: float, height: float, share_y: bool = False) -> tu
 
 
 def _legend(figure: Figure, grid: Sequence[Axes]) -> None:
-    """One legend for all panels, below them, as wide as the figure allows."""
     entries: dict[str, Any] = {}
     for axes in grid:
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):

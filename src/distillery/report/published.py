@@ -97,7 +97,6 @@ def read_published(path: Path = PUBLISHED) -> pd.DataFrame:
 
 
 def _numbers(path: Path, text: pd.DataFrame, name: str) -> pd.Series[float]:
-    """A column as numbers; what is empty is not a number."""
     numbers: pd.Series[float] = pd.to_numeric(text[name].replace("", "nan"), errors="coerce").astype(float)
     _refuse(path, text, name, numbers.isna() & (text[name] != ""))
     return numbers
@@ -197,7 +196,6 @@ def _published_networks(ours: pd.DataFrame) -> list[str]:
 
 
 def _note(row: Mapping[Hashable, Any]) -> tuple[list[str], bool]:
-    """What else differs between ours and theirs, and whether the numbers compare nevertheless."""
     notes, agrees = [], True
     if row["protocol"] == "rded" and row["dataset"] not in SAME_TEACHER:
         notes, agrees = ["another teacher"], False

@@ -99,7 +99,6 @@ def statistics_table(
 
 
 def _cells(trained: pd.DataFrame) -> list[tuple[tuple[str, int, str, str], pd.DataFrame]]:
-    """The trained networks of each cell, and those of all networks together where there are several."""
     keys: Any  # pandas does not say what the columns hold
     cells: list[tuple[tuple[str, int, str, str], pd.DataFrame]] = []
     for keys, part in trained.groupby(CELL):
@@ -128,7 +127,6 @@ def _whole(part: pd.DataFrame) -> pd.DataFrame:
 
 
 def _components(part: pd.DataFrame) -> dict[str, float]:
-    """Spread between the sets of several experiment seeds, and between the students of one."""
     replicates = part.groupby(REPLICATE, as_index=False)["accuracy"].mean()
     sets = [students["accuracy"].tolist() for _, students in replicates.groupby("seed")]
     between, within = std_components(sets) if sets else (math.nan, math.nan)

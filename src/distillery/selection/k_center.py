@@ -58,9 +58,7 @@ def k_center_order(
 def covering_radius(features: np.ndarray, chosen: Sequence[int]) -> float:
     """Largest Euclidean distance of an image to the nearest chosen one; infinite if none is chosen.
 
-    Args:
-        features: (N, F) of one class.
-        chosen: positions in `features`.
+    Features are (N, F) of one class, and `chosen` are positions in them.
 
     Raises:
         BadInput: a feature is not finite.

@@ -103,6 +103,5 @@ def _from_file(path: Path, network: str) -> tuple[dict[str, Tensor], list[str]]:
 
 
 def _last_layer(network: nn.Module) -> str:
-    """The name of the layer that gives the logits."""
     linear = [name for name, module in network.named_modules() if isinstance(module, nn.Linear)]
     return linear[-1]

@@ -160,11 +160,7 @@ class Protocol(_Constants):
         return side
 
     def recipe(self, *, network: str, ipc: int | Literal["full"], classes: int) -> Recipe:
-        """The constants for one network, one size and one number of classes.
-
-        Args:
-            ipc: images per class, or `full`, all training images.
-        """
+        """The constants for one network, one size (images per class, or `full`) and one number of classes."""
         set_here = {name: getattr(self, name) for name in Recipe.model_fields if getattr(self, name) is not None}
         constants = {**preset_constants(self.preset, classes), **set_here}
         constants["epochs"] = max(1, round(_by_size(constants["epochs"], ipc) * self.epochs_fraction))

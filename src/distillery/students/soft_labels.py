@@ -20,10 +20,7 @@ class Teacher:
     """A network that labels what another one sees."""
 
     def __init__(self, classifier: Classifier, classes: Sequence[str], domain: Domain, device: torch.device) -> None:
-        """
-        Args:
-            classes: names, in the order of the labels; the teacher's answers are put into that order.
-            domain: of the networks that learn: what images are standardised by.
+        """The answers are put in the order of `classes`; `domain` is that of the networks that learn.
 
         Raises:
             BadInput: the teacher does not know a class.

@@ -181,7 +181,6 @@ class _Step:
 def _steps(
     stored: Tensor, labels: Tensor, recipe: Recipe, keys: Sequence[Key], epoch: int, mean: Tensor, std: Tensor
 ) -> Iterator[_Step]:
-    """The batches of an epoch, augmented for all networks in one flat batch."""
     device, count, (height, width) = mean.device, len(stored), stored.shape[-2:]
     side = recipe.size or width
     streams = [stream(*key, "epoch", epoch) for key in keys]
@@ -294,7 +293,6 @@ class _Ensemble:
         return self._network(images[0].contiguous(memory_format=self.layout))[None]
 
     def snapshot(self) -> dict[str, Tensor]:
-        """The state of the first network, on the CPU."""
         first = {name: value[0] if self.stacked else value for name, value in (self.parameters | self.buffers).items()}
         return {f"network.{name}": value.detach().cpu().clone() for name, value in first.items()}
 
@@ -303,7 +301,6 @@ class _Ensemble:
             group["lr"] = rate
 
     def step(self, step: _Step, teacher: Tensor | None, dropout: Key) -> None:
-        """One step of every network on its own batch."""
         with _dropout_from(dropout, self.device, drops_out(self.classifiers[0])), self.autocast():
             logits = self.forward(step.images).float()
         if teacher is None:
@@ -346,7 +343,6 @@ class _Ensemble:
         return torch.stack([torch.cat(correct[i::several]) for i in range(several)]).cpu(), finite.cpu()
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Everything that the next step depends on, as flat tensors."""
         tensors = {f"parameter/{name}": value.detach().clone() for name, value in self.parameters.items()}
         tensors |= {f"buffer/{name}": value.clone() for name, value in self.buffers.items()}
         tensors |= {f"ema/{name}": value.clone() for name, value in self.ema.items()}
@@ -409,11 +405,7 @@ def _dropout_from(key: Key, device: torch.device, needed: bool) -> Iterator[None
 
 
 def soft_loss(logits: Tensor, teacher: Tensor, temperature: float) -> Tensor:
-    """KL(teacher || student) of both softmaxes at a temperature, per image; no factor of its square, as RDED has it.
-
-    Args:
-        logits, teacher: (..., classes).
-    """
+    """KL(teacher || student) of softmaxes of (..., classes) at a temperature, per image; without T^2, as in RDED."""
     log_student = F.log_softmax(logits / temperature, -1)
     log_teacher = F.log_softmax(teacher / temperature, -1)
     return (log_teacher.exp() * (log_teacher - log_student)).sum(-1)
