@@ -56,11 +56,7 @@ class Renderer:
         guidances: Sequence[Guidance] = (),
         slots: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Latents (N, C, h, w) fp32 and images (N, C, H, W) uint8, both on the CPU, one per key.
-
-        Args:
-            labels, conditions, slots: (N,), as `sample` takes them.
-        """
+        """Latents (N, C, h, w) fp32 and images (N, C, H, W) uint8 on the CPU, one per key; arguments as of `sample`."""
         latents: list[Tensor] = []
         pixels: list[Tensor] = []
 

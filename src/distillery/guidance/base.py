@@ -250,12 +250,7 @@ class GuidanceMapping(Block):
         return {name: paths for name, paths in needed.items() if paths}
 
     def divided(self, paths: Sequence[Path] | None, counts: Mapping[str, int]) -> dict[str, list[Path]]:
-        """The files of a stage by guidance.
-
-        Args:
-            paths: the files of all guidances, in the order of `files`.
-            counts: how many of them belong to each guidance.
-        """
+        """The files of a stage by guidance, from all paths in the order of `files` and their number by guidance."""
         remaining = iter(paths or ())
         return {name: list(islice(remaining, counts.get(name, 0))) for name in self.present()}
 

@@ -38,8 +38,7 @@ class Representation(RangedBlock):
     follows: ClassVar[bool] = True
 
     strength: NonNegative | Literal["auto"] = Field(
-        "auto",
-        description="Away from the latents drawn so far; `auto`: 50 d / 4096, d = latent size, as deviation.",
+        "auto", description="Away from the latents drawn so far; `auto`: 50 d / 4096, d = latent size, as deviation."
     )
     real_strength: NonNegative | Literal["auto"] = Field(
         "auto", description="Towards real latents; `auto`: a quarter of `strength`, the published ratio of the terms."

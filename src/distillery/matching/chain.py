@@ -129,14 +129,7 @@ class DiffusionChain:
         for k in reversed(range(self.steps)):
             if save:
                 state = checkpoint(
-                    self.step,
-                    k,
-                    state,
-                    latents,
-                    start,
-                    vectors,
-                    use_reentrant=False,
-                    preserve_rng_state=False,
+                    self.step, k, state, latents, start, vectors, use_reentrant=False, preserve_rng_state=False
                 )
             else:
                 state = self.step(k, state, latents, start, vectors)

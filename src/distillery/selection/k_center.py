@@ -11,11 +11,7 @@ from distillery.selection.by_class import class_features
 
 
 def k_center_order(
-    features: np.ndarray,
-    count: int,
-    *,
-    metric: Literal["euclidean", "cosine"] = "euclidean",
-    start: int | None = None,
+    features: np.ndarray, count: int, *, metric: Literal["euclidean", "cosine"] = "euclidean", start: int | None = None
 ) -> list[int]:
     """Positions in the order farthest first: each image is the one farthest from all before it.
 

@@ -29,12 +29,7 @@ def run(settings: Settings, *, train: Output, test: Output, rejected: Log, job: 
     from distillery.data.ingest import ingest_images
 
     tally = ingest_images(
-        settings.dataset,
-        train=train,
-        test=test,
-        rejected=rejected,
-        provenance=job.provenance,
-        workers=job.cores,
+        settings.dataset, train=train, test=test, rejected=rejected, provenance=job.provenance, workers=job.cores
     )
     print(
         f"ingest: {tally.train} training images, {tally.test} test images, {tally.rejected} rejected", file=sys.stderr

@@ -18,9 +18,7 @@ class Settings(Block):
     def of(cls, experiment: Experiment, run: str) -> Settings:
         second = ["guidance_autoencoder"] if experiment.guidance_autoencoder else []
         return cls(
-            seed=experiment.seed(run),
-            references=sorted(experiment.references),
-            autoencoders=["autoencoder", *second],
+            seed=experiment.seed(run), references=sorted(experiment.references), autoencoders=["autoencoder", *second]
         )
 
 

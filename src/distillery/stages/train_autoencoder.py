@@ -18,13 +18,7 @@ class Settings(Block):
 
 
 def run(
-    settings: Settings,
-    *,
-    images: Input,
-    reference: Input | None = None,
-    config: Output,
-    weights: Output,
-    job: Job,
+    settings: Settings, *, images: Input, reference: Input | None = None, config: Output, weights: Output, job: Job
 ) -> None:
     """Images, and a reference for the perceptual term, to an `AutoencoderKL` that diffusers opens."""
     import torch
