@@ -192,16 +192,16 @@ def std_components(accuracies: Sequence[Sequence[float]]) -> Components:
         ValueError: a set without a network.
     """
     sets = [np.asarray(accuracies_of_set, dtype=np.float64) for accuracies_of_set in accuracies]
-    if any(not len(one) for one in sets):
+    if any(not len(of_set) for of_set in sets):
         raise ValueError("a set without a network has no accuracy; leave it out")
-    freedom = sum(len(one) - 1 for one in sets)
+    freedom = sum(len(of_set) - 1 for of_set in sets)
     if not freedom:
         return Components(math.nan, math.nan)
-    within_variance = sum(float(((one - one.mean()) ** 2).sum()) for one in sets) / freedom
+    within_variance = sum(float(((of_set - of_set.mean()) ** 2).sum()) for of_set in sets) / freedom
     if len(sets) < 2:
         return Components(math.nan, math.sqrt(within_variance))
-    of_means = float(np.var([one.mean() for one in sets], ddof=1))
-    of_few_networks = within_variance * float(np.mean([1 / len(one) for one in sets]))
+    of_means = float(np.var([of_set.mean() for of_set in sets], ddof=1))
+    of_few_networks = within_variance * float(np.mean([1 / len(of_set) for of_set in sets]))
     return Components(math.sqrt(max(0.0, of_means - of_few_networks)), math.sqrt(within_variance))
 
 

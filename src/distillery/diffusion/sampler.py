@@ -86,7 +86,7 @@ def sample(
                 noisy = stepper.following(
                     step,
                     shifts,
-                    lambda at=purpose: image_noise(keys, at, shape).to(device),  # type: ignore[misc]
+                    lambda drawn=purpose: image_noise(keys, drawn, shape).to(device),  # type: ignore[misc]
                 )
             del step  # its graph ends before that of the next one begins
     return noisy.detach()

@@ -50,8 +50,8 @@ def run(
     images = ImageTable(test)
     rows = []
     for name, decoder in zip(settings.autoencoders, [codec, *([small] if small else [])], strict=True):
-        found = measure(
+        measured = measure(
             images, codec, decoder, networks, batch_size=settings.batch_size, device=job.device, what=job.stage
         )
-        rows += [{"seed": settings.seed, "autoencoder": name, "images": len(images), **row} for row in found]
+        rows += [{"seed": settings.seed, "autoencoder": name, "images": len(images), **row} for row in measured]
     write_table(table, pa.Table.from_pylist(rows), job.provenance)

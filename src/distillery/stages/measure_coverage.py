@@ -37,6 +37,6 @@ def run(
     real = read_features(features, ImageTable(data).paths())
     network = Classifier.load(reference, "train_reference").to(job.device)
     distilled = features_of(network, ImageTable(images, "collect")).numpy()
-    found = asdict(coverage_of(real, distilled, settings.k))
-    row = {"method": settings.method, "seed": settings.seed, "ipc": settings.ipc, **found}
+    shares = asdict(coverage_of(real, distilled, settings.k))
+    row = {"method": settings.method, "seed": settings.seed, "ipc": settings.ipc, **shares}
     write_table(coverage, pa.Table.from_pylist([row]), job.provenance)

@@ -49,12 +49,12 @@ def run(
     space = settings.method.space(None, places, (settings.seed,), scene)
     names = [f"{classes[label]}/{slot:05d}.png" for label, slot in zip(labels, slots, strict=True)]
     sets = []
-    found = snapshots_of(tensors)
-    with Progress(job.stage, len(found) * len(labels), "image") as progress:
-        for iteration, state in found.items():
+    states = snapshots_of(tensors)
+    with Progress(job.stage, len(states) * len(labels), "image") as progress:
+        for iteration, state in states.items():
             rendered = space.rendered({name: value.to(job.device) for name, value in state.items()})
             pixels = to_bytes(2 * rendered - 1).cpu().numpy()
             columns = {"slot": np.array(slots), "iteration": np.full(len(labels), iteration)}
-            sets.append(ImageSet([encode_png(one) for one in pixels], np.array(labels), classes, names, columns))
+            sets.append(ImageSet([encode_png(image) for image in pixels], np.array(labels), classes, names, columns))
             progress.advance(len(labels))
     write_images(images, concatenate(sets), job.provenance)

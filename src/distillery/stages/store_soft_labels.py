@@ -47,8 +47,8 @@ def run(settings: Settings, *, images: Input, teacher: Input, soft_labels: Outpu
     known = Teacher(Classifier.load(teacher, "train_reference"), classes, domain, job.device)
     shape = (settings.recipe.epochs, len(pixels), len(classes))
     resume, first = job.resume(soft_labels), 0
-    if partial_name(soft_labels).exists() and (found := resume.restore()):
-        first = int(found[1]["epochs"])
+    if partial_name(soft_labels).exists() and (checkpoint := resume.restore()):
+        first = int(checkpoint[1]["epochs"])
     left = 2 * math.prod((settings.recipe.epochs - first, *shape[1:]))
     need_room(soft_labels, left, "say `soft_labels: online` in the protocol: the teacher answers again")
     tensors = {"logits": (np.dtype(np.float16), shape)}

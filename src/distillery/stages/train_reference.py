@@ -47,9 +47,9 @@ def run(
     domain = Domain.of(table.pixels([0]), settings.recipe)
     resume = job.resume(model)
     if settings.pretrained:
-        if weights is not None and settings.sha256 not in (None, found := file_digest(weights)):
+        if weights is not None and settings.sha256 not in (None, digest := file_digest(weights)):
             raise BadInput(
-                f"references.{settings.name}.weights: {weights}: sha256 {found}, and the experiment names "
+                f"references.{settings.name}.weights: {weights}: sha256 {digest}, and the experiment names "
                 f"{settings.sha256}; download it again"
             )
         classifier = open_pretrained(weights, settings.network, table.classes, domain, settings.rows)

@@ -52,6 +52,6 @@ def run(settings: Settings, *, images: Input, checkpoints: Output, job: Job) -> 
         what=job.stage,
         kept=kept,
     )
-    tensors = {f"{number}/{name}": value for number, one in enumerate(kept) for name, value in one.items()}
+    tensors = {f"{number}/{name}": value for number, state in enumerate(kept) for name, value in state.items()}
     write_tensors(checkpoints, tensors, job.provenance, **classifier.description, checkpoints=len(kept))
     resume.finish()

@@ -292,15 +292,15 @@ def warp(images: Tensor, grid: Tensor, *, align_corners: bool) -> Tensor:
     corner = places.floor()
     share = places - corner
     index = torch.arange(len(images), device=images.device)[:, None, None]
-    found = torch.zeros((), device=images.device, dtype=images.dtype)
+    warped = torch.zeros((), device=images.device, dtype=images.dtype)
     for right in (0, 1):
         for down in (0, 1):
             x, y = corner[..., 0].long() + right, corner[..., 1].long() + down
             inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
             weight = (share[..., 0] if right else 1 - share[..., 0]) * (share[..., 1] if down else 1 - share[..., 1])
             values = images.permute(0, 2, 3, 1)[index, y.clamp(0, height - 1), x.clamp(0, width - 1)]
-            found = found + values * (weight * inside)[..., None]
-    return found.permute(0, 3, 1, 2)
+            warped = warped + values * (weight * inside)[..., None]
+    return warped.permute(0, 3, 1, 2)
 
 
 def resize(images: Tensor, side: int) -> Tensor:
@@ -309,10 +309,10 @@ def resize(images: Tensor, side: int) -> Tensor:
         return images
     if images.device.type != "cpu":
         return _resized(images, side)
-    made = room_for((*images.shape[:2], side, side))
-    for at in range(0, len(images), 1024):
-        made[at : at + 1024] = _resized(images[at : at + 1024], side)
-    return made
+    resized = room_for((*images.shape[:2], side, side))
+    for start in range(0, len(images), 1024):
+        resized[start : start + 1024] = _resized(images[start : start + 1024], side)
+    return resized
 
 
 def _resized(images: Tensor, side: int) -> Tensor:

@@ -72,7 +72,7 @@ def stored(logits: Rows, device: torch.device) -> SoftLabels:
     """What `store` gave, as `train_networks` asks for it; all networks see the same images."""
 
     def labels(epoch: int, places: slice, images: Tensor) -> Tensor:
-        one = logits[epoch, places].to(device, torch.float32)
-        return one.expand(images.shape[0], *one.shape)
+        answers = logits[epoch, places].to(device, torch.float32)
+        return answers.expand(images.shape[0], *answers.shape)
 
     return labels

@@ -136,7 +136,7 @@ def train_networks(
         ensemble.load_state_dict(tensors)
         start, evaluations = (
             facts["epoch"],
-            [[(epoch, _number(value)) for epoch, value in one] for one in facts["evaluations"]],
+            [[(epoch, _number(value)) for epoch, value in evaluated] for evaluated in facts["evaluations"]],
         )
     with Progress(what, recipe.epochs, "epoch", start) as progress:
         for epoch in range(start, recipe.epochs):
@@ -150,21 +150,24 @@ def train_networks(
                 kept.append(ensemble.snapshot())
             if looked and done in when:
                 correct, finite = ensemble.answers(*looked)
-                for network, one in enumerate(evaluations):
+                for network, evaluated in enumerate(evaluations):
                     percent = 100 * correct[network].double().mean().item()
-                    one.append((done, percent if finite[network] else math.nan))
+                    evaluated.append((done, percent if finite[network] else math.nan))
             progress.advance()
             count_images(len(stored) * len(classifiers))
             if resume:
                 resume.checkpoint(
-                    lambda at=done, correct=correct: (  # type: ignore[misc]
+                    lambda epochs=done, correct=correct: (  # type: ignore[misc]
                         {**ensemble.state_dict(), "correct": correct.to(torch.uint8), **_kept_after(kept or [])},
-                        {"epoch": at, "evaluations": [[(e, _storable(v)) for e, v in one] for one in evaluations]},
+                        {
+                            "epoch": epochs,
+                            "evaluations": [[(e, _storable(v)) for e, v in evaluated] for evaluated in evaluations],
+                        },
                     ),
                     force=done == recipe.epochs,
                 )
     ensemble.write_back()
-    return [Trained(one, correct[network]) for network, one in enumerate(evaluations)]
+    return [Trained(evaluated, correct[network]) for network, evaluated in enumerate(evaluations)]
 
 
 @dataclass
