@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from types import ModuleType
@@ -58,7 +58,7 @@ def _without_table(name: str) -> ModuleType:
 
 
 @contextmanager
-def _standing_in(makers: dict[str, Callable[[], ModuleType]]) -> Iterator[None]:
+def _standing_in(makers: Mapping[str, Callable[[], ModuleType]]) -> Iterator[None]:
     absent = {name: maker() for name, maker in makers.items() if name not in sys.modules}
     sys.modules.update(absent)
     try:

@@ -110,10 +110,7 @@ def refuse_shell(commands: Iterable[str]) -> None:
 
 
 def try_requests(requests: Iterable[tuple[str, str]]) -> None:
-    """Ask sbatch about one job of each rule.
-
-    Args:
-        requests: rules and commands that submit.
+    """Ask sbatch about one job of each rule; requests are rules and the commands that submit.
 
     Raises:
         SlurmProblem: sbatch refuses for a reason that waiting does not cure.
@@ -186,13 +183,9 @@ def watched(run: str) -> bool | None:
 
 
 def cancel_orphans(surely: bool = True) -> int:
-    """Cancel the jobs of this folder that no living Snakemake watches, and wait until they have saved and ended.
+    """Cancel the jobs of this folder that no living Snakemake watches, wait until they have ended, and count them.
 
-    Args:
-        surely: leave those whose Snakemake may live on another machine, and say so.
-
-    Returns:
-        How many there were.
+    With `surely` those whose Snakemake may live on another machine are left, and a message says so.
 
     Raises:
         SlurmProblem: they do not end.

@@ -20,7 +20,7 @@ from clone import PROJECT, SMOKE
 
 from distillery.data.identity import class_lists
 from distillery.errors import ExperimentError
-from distillery.guidance.base import GuidanceBlock, scaled_range
+from distillery.guidance.base import GuidanceBlock
 from distillery.guidance.deviation import Deviation
 from distillery.guidance.influence import Influence
 from distillery.guidance.learnability import Learnability
@@ -1051,10 +1051,11 @@ def test_a_batch_in_pieces_has_no_memory() -> None:
 
 
 def test_the_range_follows_the_steps() -> None:
-    assert scaled_range(50) == [10, 45]
-    assert scaled_range(8) == [2, 7]
+    unset = Learnability()
+    assert unset.guided_range(50) == [10, 45]
+    assert unset.guided_range(8) == [2, 7]
     assert Learnability(range=[0, 3]).guided_range(8) == [0, 3]
-    assert all(0 <= first <= last < steps for steps in range(2, 200) for first, last in [scaled_range(steps)])
+    assert all(0 <= first <= last < steps for steps in range(2, 200) for first, last in [unset.guided_range(steps)])
 
 
 def test_deviation_takes_the_range_of_learnability() -> None:

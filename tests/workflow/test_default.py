@@ -500,9 +500,9 @@ def test_a_damaged_file_is_named_with_the_stage_that_makes_it(tree: Clone, damag
 # ---- kill and run again ----------------------------------------------------------------------------------------------
 
 
-def differing(one: dict[str, bytes], other: dict[str, bytes]) -> list[str]:
+def differing(tree: dict[str, bytes], other: dict[str, bytes]) -> list[str]:
     """Names of the files that are not in both with the same bytes."""
-    return sorted(name for name in one.keys() | other.keys() if one.get(name) != other.get(name))
+    return sorted(name for name in tree.keys() | other.keys() if tree.get(name) != other.get(name))
 
 
 def test_killed_again_and_again_it_ends_with_the_same_bytes(finished: Finished, tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ def test_every_stage_has_a_rule_of_its_name() -> None:
 def test_the_environment_of_conda_installs_the_project_from_its_folder(tmp_path: Path) -> None:
     """Snakemake copies both files elsewhere, and runs the script where it runs itself."""
     environment = yaml.safe_load((PROJECT / "envs/distillery.yaml").read_text("utf-8"))
-    assert [one for one in environment["dependencies"] if not isinstance(one, str)] == []
+    assert [package for package in environment["dependencies"] if not isinstance(package, str)] == []
     script, stub = tmp_path / "copied.sh", tmp_path / "bin" / "python"
     script.write_bytes((PROJECT / "envs/distillery.post-deploy.sh").read_bytes())
     stub.parent.mkdir()

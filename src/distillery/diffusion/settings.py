@@ -13,6 +13,11 @@ from distillery.errors import WeightsError
 from distillery.settings import Block, Count, Fraction, InputPath, Name, NonNegative, Number, Positive
 
 
+def kind_of_name(value: object) -> object:
+    """A name alone stands for `{kind: name}`."""
+    return {"kind": value} if isinstance(value, str) else value
+
+
 def trained_unless_said(value: Any) -> Any:
     """A block without a kind is one that is trained here."""
     return {"kind": "train", **value} if isinstance(value, Mapping) else value
@@ -44,6 +49,10 @@ class Autoencoder(Block):
     """An `AutoencoderKL` of diffusers, trained on the images: reconstruction, KL, perceptual if asked for."""
 
     stage: ClassVar[str] = "train_autoencoder"
+    model_class: ClassVar[str] = "AutoencoderKL"
+    image_channels: ClassVar[None] = None
+    """Of the images that it takes: those of the data."""
+
     kind: Literal["train"] = "train"
     block_out_channels: list[Count] = Field(
         [16, 32], min_length=1, description="Each block but the last halves the side."
@@ -62,16 +71,6 @@ class Autoencoder(Block):
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         "float32", description="Of the networks in training; auto: bfloat16 on a GPU."
     )
-
-    @property
-    def model_class(self) -> str | None:
-        """Its class in diffusers."""
-        return "AutoencoderKL"
-
-    @property
-    def image_channels(self) -> int | None:
-        """Of the images that it takes; None: those of the data."""
-        return None
 
     @property
     def latents(self) -> LatentShape | None:
@@ -135,6 +134,7 @@ class PretrainedAutoencoder(Pretrained):
     """An `AutoencoderKL`, `AutoencoderTiny` or `VQModel` of diffusers."""
 
     stage: ClassVar[str] = "open_autoencoder"
+    perceptual_reference: ClassVar[None] = None
     kind: Literal["pretrained"]
     scaling_factor: Positive | None = Field(
         None,
@@ -166,11 +166,6 @@ class PretrainedAutoencoder(Pretrained):
             return None
         why = f"autoencoder.weights: {self.weights} halves the side {halvings} times"
         return LatentShape(2**halvings, channels, why)
-
-    @property
-    def perceptual_reference(self) -> str | None:
-        """None: it is not trained."""
-        return None
 
     def check(self, key: str, references: Sequence[str]) -> Iterator[str]:
         """Whether its weights are there and whole, and what they say of the scale of latents can be applied."""

@@ -3,23 +3,17 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
 
 from distillery.data.external import place_of
 from distillery.data.settings import Dataset
-from distillery.job import Input, Job, Output
+from distillery.job import Experiment, Input, Job, Output
 from distillery.methods.external import External
 from distillery.settings import Block
-
-if TYPE_CHECKING:
-    from distillery.plan.experiment import Experiment
 
 COMPUTES = False
 
 
 class Settings(Block):
-    """What the stage depends on."""
-
     name: str
     images: str
     ipc: int
@@ -27,7 +21,6 @@ class Settings(Block):
 
     @classmethod
     def of(cls, experiment: Experiment, run: str, method: str, ipc: str) -> Settings:
-        """The part of an experiment that this stage reads."""
         external = experiment.method_of(method, External)
         place = place_of(external.images, int(ipc), experiment.seed(run))
         return cls(name=method, images=place, ipc=int(ipc), dataset=experiment.dataset)

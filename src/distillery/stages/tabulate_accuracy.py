@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from pydantic import Field
 
-from distillery.job import Input, Job, Output
+from distillery.job import Experiment, Input, Job, Output
 from distillery.settings import Block
-
-if TYPE_CHECKING:
-    from distillery.plan.experiment import Experiment
 
 COMPUTES = False
 
@@ -24,7 +19,6 @@ class Settings(Block):
 
     @classmethod
     def of(cls, experiment: Experiment, **wildcards: str) -> Settings:
-        """What this stage reads of an experiment."""
         evaluation = experiment.evaluation
         return cls(
             methods=sorted(experiment.methods),
@@ -38,12 +32,8 @@ def run(
 ) -> None:
     """Write the table of accuracies as CSV, Parquet and Markdown."""
     from distillery.report import tables
-    from distillery.storage.atomic import write_bytes
-    from distillery.storage.tables import write_table
 
     rows = tables.read_rows(evaluations, tables.ACCURACY, made_by="evaluate")
     table = tables.accuracy_table(rows, settings.methods, settings.networks)
-    write_bytes(csv, tables.csv_bytes(table))
     text = tables.accuracy_markdown(table, settings.abbreviated) + tables.diverged_markdown(rows)
-    write_bytes(markdown, text.encode())
-    write_table(parquet, tables.arrow_table(table), job.provenance)
+    tables.write_formats(table, text, csv, parquet, markdown, job.provenance)

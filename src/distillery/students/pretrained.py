@@ -44,7 +44,7 @@ def open_pretrained(
     outputs = len(tensors[f"{last}.weight"])
     if rows is None and names:  # a file of this project knows what its outputs are
         known = [same_class(name, names) for name in classes]
-        if lacking := [name for name, found in zip(classes, known, strict=True) if found is None]:
+        if lacking := [name for name, output in zip(classes, known, strict=True) if output is None]:
             raise BadInput(
                 f"{source}: trained on {', '.join(names[:20])}, and knows no class {', '.join(lacking[:5])}"
                 f"{hint_of(lacking, names)}; give one that does, or say which of its outputs they are with "
@@ -106,6 +106,5 @@ def _from_file(path: Path, network: str) -> tuple[dict[str, Tensor], list[str]]:
 
 
 def _last_layer(network: nn.Module) -> str:
-    """The name of the layer that gives the logits."""
     linear = [name for name, module in network.named_modules() if isinstance(module, nn.Linear)]
     return linear[-1]

@@ -117,12 +117,12 @@ def _constants() -> dict[str, Any]:
         "batch_size": "A number, or {from this IPC on: images, full: images}.",
         "learning_rate": "A number, or {default: rate, beginning of a network's name: rate}.",
     }
-    found = {}
+    constants = {}
     for name, field in Recipe.model_fields.items():
         kind: Any = Annotated[field.annotation, *field.metadata] if field.metadata else field.annotation
-        said = [words.get(name, field.description), "None: the preset's."]
-        found[name] = (tables.get(name, kind) | None, Field(None, description=" ".join(filter(None, said))))
-    return found
+        sentences = [words.get(name, field.description), "None: the preset's."]
+        constants[name] = (tables.get(name, kind) | None, Field(None, description=" ".join(filter(None, sentences))))
+    return constants
 
 
 _Constants: Any = create_model("_Constants", __base__=Block, **_constants())
@@ -140,8 +140,8 @@ class Protocol(_Constants):
 
     @model_validator(mode="before")
     @classmethod
-    def _named(cls, given: object) -> object:
-        return {"preset": given} if isinstance(given, str) else given
+    def _named(cls, value: object) -> object:
+        return {"preset": value} if isinstance(value, str) else value
 
     @classmethod
     def __get_pydantic_json_schema__(cls, core_schema: Any, handler: GetJsonSchemaHandler) -> dict[str, Any]:
@@ -172,11 +172,7 @@ class Protocol(_Constants):
         return side
 
     def recipe(self, *, network: str, ipc: int | Literal["full"], classes: int) -> Recipe:
-        """The constants for one network, one size and one number of classes.
-
-        Args:
-            ipc: images per class, or `full`, all training images.
-        """
+        """The constants for one network, one size (images per class, or `full`) and one number of classes."""
         set_here = {name: getattr(self, name) for name in Recipe.model_fields if getattr(self, name) is not None}
         constants = {**preset_constants(self.preset, classes), **set_here}
         constants["epochs"] = max(1, round(_by_size(constants["epochs"], ipc) * self.epochs_fraction))
@@ -218,9 +214,9 @@ def _by_name(table: Any, network: str) -> float:
     return float(table[fits[-1] if fits else "default"])
 
 
-def of_reference(given: object) -> object:
+def of_reference(value: object) -> object:
     """For a validator: constants without a preset lie on top of the preset `reference`."""
-    return {"preset": "reference", **given} if isinstance(given, dict) else given
+    return {"preset": "reference", **value} if isinstance(value, dict) else value
 
 
 class Reference(Block):
@@ -268,7 +264,7 @@ class Evaluation(Block):
 
     protocol: Annotated[
         Annotated[Protocol, Tag("one")] | Annotated[list[Protocol], Field(min_length=1), Tag("several")],
-        Discriminator(lambda given: "several" if isinstance(given, list) else "one"),
+        Discriminator(lambda value: "several" if isinstance(value, list) else "one"),
     ] = Field(Protocol(), description="A preset, {preset: …, constant: …}, or a list of them.")
     networks: list[Network] = Field(min_length=1)
     students: Count = Field(3, description="Networks trained per method, size and architecture.")
