@@ -30,7 +30,14 @@ from snakemake_executor_plugin_slurm import submit_string, utils
 from distillery import snakemake_internals
 from distillery.errors import SlurmProblem
 from distillery.processes import write_owner
-from distillery.snakemake_internals import LOCKS, SlurmExecutor, limit_to_cards, remove_stale_lock, without_traceback
+from distillery.snakemake_internals import (
+    LOCKS,
+    SlurmExecutor,
+    before_planning,
+    limit_to_cards,
+    remove_stale_lock,
+    without_traceback,
+)
 
 
 def parameters(function: Callable[..., Any]) -> str:
@@ -46,6 +53,7 @@ def parameters(function: Callable[..., Any]) -> str:
     [
         (snakemake.cli.parse_args, "(argv)", "plain"),
         (Workflow.register_resource, "(self, name, value)", "plain"),
+        (inspect.getattr_static(Workflow, "_build_dag"), "(self)", "plain"),
         (DAG.needrun_jobs, "(self, exclude_finished=True)", "plain"),
         (plugin.query_job_status, "(command, logger)", "coroutine"),
         (plugin.get_min_job_age, "()", "plain"),
@@ -71,6 +79,9 @@ def test_a_workflow_has_a_property(name: str) -> None:
 def test_attributes_are_set_where_they_are_read() -> None:
     assert "self._executor = " in inspect.getsource(JobScheduler.__init__)
     assert "self.global_resources = " in inspect.getsource(Workflow)
+    run = inspect.getsource(Workflow.execute)
+    assert 0 < run.index("self._executor_plugin = executor_plugin") < run.index("self._build_dag()")
+    assert "self._executor_plugin = None" in inspect.getsource(Workflow)
     assert "self.executor_settings = " in inspect.getsource(Workflow)
     assert {"resource_settings", "executor_settings"} <= Workflow.__dataclass_fields__.keys()
     assert "nodes" in ResourceSettings.__dataclass_fields__
@@ -177,3 +188,22 @@ def test_only_the_lock_of_a_dead_process_is_removed(
             snakemake_internals.HOLDER.write_text(re.sub(r'^\["[^"]*"', '["elsewhere"', note), "utf-8")
     remove_stale_lock()
     assert lock.exists() == (holder != "dead")
+
+
+def test_a_run_is_prepared_before_it_looks_which_files_are_there() -> None:
+    """A cancelled job removes files; a plan that counts on them would never end."""
+    done: list[str] = []
+    workflow = SimpleNamespace(_build_dag=lambda: done.append("planned"))
+    before_planning(workflow, lambda: done.append("prepared"))
+    build = vars(workflow)["_build_dag"]
+    build()
+    assert done == ["prepared", "planned"]
+
+    def refuse() -> None:
+        raise SlurmProblem("no controller")
+
+    before_planning(workflow, refuse, SlurmProblem)
+    build = vars(workflow)["_build_dag"]
+    with pytest.raises(CliException, match="no controller"):
+        build()
+    assert done == ["prepared", "planned"]

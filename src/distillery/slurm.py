@@ -55,19 +55,30 @@ REFUSALS = re.compile(r"invalid|not available|permitted|violates|unsupported|too
 # ---- before the first job --------------------------------------------------------------------------------------------
 
 
+def clear(workflow: Any) -> None:
+    """Cancel what a killed run left in the queue, before a run on Slurm looks which files are there.
+
+    A cancelled job removes the files that it was making, and those of its group: a plan that counts on them is wrong.
+
+    Raises:
+        SlurmProblem: no client, or no controller.
+    """
+    if SlurmExecutor.submits(workflow):
+        need_client()
+        cancel_orphans()
+
+
 def prepare(workflow: Any) -> None:
-    """Prepare a run on Slurm: refuse what cannot work, cancel what a killed run left, keep the executor from hanging.
+    """Prepare a run on Slurm: refuse what cannot work, keep the executor from hanging.
 
     Does nothing for a run on another executor.
 
     Raises:
-        SlurmProblem: no client, no controller, or a request that no node can meet.
+        SlurmProblem: a request that no node can meet.
     """
     if not SlurmExecutor.submits(workflow):
         return
     executor = SlurmExecutor(workflow)
-    need_client()
-    cancel_orphans()
     note_run(executor.run)
     atexit.register(cancel_rest, executor.run)
     refuse_shell(executor.commands())

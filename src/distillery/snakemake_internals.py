@@ -54,6 +54,22 @@ def limit_to_cards(workflow: Any, cards: int) -> None:
         workflow.register_resource("gpu", cards)
 
 
+def before_planning(workflow: Any, prepare: Callable[[], object], *kinds: type[Exception]) -> None:
+    """Let a run call a function when it knows its executor, before it looks which files are there.
+
+    Args:
+        kinds: exceptions of the function whose text alone is printed.
+    """
+    build = workflow._build_dag
+
+    def prepared() -> None:
+        with without_traceback(*kinds):
+            prepare()
+        build()
+
+    workflow._build_dag = prepared
+
+
 @contextlib.contextmanager
 def without_traceback(*kinds: type[Exception]) -> Iterator[None]:
     """Let Snakemake end with the text of exceptions of these kinds alone."""
@@ -89,8 +105,9 @@ class SlurmExecutor:
 
     @staticmethod
     def submits(workflow: Any) -> bool:
-        """Whether it is the executor of this run."""
-        return bool(workflow.executor_plugin.name == "slurm")
+        """Whether it is the executor of this run; a dry run has another one, a command that runs nothing has none."""
+        plugin = workflow.executor_plugin
+        return plugin is not None and bool(plugin.name == "slurm")
 
     @property
     def run(self) -> str:
