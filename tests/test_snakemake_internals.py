@@ -13,12 +13,13 @@ from typing import Any
 
 import pytest
 import snakemake.api  # first: snakemake.workflow imports it back
+import snakemake.cli
 import snakemake.persistence.file
 import snakemake_executor_plugin_slurm as plugin
 from clone import PROJECT
 from packaging.requirements import Requirement
 from snakemake.dag import DAG
-from snakemake.exceptions import WorkflowError
+from snakemake.exceptions import CliException, format_exception_to_string
 from snakemake.jobs import Job
 from snakemake.rules import Rule
 from snakemake.scheduling.job_scheduler import JobScheduler
@@ -43,6 +44,7 @@ def parameters(function: Callable[..., Any]) -> str:
 @pytest.mark.parametrize(
     ("function", "signature", "kind"),
     [
+        (snakemake.cli.parse_args, "(argv)", "plain"),
         (Workflow.register_resource, "(self, name, value)", "plain"),
         (DAG.needrun_jobs, "(self, exclude_finished=True)", "plain"),
         (plugin.query_job_status, "(command, logger)", "coroutine"),
@@ -145,9 +147,9 @@ def test_cards_limit_the_jobs_of_a_local_run(
 
 
 def test_snakemake_shows_the_text_of_an_expected_error_alone() -> None:
-    with pytest.raises(WorkflowError) as error, without_traceback(SlurmProblem):
+    with pytest.raises(CliException) as error, without_traceback(SlurmProblem):
         raise SlurmProblem("no controller")
-    assert str(error.value) == "no controller"
+    assert format_exception_to_string(error.value, {__file__: {}}) == "Error: no controller"
     assert error.value.__suppress_context__
     with pytest.raises(KeyError), without_traceback(SlurmProblem):
         raise KeyError

@@ -13,7 +13,7 @@ import tempfile
 import time
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from filelock import FileLock, Timeout
 
@@ -80,7 +80,7 @@ def prepare(threads: int) -> torch.device:
 
     _keep_memory()
     torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.set_deterministic_debug_mode("warn")  # without the compiler, which `use_deterministic_algorithms` imports
     # Against reads that nobody does, for some percent of the time.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     if torch.cuda.is_available():
@@ -92,6 +92,15 @@ def prepare(threads: int) -> torch.device:
         torch.backends.cuda.enable_cudnn_sdp(False)
         return torch.device("cuda")
     return torch.device("cpu")
+
+
+def compiled(network: Any) -> Any:
+    """A network or function compiled for one shape, as repeatable as `prepare` asked for."""
+    import torch
+
+    if torch.are_deterministic_algorithms_enabled():
+        torch.use_deterministic_algorithms(True, warn_only=True)  # says so to the compiler, too
+    return torch.compile(network, dynamic=False)
 
 
 def fused_attention(device: torch.device) -> AbstractContextManager[None]:

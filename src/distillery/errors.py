@@ -31,11 +31,12 @@ class UnknownClass(ValueError):
 
     Attributes:
         names: the classes, all of them.
+        alike: one of them and a name that it knows, which differ only in how they are written; empty: there is none.
     """
 
-    def __init__(self, names: Sequence[str]) -> None:
-        super().__init__(", ".join(map(repr, names)))
-        self.names = list(names)
+    def __init__(self, names: Sequence[str], alike: str = "") -> None:
+        super().__init__(", ".join(map(repr, names)) + (f" ({alike})" if alike else ""))
+        self.names, self.alike = list(names), alike
 
 
 class SlurmProblem(Exception):

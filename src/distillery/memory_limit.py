@@ -11,10 +11,8 @@ import torch
 def in_fitting_batches(count: int, size: int, work: Callable[[slice], None], named: str | None = None) -> int:
     """Call `work` with consecutive slices of at most `size` that cover `count` items.
 
-    A slice that the device has no memory for is halved and tried again, and so are those that follow.
-
-    Args:
-        named: what the items are, for a message on stderr when a batch is halved; none: nothing is printed.
+    A slice that the device has no memory for is halved and tried again, and so are the following ones. A message on
+    stderr says so where the items are `named`.
 
     Returns:
         The size of the batches that fit, for the next call.

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import json
 import re
+import unicodedata
 from typing import Annotated
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 _EXPONENT = re.compile(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+")
 
@@ -25,7 +26,49 @@ Positive = Annotated[float, Field(gt=0), Exponent]
 NonNegative = Annotated[float, Field(ge=0), Exponent]
 Fraction = Annotated[float, Field(ge=0, le=1), Exponent]
 Count = Annotated[int, Field(ge=1)]
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$", max_length=80)]
+
+NAME = r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$"
+"""Names become parts of paths, of wildcards and of commands that Slurm's shell reads: nothing in them needs quotes."""
+
+_FILE_ENDING = re.compile(r"\.(csv|json|parquet|resume|safetensors|tmp)$")
+_SNAKEMAKE_READS = re.compile(r"\{\s*[.\w]+\s*(,[^{}]*)?\}|<[a-z][a-z0-9_]*>")
+"""What Snakemake takes for a wildcard or a path variable in the path of an input; it has no quotes for them."""
+
+
+CONTROLS = frozenset({"Cc", "Cs", "Zl", "Zp"})
+"""Categories of Unicode that break lines, move a terminal's cursor, or cannot be written: none is of a text."""
+
+
+def _no_file(name: str) -> str:
+    """Refuse a name that a file of another entry may have: `a.safetensors.resume` beside `a`."""
+    if ending := _FILE_ENDING.search(name):
+        raise ValueError(f"{name!r} ends as a file does; leave out {ending[0]}")
+    return name
+
+
+def _printable(path: str) -> str:
+    """Refuse what no file system and no log takes: an empty path, NUL, line breaks and other control characters."""
+    if not path or any(unicodedata.category(letter) in CONTROLS for letter in path):
+        raise ValueError(f"{path!r} is no path: it is empty, or has control characters")
+    return path
+
+
+def _input(path: str) -> str:
+    """Refuse what Snakemake reads in the path of an input."""
+    if read := _SNAKEMAKE_READS.search(path.replace("{ipc}", "").replace("{seed}", "")):
+        raise ValueError(
+            f"{path!r}: Snakemake replaces {read[0]} in a path, and cannot be told not to; rename it, or make a link "
+            "of another name to it with `ln -s`"
+        )
+    return path
+
+
+Name = Annotated[str, Field(pattern=NAME, max_length=100), AfterValidator(_no_file)]
+UserPath = Annotated[str, AfterValidator(_printable)]
+"""A path that only stages and checks open."""
+
+InputPath = Annotated[UserPath, AfterValidator(_input)]
+"""A path that becomes an input of a rule."""
 
 
 class Block(BaseModel):

@@ -53,9 +53,6 @@ def shell_command(stage: str, run: Callable[..., object], threads: str = "1") ->
 
     `PYTHON` is a variable of the Snakefile (`snakemake_internals.interpreter`): the text of the rule is the same for
     every interpreter, and no job runs again because of another one.
-
-    Args:
-        threads: that the stage computes with.
     """
     words = [f"{{PYTHON:q}} -m distillery {stage}", "--settings {params.settings:q}", f"--threads {threads}"]
     words += [f"{option(name)} {{{file.kind}.{name}:q}}" for name, file in stage_files(run).items()]

@@ -29,7 +29,7 @@ from distillery.snakemake_internals import Query, SlurmExecutor
 PREFIX = "distillery"
 """Of the names of jobs; `slurm-jobname-prefix` of the profile says the same."""
 
-PROFILE = "workflow/profiles/slurm/profile.yaml"
+PROFILE = "slurm/profile.yaml"
 RUNS = Path(".snakemake/slurm-runs")
 COMMAND_SECONDS = 60.0
 GONE_SECONDS = 120.0
@@ -70,6 +70,7 @@ def prepare(workflow: Any) -> None:
     cancel_orphans()
     note_run(executor.run)
     atexit.register(cancel_rest, executor.run)
+    refuse_shell(executor.commands())
     try_requests(executor.requests(PREFIX))
     executor.replace(lambda query: Watch(query, executor.run, executor.requeues), steady, LOOK_SECONDS)
 
@@ -91,11 +92,25 @@ def need_client() -> None:
         raise SlurmProblem(f"--profile slurm: the controller does not answer: {done.stderr.strip()}")
 
 
-def try_requests(requests: Iterable[tuple[str, str]]) -> None:
-    """Ask sbatch about one job of each rule.
+def refuse_shell(commands: Iterable[str]) -> None:
+    """Refuse to submit a command that the shell of the login node would read as more than text.
 
-    Args:
-        requests: rules and commands that submit.
+    The executor puts it between double quotes, in which `$`, a backquote and a backslash keep their meaning. Names in
+    an experiment cannot hold them; folders, names of files and words of the command line can.
+
+    Raises:
+        SlurmProblem: a word of a command has such a character.
+    """
+    for command in commands:
+        if read := re.search(r"\S*[$`\\]\S*", command):
+            raise SlurmProblem(
+                f"--profile slurm: {read[0]}: the shell that submits jobs would read this as a command; rename the"
+                " folder or file, or leave the word out, so that no $, backquote or backslash stands in it"
+            )
+
+
+def try_requests(requests: Iterable[tuple[str, str]]) -> None:
+    """Ask sbatch about one job of each rule; requests are rules and the commands that submit.
 
     Raises:
         SlurmProblem: sbatch refuses for a reason that waiting does not cure.
@@ -168,13 +183,9 @@ def watched(run: str) -> bool | None:
 
 
 def cancel_orphans(surely: bool = True) -> int:
-    """Cancel the jobs of this folder that no living Snakemake watches, and wait until they have saved and ended.
+    """Cancel the jobs of this folder that no living Snakemake watches, wait until they have ended, and count them.
 
-    Args:
-        surely: leave those whose Snakemake may live on another machine, and say so.
-
-    Returns:
-        How many there were.
+    With `surely` those whose Snakemake may live on another machine are left, and a message says so.
 
     Raises:
         SlurmProblem: they do not end.

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import importlib
+import io
 import os
 import sys
 from collections.abc import Awaitable, Callable, Iterator
@@ -56,12 +57,27 @@ def limit_to_cards(workflow: Any, cards: int) -> None:
 @contextlib.contextmanager
 def without_traceback(*kinds: type[Exception]) -> Iterator[None]:
     """Let Snakemake end with the text of exceptions of these kinds alone."""
-    from snakemake.exceptions import WorkflowError
+    from snakemake.exceptions import CliException
+
+    class Refused(CliException):  # type: ignore[misc]
+        """Snakemake prints lines of Snakefiles that it sees in a traceback; this exception shows none."""
+
+        __traceback__ = property(lambda self: None, lambda self, traceback: None)
 
     try:
         yield
     except kinds as error:
-        raise WorkflowError(str(error)) from None
+        raise Refused(str(error)) from None
+
+
+def experiment_files() -> list[Path]:
+    """The files that this run of Snakemake is to read, by its command line and profiles: none where they do not say."""
+    from snakemake.cli import parse_args
+
+    with contextlib.suppress(SystemExit), contextlib.redirect_stderr(io.StringIO()):
+        arguments = parse_args(sys.argv[1:])[1]
+        return [Path(path) for path in arguments.configfile or [Path(arguments.directory or "", "config.yaml")]]
+    return []
 
 
 class SlurmExecutor:
@@ -86,16 +102,24 @@ class SlurmExecutor:
         """Whether Slurm puts a preempted job back into the queue."""
         return bool(self._workflow.executor_settings.requeue)
 
+    def _first_jobs(self) -> Iterator[Any]:
+        """The first job of each rule that has to run on the cluster."""
+        rules: set[str] = set()
+        for job in self._workflow.dag.needrun_jobs():
+            if not job.is_local and job.rule.name not in rules:
+                rules.add(job.rule.name)
+                yield job
+
+    def commands(self) -> list[str]:
+        """The command that a node runs, for the first job of each rule that has to run."""
+        return [self._executor.format_job_exec(job) for job in self._first_jobs()]
+
     def requests(self, name: str) -> Iterator[tuple[str, str]]:
         """The rule and the sbatch command, under this name, of the first job of each rule that has to run."""
         from snakemake_executor_plugin_slurm.submit_string import get_submit_command
         from snakemake_executor_plugin_slurm.utils import set_gres_string
 
-        rules: set[str] = set()
-        for job in self._workflow.dag.needrun_jobs():
-            if job.is_local or job.rule.name in rules:
-                continue
-            rules.add(job.rule.name)
+        for job in self._first_jobs():
             about = {
                 "run_uuid": name,
                 "slurm_logfile": os.devnull,

@@ -34,7 +34,7 @@ def noisy_prototypes(increment: int, rotation: int = 0, per_class: int = 4) -> t
 
 
 def measured(increments: list[tuple[Tensor, Tensor]], students: int = 1, **options: Any) -> list[dict[str, Any]]:
-    given: dict[str, Any] = {"recipe": RECIPE, **options}
+    arguments: dict[str, Any] = {"recipe": RECIPE, **options}
     return redundancy_matrix(
         torch.cat([pixels for pixels, _ in increments]),
         torch.cat([labels for _, labels in increments]),
@@ -44,7 +44,7 @@ def measured(increments: list[tuple[Tensor, Tensor]], students: int = 1, **optio
         students=students,
         seed=0,
         device=CPU,
-        **given,
+        **arguments,
     )
 
 
@@ -64,23 +64,23 @@ def matrix(rows: list[dict[str, Any]]) -> np.ndarray:
 
 def test_a_made_case_has_its_known_matrix() -> None:
     """Increments 1 and 2 show the same patterns; 3 shows those of the next class, and is wrong for the others."""
-    found = matrix(measured([noisy_prototypes(1), noisy_prototypes(2), noisy_prototypes(3, rotation=1)]))
-    assert found.tolist() == [[100, 100, 0], [100, 100, 0], [0, 0, 100]]
+    accuracies = matrix(measured([noisy_prototypes(1), noisy_prototypes(2), noisy_prototypes(3, rotation=1)]))
+    assert accuracies.tolist() == [[100, 100, 0], [100, 100, 0], [0, 0, 100]]
 
 
 def test_equal_increments_give_the_same_everywhere() -> None:
     pixels, labels = (values[::18] for values in digits())
-    found = matrix(measured([(pixels, labels)] * 3))
-    assert found.min() == found.max() > 60
+    accuracies = matrix(measured([(pixels, labels)] * 3))
+    assert accuracies.min() == accuracies.max() > 60
 
 
 def test_real_digits_of_one_distribution_repeat_each_other_and_foreign_labels_do_not() -> None:
     pixels, labels = digits()
-    one, two = (pixels[:80], labels[:80]), (pixels[80:160], labels[80:160])
+    first, two = (pixels[:80], labels[:80]), (pixels[80:160], labels[80:160])
     foreign = (pixels[160:240], labels[160:240].roll(7))
-    found = matrix(measured([one, two, foreign]))
-    assert found[0, 1] > 70 and found[1, 0] > 70
-    assert found[0, 2] < 50 and found[1, 2] < 50
+    accuracies = matrix(measured([first, two, foreign]))
+    assert accuracies[0, 1] > 70 and accuracies[1, 0] > 70
+    assert accuracies[0, 2] < 50 and accuracies[1, 2] < 50
 
 
 def test_random_labels_give_chance_off_the_diagonal() -> None:
@@ -92,8 +92,8 @@ def test_random_labels_give_chance_off_the_diagonal() -> None:
         )
         for _ in range(4)
     ]
-    found = matrix(measured(increments))
-    away = found[~np.eye(4, dtype=bool)].mean()
+    accuracies = matrix(measured(increments))
+    away = accuracies[~np.eye(4, dtype=bool)].mean()
     assert abs(away - 100 / C) < 8  # the mean of twelve cells of 48 images has a standard deviation of about 2
 
 
@@ -108,7 +108,7 @@ def test_there_is_one_row_per_student_and_pair_of_increments_counted_from_one() 
 def test_students_of_one_increment_are_networks_of_their_own() -> None:
     pixels, _ = digits()
     labels = torch.randint(C, (80,), generator=stream("labels of chance"))
-    rows = measured([(pixels[at : at + 40], labels[at : at + 40]) for at in (0, 40)], students=3)
+    rows = measured([(pixels[start : start + 40], labels[start : start + 40]) for start in (0, 40)], students=3)
     off_diagonal = {
         student: tuple(row["accuracy"] for row in rows if row["student"] == student and row["trained_on"] == 1)
         for student in range(3)
@@ -125,7 +125,7 @@ def test_a_network_that_diverges_is_no_low_redundancy() -> None:
 
 def test_a_cell_does_not_depend_on_the_other_increments() -> None:
     pixels, labels = digits()
-    parts = [(pixels[at : at + 40], labels[at : at + 40]) for at in (0, 40, 80)]
+    parts = [(pixels[start : start + 40], labels[start : start + 40]) for start in (0, 40, 80)]
     assert (matrix(measured(parts))[:2, :2] == matrix(measured(parts[:2]))).all()
 
 
@@ -133,7 +133,7 @@ def test_a_cell_does_not_depend_on_the_other_increments() -> None:
 def test_an_interrupted_measurement_goes_on_where_it_was(stop: int, tmp_path: Path, no_request: None) -> None:
     """Two increments of fifteen epochs each: the stop falls into the first, and into the second."""
     pixels, labels = digits()
-    parts = [(pixels[at : at + 40], labels[at : at + 40]) for at in (0, 40)]
+    parts = [(pixels[start : start + 40], labels[start : start + 40]) for start in (0, 40)]
     whole = measured(parts)
     left = [stop]
 
@@ -148,8 +148,8 @@ def test_an_interrupted_measurement_goes_on_where_it_was(stop: int, tmp_path: Pa
 
     def going_on(part: str) -> Resume:
         resume = Resume(tmp_path / part, "a")
-        if found := resume.restore():
-            trained.append((part, found[1]["epoch"]))
+        if accuracies := resume.restore():
+            trained.append((part, accuracies[1]["epoch"]))
         return resume
 
     assert measured(parts, resume=going_on) == whole
@@ -157,8 +157,8 @@ def test_an_interrupted_measurement_goes_on_where_it_was(stop: int, tmp_path: Pa
 
 
 def test_the_stage_cuts_a_set_into_increments_by_slot(tmp_path: Path) -> None:
-    one, two = noisy_prototypes(1, per_class=2), noisy_prototypes(2, rotation=1, per_class=2)
-    pixels, labels = (torch.cat(both) for both in zip(one, two, strict=True))
+    first, two = noisy_prototypes(1, per_class=2), noisy_prototypes(2, rotation=1, per_class=2)
+    pixels, labels = (torch.cat(both) for both in zip(first, two, strict=True))
     slots = np.repeat(np.arange(4), C)
     order = torch.randperm(len(labels), generator=stream("any order"))
     images = image_set_of(pixels[order], labels[order], slot=slots[order.numpy()])

@@ -44,7 +44,7 @@ def test_the_mean_over_networks_spreads_over_its_replicates() -> None:
     assert cells[MEAN]["accuracy_std"] == pytest.approx(replicates.std())
     assert (cells[MEAN]["n"], cells[MEAN]["trained"]) == (len(replicates), 12) == (4, 12)
     assert all((cells[name]["n"], cells[name]["trained"]) == (4, 4) for name in NETWORKS)
-    words = tables.accuracy_markdown(table)
+    words = tables.accuracy_markdown(table, {})
     assert "over trained networks, n = 4 per network; of `mean` over replicates (seed and student), n = 4." in words
 
 
@@ -56,7 +56,7 @@ def test_a_replicate_that_lacks_a_network_is_in_no_spread_of_the_mean() -> None:
     assert cells[MEAN]["accuracy_std"] == pytest.approx(whole.std())
     assert (cells[MEAN]["n"], cells[MEAN]["trained"], cells["vgg11_in"]["n"], cells["convnet3"]["n"]) == (3, 11, 3, 4)
     assert "n = 3 to 4 per network; of `mean` over replicates (seed and student), n = 3." in tables.accuracy_markdown(
-        table
+        table, {}
     )
     about = {"baseline": None, "random": None, "full": None, "soft": [], "order": []}
     statistics = statistics_table(rows, **about)  # type: ignore[arg-type]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from tiny import MADE_BY, SIDE, digits, image_set_of, job
 
-from distillery.data.external import check_external, external_files, external_listing, place_of, read_external
+from distillery.data.external import check_external, external_content, external_files, place_of, read_external
 from distillery.data.settings import Dataset, Digits
 from distillery.errors import BadInput
 from distillery.stages import import_images
@@ -78,9 +78,9 @@ def test_places_are_named_by_size_and_seed(tmp_path: Path) -> None:
     assert external_files("a/{ipc}.parquet", 10, 0) == ["a/10.parquet"]
     place = folder(tmp_path / "set", n1=[10], n3=[30])
     assert external_files(place, 1, 0) == []
-    before = external_listing(place, 1, 0)
+    before = external_content(place, 1, 0)
     (tmp_path / "set" / "1" / "more.png").write_bytes(picture(1))
-    assert before and external_listing(place, 1, 0) != before
+    assert before and external_content(place, 1, 0) != before
 
 
 def faults(images: str, sizes: list[int]) -> list[str]:

@@ -22,15 +22,13 @@ from PIL import Image, ImageCms
 
 from distillery.data import ingest as ingest_module
 from distillery.data.decode import fit_image
+from distillery.data.digits import DIGITS
 from distillery.data.ingest import hold_out
 from distillery.data.pixels import load_pixels, to_bytes, to_unit
 from distillery.data.settings import Dataset, Digits, Folder, Holdout, Parquet
 from distillery.data.sources import (
-    DIGITS,
     class_list,
     class_names,
-    input_files,
-    listing_digest,
     records,
 )
 from distillery.errors import BadInput, Unusable
@@ -123,7 +121,11 @@ def test_a_dangling_link_and_a_pipe_do_not_stop_a_run(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "in" / "cat" / "pipe.png")
     (tmp_path / "in" / "dog" / "again").symlink_to(tmp_path / "in")
     made = make(tmp_path / "out", source, holdout=HALF, max_rejected=0.5)
-    assert made.reasons() == {str(tmp_path / "in" / "cat" / "gone.png"): "cannot be read: no such file"}
+    cat = tmp_path / "in" / "cat"
+    assert {path: reason.lower() for path, reason in made.reasons().items()} == {
+        str(cat / "gone.png"): "cannot be read: no such file or directory",
+        str(cat / "pipe.png"): "cannot be read: a named pipe",
+    }
     assert len(made.everything()) == 6
 
 
@@ -497,11 +499,9 @@ def test_classes_are_sorted_as_text_unless_they_are_listed(tmp_path: Path) -> No
 
 def test_a_class_list_is_checked_against_the_source(tmp_path: Path) -> None:
     source = folder_of(tmp_path / "in", {"a": 2, "b": 2})
-    with pytest.raises(
-        BadInput, match=r"dataset.classes: not in dataset.source.train: 'z'; the classes there are: 'a'"
-    ):
+    with pytest.raises(BadInput, match=r"dataset.classes: no class 'z' in the data; there are: a, b"):
         make(tmp_path / "out", source, holdout=HALF, classes=["a", "z"])
-    with pytest.raises(BadInput, match=r"dataset.classes: named more than once: 'a'"):
+    with pytest.raises(BadInput, match=r"dataset.classes: 'a' stands there more than once"):
         make(tmp_path / "out", source, holdout=HALF, classes=["a", "a"])
 
 
@@ -562,16 +562,16 @@ def test_images_class_names_and_paths_survive_the_hugging_face_layout(tmp_path: 
     two = write_rows(tmp_path / "two.parquet", some_rows([1, 0], first=10), names)
     test = write_rows(tmp_path / "test.parquet", some_rows([1, 0], first=20), names)
     source = parquet(one, two, test=[test])
-    assert class_names(source) == ["ant", "zebra"]
-    assert input_files(source) == [str(one), str(two), str(test)]
+    assert class_names(source) == ["zebra", "ant"]
+    assert source.files == [str(one), str(two), str(test)]
     made = make(tmp_path / "out", source)
     images = read_images(made.train, "ingest")
-    assert images.classes == ["ant", "zebra"]
+    assert images.classes == ["zebra", "ant"]
     assert list(zip(images.labels.tolist(), images.paths, strict=True)) == [
-        *((0, name) for name in ("1.png", "10.png", "3.png")),
-        *((1, name) for name in ("0.png", "11.png", "2.png")),
+        *((0, name) for name in ("0.png", "11.png", "2.png")),
+        *((1, name) for name in ("1.png", "10.png", "3.png")),
     ]
-    assert images.images[1] == encoded(picture(32, seed=10))
+    assert images.images[4] == encoded(picture(32, seed=10))
     again = make(tmp_path / "again", parquet(made.train, test=[made.test]))
     assert read_images(again.train, "ingest").images == images.images
     assert read_images(again.train, "ingest").paths == images.paths
@@ -609,7 +609,7 @@ def test_labels_may_be_text(tmp_path: Path, kind: pa.DataType) -> None:
 
 def test_integer_labels_without_names_are_named_by_their_digits(tmp_path: Path) -> None:
     path = write_rows(tmp_path / "x.parquet", some_rows([7, 10, 7]), None)
-    assert class_names(parquet(path)) == ["10", "7"]
+    assert class_names(parquet(path)) == ["7", "10"]
 
 
 def test_a_label_that_names_no_class_is_rejected(tmp_path: Path) -> None:
@@ -651,22 +651,6 @@ def test_a_damaged_parquet_file_is_named(tmp_path: Path) -> None:
     path.write_bytes(content)
     with pytest.raises(BadInput, match=f"dataset.source.train: {path}: damaged"):
         make(tmp_path / "out", parquet(path), holdout=HALF)
-
-
-def test_the_listing_digest_changes_with_the_files_and_only_then(tmp_path: Path) -> None:
-    source = folder_of(tmp_path / "in", {"a": 2, "b": 2})
-    before = listing_digest(source)
-    os.utime(tmp_path / "in" / "a" / "000.png")
-    (tmp_path / "in" / ".DS_Store").touch()
-    assert listing_digest(source) == before
-    moved = tmp_path / "in" / "b" / "002.png"
-    moved.write_bytes(b"")
-    added = listing_digest(source)
-    moved.unlink()
-    assert added != before and listing_digest(source) == before
-    (tmp_path / "in" / "a" / "000.png").rename(tmp_path / "in" / "b" / "a.png")
-    assert listing_digest(source) not in (before, added)
-    assert listing_digest(Digits(kind="digits")) == ""
 
 
 def test_class_names_come_without_torch_and_without_pandas(tmp_path: Path) -> None:

@@ -37,7 +37,7 @@ def guide(away: float = 3.0, towards: float = 0.5, *, real: bool = True, drawn: 
         memories[0].add(REAL, OF_REAL)
     if drawn:
         memories[1].add(DRAWN, OF_DRAWN)
-    return RepresentationGuidance(*memories, away=away, towards=towards, first=10, last=45)
+    return RepresentationGuidance(*memories, strength=away, real_strength=towards, first=10, last=45)
 
 
 def extremes(clean: Tensor) -> tuple[Tensor, Tensor]:

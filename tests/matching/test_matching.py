@@ -40,6 +40,7 @@ from distillery.matching.build import (
 )
 from distillery.matching.chain import DiffusionChain
 from distillery.matching.checks import wrong_experts
+from distillery.matching.conditioning import table_of_unet
 from distillery.matching.experts import Trajectories, expert_recipe
 from distillery.matching.generator import open_generator
 from distillery.matching.idc import IDCMatching
@@ -49,7 +50,6 @@ from distillery.matching.settings import Chain as ChainSettings
 from distillery.matching.settings import Experts
 from distillery.matching.spaces import MicroBatches
 from distillery.matching.steps import Optimiser
-from distillery.matching.tables import table_of_unet
 from distillery.methods.matching import IDC, LD3M, Latent, Pixels
 from distillery.report import gradients
 from distillery.report.tables import ABSENT, read_rows

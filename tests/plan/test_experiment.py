@@ -20,14 +20,14 @@ from clone import PROJECT, SMOKE
 
 from distillery.data.identity import class_lists
 from distillery.errors import ExperimentError
-from distillery.guidance.base import GuidanceBlock, scaled_range
+from distillery.guidance.base import GuidanceBlock
 from distillery.guidance.deviation import Deviation
 from distillery.guidance.influence import Influence
 from distillery.guidance.learnability import Learnability
 from distillery.guidance.mode import Mode
 from distillery.plan.experiment import Experiment, schema
+from distillery.plan.files import read_file
 from distillery.plan.load import load
-from distillery.plan.messages import keys_twice
 from distillery.settings import canonical
 
 SCHEMA = PROJECT / "workflow/schemas/experiment.schema.json"
@@ -436,10 +436,6 @@ TOGETHER = {
         at("references.real.training", {"learning_rate": {"resnet": 0.1}}),
         "references.real.training: learning_rate: no entry fits 'convnet2_w8', and there is no default",
     ),
-    "a label that no file name holds": (
-        at("evaluation.protocol", {"preset": "small", "learning_rate": {f"convnet2_w{n}": 0.123 for n in range(9)}}),
-        "evaluation.protocol: so much differs from small that its label has",
-    ),
     "test images that are smaller than their crop": (
         at("evaluation.protocol", {"preset": "small", "size": 16, "test_scale": 0.9}),
         "evaluation.protocol.test_scale: input should be greater than or equal to 1 (given: 0.9)",
@@ -838,7 +834,8 @@ def test_weights_in_the_folder_of_weights_are_no_name_on_the_hub(
     assert line.startswith("autoencoder.weights: weights/vae: no such folder (a relative one starts at")
 
 
-def test_keys_that_stand_twice_are_named_with_their_lines() -> None:
+def test_keys_that_stand_twice_are_named_with_their_lines(tmp_path: Path) -> None:
+    file = tmp_path / "experiment.yaml"
     text = """
 methods:
   lgd: &lgd {kind: lgd, seed: plain}
@@ -847,12 +844,15 @@ methods:
   again: *lgd
   lgd: {kind: lgd}
 """
-    assert sorted(keys_twice(text)) == [
-        "methods.lgd: stands there 2 times, in lines 3, 7; give each a name of its own",
-        "methods.list[1].a: stands there 2 times, in lines 5, 5; give each a name of its own",
+    file.write_text(text, "utf-8")
+    with pytest.raises(ExperimentError) as refused:
+        read_file(file)
+    assert sorted(str(refused.value).splitlines()) == [
+        f"{file}: methods.lgd: stands there 2 times, in lines 3, 7; give each a name of its own",
+        f"{file}: methods.list[1].a: stands there 2 times, in lines 5, 5; give each a name of its own",
     ]
-    assert keys_twice("") == [] and keys_twice(b"\xef\xbb\xbfa: 1") == []
-    assert keys_twice('{\n\t"a": 1}') == []
+    file.write_text('{\n\t"a": 1}', "utf-8")  # JSON, and no YAML
+    assert read_file(file) == {"a": 1}
 
 
 def test_a_folder_of_one_class_is_refused(tmp_path: Path) -> None:
@@ -1051,10 +1051,11 @@ def test_a_batch_in_pieces_has_no_memory() -> None:
 
 
 def test_the_range_follows_the_steps() -> None:
-    assert scaled_range(50) == [10, 45]
-    assert scaled_range(8) == [2, 7]
+    unset = Learnability()
+    assert unset.guided_range(50) == [10, 45]
+    assert unset.guided_range(8) == [2, 7]
     assert Learnability(range=[0, 3]).guided_range(8) == [0, 3]
-    assert all(0 <= first <= last < steps for steps in range(2, 200) for first, last in [scaled_range(steps)])
+    assert all(0 <= first <= last < steps for steps in range(2, 200) for first, last in [unset.guided_range(steps)])
 
 
 def test_deviation_takes_the_range_of_learnability() -> None:

@@ -50,9 +50,9 @@ def our(method: str, network: str, protocol: str, ipc: int = 10, resolution: int
 
 def beside(*rows: dict[str, Any], dataset: str = "imagewoof") -> list[dict[str, Any]]:
     """Ours beside theirs, as rows."""
-    found = beside_published(pd.DataFrame(rows), dataset=dataset, names=NAMES)
-    assert list(found.columns) == BESIDE
-    return [{str(key): value for key, value in row.items()} for row in found.to_dict("records")]
+    table = beside_published(pd.DataFrame(rows), dataset=dataset, names=NAMES)
+    assert list(table.columns) == BESIDE
+    return [{str(key): value for key, value in row.items()} for row in table.to_dict("records")]
 
 
 def numbers(*rows: dict[str, Any], dataset: str = "imagewoof") -> list[float]:
@@ -106,7 +106,7 @@ def test_a_printed_deviation_becomes_that_of_a_sample() -> None:
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "said"),
+    ("old", "new", "message"),
     [
         ("10,ConvNet-6,minimax,24.3", "10,ConvNet-6,minimax,243", "row 1 below the header: accuracy cannot be '243'"),
         ("10,ConvNet-6,minimax,19.4,0.9", "10,ConvNet-6,minimax,19.4,-0.9", "row 2 below the header: std"),
@@ -120,8 +120,8 @@ def test_a_printed_deviation_becomes_that_of_a_sample() -> None:
         ("method,dataset", "dataset,method", "has the columns dataset, method"),
     ],
 )
-def test_a_value_that_does_not_belong_is_named(tmp_path: Path, old: str, new: str, said: str) -> None:
-    with pytest.raises(ValueError, match=re.escape(said)):
+def test_a_value_that_does_not_belong_is_named(tmp_path: Path, old: str, new: str, message: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)):
         read_published(replaced(tmp_path, old, new))
 
 
@@ -236,8 +236,8 @@ def test_several_published_values_give_several_rows() -> None:
 
 def test_rows_keep_the_order_of_ours_and_other_methods_match_nothing() -> None:
     rows = [our(m, n, "minimax", i) for m in ("random", "dit") for i in (50, 10) for n in ("resnet_ap10", "convnet6")]
-    found = [(row["method"], row["ipc"], row["network"]) for row in beside(our("other", "convnet6", "minimax"), *rows)]
-    assert found == [(row["method"], row["ipc_label"], row["network"]) for row in rows]
+    table = [(row["method"], row["ipc"], row["network"]) for row in beside(our("other", "convnet6", "minimax"), *rows)]
+    assert table == [(row["method"], row["ipc_label"], row["network"]) for row in rows]
     assert numbers(our("dit", "convnet6_w32", "minimax"), our("dit", "mean", "minimax")) == []
 
 

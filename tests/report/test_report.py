@@ -38,8 +38,8 @@ FIGURE_FILES = {"png": "f.png", "svg": "f.svg"}
 def run(stage: str, settings: dict[str, Any], into: Path, outputs: dict[str, str], **inputs: Path | list[Path]) -> int:
     """Run a stage through the command_line; its outputs lie in `into`."""
     arguments = [stage, "--settings", json.dumps(settings)]
-    for name, given in inputs.items():
-        arguments += [f"--{name}", *map(str, given if isinstance(given, list) else [given])]
+    for name, value in inputs.items():
+        arguments += [f"--{name}", *map(str, value if isinstance(value, list) else [value])]
     for name, file in outputs.items():
         arguments += [f"--{name}", str(into / file)]
     return main(arguments)
@@ -75,8 +75,8 @@ def accuracies(tmp_path: Path, rows: list[dict[str, Any]], **settings: object) -
     """The rows that `tabulate_accuracy` makes of one file."""
     file = table(tmp_path / "evaluation.parquet", rows)
     assert run("tabulate_accuracy", {**ORDER, **settings}, tmp_path, TABLE_FILES, evaluations=file) == 0
-    found: list[dict[str, Any]] = pq.read_table(tmp_path / "t.parquet").to_pylist()
-    return found
+    cells: list[dict[str, Any]] = pq.read_table(tmp_path / "t.parquet").to_pylist()
+    return cells
 
 
 def redundancies(tmp_path: Path, rows: list[dict[str, Any]], baseline: str | None = "dit") -> dict[str, dict[str, Any]]:
@@ -135,15 +135,15 @@ def test_rows_stand_in_the_order_of_the_settings(tmp_path: Path) -> None:
         for network in ("convnet", "resnet")
         for row in evaluation(method, [[70]], ipc=ipc, network=network)
     ]
-    found = [(row["method"], row["ipc"], row["network"]) for row in accuracies(tmp_path, rows)]
+    cells = [(row["method"], row["ipc"], row["network"]) for row in accuracies(tmp_path, rows)]
     networks = ("resnet", "convnet", "mean")
-    assert found == [(m, ipc, n) for m in ("lgd", "dit", "other") for ipc in (10, 50) for n in networks]
+    assert cells == [(m, ipc, n) for m in ("lgd", "dit", "other") for ipc in (10, 50) for n in networks]
 
 
 def test_protocols_never_mix(tmp_path: Path) -> None:
     rows = evaluation("dit", [[70]], protocol="hard") + evaluation("dit", [[90]], protocol="soft")
-    found = accuracies(tmp_path, rows, networks=["convnet"])
-    assert [(row["protocol"], row["accuracy_mean"]) for row in found] == [("hard", 70)] * 2 + [("soft", 90)] * 2
+    cells = accuracies(tmp_path, rows, networks=["convnet"])
+    assert [(row["protocol"], row["accuracy_mean"]) for row in cells] == [("hard", 70)] * 2 + [("soft", 90)] * 2
 
 
 def test_csv_has_exactly_these_columns_and_two_decimals(tmp_path: Path) -> None:
@@ -162,8 +162,8 @@ def test_the_order_of_the_files_changes_no_byte(tmp_path: Path) -> None:
     rows = [evaluation("dit", [[70.1], [73.3]]), evaluation("lgd", [[71.7]]), evaluation("dit", [[70.7]], seed=1)]
     files = [table(tmp_path / f"{index}.parquet", part) for index, part in enumerate(rows)]
     made = []
-    for name, given in (("a", files), ("b", files[::-1])):
-        assert run("tabulate_accuracy", ORDER, tmp_path / name, TABLE_FILES, evaluations=given) == 0
+    for name, paths in (("a", files), ("b", files[::-1])):
+        assert run("tabulate_accuracy", ORDER, tmp_path / name, TABLE_FILES, evaluations=paths) == 0
         made.append([(tmp_path / name / file).read_bytes() for file in TABLE_FILES.values()])
     assert made[0] == made[1]
 
@@ -200,10 +200,10 @@ def test_redundancy_spreads_over_seeds_and_students(tmp_path: Path) -> None:
 
 def test_the_published_pair_gives_a_reduction_of_39_1_percent(tmp_path: Path) -> None:
     rows = matrix("dit", [[100, 94.7], [94.7, 100]]) + matrix("lgd", [[100, 57.65], [57.65, 100]])
-    found = redundancies(tmp_path, rows)
-    assert list(found) == ["lgd", "dit"]
-    assert round(found["lgd"]["reduction_vs_dit_percent"], 1) == 39.1
-    assert found["dit"]["reduction_vs_dit_percent"] == 0
+    cells = redundancies(tmp_path, rows)
+    assert list(cells) == ["lgd", "dit"]
+    assert round(cells["lgd"]["reduction_vs_dit_percent"], 1) == 39.1
+    assert cells["dit"]["reduction_vs_dit_percent"] == 0
     assert "39.1 |" in (tmp_path / "t.md").read_text("utf-8")
     assert (tmp_path / "t.csv").read_text("utf-8").splitlines() == [
         "method,increments,n,off_diagonal_mean,off_diagonal_std,reduction_vs_dit_percent",
@@ -214,8 +214,8 @@ def test_the_published_pair_gives_a_reduction_of_39_1_percent(tmp_path: Path) ->
 
 @pytest.mark.parametrize("baseline", ["dit", None])
 def test_without_a_baseline_there_is_no_reduction(tmp_path: Path, baseline: str | None) -> None:
-    found = redundancies(tmp_path, matrix("lgd", [[100, 50], [50, 100]]), baseline)
-    assert found["lgd"]["reduction_vs_dit_percent"] is None
+    cells = redundancies(tmp_path, matrix("lgd", [[100, 50], [50, 100]]), baseline)
+    assert cells["lgd"]["reduction_vs_dit_percent"] is None
     assert read_csv(tmp_path / "t.csv")[0]["reduction_vs_dit_percent"] == ""
 
 
@@ -324,7 +324,7 @@ def increments(folder: Path, count: int = 3, size: int = 16) -> list[Path]:
             columns["learnability"] = np.full(4, 0.5)
         pixels = noise.integers(0, 256, (4, 1, size, size), dtype=np.uint8)
         labels = np.array([0, 0, 1, 1])
-        images = ImageSet([encode_png(one) for one in pixels], labels, ["zero", "one"], list("abcd"), columns)
+        images = ImageSet([encode_png(image) for image in pixels], labels, ["zero", "one"], list("abcd"), columns)
         files.append(folder / f"increment-{number}.parquet")
         write_images(files[-1], images, {})
     return files
@@ -408,8 +408,8 @@ def test_the_contact_sheet_says_what_it_leaves_out() -> None:
     labels = np.arange(25).repeat(12)
     images = ImageSet([pixel] * len(labels), labels, names, [""] * len(labels))
     figure = contact_sheet([images], "lgd")
-    said = [text.get_text() for text in figure.texts]
-    assert said == ["lgd", "first 20 of 25 classes, first 10 of up to 12 images per class and increment"]
+    texts = [text.get_text() for text in figure.texts]
+    assert texts == ["lgd", "first 20 of 25 classes, first 10 of up to 12 images per class and increment"]
 
 
 def test_a_method_looks_the_same_in_every_figure_and_unlike_the_others() -> None:

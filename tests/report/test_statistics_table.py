@@ -22,23 +22,23 @@ IMAGES = 200
 
 
 def answers(percent: float, seed: int = 0) -> np.ndarray:
-    right = np.zeros(IMAGES, dtype=bool)
-    right[np.random.default_rng(seed).permutation(IMAGES)[: round(percent * IMAGES / 100)]] = True
-    return right
+    correct = np.zeros(IMAGES, dtype=bool)
+    correct[np.random.default_rng(seed).permutation(IMAGES)[: round(percent * IMAGES / 100)]] = True
+    return correct
 
 
 def rows(method: str, percents: list[list[float]], *, ipc: int = 10, **about: Any) -> list[dict[str, Any]]:
     """An evaluation with one list of student accuracies per experiment seed; a NaN has diverged."""
     common = {"network": "convnet3", "protocol": "small", "images": 10 * ipc, "test_images": IMAGES}
     common |= {"method": method, "ipc": ipc, "parameters": 1000, "label_bytes": 0, **about}
-    found = []
+    statistics = []
     for seed, students in enumerate(percents):
         for student, percent in enumerate(students):
             place = {"seed": seed, "student": student}
-            found.append({**common, **place, "epoch": 1, "accuracy": 10.0, "correct": None})
-            right = np.packbits(answers(0 if np.isnan(percent) else percent, student)).tobytes()
-            found.append({**common, **place, "epoch": 2, "accuracy": percent, "correct": right})
-    return found
+            statistics.append({**common, **place, "epoch": 1, "accuracy": 10.0, "correct": None})
+            correct = np.packbits(answers(0 if np.isnan(percent) else percent, student)).tobytes()
+            statistics.append({**common, **place, "epoch": 2, "accuracy": percent, "correct": correct})
+    return statistics
 
 
 def table(*parts: list[dict[str, Any]], **options: Any) -> pd.DataFrame:
@@ -62,11 +62,11 @@ def test_a_row_has_its_recovery_scores_against_random_and_full_data() -> None:
 
 
 def test_yardsticks_are_not_measured_against_themselves() -> None:
-    found = table(rows("lgd", [[90, 92]]), *YARDSTICKS)
-    assert np.isnan(found.loc[("random", 10, "convnet3"), "ior"])
-    assert np.isnan(found.loc[("full", 100, "convnet3"), "hlr"])
-    assert np.isnan(found.loc[("random", 10, "convnet3"), "difference"])
-    assert found.loc[("random", 10, "convnet3"), "hlr"] == pytest.approx(17.5)
+    statistics = table(rows("lgd", [[90, 92]]), *YARDSTICKS)
+    assert np.isnan(statistics.loc[("random", 10, "convnet3"), "ior"])
+    assert np.isnan(statistics.loc[("full", 100, "convnet3"), "hlr"])
+    assert np.isnan(statistics.loc[("random", 10, "convnet3"), "difference"])
+    assert statistics.loc[("random", 10, "convnet3"), "hlr"] == pytest.approx(17.5)
 
 
 def test_hard_label_recovery_is_left_out_under_soft_labels() -> None:
@@ -86,16 +86,16 @@ def test_differences_are_paired_by_student_and_image() -> None:
 
 
 def test_p_values_are_adjusted_for_the_number_of_comparisons() -> None:
-    found = table(rows("lgd", [[82, 84]]), rows("dit", [[81, 83]]), *YARDSTICKS)
-    compared = found[found["p"].notna()]
+    statistics = table(rows("lgd", [[82, 84]]), rows("dit", [[81, 83]]), *YARDSTICKS)
+    compared = statistics[statistics["p"].notna()]
     assert len(compared) == 2  # the full data has another size: no baseline at its size
     assert (compared["p_holm"] >= compared["p"]).all()
 
 
 def test_p_values_are_compared_at_the_same_size_alone() -> None:
-    found = table(rows("lgd", [[82, 84]]), rows("lgd", [[70, 72]], ipc=2), *YARDSTICKS)
-    assert np.isnan(found.loc[("lgd", 2, "convnet3"), "difference"])
-    assert not np.isnan(found.loc[("lgd", 10, "convnet3"), "difference"])
+    statistics = table(rows("lgd", [[82, 84]]), rows("lgd", [[70, 72]], ipc=2), *YARDSTICKS)
+    assert np.isnan(statistics.loc[("lgd", 2, "convnet3"), "difference"])
+    assert not np.isnan(statistics.loc[("lgd", 10, "convnet3"), "difference"])
 
 
 def test_spread_between_sets_and_within_a_set_are_told_apart() -> None:
@@ -107,10 +107,10 @@ def test_spread_between_sets_and_within_a_set_are_told_apart() -> None:
 
 def test_several_networks_have_a_row_of_their_mean() -> None:
     both = [*rows("lgd", [[90, 92]]), *rows("lgd", [[80, 82]], network="resnet")]
-    found = table(both, *YARDSTICKS)
-    assert found.loc[("lgd", 10, "mean"), "accuracy_mean"] == 86
-    assert found.loc[("lgd", 10, "mean"), "n"] == 2
-    assert ("random", 10, "mean") not in found.index
+    statistics = table(both, *YARDSTICKS)
+    assert statistics.loc[("lgd", 10, "mean"), "accuracy_mean"] == 86
+    assert statistics.loc[("lgd", 10, "mean"), "n"] == 2
+    assert ("random", 10, "mean") not in statistics.index
 
 
 def test_the_mean_row_is_that_of_the_table_of_accuracies_where_a_network_has_diverged() -> None:
@@ -126,8 +126,8 @@ def test_the_mean_row_is_that_of_the_table_of_accuracies_where_a_network_has_div
 def test_there_is_no_mean_row_where_one_network_has_always_diverged() -> None:
     lost = [*rows("lgd", [[90, 92]]), *rows("lgd", [[float("nan")] * 2], network="resnet")]
     random = [*rows("random", [[80, 82]]), *rows("random", [[60, 62]], network="resnet")]
-    found = table(lost, random)
-    assert ("lgd", 10, "mean") not in found.index and ("random", 10, "mean") in found.index
+    statistics = table(lost, random)
+    assert ("lgd", 10, "mean") not in statistics.index and ("random", 10, "mean") in statistics.index
     assert accuracy_table(pd.DataFrame(lost), ["lgd"], ["convnet3", "resnet"])["network"].tolist() == [
         "convnet3",
         "resnet",
@@ -137,15 +137,15 @@ def test_there_is_no_mean_row_where_one_network_has_always_diverged() -> None:
 def test_a_replicate_that_is_not_whole_is_in_no_difference() -> None:
     ours = [*rows("lgd", [[90, 94]]), *rows("lgd", [[80, 84]], network="resnet")]
     random = [*rows("random", [[80, 90]]), *rows("random", [[70, float("nan")]], network="resnet")]
-    found = table(ours, random)
-    assert found.loc[("lgd", 10, "mean"), "difference"] == pytest.approx(10)
-    assert found.loc[("lgd", 10, "resnet"), "difference"] == pytest.approx(10)
-    assert found.loc[("lgd", 10, "convnet3"), "difference"] == pytest.approx(7)
+    statistics = table(ours, random)
+    assert statistics.loc[("lgd", 10, "mean"), "difference"] == pytest.approx(10)
+    assert statistics.loc[("lgd", 10, "resnet"), "difference"] == pytest.approx(10)
+    assert statistics.loc[("lgd", 10, "convnet3"), "difference"] == pytest.approx(7)
 
 
 def test_a_student_is_paired_with_the_same_student_of_the_same_set() -> None:
-    found = table(rows("lgd", [[90, 70], [50, 30]]), rows("random", [[86, 66], [46, 26]]))
-    row = found.loc[("lgd", 10, "convnet3")]
+    statistics = table(rows("lgd", [[90, 70], [50, 30]]), rows("random", [[86, 66], [46, 26]]))
+    row = statistics.loc[("lgd", 10, "convnet3")]
     assert row["difference"] == pytest.approx(4) and row["difference_low"] > 0
 
 
@@ -162,12 +162,12 @@ def test_scores_are_of_the_same_network_and_size() -> None:
     parts = []
     for network, better in (("convnet3", 0.0), ("resnet", 5.0)):
         parts.append(rows("lgd", [[80 + better]], network=network))
-        parts += [rows("random", [[given + better]], ipc=ipc, network=network) for ipc, given in ((2, 50), (10, 70))]
+        parts += [rows("random", [[chance + better]], ipc=ipc, network=network) for ipc, chance in ((2, 50), (10, 70))]
         parts.append(rows("full", [[90 + 2 * better]], ipc=100, network=network))
-    found = table(*parts)
-    assert found.loc[("lgd", 10, "convnet3"), ["hlr", "ior"]].tolist() == pytest.approx([10, 10])
-    assert found.loc[("lgd", 10, "resnet"), ["hlr", "ior"]].tolist() == pytest.approx([15, 10])
-    assert found.loc[("lgd", 10, "mean"), ["hlr", "ior"]].tolist() == pytest.approx([12.5, 10])
+    statistics = table(*parts)
+    assert statistics.loc[("lgd", 10, "convnet3"), ["hlr", "ior"]].tolist() == pytest.approx([10, 10])
+    assert statistics.loc[("lgd", 10, "resnet"), ["hlr", "ior"]].tolist() == pytest.approx([15, 10])
+    assert statistics.loc[("lgd", 10, "mean"), ["hlr", "ior"]].tolist() == pytest.approx([12.5, 10])
 
 
 def test_an_accuracy_is_a_mean_and_no_median() -> None:
@@ -177,25 +177,27 @@ def test_an_accuracy_is_a_mean_and_no_median() -> None:
 def test_p_values_of_one_protocol_are_one_family_by_holms_rule() -> None:
     parts = [rows(name, [[percent]]) for name, percent in (("a", 84), ("b", 88), ("c", 81))]
     other = [rows("a", [[83]], protocol="igd"), rows("random", [[80]], protocol="igd")]
-    found = table(*parts, rows("random", [[80]]), *other).reset_index()
+    statistics = table(*parts, rows("random", [[80]]), *other).reset_index()
     for protocol, count in (("small", 3), ("igd", 1)):
-        part = found[(found["protocol"] == protocol) & found["p"].notna()]
+        part = statistics[(statistics["protocol"] == protocol) & statistics["p"].notna()]
         assert len(part) == count and part["p_holm"].tolist() == pytest.approx(holm(part["p"].tolist()))
-    assert (found["p_holm"] > found["p"] + 1e-6).sum() == 2
+    assert (statistics["p_holm"] > statistics["p"] + 1e-6).sum() == 2
 
 
 def test_a_p_value_that_is_small_is_not_printed_as_zero() -> None:
-    found = table(rows("lgd", [[99, 99]]), rows("random", [[50, 50]])).reset_index()
-    assert 0 < found["p"].min() < 1e-6
-    assert "< 0.001" in statistics_markdown(found) and "p over test images alone" in statistics_markdown(found)
-    line = csv_bytes(found).decode().splitlines()[1].split(",")
-    assert 0 < float(line[found.columns.get_loc("p")]) < 1e-6
+    statistics = table(rows("lgd", [[99, 99]]), rows("random", [[50, 50]])).reset_index()
+    assert 0 < statistics["p"].min() < 1e-6
+    assert "< 0.001" in statistics_markdown(statistics) and "p over test images alone" in statistics_markdown(
+        statistics
+    )
+    line = csv_bytes(statistics).decode().splitlines()[1].split(",")
+    assert 0 < float(line[statistics.columns.get_loc("p")]) < 1e-6
 
 
 def test_a_diverged_network_is_named_and_enters_no_mean() -> None:
     parts = [rows("lgd", [[90, float("nan")], [92, 94]]), *YARDSTICKS]
-    found = table(*parts)
-    row = found.loc[("lgd", 10, "convnet3")]
+    statistics = table(*parts)
+    row = statistics.loc[("lgd", 10, "convnet3")]
     assert (row["n"], row["accuracy_mean"], row["diverged"]) == (3, 92, "0/1")
     assert "- lgd, IPC 10, convnet3, `small`: 0/1\n" in diverged_markdown(pd.DataFrame(parts[0]))
     assert diverged_markdown(pd.DataFrame(parts[1])) == ""
@@ -211,8 +213,8 @@ def test_where_all_networks_diverged_there_is_no_mean() -> None:
 
 
 def test_packed_answers_come_back() -> None:
-    right = answers(37.0)
-    assert np.array_equal(bits(np.packbits(right).tobytes(), IMAGES), right)
+    correct = answers(37.0)
+    assert np.array_equal(bits(np.packbits(correct).tobytes(), IMAGES), correct)
 
 
 # ---- the stages ------------------------------------------------------------------------------------------------------
@@ -245,13 +247,13 @@ def test_statistics_are_written_whatever_the_order_of_the_files(files: list[Path
         methods=["DiT", "full", "random"],
         networks=["convnet6"],
     )
-    for name, given in (("one", files), ("two", files[::-1])):
+    for name, paths in (("one", files), ("two", files[::-1])):
         made = outputs(tmp_path, name)
-        tabulate_statistics.run(settings, evaluations=given, **made, job=job("tabulate_statistics", settings, []))
+        tabulate_statistics.run(settings, evaluations=paths, **made, job=job("tabulate_statistics", settings, []))
     assert (tmp_path / "one.pq").read_bytes() == (tmp_path / "two.pq").read_bytes()
     assert (tmp_path / "one.md").read_bytes() == (tmp_path / "two.md").read_bytes()
-    found = read_table(tmp_path / "one.pq", "tabulate_statistics").to_pandas()
-    assert found["method"].drop_duplicates().tolist() == ["DiT", "full", "random"]
+    statistics = read_table(tmp_path / "one.pq", "tabulate_statistics").to_pandas()
+    assert statistics["method"].drop_duplicates().tolist() == ["DiT", "full", "random"]
     assert sorted(read_rows(files, EVALUATION, "evaluate").columns) == sorted(EVALUATION)
 
 
@@ -264,8 +266,8 @@ def test_published_numbers_stand_beside_ours_of_the_same_cell(files: list[Path],
     )
     beside = outputs(tmp_path, "published")
     compare_published.run(settings, accuracy=made["parquet"], **beside, job=job("compare_published", settings, []))
-    found = read_table(beside["parquet"], "compare_published").to_pandas()
-    cell = found[(found["method"] == "DiT") & (found["network"] == "convnet6")].iloc[0]
+    statistics = read_table(beside["parquet"], "compare_published").to_pandas()
+    cell = statistics[(statistics["method"] == "DiT") & (statistics["network"] == "convnet6")].iloc[0]
     assert (cell["published"], cell["ours_best_mean"]) == (34.2, 61)
     assert cell["difference"] == pytest.approx(61 - 34.2)
     assert "Ours beside published" in beside["markdown"].read_text("utf-8")

@@ -15,6 +15,8 @@ SERVER = """
 import json, os, sys, traceback
 import pydantic, yaml
 import snakemake.cli, snakemake.dag, snakemake.rules, snakemake.scheduling, snakemake.workflow
+from snakemake_interface_logger_plugins.registry import LoggerPluginRegistry
+OURS = ("distillery", "snakemake_logger_plugin_distillery")
 snakemake.cli.parse_args(["-n"])  # which imports the plugins
 print("ready", flush=True)
 for line in sys.stdin:
@@ -30,6 +32,10 @@ for line in sys.stdin:
             os.environ.clear()
             os.environ.update(call["environment"])
             sys.path[0] = os.path.join(call["folder"], "src")
+            for name in [name for name in sys.modules if name.partition(".")[0] in OURS]:
+                del sys.modules[name]  # an installed copy, which the plugin of the project has imported
+            LoggerPluginRegistry().collect_plugins()
+            sys.argv = ["snakemake", *call["arguments"]]
             snakemake.cli.main(call["arguments"])
         except SystemExit as end:
             status = end.code or 0

@@ -52,10 +52,10 @@ EXPERIMENT = {
 @pytest.fixture
 def clone(tmp_path: Path) -> Clone:
     """A project of which only the schedule is real."""
-    found = Clone.of_project(tmp_path / "clone")
-    (found.folder / "src/distillery/__main__.py").write_text(STAGE, "utf-8")
-    (found.folder / "experiments/cards.yaml").write_text(yaml.safe_dump(EXPERIMENT), "utf-8")
-    return found
+    copied = Clone.of_project(tmp_path / "clone")
+    (copied.folder / "src/distillery/__main__.py").write_text(STAGE, "utf-8")
+    (copied.folder / "experiments/cards.yaml").write_text(yaml.safe_dump(EXPERIMENT), "utf-8")
+    return copied
 
 
 def sampled(clone: Clone, *arguments: str, cards: str, expected: int) -> tuple[int, list[str]]:
@@ -70,7 +70,7 @@ def sampled(clone: Clone, *arguments: str, cards: str, expected: int) -> tuple[i
     jobs = [json.loads((clone.folder / target).read_text("utf-8")) for target in targets]
     for path in [*(clone.folder / target for target in targets), *clone.folder.glob("started-*")]:
         path.unlink()
-    at_once = max(sum(one[1] <= other[1] < one[2] for one in jobs) for other in jobs)
+    at_once = max(sum(job[1] <= other[1] < job[2] for job in jobs) for other in jobs)
     return at_once, [card for card, _, _ in jobs]
 
 

@@ -64,9 +64,9 @@ def made_folder(folder: Path) -> None:
 
 def commands() -> list[str]:
     """The five commands of the page."""
-    found = re.search(r"```bash\n(.*?)```", PAGE.read_text("utf-8"), re.DOTALL)
-    assert found
-    return found.group(1).strip().splitlines()
+    block = re.search(r"```bash\n(.*?)```", PAGE.read_text("utf-8"), re.DOTALL)
+    assert block
+    return block.group(1).strip().splitlines()
 
 
 def smaller(experiment: dict[str, Any]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import subprocess
 from pathlib import Path
 
@@ -13,9 +12,9 @@ from clone import PROJECT
 import distillery.__main__ as command_line
 
 RULES = {
-    rule: stage
+    rule.partition(":")[0]: rule.partition('command("')[2].partition('"')[0]
     for path in sorted((PROJECT / "workflow/rules").glob("*.smk"))
-    for rule, stage in re.findall(r'^rule (\w+):.*?command\("(\w+)"', path.read_text("utf-8"), re.MULTILINE | re.DOTALL)
+    for rule in path.read_text("utf-8").split("\nrule ")[1:]
 }
 
 
@@ -26,7 +25,7 @@ def test_every_stage_has_a_rule_of_its_name() -> None:
 def test_the_environment_of_conda_installs_the_project_from_its_folder(tmp_path: Path) -> None:
     """Snakemake copies both files elsewhere, and runs the script where it runs itself."""
     environment = yaml.safe_load((PROJECT / "envs/distillery.yaml").read_text("utf-8"))
-    assert [one for one in environment["dependencies"] if not isinstance(one, str)] == []
+    assert [package for package in environment["dependencies"] if not isinstance(package, str)] == []
     script, stub = tmp_path / "copied.sh", tmp_path / "bin" / "python"
     script.write_bytes((PROJECT / "envs/distillery.post-deploy.sh").read_bytes())
     stub.parent.mkdir()

@@ -26,6 +26,6 @@ rule ingest:
     params:
         *code("ingest"),
         settings=settings("ingest"),
-        listing=inputs.source_listing,
+        content=inputs.source_content,
     shell:
         command("ingest", "{threads}")

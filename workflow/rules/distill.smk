@@ -232,7 +232,7 @@ rule import_images:
     params:
         *code("import_images"),
         settings=settings("import_images"),
-        listing=inputs.external_listing,
+        content=inputs.external_content,
     shell:
         command("import_images")
 

@@ -53,6 +53,7 @@ rule open_autoencoder:
     params:
         *code("open_autoencoder"),
         settings=settings("open_autoencoder"),
+        content=inputs.content(inputs.opened_autoencoder),
     shell:
         command("open_autoencoder")
 
@@ -149,6 +150,7 @@ rule open_generator:
     params:
         *code("open_generator"),
         settings=settings("open_generator"),
+        content=inputs.content(inputs.opened_generator),
     shell:
         command("open_generator")
 

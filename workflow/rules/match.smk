@@ -51,6 +51,7 @@ rule match:
     params:
         *code("match"),
         settings=settings("match"),
+        content=inputs.content(inputs.experts),
     shell:
         command("match")
 
@@ -122,6 +123,7 @@ rule measure_gradients:
     params:
         *code("measure_gradients"),
         settings=settings("measure_gradients"),
+        content=inputs.content(inputs.measured_experts),
     shell:
         command("measure_gradients")
 

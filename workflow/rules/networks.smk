@@ -52,6 +52,7 @@ rule train_reference:
     params:
         *code("train_reference"),
         settings=settings("train_reference"),
+        content=inputs.content(inputs.reference_weights),
     shell:
         command("train_reference")
 
@@ -121,6 +122,7 @@ rule select_checkpoints:
     params:
         *code("select_checkpoints"),
         settings=settings("select_checkpoints"),
+        content=inputs.content(inputs.checkpoints),
     shell:
         command("select_checkpoints")
 

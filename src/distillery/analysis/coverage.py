@@ -33,13 +33,10 @@ class CoverageShares:
 
 
 def coverage_of(real: np.ndarray, distilled: np.ndarray, k: int = 5) -> CoverageShares:
-    """Compare two sets by balls around each point that reach to its k-th neighbour in its own set.
-
-    Args:
-        real, distilled: features, (N, F) and (M, F).
+    """Compare features (N, F) and (M, F) by balls around each point that reach to its k-th neighbour in its own set.
 
     Raises:
-        BadInput: not more than k real images.
+        BadInput: at most k real images.
     """
     if len(real) <= k:
         raise BadInput(f"coverage: {k} neighbours among {len(real)} real images; allowed: 1 to {len(real) - 1}")

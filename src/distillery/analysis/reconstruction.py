@@ -16,13 +16,7 @@ from distillery.students.networks import Classifier
 
 
 def psnr(images: Tensor, others: Tensor) -> Tensor:
-    """Peak signal-to-noise ratio of stored images, (N,) in dB: 10 log10(255^2 / mean squared error).
-
-    Equal images have an infinite one.
-
-    Args:
-        images, others: (N, C, H, W) uint8.
-    """
+    """PSNR of images (N, C, H, W) uint8: (N,) in dB, 10 log10(255^2 / MSE); infinite for equal images."""
     error = (images.double() - others.double()).square().flatten(1).mean(1)
     return 10 * torch.log10(255**2 / error)
 

@@ -61,11 +61,6 @@ def redundancy_matrix(
                 inside = increments == tested
                 percent = accuracy(classifier, pixels[inside], labels[inside])
                 rows.append(
-                    {
-                        "student": student,
-                        "trained_on": trained + 1,
-                        "tested_on": tested + 1,
-                        "accuracy": percent,
-                    }
+                    {"student": student, "trained_on": trained + 1, "tested_on": tested + 1, "accuracy": percent}
                 )
     return rows

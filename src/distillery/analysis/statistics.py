@@ -192,26 +192,23 @@ def std_components(accuracies: Sequence[Sequence[float]]) -> Components:
         ValueError: a set without a network.
     """
     sets = [np.asarray(accuracies_of_set, dtype=np.float64) for accuracies_of_set in accuracies]
-    if any(not len(one) for one in sets):
+    if any(not len(of_set) for of_set in sets):
         raise ValueError("a set without a network has no accuracy; leave it out")
-    freedom = sum(len(one) - 1 for one in sets)
+    freedom = sum(len(of_set) - 1 for of_set in sets)
     if not freedom:
         return Components(math.nan, math.nan)
-    within_variance = sum(float(((one - one.mean()) ** 2).sum()) for one in sets) / freedom
+    within_variance = sum(float(((of_set - of_set.mean()) ** 2).sum()) for of_set in sets) / freedom
     if len(sets) < 2:
         return Components(math.nan, math.sqrt(within_variance))
-    of_means = float(np.var([one.mean() for one in sets], ddof=1))
-    of_few_networks = within_variance * float(np.mean([1 / len(one) for one in sets]))
+    of_means = float(np.var([of_set.mean() for of_set in sets], ddof=1))
+    of_few_networks = within_variance * float(np.mean([1 / len(of_set) for of_set in sets]))
     return Components(math.sqrt(max(0.0, of_means - of_few_networks)), math.sqrt(within_variance))
 
 
 def hard_label_recovery(full: float, synthetic: float) -> float:
     """HLR of DD-Ranking (arXiv 2505.13300): accuracy on full real data minus that on the distilled set, in points.
 
-    Smaller is better; below 0 the distilled set beats the real one.
-
-    Args:
-        full, synthetic: percent, both of networks trained with hard labels.
+    Both in percent, of networks trained with hard labels. Below 0 the distilled set beats the real one.
     """
     return full - synthetic
 
@@ -246,13 +243,10 @@ def label_robust_score(hlr: float, ior: float, weight: float = 0.5) -> float:
 
 
 def root_sum_of_squares(*errors: float) -> float:
-    """Error of a sum or difference of independent values: of HLR from those of its two accuracies, and so of IOR.
+    """Standard deviation of a sum or difference of independent values from theirs: of HLR and IOR from two accuracies.
 
     HLR and IOR share the accuracy of the distilled set where both use hard labels. Their errors are then not
-    independent, and that of LRS is not to be had from them.
-
-    Args:
-        errors: standard deviations or errors, of one unit; one that is not a number makes the result so.
+    independent, and the error of LRS does not follow from them. An error that is not a number makes the result so.
     """
     return math.nan if any(math.isnan(error) for error in errors) else math.hypot(*errors)
 

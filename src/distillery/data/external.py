@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from distillery.data.identity import same_class
+from distillery.data.identity import hint_of, same_class
 from distillery.data.settings import Dataset, Folder, Parquet, Source
-from distillery.data.sources import class_sizes, records
+from distillery.data.sources import class_sizes, content_digest, records
 from distillery.errors import BadInput, SourceError
 
 TRAIN = "dataset.source.train"
 """What errors of a source call the place of its images."""
+
+WHOLE_SET = 2**30
+"""Bytes up to which a folder is compared by all that is in it: distilled sets are small, and are made again often."""
 
 
 def place_of(images: str, ipc: int, seed: int) -> str:
@@ -30,7 +33,7 @@ def check_external(
     places = dict.fromkeys((place_of(images, ipc, seed), ipc) for seed in seeds for ipc in sizes)
     for place, ipc in places:
         try:
-            counts = class_sizes(_source(place))
+            counts = class_sizes(source_at(place))
         except SourceError as error:
             yield str(error).replace(TRAIN, f"{key}.images")
             continue
@@ -41,7 +44,8 @@ def _miscounted(where: str, counts: dict[str, int], classes: Sequence[str], ipc:
     for name in classes:
         there = same_class(name, list(counts))
         if there is None:
-            yield f"{where}: no class {name!r}; there are: {', '.join(list(counts)[:20])}"
+            others = ", ".join(list(counts)[:20])
+            yield f"{where}: no class {name!r}{hint_of([name], list(counts))}; there are: {others}"
             return
         if counts[there] != ipc:
             yield f"{where}: {counts[there]} images of class {name!r}, but ipc asks for {ipc}"
@@ -67,7 +71,7 @@ def read_external(
     from distillery.data.decode import fit_image
     from distillery.errors import Unusable
 
-    source = _source(place)
+    source = source_at(place)
     try:
         counts = class_sizes(source)
         if faults := list(_miscounted(f"{key}.images: {place}", counts, classes, ipc)):
@@ -96,20 +100,18 @@ def read_external(
 
 
 def external_files(images: str, ipc: int, seed: int) -> list[str]:
-    """The file of a set, where it is one; a folder is compared by its listing."""
+    """The file of a set, where it is one; a folder is no input of a rule."""
     place = place_of(images, ipc, seed)
     return [] if Path(place).is_dir() else [place]
 
 
-def _source(place: str) -> Source:
+def source_at(place: str) -> Source:
+    """The images of a place as a source of training images."""
     if Path(place).is_dir():
         return Folder(kind="folder", train=place)
     return Parquet(kind="parquet", train=[place])
 
 
-def external_listing(images: str, ipc: int, seed: int) -> str:
-    """What tells a folder of images from the same folder with one file more; empty for a file."""
-    from distillery.data.sources import listing_digest
-
-    place = place_of(images, ipc, seed)
-    return listing_digest(_source(place)) if Path(place).is_dir() else ""
+def external_content(images: str, ipc: int, seed: int) -> str:
+    """A digest that changes with what is in the files of a set."""
+    return content_digest(source_at(place_of(images, ipc, seed)), WHOLE_SET)

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import csv
 import difflib
-from collections.abc import Mapping, Sequence
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -89,6 +90,56 @@ def same_class(wanted: str, known: Sequence[str]) -> str | None:
     return equal[0] if len(equal) == 1 else None
 
 
+_UNPRINTABLE = ("Cc", "Cs", "Zl", "Zp")
+"""Categories of Unicode: control characters, halves of a pair, and ends of lines."""
+
+
+def spelled(name: str) -> str:
+    """A name in quotes, with the code points of what a terminal may show like another character, or not at all."""
+    return f"'{''.join(c if c.isascii() and c.isprintable() else f'<U+{ord(c):04X}>' for c in name)}'"
+
+
+def unprintable(name: str) -> bool:
+    """Whether a name has a control character, which no figure can hold, or nothing that can be seen."""
+    return not _form(name) or any(unicodedata.category(c) in _UNPRINTABLE or c in "\ufffe\uffff" for c in name)
+
+
+def written_alike(names: Iterable[str], known: Sequence[str]) -> str:
+    """Of the first name that differs from a known one only in Unicode form, case or space: both, in words.
+
+    Names that are known are left out. Empty where there is none.
+    """
+    forms = {_form(name): name for name in known}
+    for name in names:
+        if name not in known and (other := forms.get(_form(name))) is not None:
+            return _alike(name, other)
+    return ""
+
+
+def hint_of(names: Iterable[str], known: Sequence[str]) -> str:
+    """`written_alike` in parentheses, to follow a name in a message; empty where there is none."""
+    return f" ({alike})" if (alike := written_alike(names, known)) else ""
+
+
+def twice_alike(names: Sequence[str]) -> str:
+    """Of the first two names that differ only in Unicode form, case or space: both, in words; empty: there are none."""
+    forms: dict[str, str] = {}
+    for name in names:
+        if (other := forms.setdefault(_form(name), name)) != name:
+            return _alike(other, name)
+    return ""
+
+
+def _alike(name: str, other: str) -> str:
+    return f"{spelled(name)} and {spelled(other)} differ only in Unicode form, case or space"
+
+
+def _form(name: str) -> str:
+    """What names have in common that look alike."""
+    text = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
+    return " ".join("".join(c for c in text if unicodedata.category(c) != "Cf").split())
+
+
 def conditions(id2label: Mapping[str, str], classes: Sequence[str]) -> dict[int, int]:
     """Label -> class index of a generator, by the names that the generator gives its classes.
 
@@ -98,7 +149,8 @@ def conditions(id2label: Mapping[str, str], classes: Sequence[str]) -> dict[int,
             by its wnid.
 
     Raises:
-        UnknownClass: classes that the generator does not know, or that several of its rows could be.
+        UnknownClass: classes that the generator does not know, or that several of its rows could be. It says which of
+            them is written almost as a name that the generator knows.
     """
     whole: dict[str, list[int]] = {}
     parts: dict[str, list[int]] = {}
@@ -123,7 +175,7 @@ def conditions(id2label: Mapping[str, str], classes: Sequence[str]) -> dict[int,
         else:
             unknown.append(name)
     if unknown:
-        raise UnknownClass(unknown)
+        raise UnknownClass(unknown, written_alike(unknown, [*whole, *parts]))
     return indices
 
 

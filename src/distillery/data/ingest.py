@@ -21,7 +21,7 @@ import pyarrow as pa
 
 from distillery.data.decode import fit_image, in_words
 from distillery.data.settings import Dataset
-from distillery.data.sources import Record, Split, check_digests, class_list, count, records
+from distillery.data.sources import Record, Split, check_digests, class_list, count, passed_over, records
 from distillery.errors import BadInput, SourceError, Unusable
 from distillery.ordering import seeded_order
 from distillery.progress import Progress
@@ -53,11 +53,12 @@ class Rejected:
 
 
 class Tally(NamedTuple):
-    """How many images went where."""
+    """How many images went where, and what was passed over, in words."""
 
     train: int
     test: int
     rejected: int
+    passed_over: str
 
 
 def _fit_chunk(fit: Fit, chunk: Sequence[Record]) -> list[bytes | str]:
@@ -185,6 +186,7 @@ def ingest_images(
         classes = class_list(dataset)
         check_digests(dataset.source)
         _check_split(dataset)
+        beside = passed_over(dataset.source)
         splits: list[Split] = ["train", "test"] if dataset.source.has_test else ["train"]
         kept: dict[Split, list[_Entry]] = {}
         refused: dict[Split, list[Rejected]] = {}
@@ -204,7 +206,7 @@ def ingest_images(
         _write_images(test, kept["test"], spool, classes, provenance)
     except SourceError as error:
         raise BadInput(str(error)) from error
-    return Tally(len(kept["train"]), len(kept["test"]), len(bad))
+    return Tally(len(kept["train"]), len(kept["test"]), len(bad), beside)
 
 
 def _check_split(dataset: Dataset) -> None:

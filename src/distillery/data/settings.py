@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field
 
 from distillery.data.identity import class_list_called
-from distillery.settings import Block, Count, Fraction
+from distillery.settings import Block, Count, Fraction, InputPath, UserPath
 
 
 class _Source(Block):
@@ -34,8 +34,8 @@ class Folder(_Source):
     """A folder that holds one folder of images per class."""
 
     kind: Literal["folder"]
-    train: str = Field(description="Folder of class folders.")
-    test: str | None = Field(None, description="The same for the test images; none: see `holdout`.")
+    train: UserPath = Field(description="Folder of class folders.")
+    test: UserPath | None = Field(None, description="The same for the test images; none: see `holdout`.")
     origin: str | None = Field(
         None, description="What to download and where to put it, for whoever has no such folder."
     )
@@ -45,8 +45,8 @@ class Parquet(_Source):
     """Parquet files in the Hugging Face image layout: a struct of `bytes` and `path`, and an integer label."""
 
     kind: Literal["parquet"]
-    train: list[str] = Field(min_length=1, description="Files of training images.")
-    test: list[str] = Field([], description="Files of test images; none: see `holdout`.")
+    train: list[InputPath] = Field(min_length=1, description="Files of training images.")
+    test: list[InputPath] = Field([], description="Files of test images; none: see `holdout`.")
     origin: str | None = Field(None, description="What to download and where to put it, for whoever has no such file.")
     sha256: dict[str, Annotated[str, Field(pattern="^[0-9a-f]{64}$")]] = Field(
         {}, description="File, as named here -> the digest that it must have."
@@ -89,7 +89,8 @@ class Dataset(Block):
         None,
         min_length=2,
         description="Class names in the order of their labels, or the name of a published list (imagenette, imagewoof, "
-        "imagenet100, …); none: all, sorted by name. A wnid of ImageNet-1K stands for its names, and they for it.",
+        "imagenet100, …); none: all, class folders sorted by name, those of Parquet files in their order. A wnid of "
+        "ImageNet-1K stands for its names, and they for it.",
         json_schema_extra={
             "anyOf": [
                 {"type": "array", "items": {"type": "string"}, "minItems": 2},

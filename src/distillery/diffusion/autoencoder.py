@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from diffusers import AutoencoderKL
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -19,6 +18,7 @@ from distillery.diffusion.models import open_autoencoder
 from distillery.diffusion.weights import latent_statistics, model_digest
 from distillery.divergence import TrainingWatch
 from distillery.errors import Diverged, WeightsError, damaged
+from distillery.lean_imports import from_diffusers, without_compiler
 from distillery.progress import Progress
 from distillery.storage.resume import Resume, pack, unpack
 from distillery.streams import stream
@@ -144,7 +144,7 @@ def train_autoencoder(
     blocks = len(block_out_channels)
     with torch.random.fork_rng(devices=[]):  # diffusers draws initial weights from the global stream
         torch.manual_seed(stream(seed, "train_autoencoder", "weights").initial_seed())
-        model: Any = AutoencoderKL(
+        model: Any = from_diffusers("AutoencoderKL")(
             in_channels=pixels.shape[1],
             out_channels=pixels.shape[1],
             down_block_types=("DownEncoderBlock2D",) * blocks,
@@ -157,7 +157,8 @@ def train_autoencoder(
             scaling_factor=1.0,
         )
     model.train().to(device)
-    optimizer = torch.optim.Adam(model.parameters(), learning_rate, fused=True)
+    with without_compiler():
+        optimizer = torch.optim.Adam(model.parameters(), learning_rate, fused=True)
     average = None if ema_decay is None else copy.deepcopy(model).requires_grad_(False)
     kept = {"model": model} if average is None else {"model": model, "average": average}
     watch = TrainingWatch(steps, f"lower autoencoder.learning_rate, {learning_rate:g}", resume.path)
@@ -185,9 +186,10 @@ def train_autoencoder(
             watch.note(step + 1, loss)
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate * 0.5 * (1 + torch.cos(torch.tensor(torch.pi * step / steps)).item())
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            optimizer.step()
+            with without_compiler():
+                optimizer.zero_grad(set_to_none=True)
+                loss.backward()
+                optimizer.step()
             if average is not None and ema_decay is not None:
                 follow(average.parameters(), model.parameters(), ema_decay, step)
             progress.advance(batch_size)

@@ -14,15 +14,12 @@ INDEX = "model_index.json"
 
 
 def class_table(folder: Path, classes: Literal["imagenet1k", "own"], count: int) -> dict[str, str]:
-    """Index -> names of the classes of a generator: by the table of ImageNet-1K, or by its own `id2label`.
+    """Index -> names of the `count` classes of a generator: by the table of ImageNet-1K, or by its own `id2label`.
 
-    Names of its own stand beside those of the table; rows beyond the thousand, as fine-tuning adds them, keep theirs.
-
-    Args:
-        count: classes that its table has rows for.
+    Its own names are added to those of the table; rows beyond the thousand, as fine-tuning adds them, keep theirs.
 
     Raises:
-        WeightsError: it has no names, another number of classes, or names that the table has at other places.
+        WeightsError: it has no names, another number of classes, or names that the table has at other indices.
     """
     path = folder / INDEX
     own: Mapping[str, str] = (read_config(folder, INDEX).get("id2label") or {}) if path.exists() else {}

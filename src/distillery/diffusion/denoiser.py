@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import Any, Literal
 
 import torch
-from diffusers import DiTTransformer2DModel
 from torch import Tensor, nn
 
 from distillery.devices import fused_attention
 from distillery.diffusion.losses import PredictionType, noise_of
+from distillery.lean_imports import from_diffusers
 
 
 class GuidedNetwork(nn.Module):
@@ -25,25 +24,25 @@ class GuidedNetwork(nn.Module):
 
     def __init__(
         self,
-        network: nn.Module,
-        channels: int,
+        network: Any,
+        scheduler: Any = None,
         *,
         guidance_scale: float,
         cfg_channels: int | Literal["all"] = "all",
-        alphas_cumprod: Sequence[float] = (),
-        prediction: PredictionType = "epsilon",
         half: bool = False,
     ) -> None:
         """
         Args:
+            scheduler: its config names what the network predicts; None: the noise.
             cfg_channels: that are guided, from the first.
-            alphas_cumprod: of every timestep of the training schedule; needed where `prediction` is a velocity.
             half: the network computes in bfloat16; everything around it stays as the states are.
         """
         super().__init__()
-        self.network: Any = network.eval().requires_grad_(False)
-        self.channels, self.guidance_scale, self.cfg_channels = channels, guidance_scale, cfg_channels
-        self._alphas_cumprod, self._prediction, self._half = alphas_cumprod, prediction, half
+        self.network = network.eval().requires_grad_(False)
+        self.channels, self.guidance_scale, self.cfg_channels = network.config.in_channels, guidance_scale, cfg_channels
+        self._alphas_cumprod = [] if scheduler is None else alphas_cumprod_of(scheduler)
+        self._prediction: PredictionType = "epsilon" if scheduler is None else scheduler.config.prediction_type
+        self._half = half
 
     def predict(self, states: Tensor, timesteps: Tensor, conditions: Tensor | None) -> Tensor:
         """One call of the network.
@@ -104,39 +103,19 @@ class Denoiser(GuidedNetwork):
         scheduler: Any = None,
         half: bool = False,
     ) -> None:
-        """
-        Args:
-            cfg_channels: that are guided, from the first; auto: 3 where the variance is learned, else all.
-            scheduler: says what the transformer predicts; none: the noise.
-            half: the transformer computes in bfloat16; everything around it stays in fp32.
-        """
+        """`cfg_channels`: auto: 3 where the variance is learned, else all; the rest is as for `GuidedNetwork`."""
         config = transformer.config
         if cfg_channels == "auto":
             cfg_channels = 3 if config.out_channels == 2 * config.in_channels else "all"
-        super().__init__(
-            transformer,
-            config.in_channels,
-            guidance_scale=guidance_scale,
-            cfg_channels=cfg_channels,
-            alphas_cumprod=() if scheduler is None else alphas_cumprod_of(scheduler),
-            prediction="epsilon" if scheduler is None else scheduler.config.prediction_type,
-            half=half,
-        )
+        super().__init__(transformer, scheduler, guidance_scale=guidance_scale, cfg_channels=cfg_channels, half=half)
         self._null = torch.tensor(config.num_embeds_ada_norm)  # the last row of the label table
 
     def predict(self, states: Tensor, timesteps: Tensor, conditions: Tensor | None) -> Tensor:
-        """One call of the transformer."""
         with fused_attention(states.device):
             return self.network(states, timestep=timesteps, class_labels=conditions).sample
 
     def forward(self, noisy: Tensor, timestep: int, conditions: Tensor) -> tuple[Tensor, Tensor | None]:
-        """The noise prediction and the variance logits, as `guided` gives them.
-
-        Args:
-            noisy: (N, C, H, W).
-            timestep: of the training schedule, 0 to 999.
-            conditions: (N,) class indices of the generator.
-        """
+        """The noise prediction and the variance logits, as `guided` gives them; conditions: (N,) class indices."""
         return self.guided(noisy, timestep, conditions, self._null)
 
 
@@ -149,7 +128,7 @@ def build_transformer(
     *, classes: int, channels: int, size: int, layers: int, heads: int, head_dim: int, patch_size: int
 ) -> Any:
     """A DiT without trained weights, for latents of (channels, size, size). One further class row stands for "none"."""
-    return DiTTransformer2DModel(
+    return from_diffusers("DiTTransformer2DModel")(
         num_attention_heads=heads,
         attention_head_dim=head_dim,
         in_channels=channels,

@@ -92,11 +92,7 @@ def add_class_rows(transformer: Any, count: int) -> list[int]:
 
 
 def prepare(transformer: Any, trainable: Trainable, gamma_blocks: int | None = None) -> None:
-    """Let exactly those parameters ask for gradients that are to be trained; put scales where they belong.
-
-    Args:
-        gamma_blocks: blocks that get scales, from the first; none: half of them.
-    """
+    """Set `requires_grad` of the trained parameters, and add scales to the first blocks; none: to half of them."""
     transformer.requires_grad_(trainable == "full")
     if trainable == "full":
         return

@@ -31,9 +31,9 @@ def check_latents(cache: LatentCache, transformer: Any, generator: Path, autoenc
             f"{channels} x {size} x {size}; take the autoencoder that it was trained "
             "with, or another dataset.resolution"
         )
-    made_by, given = cache.autoencoder, model_digest(autoencoder)
-    if made_by and made_by != given:
-        raise BadInput(f"{autoencoder}: not the autoencoder of these latents ({made_by}, not {given}); encode again")
+    made_by, digest = cache.autoencoder, model_digest(autoencoder)
+    if made_by and made_by != digest:
+        raise BadInput(f"{autoencoder}: not the autoencoder of these latents ({made_by}, not {digest}); encode again")
     trained_on = read_json(generator / "model_index.json", "train_generator").get("_autoencoder")
     if trained_on and made_by and trained_on != made_by:
         raise BadInput(f"{generator}: trained on latents of another autoencoder ({trained_on}, not {made_by})")
@@ -53,7 +53,7 @@ def condition_classes(
     try:
         rows_of_labels = conditions(names, classes)
     except UnknownClass as missing:
-        if unknown == "error":
+        if unknown == "error" or missing.alike:  # a row more for a class that it knows under another spelling
             raise BadInput(
                 f"{generator} knows no class {missing}; name the classes as it does (a wnid, or {_some(names)}), leave "
                 "them out of dataset.classes, or set unknown_classes: new_row"

@@ -9,7 +9,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from distillery.data.identity import conditions
 from distillery.diffusion.class_names import class_table
-from distillery.diffusion.settings import LatentShape, Pretrained, Sampling, trained_unless_said
+from distillery.diffusion.settings import LatentShape, Pretrained, Sampling, kind_of_name, trained_unless_said
 from distillery.diffusion.weights import stated_folder, stated_scheduler
 from distillery.errors import UnknownClass, WeightsError
 from distillery.settings import Block, Count, Fraction, Name, NonNegative, Positive
@@ -75,18 +75,71 @@ AnyTrainingObjective = Annotated[PlainLoss | Minimax | Memory, Field(discriminat
 ObjectiveName = Literal["plain", "minimax", "memory"]
 
 
-def _named(given: object) -> object:
-    """A name alone stands for `{kind: name}`."""
-    return {"kind": given} if isinstance(given, str) else given
+class AskedGenerator(Block):
+    """What an experiment asks every generator, with the answers of a DiT that is trained here from nothing."""
+
+    opened: ClassVar[bool] = False
+    """Whether it comes from elsewhere: then it is the same for every seed."""
+
+    @property
+    def starts_from(self) -> str | None:
+        """The generator that it is trained further from: another entry of `generators`."""
+        return None
+
+    @property
+    def part(self) -> str:
+        """The folder of its network."""
+        return "transformer"
+
+    @property
+    def cards(self) -> int:
+        """GPUs of its training, one for each process; 0: it is not trained."""
+        return 0
+
+    @property
+    def samples(self) -> bool:
+        """Whether samplers and trainings take it."""
+        return True
+
+    @property
+    def schedule_length(self) -> int:
+        """Steps of its training schedule; where nobody can say yet, those of all published ones."""
+        return TRAINING_STEPS
+
+    @property
+    def asks_for_classes(self) -> bool:
+        """Whether its training asks the generator that it starts from for every class of the data."""
+        return False
+
+    @property
+    def knows_no_classes(self) -> bool:
+        """Whether its network is known to take no class."""
+        return False
+
+    def check_shape(self, key: str, side: int, native: bool, shape: LatentShape | None) -> Iterator[str]:
+        """Whether its network fits the latents, as far as this machine can say.
+
+        Args:
+            side: of the images of the data.
+            native: whether it draws at its own side, and images are resized.
+        """
+        yield from ()
+
+    def check_class_names(self, key: str, classes: Sequence[str], asked: bool) -> Iterator[str]:
+        """Whether it has the classes of the data, as far as this machine can say, if anything asks it for them."""
+        yield from ()
+
+    def check(self, key: str, mirrored: bool) -> Iterator[str]:
+        """The faults of its settings, one line each; `mirrored`: latents have mirrors."""
+        yield from ()
 
 
-class Training(Block):
+class Training(AskedGenerator):
     """What every training of a generator knows."""
 
-    pretrained: ClassVar[None] = None
     network: ClassVar[Literal["dit"]] = "dit"
     objective: Annotated[
-        AnyTrainingObjective, BeforeValidator(_named, json_schema_input_type=AnyTrainingObjective | ObjectiveName)
+        AnyTrainingObjective, BeforeValidator(kind_of_name, json_schema_input_type=AnyTrainingObjective | ObjectiveName)
     ] = Field(PlainLoss(), description="What it is trained for; a name alone stands for `{kind: name}`.")
     steps: Count = 2000
     batch_size: Count = 128
@@ -122,58 +175,15 @@ class Training(Block):
             )
         return self
 
-    opened: ClassVar[bool] = False
-    """Whether it comes from elsewhere: then it is the same for every seed."""
-
-    @property
-    def starts_from(self) -> str | None:
-        """The generator that it is trained further from: another entry of `generators`."""
-        return None
-
-    @property
-    def part(self) -> str:
-        """The folder of its network."""
-        return "transformer"
-
     @property
     def cards(self) -> int:
-        """GPUs of its training: one for each process."""
         return self.processes
-
-    @property
-    def samples(self) -> bool:
-        """Whether samplers and trainings take it."""
-        return True
 
     def files_here(self) -> list[str]:
         """None: it is trained here."""
         return []
 
-    @property
-    def schedule_length(self) -> int:
-        """Steps of its training schedule."""
-        return TRAINING_STEPS
-
-    @property
-    def asks_for_classes(self) -> bool:
-        """Whether its training asks the generator that it starts from for every class of the data."""
-        return False
-
-    @property
-    def knows_no_classes(self) -> bool:
-        """Whether its network is known to take no class."""
-        return False
-
-    def check_shape(self, key: str, side: int, native: bool, shape: LatentShape | None) -> Iterator[str]:
-        """Whether its network fits the latents; as `PretrainedGenerator.check_shape`."""
-        yield from ()
-
-    def check_class_names(self, key: str, classes: Sequence[str], asked: bool) -> Iterator[str]:
-        """Whether it knows the classes; it learns those of the data."""
-        yield from ()
-
     def check(self, key: str, mirrored: bool) -> Iterator[str]:
-        """Whether there are mirrors where it wants them, and a batch falls into its pieces."""
         if self.flip and not mirrored:
             yield f"{key}.flip: there are no mirrors; set latents.mirrored: true"
         pieces = self.processes * self.accumulate
@@ -197,7 +207,6 @@ class Generator(Training):
     sampling: Sampling = Sampling()
 
     def check_shape(self, key: str, side: int, native: bool, shape: LatentShape | None) -> Iterator[str]:
-        """Whether latents fall into patches, and the width into sines and cosines."""
         if shape is not None and (side // shape.factor) % self.patch_size:
             latent = side // shape.factor
             yield f"{key}.patch_size: {self.patch_size} does not divide the {latent} x {latent} latents"
@@ -209,7 +218,7 @@ class Generator(Training):
             )
 
 
-class PretrainedGenerator(Pretrained):
+class PretrainedGenerator(Pretrained, AskedGenerator):
     """A class-conditional `DiTTransformer2DModel` from elsewhere; `facebook/DiT-XL-2-256` is the reference.
 
     Methods of kind `ld3m` take a UNet too.
@@ -234,52 +243,27 @@ class PretrainedGenerator(Pretrained):
     opened: ClassVar[bool] = True
 
     @property
-    def starts_from(self) -> str | None:
-        """Nothing: it is opened as it is."""
-        return None
-
-    @property
     def part(self) -> str:
-        """The folder of its network."""
         return "unet" if self.network == "unet" else "transformer"
 
     @property
-    def cards(self) -> int:
-        """None: it is not trained."""
-        return 0
-
-    @property
     def samples(self) -> bool:
-        """Whether samplers and trainings take it: they take no UNet."""
         return self.network == "dit"
 
     @property
     def schedule_length(self) -> int:
-        """Steps of its training schedule; where nobody can say yet, those of all published ones."""
         try:
             return int(stated_scheduler(self)["num_train_timesteps"])
         except (WeightsError, KeyError, TypeError, ValueError):
             return TRAINING_STEPS
 
     @property
-    def asks_for_classes(self) -> bool:
-        """Never: it is trained no further."""
-        return False
-
-    @property
     def knows_no_classes(self) -> bool:
-        """Whether its network is known to take no class."""
         config = self.config()
         inputs = ("num_class_embeds", "class_embed_type", "cross_attention_dim")
         return self.network == "unet" and bool(config) and not any(config.get(name) for name in inputs)
 
     def check_shape(self, key: str, side: int, native: bool, shape: LatentShape | None) -> Iterator[str]:
-        """Whether it makes latents of the autoencoder's shape, as far as this machine can say.
-
-        Args:
-            side: of the images of the data.
-            native: whether it draws at its own side, and images are resized.
-        """
         config = self.config()
         try:
             channels, size = int(config["in_channels"]), int(config["sample_size"])
@@ -297,11 +281,6 @@ class PretrainedGenerator(Pretrained):
             )
 
     def check_class_names(self, key: str, classes: Sequence[str], asked: bool) -> Iterator[str]:
-        """Whether it has the classes of the data, as far as this machine can say.
-
-        Args:
-            asked: whether anything asks it for the classes of the data.
-        """
         config = self.config()
         if not config or self.network != "dit":
             return
@@ -317,7 +296,7 @@ class PretrainedGenerator(Pretrained):
         except WeightsError as error:
             yield f"{key}.weights: {error}"
         except UnknownClass as missing:
-            if asked:
+            if asked or missing.alike:
                 yield (
                     f"{key}.weights: {self.weights} knows no class {missing}; name the classes of the data as it "
                     "does (by wnid, for one of ImageNet), leave them out of dataset.classes, or fine-tune it on them "
@@ -325,7 +304,6 @@ class PretrainedGenerator(Pretrained):
                 )
 
     def check(self, key: str, mirrored: bool) -> Iterator[str]:
-        """Whether its weights are there and whole."""
         yield from self.check_weights(key)
 
 
@@ -353,12 +331,10 @@ class FinetunedGenerator(Training):
 
     @property
     def starts_from(self) -> str | None:
-        """Its base."""
         return self.base
 
     @property
     def asks_for_classes(self) -> bool:
-        """Unless it gives a class that its base does not know a row of its own."""
         return self.unknown_classes == "error"
 
 

@@ -143,7 +143,6 @@ class DiffusionLoss:
         self._schedule, self._gamma = VarianceSchedule(scheduler, device), min_snr_gamma
 
     def loss(self, step: TrainingStep) -> Tensor:
-        """The loss, ()."""
         if self._gamma is None:
             loss = F.mse_loss(step.answer, step.target)
         else:
@@ -152,11 +151,9 @@ class DiffusionLoss:
         return loss if step.variance_logits is None else loss + self._schedule.bound(step).mean()
 
     def summary(self) -> str:
-        """Nothing is remembered."""
         return ""
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Nothing is remembered."""
         return {}
 
     def load_state_dict(self, tensors: dict[str, Tensor]) -> None:

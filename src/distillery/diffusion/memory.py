@@ -68,16 +68,12 @@ class LatentMemory:
         self._classes = torch.arange(classes, device=device)
 
     def extremes(self, latents: Tensor, labels: Tensor, extreme: Literal["min", "max"]) -> tuple[Tensor, Tensor]:
-        """Of each latent the smallest or the largest cosine with those of its class.
+        """Of each latent (B, …) with labels (B,) the smallest or the largest cosine with the latents of its class.
 
-        Which latent that is, is found without a graph; the gradient goes through the one pair that it makes.
-
-        Args:
-            latents: (B, …), flattened here.
-            labels: (B,) int64.
+        The choice of that latent has no graph; the gradient goes through the chosen pair.
 
         Returns:
-            The cosines, (B,), of no meaning where the class is empty; and (B,) whether it is not.
+            The cosines, (B,), undefined where the class is empty; and (B,) whether it is not.
         """
         units = unit(latents).to(self.units.dtype)
         return self.extremes_among(units, labels, self.cosines(units, labels), extreme)
@@ -85,7 +81,7 @@ class LatentMemory:
     def extremes_among(
         self, units: Tensor, labels: Tensor, cosines: Tensor, extreme: Literal["min", "max"]
     ) -> tuple[Tensor, Tensor]:
-        """What `extremes` gives, of unit vectors (B, d) whose `cosines` are known."""
+        """As `extremes`, for unit vectors (B, d) whose `cosines` are known."""
         counts = self.valid[labels]
         with torch.no_grad():
             compared = cosines.masked_fill(~counts, torch.inf if extreme == "min" else -torch.inf)
@@ -109,11 +105,7 @@ class LatentMemory:
 
     @torch.no_grad()
     def add_units(self, units: Tensor, labels: Tensor, cosines: Tensor, where: Tensor | None = None) -> None:
-        """What `add` does, of unit vectors (B, d).
-
-        Args:
-            cosines: theirs with the places of their class as they are before this, (B, places).
-        """
+        """As `add`, for unit vectors (B, d) and their cosines with the places of their class, (B, places)."""
         if len(units) > self.batch:
             raise ValueError(f"{len(units)} latents, but the memory has room for {self.batch} in a step")
         kept = torch.ones_like(labels, dtype=torch.bool) if where is None else where
@@ -169,11 +161,7 @@ class LatentMemory:
         return min(added, int(self.valid.sum(1).max()) - self.size) if self.valid.device.type == "cpu" else added
 
     def _evict(self, rounds: int) -> None:
-        """Of every class that holds too many, one after another, the latent that the policy names.
-
-        Args:
-            rounds: as many as any class needs, or more: what a round finds in a class that is small enough stays.
-        """
+        """Evict latents, at most one of each class in a round, from the classes that hold too many, by the policy."""
         sign = 1.0 if self.policy == "max" else -1.0
         scores = sign * self.scores()
         for _ in range(rounds):
@@ -209,7 +197,6 @@ class LatentMemory:
         return {name: getattr(self, name).clone() for name in ("units", "valid", "stamps", "clock", "gram")}
 
     def load_state_dict(self, tensors: dict[str, Tensor]) -> None:
-        """Put back what `state_dict` gave."""
         for name, value in tensors.items():
             getattr(self, name).copy_(value)
 

@@ -5,11 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import diffusers
-from diffusers import DDPMScheduler
-
 from distillery.diffusion.weights import STATISTICS, read_config, weight_files
 from distillery.errors import WeightsError, damaged
+from distillery.lean_imports import from_diffusers
 
 AUTOENCODERS = ("AutoencoderKL", "AutoencoderTiny", "VQModel")
 TRANSFORMERS = ("DiTTransformer2DModel", "Transformer2DModel")
@@ -28,7 +26,7 @@ def open_autoencoder(folder: Path) -> Any:
         WeightsError: it is absent, broken, or of another class.
     """
     name, config = _class_name(folder, AUTOENCODERS), read_config(folder)
-    model = _open(getattr(diffusers, name), folder)
+    model = _open(from_diffusers(name), folder)
     # Not every class of diffusers knows them all; what it does not know, it passes over.
     model.register_to_config(**{key: config[key] for key in ("shift_factor", *STATISTICS) if key in config})
     return model
@@ -45,7 +43,9 @@ def load_generator(folder: Path) -> tuple[Any, Any]:
     """
     part = "unet" if (folder / "unet").is_dir() else "transformer"
     try:
-        return open_network(folder, part), DDPMScheduler.from_pretrained(folder / "scheduler", local_files_only=True)
+        return open_network(folder, part), from_diffusers("DDPMScheduler").from_pretrained(
+            folder / "scheduler", local_files_only=True
+        )
     except Exception as error:  # diffusers raises anything here
         made_by = "open_generator" if part == "unet" else "train_generator"
         raise damaged(folder, made_by, str(error).splitlines()[0]) from error
@@ -73,7 +73,7 @@ def open_transformer(folder: Path) -> Any:
     config = read_config(folder)
     if config.get("norm_type", "ada_norm_zero") != "ada_norm_zero" or not config.get("num_embeds_ada_norm"):
         raise WeightsError(f"{folder / 'config.json'}: no class-conditional DiT (norm_type, num_embeds_ada_norm)")
-    model = _open(diffusers.DiTTransformer2DModel, folder)
+    model = _open(from_diffusers("DiTTransformer2DModel"), folder)
     if "timestep_shift" in config:
         set_timestep_shift(model, config["timestep_shift"])
     if "row_of_no_class" in config:
@@ -87,7 +87,7 @@ def open_unet(folder: Path) -> Any:
     Raises:
         WeightsError: it is absent, broken, or of another class.
     """
-    return _open(getattr(diffusers, _class_name(folder, UNETS)), folder)
+    return _open(from_diffusers(_class_name(folder, UNETS)), folder)
 
 
 def set_timestep_shift(transformer: Any, shift: int) -> None:

@@ -140,7 +140,6 @@ class MemoryObjective:
         return "\n".join(lines)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Both memories."""
         return self._plain.state_dict() | {
             f"{name}/{key}": value
             for name, memory in (("real", self.real), ("generated", self.generated))
@@ -148,7 +147,6 @@ class MemoryObjective:
         }
 
     def load_state_dict(self, tensors: dict[str, Tensor]) -> None:
-        """Put back what `state_dict` gave."""
         for name, memory in (("real", self.real), ("generated", self.generated)):
             start = f"{name}/"
             memory.load_state_dict({key.removeprefix(start): t for key, t in tensors.items() if key.startswith(start)})
@@ -184,12 +182,7 @@ def memory_objective(
 def objective_of(
     recipe: Training, scheduler: Any, *, classes: int, numbers: int, device: torch.device
 ) -> TrainingObjective:
-    """The objective that a generator's settings name.
-
-    Args:
-        classes: of the data; memories are kept by position in the class list.
-        numbers: d, how many numbers one latent has.
-    """
+    """The objective of a generator's settings, for latents of `numbers` values and the classes of the data."""
     plain = DiffusionLoss(scheduler, device, recipe.min_snr_gamma)
     if not recipe.objective.remembers:
         return plain

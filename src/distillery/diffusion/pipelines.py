@@ -7,10 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from diffusers import DDPMScheduler
-
 from distillery.diffusion.weights import read_config
 from distillery.errors import WeightsError
+from distillery.lean_imports import from_diffusers
 from distillery.storage.atomic import copy_file, write_json
 
 
@@ -37,7 +36,9 @@ def open_scheduler(folder: Path) -> Any:
         raise WeightsError(f"{path}: rescale_betas_zero_snr: a schedule that ends without any signal is not supported")
     if config.get("trained_betas") is not None:
         betas["trained_betas"] = config["trained_betas"]
-    scheduler: Any = DDPMScheduler(**betas, prediction_type=prediction, timestep_spacing="linspace", clip_sample=False)
+    scheduler: Any = from_diffusers("DDPMScheduler")(
+        **betas, prediction_type=prediction, timestep_spacing="linspace", clip_sample=False
+    )
     ends = {"steps_offset": config.get("steps_offset", 0), "set_alpha_to_one": config.get("set_alpha_to_one", True)}
     if ends != {"steps_offset": 0, "set_alpha_to_one": True}:
         scheduler.register_to_config(**ends)

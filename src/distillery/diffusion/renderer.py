@@ -59,10 +59,7 @@ class Renderer:
         guidances: Sequence[Guidance] = (),
         slots: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Latents (N, C, h, w) fp32 and images (N, C, H, W) uint8, both on the CPU, one per key.
-
-        Args:
-            labels, conditions, slots: (N,), as `sample` takes them.
+        """Latents (N, C, h, w) fp32 and images (N, C, H, W) uint8 on the CPU, one per key; arguments as of `sample`.
 
         Raises:
             Diverged: latents or images are not finite, or all images of a pass are of one colour.
@@ -152,11 +149,7 @@ def load_renderer(
 
 
 def codec_of(generator: Path | None, autoencoder: Path, channels: int | None) -> Codec:
-    """Open the autoencoder that a generator's latents belong to.
-
-    Args:
-        generator: its folder; None: the autoencoder is used without one.
-        channels: of the generator's latents.
+    """Open the autoencoder of a generator's latents, which have `channels`; without a generator nothing is compared.
 
     Raises:
         BadInput: they do not belong together.

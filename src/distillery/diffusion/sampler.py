@@ -96,7 +96,7 @@ def sample(
                 noisy = stepper.following(
                     step,
                     shifts,
-                    lambda at=purpose: image_noise(keys, at, shape).to(device),  # type: ignore[misc]
+                    lambda drawn=purpose: image_noise(keys, drawn, shape).to(device),  # type: ignore[misc]
                 )
             refuse_diverged(
                 [noisy],

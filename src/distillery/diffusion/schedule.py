@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from diffusers import DDPMScheduler
 from torch import Tensor
+
+from distillery.lean_imports import from_diffusers
 
 
 def training_scheduler(prediction_type: str = "epsilon") -> Any:
     """The schedule that DiT trains on: 1,000 steps, linear betas from 1e-4 to 0.02 (arXiv 2212.09748)."""
-    return DDPMScheduler(
+    return from_diffusers("DDPMScheduler")(
         num_train_timesteps=1000,
         beta_start=1e-4,
         beta_end=0.02,

@@ -10,7 +10,12 @@ from pydantic import BeforeValidator, Field
 
 from distillery.diffusion.weights import check_stated, files_here, latent_statistics, stated_config
 from distillery.errors import WeightsError
-from distillery.settings import Block, Count, Fraction, Name, NonNegative, Number, Positive
+from distillery.settings import Block, Count, Fraction, InputPath, Name, NonNegative, Number, Positive
+
+
+def kind_of_name(value: object) -> object:
+    """A name alone stands for `{kind: name}`."""
+    return {"kind": value} if isinstance(value, str) else value
 
 
 def trained_unless_said(value: Any) -> Any:
@@ -44,6 +49,10 @@ class Autoencoder(Block):
     """An `AutoencoderKL` of diffusers, trained on the images: reconstruction, KL, perceptual if asked for."""
 
     stage: ClassVar[str] = "train_autoencoder"
+    model_class: ClassVar[str] = "AutoencoderKL"
+    image_channels: ClassVar[None] = None
+    """Of the images that it takes: those of the data."""
+
     kind: Literal["train"] = "train"
     block_out_channels: list[Count] = Field(
         [16, 32], min_length=1, description="Each block but the last halves the side."
@@ -62,16 +71,6 @@ class Autoencoder(Block):
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         "float32", description="Of the networks in training; auto: bfloat16 on a GPU."
     )
-
-    @property
-    def model_class(self) -> str | None:
-        """Its class in diffusers."""
-        return "AutoencoderKL"
-
-    @property
-    def image_channels(self) -> int | None:
-        """Of the images that it takes; None: those of the data."""
-        return None
 
     @property
     def latents(self) -> LatentShape | None:
@@ -95,9 +94,11 @@ class Autoencoder(Block):
 class Pretrained(Block):
     """Weights in the layout of diffusers that come from elsewhere."""
 
-    weights: str = Field(min_length=1, description="A folder, or a name on the Hugging Face hub.")
+    weights: InputPath = Field(description="A folder, or a name on the Hugging Face hub.")
     revision: str | None = Field(None, description="Of a name on the hub: a commit or a tag.")
-    subfolder: str | None = Field(None, description="Where in the folder it lies, as `vae` in that of a pipeline.")
+    subfolder: InputPath | None = Field(
+        None, description="Where in the folder it lies, as `vae` in that of a pipeline."
+    )
     sha256: dict[str, Annotated[str, Field(pattern="^[0-9a-f]{64}$")]] = Field(
         {}, description="File in the folder -> the digest that it must have."
     )
@@ -133,6 +134,7 @@ class PretrainedAutoencoder(Pretrained):
     """An `AutoencoderKL`, `AutoencoderTiny` or `VQModel` of diffusers."""
 
     stage: ClassVar[str] = "open_autoencoder"
+    perceptual_reference: ClassVar[None] = None
     kind: Literal["pretrained"]
     scaling_factor: Positive | None = Field(
         None,
@@ -164,11 +166,6 @@ class PretrainedAutoencoder(Pretrained):
             return None
         why = f"autoencoder.weights: {self.weights} halves the side {halvings} times"
         return LatentShape(2**halvings, channels, why)
-
-    @property
-    def perceptual_reference(self) -> str | None:
-        """None: it is not trained."""
-        return None
 
     def check(self, key: str, references: Sequence[str]) -> Iterator[str]:
         """Whether its weights are there and whole, and what they say of the scale of latents can be applied."""

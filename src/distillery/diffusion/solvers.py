@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, Protocol
 
-from diffusers import DPMSolverMultistepScheduler
 from torch import Tensor
 
 from distillery.diffusion.schedule import Schedule
 from distillery.diffusion.step import Step
+from distillery.lean_imports import from_diffusers
 
 SolverName = Literal["ddpm", "ddim", "dpm"]
 
@@ -22,12 +22,7 @@ class Solver(Protocol):
     """One run over the sampling indices, from the highest to 0; a multistep solver remembers what it saw."""
 
     def following(self, step: Step, shifts: Sequence[Tensor], fresh: Callable[[], Tensor]) -> Tensor:
-        """The state at the next lower index, (N, C, H, W).
-
-        Args:
-            shifts: of the DDPM mean, each (N, C, H, W).
-            fresh: draws the step's noise, (N, C, H, W).
-        """
+        """The state at the next lower index; shifts of the DDPM mean and `fresh` noise are (N, C, H, W) too."""
         ...
 
 
@@ -38,7 +33,6 @@ class Ancestral:
         self._schedule = schedule
 
     def following(self, step: Step, shifts: Sequence[Tensor], fresh: Callable[[], Tensor]) -> Tensor:
-        """The state at the next lower index."""
         mean = self._schedule.posterior_mean(step.clean, step.noisy, step.index)
         for shift in shifts:
             mean = mean + shift
@@ -52,7 +46,6 @@ class DDIM:
         self._schedule = schedule
 
     def following(self, step: Step, shifts: Sequence[Tensor], fresh: Callable[[], Tensor]) -> Tensor:
-        """The state at the next lower index; nothing is drawn."""
         noise = _shifted(self._schedule, step, shifts)
         before = float(self._schedule.alphas_cumprod_previous[step.index])
         return before**0.5 * self._schedule.clean(step.noisy, noise, step.index) + (1 - before) ** 0.5 * noise
@@ -63,7 +56,7 @@ class DPMSolver:
 
     def __init__(self, schedule: Schedule) -> None:
         self._schedule = schedule
-        self._scheduler: Any = DPMSolverMultistepScheduler.from_config(
+        self._scheduler: Any = from_diffusers("DPMSolverMultistepScheduler").from_config(
             schedule.config,
             algorithm_type="dpmsolver++",
             solver_order=2,
@@ -73,7 +66,6 @@ class DPMSolver:
         self._scheduler.set_timesteps(timesteps=schedule.timesteps.flip(0).tolist())
 
     def following(self, step: Step, shifts: Sequence[Tensor], fresh: Callable[[], Tensor]) -> Tensor:
-        """The state at the next lower index; nothing is drawn."""
         noise = _shifted(self._schedule, step, shifts)
         return self._scheduler.step(noise, self._schedule.timesteps[step.index], step.noisy).prev_sample
 

@@ -17,6 +17,7 @@ from distillery.diffusion.generators import Training
 from distillery.diffusion.losses import DiffusionLoss, Noised, PredictionType, TrainingObjective, TrainingStep
 from distillery.divergence import TrainingWatch
 from distillery.errors import BadInput
+from distillery.lean_imports import without_compiler
 from distillery.progress import Progress
 from distillery.storage.resume import Resume, pack, stop_requested, unpack
 from distillery.streams import stream
@@ -116,7 +117,8 @@ def train_generator(
         transformer.enable_gradient_checkpointing()
     trained = {name: value for name, value in transformer.named_parameters() if value.requires_grad}
     average = {name: value.detach().clone() for name, value in trained.items()}
-    optimizer = torch.optim.AdamW(trained.values(), learning_rate, weight_decay=0.0, fused=True)
+    with without_compiler():
+        optimizer = torch.optim.AdamW(trained.values(), learning_rate, weight_decay=0.0, fused=True)
     objective = objective or DiffusionLoss(scheduler, device, min_snr_gamma)
     way_out = f"lower the learning_rate of the generator, {learning_rate:g}"
     watch = TrainingWatch(steps, way_out, resume.path)
@@ -139,7 +141,8 @@ def train_generator(
                 null_class,
                 flip,
             )
-            optimizer.zero_grad(set_to_none=True)
+            with without_compiler():
+                optimizer.zero_grad(set_to_none=True)
             for part in _parts(batch, batch_size, accumulate):
                 loss = objective.loss(_denoise(transformer, part.to(device), prediction, step, device, precision))
                 watch.note(step + 1, loss)
@@ -147,7 +150,8 @@ def train_generator(
             parallel.average([value.grad for value in trained.values() if value.grad is not None])
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate * _factor(step, steps, warmup_steps, schedule)
-            optimizer.step()
+            with without_compiler():
+                optimizer.step()
             follow(average.values(), trained.values(), ema_decay, step, ema_warmup)
             progress.advance(batch_size)
             _checkpoint(resume, step + 1, trained, average, objective, optimizer, device, watch)

@@ -40,11 +40,6 @@ Range = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=2, max_len
 """First and last guided sampling index."""
 
 
-def scaled_range(steps: int, first: int = 10) -> list[int]:
-    """`first` to 45 of 50 sampling steps, scaled to the number of steps."""
-    return [round(steps * first / 50), min(round(steps * 45 / 50), steps - 1)]
-
-
 @dataclass(frozen=True)
 class GuidanceContext:
     """What the checks of a guidance may ask about the method that it steers.
@@ -67,11 +62,6 @@ class GuidanceContext:
     def steps(self) -> str:
         """The sampling steps in words, with the key that sets them."""
         return f"the {self.sampling.steps} sampling steps of generators.{self.generator}.sampling.steps"
-
-    def check_range(self, key: str, indices: list[int] | None) -> Iterator[str]:
-        """Whether the last guided index is a sampling step."""
-        if indices and indices[1] >= self.sampling.steps:
-            yield f"{key}: {indices[1]} lies beyond {self.steps}; allowed: 0 to {self.sampling.steps - 1}"
 
 
 class GuidanceFiles(Protocol):
@@ -137,32 +127,18 @@ class GuidanceBlock(Block):
 
     @abstractmethod
     def resolved(self, steps: int, beside: list[int] | None) -> Self:
-        """The settings with indices in place of defaults.
-
-        Args:
-            beside: the guided range of the first guidance before this one in the registry; None: there is none.
-        """
+        """The settings with indices in place of defaults; `beside` is the range of the first guidance before it."""
 
     @abstractmethod
     def check(self, key: str, context: GuidanceContext) -> Iterator[str]:
-        """The faults of these settings, one line each, with their keys.
-
-        Args:
-            key: of this block in the experiment file.
-        """
+        """The faults of these settings, one line each; `key` is the place of this block in the experiment file."""
 
     def files(self, files: GuidanceFiles) -> list[str]:
         """The files that the guidance is opened from."""
         return []
 
     def check_sizes(self, key: str, sizes: Sequence[int], images: Mapping[str, int]) -> Iterator[str]:
-        """Whether every class has the training images that it asks for.
-
-        Args:
-            key: of the method.
-            sizes: images per class, all that the experiment asks for.
-            images: training images of each class.
-        """
+        """Whether every class has the training images (`images`) that it asks for; `key` is that of the method."""
         yield from ()
 
     @abstractmethod
@@ -172,6 +148,50 @@ class GuidanceBlock(Block):
         Raises:
             BadInput: the files do not fit the classes or the latents.
         """
+
+
+class RangedBlock(GuidanceBlock):
+    """Settings of a guidance that acts from one sampling index to another."""
+
+    first: ClassVar[int] = 10
+    """First guided index of 50 sampling steps where `range` is None; the last is 45."""
+
+    follows: ClassVar[bool] = False
+    """Whether `range` None means the range of the guidance beside this one, where there is one."""
+
+    range: Range | None = None
+
+    def guided_range(self, steps: int) -> list[int]:
+        return self.range or [round(steps * self.first / 50), min(round(steps * 45 / 50), steps - 1)]
+
+    def resolved(self, steps: int, beside: list[int] | None) -> Self:
+        indices = beside if self.follows and beside and not self.range else self.guided_range(steps)
+        return self.model_copy(update={"range": indices})
+
+    def check(self, key: str, context: GuidanceContext) -> Iterator[str]:
+        if self.range and self.range[1] >= context.sampling.steps:
+            yield (
+                f"{key}.range: {self.range[1]} lies beyond {context.steps}; allowed: 0 to {context.sampling.steps - 1}"
+            )
+
+    @property
+    def indices(self) -> dict[str, int]:
+        """First and last guided index of resolved settings, as a `RangedGuidance` takes them."""
+        assert self.range is not None, "ranges are resolved when the settings of a stage are made"
+        return {"first": self.range[0], "last": self.range[1]}
+
+
+@dataclass(kw_only=True)
+class RangedGuidance:
+    """A guidance that acts at sampling indices `first` to `last`, both ends included, unless its strength is zero."""
+
+    strength: float
+    first: int
+    last: int
+
+    def active(self, index: int) -> bool:
+        """Whether it acts at this sampling index."""
+        return self.strength != 0 and self.first <= index <= self.last
 
 
 B = TypeVar("B", bound=GuidanceBlock)
@@ -230,12 +250,7 @@ class GuidanceMapping(Block):
         return {name: paths for name, paths in needed.items() if paths}
 
     def divided(self, paths: Sequence[Path] | None, counts: Mapping[str, int]) -> dict[str, list[Path]]:
-        """The files of a stage by guidance.
-
-        Args:
-            paths: the files of all guidances, in the order of `files`.
-            counts: how many of them belong to each guidance.
-        """
+        """The files of a stage by guidance, from all paths in the order of `files` and their number by guidance."""
         remaining = iter(paths or ())
         return {name: list(islice(remaining, counts.get(name, 0))) for name in self.present()}
 

@@ -43,11 +43,7 @@ def walk(
     reference_weights: Sequence[float],
     threshold: float,
 ) -> list[Setting]:
-    """Measure the grid: up the strengths for each weight, to the first that is not valid.
-
-    Args:
-        measure: (relative strength, reference weight) -> what the pilot gives.
-    """
+    """Measure the grid: for each weight the strengths in ascending order, up to the first that is not valid."""
     settings = []
     for weight in reference_weights:
         for strength in sorted(relative_strengths):

@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
-from distillery.guidance.base import (
-    PUBLISHED_LATENT_SIZE,
-    GuidanceBlock,
-    GuidanceContext,
-    Range,
-    Scene,
-    scaled_range,
-)
+from distillery.guidance.base import PUBLISHED_LATENT_SIZE, Range, RangedBlock, RangedGuidance, Scene
 from distillery.settings import Count, NonNegative
 
 if TYPE_CHECKING:
@@ -25,10 +19,11 @@ if TYPE_CHECKING:
     from distillery.guidance.class_memory import ClassMemory
 
 
-class Deviation(GuidanceBlock):
+class Deviation(RangedBlock):
     """Guidance away from the latents that the class already has (eq. 9 of arXiv 2604.00519)."""
 
     needs_images: ClassVar[bool] = True
+    follows: ClassVar[bool] = True
 
     strength: NonNegative | Literal["auto"] = Field(
         "auto", description="Gamma; `auto`: published_strength d / 4096, d = latent size."
@@ -47,33 +42,20 @@ class Deviation(GuidanceBlock):
             return self.published_strength * latent_size / PUBLISHED_LATENT_SIZE
         return self.strength
 
-    def guided_range(self, steps: int) -> list[int]:
-        """As given, or 10 to 45 of 50."""
-        return self.range or scaled_range(steps)
-
-    def resolved(self, steps: int, beside: list[int] | None) -> Self:
-        """With the range as indices; none: that of the guidance beside it."""
-        return self.model_copy(update={"range": self.range or beside or scaled_range(steps)})
-
-    def check(self, key: str, context: GuidanceContext) -> Iterator[str]:
-        """Whether the range lies within the steps."""
-        yield from context.check_range(f"{key}.range", self.range)
-
     def open(self, files: Sequence[Path], scene: Scene) -> DeviationGuidance | None:
-        """The guidance with a memory of the images that the method has made so far; None at strength zero."""
         from distillery.guidance.class_memory import ClassMemory
 
         strength = self.scaled_strength(scene.renderer.latent_numbers)
         if strength == 0:
             return None
-        assert self.range is not None, "ranges are resolved when the settings of a stage are made"
         memory = ClassMemory(self.capacity)
         for latents, labels in scene.latents() if self.memory == "all" else ():
             memory.add(latents, labels)
-        return DeviationGuidance(memory, strength=strength, first=self.range[0], last=self.range[1], on=self.on)
+        return DeviationGuidance(memory, strength=strength, **self.indices, on=self.on)
 
 
-class DeviationGuidance:
+@dataclass
+class DeviationGuidance(RangedGuidance):
     """Lowers the cosine between an image and the nearest latent that its class already has.
 
     By default both the choice of that latent and the gradient are taken at the predicted clean latent: at high noise
@@ -82,29 +64,14 @@ class DeviationGuidance:
     """
 
     rank: ClassVar[int] = 3
-
-    def __init__(
-        self,
-        memory: ClassMemory,
-        *,
-        strength: float,
-        first: int,
-        last: int,
-        on: Literal["x0", "xt", "x0_chain"] = "x0",
-    ) -> None:
-        self._memory, self._strength, self._first, self._last, self._on = memory, strength, first, last, on
-
-    def active(self, index: int) -> bool:
-        """Within the guided range, both ends included, unless the strength is zero."""
-        return self._strength != 0 and self._first <= index <= self._last
+    memory: ClassMemory
+    on: Literal["x0", "xt", "x0_chain"] = "x0"
 
     def needs_graph(self) -> bool:
-        """Never: the gradient has a closed form."""
         return False
 
     def remember(self, latents: Tensor, labels: Tensor) -> None:
-        """Add the latents (N, C, h, w) of images that were chosen just now."""
-        self._memory.add(latents, labels)
+        self.memory.add(latents, labels)
 
     def shift(self, step: Step) -> Tensor:
         """The shift of the posterior mean, (N, C, H, W); zero where the class has no latents yet."""
@@ -112,9 +79,9 @@ class DeviationGuidance:
 
         from distillery.guidance.class_memory import cosine_gradient
 
-        point = (step.noisy if self._on == "xt" else step.clean).detach()
-        nearest, has = self._memory.nearest(point, step.labels)
-        scale = self._strength
-        if self._on == "x0_chain":
+        point = (step.noisy if self.on == "xt" else step.clean).detach()
+        nearest, has = self.memory.nearest(point, step.labels)
+        scale = self.strength
+        if self.on == "x0_chain":
             scale /= float(step.schedule.alphas_cumprod[step.index].sqrt())
         return torch.where(has[:, None, None, None], -scale * cosine_gradient(point, nearest), 0.0)

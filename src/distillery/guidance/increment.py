@@ -44,15 +44,9 @@ class Candidates:
 def choose_candidates(
     learnability: Tensor, reference_probability: Tensor, min_reference_probability: float = 0.0
 ) -> Tensor:
-    """The candidate of largest S in each row; ties go to the lowest.
+    """The candidate of largest S in each row of (rows, candidates), the lowest of equal ones: (rows,) int64.
 
     Candidates below the least reference probability are left out, unless all of a row are.
-
-    Args:
-        learnability, reference_probability: (rows, candidates).
-
-    Returns:
-        (rows,) int64.
     """
     valid = reference_probability >= min_reference_probability
     valid |= ~valid.any(1, keepdim=True)

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
 from distillery.guidance.base import (
     PUBLISHED_LATENT_SIZE,
-    GuidanceBlock,
     GuidanceContext,
     GuidanceFiles,
     Range,
+    RangedBlock,
+    RangedGuidance,
     Scene,
-    scaled_range,
 )
 from distillery.settings import Count, Name, NonNegative
 
@@ -30,9 +31,10 @@ PUBLISHED_STRENGTH = 5.0
 """k at latents of 4096 numbers."""
 
 
-class Influence(GuidanceBlock):
+class Influence(RangedBlock):
     """Guidance towards images whose parameter gradient points where that of their real class does (IGD, eq. 7)."""
 
+    first: ClassVar[int] = 30
     surrogate: Name = Field(description="A name of `surrogates`: whose gradients are compared.")
     strength: NonNegative | Literal["auto"] = Field(
         "auto", description="k; `auto`: 5 sqrt(d / 4096), d = latent size. 10 was published on Minimax."
@@ -53,17 +55,8 @@ class Influence(GuidanceBlock):
             return PUBLISHED_STRENGTH * (latent_size / PUBLISHED_LATENT_SIZE) ** 0.5
         return self.strength
 
-    def guided_range(self, steps: int) -> list[int]:
-        """As given, or 30 to 45 of 50."""
-        return self.range or scaled_range(steps, first=30)
-
-    def resolved(self, steps: int, beside: list[int] | None) -> Self:
-        """With the range as indices."""
-        return self.model_copy(update={"range": self.guided_range(steps)})
-
     def check(self, key: str, context: GuidanceContext) -> Iterator[str]:
-        """Whether there is a surrogate, a range within the steps, and a solver that can repeat a step."""
-        yield from context.check_range(f"{key}.range", self.range)
+        yield from super().check(key, context)
         if self.repeats > 1 and context.sampling.solver == "dpm":
             yield (
                 f"{key}.repeats: {self.repeats}, but generators.{context.generator}.sampling.solver: dpm remembers its "
@@ -74,7 +67,6 @@ class Influence(GuidanceBlock):
             yield f"{key}.surrogate: no surrogate {self.surrogate!r}; surrogates: {names}"
 
     def files(self, files: GuidanceFiles) -> list[str]:
-        """The gradients of the surrogate."""
         return [files.gradients(self.surrogate)]
 
     def open(self, files: Sequence[Path], scene: Scene) -> InfluenceGuidance:
@@ -84,19 +76,18 @@ class Influence(GuidanceBlock):
         """
         from distillery.guidance.influence_gradients import GradientDistance
 
-        assert self.range is not None, "ranges are resolved when the settings of a stage are made"
         renderer = scene.renderer
         return InfluenceGuidance(
             GradientDistance.load(files[0], scene.classes, renderer.device, self.per_image),
             renderer.guidance_codec or renderer.codec,
             strength=self.scaled_strength(renderer.latent_numbers),
-            first=self.range[0],
-            last=self.range[1],
+            **self.indices,
             repeats=self.repeats,
         )
 
 
-class InfluenceGuidance:
+@dataclass
+class InfluenceGuidance(RangedGuidance):
     """Moves each image down G by a step whose length does not depend on the size of the gradient.
 
     The shift of the posterior mean is - k sqrt(1 - abar) rms(eps) h/|h|, with h the gradient of G of the decoded clean
@@ -108,31 +99,22 @@ class InfluenceGuidance:
     """
 
     rank: ClassVar[int] = 1
-
-    def __init__(
-        self, distance: GradientDistance, codec: Codec, *, strength: float, first: int, last: int, repeats: int = 1
-    ) -> None:
-        self._distance, self._codec, self._strength = distance, codec, strength
-        self._first, self._last = first, last
-        self.skipped, self.repeats = 0, repeats
-
-    def active(self, index: int) -> bool:
-        """Within the guided range, both ends included, unless the strength is zero."""
-        return self._strength != 0 and self._first <= index <= self._last
+    distance: GradientDistance
+    codec: Codec
+    repeats: int = 1
+    skipped: int = 0
 
     def needs_graph(self) -> bool:
-        """Always: the gradient goes through the denoiser."""
         return True
 
     def shift(self, step: Step) -> Tensor:
-        """The shift of the posterior mean, (N, C, H, W)."""
         import torch
 
         from distillery.guidance.unit_step import unit_step
 
         with torch.enable_grad(), torch.autocast(step.clean.device.type, enabled=False):
-            total = self._distance(self._codec.decode(step.clean.float()), step.labels).sum()
+            total = self.distance(self.codec.decode(step.clean.float()), step.labels).sum()
             gradient = torch.autograd.grad(total, step.noisy, retain_graph=True)[0].float()
-        shift, skipped = unit_step(gradient, step, -self._strength * step.schedule.noise_scale(step.index))
+        shift, skipped = unit_step(gradient, step, -self.strength * step.schedule.noise_scale(step.index))
         self.skipped += skipped
         return shift

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.func import functional_call, grad, vmap
 from torch.nn import functional as F
 
+from distillery.data.identity import hint_of
 from distillery.data.pixels import to_unit
 from distillery.errors import BadInput, damaged
 from distillery.storage.tensors import read_tensors
@@ -161,5 +162,5 @@ def refuse_other_classes(path: Path, known: Sequence[str], classes: Sequence[str
     if sorted(known) != sorted(classes):
         raise BadInput(
             f"{path}: the surrogate was trained on the classes {', '.join(list(known)[:20])}, and the data have "
-            f"{', '.join(list(classes)[:20])}; train one on these"
+            f"{', '.join(list(classes)[:20])}{hint_of(classes, known)}; train one on these"
         )

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
-from distillery.guidance.base import GuidanceBlock, GuidanceContext, Range, Scene, scaled_range
+from distillery.guidance.base import GuidanceContext, Range, RangedBlock, RangedGuidance, Scene
 from distillery.settings import NonNegative
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from distillery.guidance.score import Scorer
 
 
-class Learnability(GuidanceBlock):
+class Learnability(RangedBlock):
     """Guidance by S = CE(student) - w CE(reference) (eqs. 7 and 8 of arXiv 2604.00519)."""
 
     strength: NonNegative | Literal["auto"] = Field("auto", description="Lambda; `auto`: `calibrate_guidance` chooses.")
@@ -31,43 +32,33 @@ class Learnability(GuidanceBlock):
     norm: Literal["rms_l2", "l2_l2"] = Field("rms_l2", description="Norms of the noise and of the gradient.")
     through_denoiser: bool = Field(True, description="False: the noise prediction is held fixed.")
 
-    def guided_range(self, steps: int) -> list[int]:
-        """As given, or 10 to 45 of 50."""
-        return self.range or scaled_range(steps)
-
-    def resolved(self, steps: int, beside: list[int] | None) -> Self:
-        """With the range as indices."""
-        return self.model_copy(update={"range": self.guided_range(steps)})
-
     def check(self, key: str, context: GuidanceContext) -> Iterator[str]:
-        """Whether there is a student to learn from, and a range within the steps."""
         if not context.increments:
             yield (
                 f"{key}: asks the student of the increments before, and this kind of method makes no increments; "
                 "leave it out, or take kind: lgd"
             )
-        yield from context.check_range(f"{key}.range", self.range)
+        yield from super().check(key, context)
         if self.reference_weight == "auto" and self.strength == 0:
             yield f"{key}.reference_weight: nothing to calibrate at strength 0; give a number"
 
     def open(self, files: Sequence[Path], scene: Scene) -> LearnabilityGuidance | None:
-        """The guidance by the scorer of the scene; a strength of `auto` has been replaced by the calibrated one."""
         if self.strength == 0:
             return None
-        assert scene.scorer is not None and self.strength != "auto" and self.range is not None
+        assert scene.scorer is not None and self.strength != "auto"
         return LearnabilityGuidance(
             scene.scorer,
             scene.renderer.guidance_codec or scene.renderer.codec,
             strength=self.strength,
-            first=self.range[0],
-            last=self.range[1],
+            **self.indices,
             direction=self.direction,
             norm=self.norm,
             through_denoiser=self.through_denoiser,
         )
 
 
-class LearnabilityGuidance:
+@dataclass
+class LearnabilityGuidance(RangedGuidance):
     """Moves each image up S by a step whose length does not depend on the size of the gradient.
 
     The shift of the posterior mean is lambda * beta/sqrt(alpha) * rms(eps) * g/|g|, with g the gradient of S of the
@@ -82,44 +73,29 @@ class LearnabilityGuidance:
     """
 
     rank: ClassVar[int] = 0
-
-    def __init__(
-        self,
-        scorer: Scorer,
-        codec: Codec,
-        *,
-        strength: float,
-        first: int,
-        last: int,
-        direction: Literal["ascend", "descend"] = "ascend",
-        norm: Literal["rms_l2", "l2_l2"] = "rms_l2",
-        through_denoiser: bool = True,
-    ) -> None:
-        self._scorer, self._codec, self._norm = scorer, codec, norm
-        self._strength = strength if direction == "ascend" else -strength
-        self._first, self._last, self._through = first, last, through_denoiser
-        self.skipped = 0
-
-    def active(self, index: int) -> bool:
-        """Within the guided range, both ends included, unless the strength is zero."""
-        return self._strength != 0 and self._first <= index <= self._last
+    scorer: Scorer
+    codec: Codec
+    direction: Literal["ascend", "descend"] = "ascend"
+    norm: Literal["rms_l2", "l2_l2"] = "rms_l2"
+    through_denoiser: bool = True
+    skipped: int = 0
 
     def needs_graph(self) -> bool:
-        """Whether the gradient goes through the denoiser."""
-        return self._through
+        return self.through_denoiser
 
     def shift(self, step: Step) -> Tensor:
-        """The shift of the posterior mean, (N, C, H, W)."""
         import torch
 
         from distillery.guidance.unit_step import unit_step
 
         # With the noise prediction held fixed x0 is an affine function of x, so that both gradients point the same way.
-        clean = step.clean if self._through else step.clean.detach().requires_grad_(True)
+        clean = step.clean if self.through_denoiser else step.clean.detach().requires_grad_(True)
         with torch.enable_grad(), torch.autocast(clean.device.type, enabled=False):
-            total = self._scorer.score(self._codec.decode(clean.float()), step.labels).learnability.sum()
-            gradient = torch.autograd.grad(total, step.noisy if self._through else clean, retain_graph=True)[0].float()
-        factor = self._strength * step.schedule.noise_scale(step.index) * step.schedule.mean_per_noise(step.index)
-        shift, skipped = unit_step(gradient, step, factor, self._norm)
+            total = self.scorer.score(self.codec.decode(clean.float()), step.labels).learnability.sum()
+            source = step.noisy if self.through_denoiser else clean
+            gradient = torch.autograd.grad(total, source, retain_graph=True)[0].float()
+        factor = self.strength * step.schedule.noise_scale(step.index) * step.schedule.mean_per_noise(step.index)
+        signed = factor if self.direction == "ascend" else -factor
+        shift, skipped = unit_step(gradient, step, signed, self.norm)
         self.skipped += skipped
         return shift

@@ -80,11 +80,7 @@ class LoopGuidance:
         return learnability
 
     def start(self, scorer: Scorer, strength: float, *, alone: bool = False) -> list[Guidance]:
-        """The guidances at a strength of learnability.
-
-        Args:
-            alone: learnability and no other guidance, as the pilot measures it.
-        """
+        """The guidances at a strength of learnability; `alone`: no other guidance, as the pilot measures it."""
         learnability = self.learnability.model_copy(
             update={"strength": strength, "reference_weight": scorer.reference_weight}
         )

@@ -38,15 +38,12 @@ class Mode(GuidanceBlock):
         return min(round(steps * 25 / 50), steps - 2) if self.stop is None else self.stop  # at least one step is guided
 
     def guided_range(self, steps: int) -> list[int]:
-        """From the index above `stop` to the first step."""
         return [min(self._stop(steps) + 1, steps - 1), steps - 1]
 
     def resolved(self, steps: int, beside: list[int] | None) -> Self:
-        """With `stop` as an index."""
         return self.model_copy(update={"stop": self._stop(steps)})
 
     def check(self, key: str, context: GuidanceContext) -> Iterator[str]:
-        """Whether a step is left to guide, and whether latents can be pooled so far."""
         steps, side = context.sampling.steps, context.latent_side
         if self.stop is not None and self.stop >= steps - 1:
             yield (
@@ -57,7 +54,6 @@ class Mode(GuidanceBlock):
             yield f"{key}.pool: {self.pool} is more than the side of the latents; allowed: 1 to {side}"
 
     def check_sizes(self, key: str, sizes: Sequence[int], images: Mapping[str, int]) -> Iterator[str]:
-        """Whether every class has an image for each mode."""
         count, smallest = self.count or max(sizes), min(images, key=lambda name: images[name])
         if count <= images[smallest]:
             return
@@ -72,7 +68,6 @@ class Mode(GuidanceBlock):
         )
 
     def files(self, files: GuidanceFiles) -> list[str]:
-        """The modes of all classes."""
         return [files.modes(self.count)]
 
     def open(self, files: Sequence[Path], scene: Scene) -> ModeGuidance:
@@ -101,19 +96,13 @@ class ModeGuidance:
     rank: ClassVar[int] = 2
 
     def __init__(self, modes: Tensor, *, strength: float, stop: int) -> None:
-        """
-        Args:
-            modes: (classes, modes, C, h, w), on the sampler's device.
-            stop: it acts at indices above this one.
-        """
+        """`modes`: (classes, modes, C, h, w), on the sampler's device; the guidance acts at indices above `stop`."""
         self._modes, self._strength, self._stop = modes, strength, stop
 
     def active(self, index: int) -> bool:
-        """Above the index where it stops, unless the strength is zero."""
         return self._strength != 0 and index > self._stop
 
     def needs_graph(self) -> bool:
-        """Never: the shift is a difference."""
         return False
 
     def shift(self, step: Step) -> Tensor:

@@ -164,11 +164,7 @@ def curve_table(calibrated: Calibrated, judge: str, aim: str) -> pa.Table:
         for row in calibrated.measured
     ]
     schema = pa.schema(
-        [
-            *((name, pa.float64()) for name in Setting.__annotations__),
-            ("valid", pa.bool_()),
-            ("chosen", pa.bool_()),
-        ]
+        [*((name, pa.float64()) for name in Setting.__annotations__), ("valid", pa.bool_()), ("chosen", pa.bool_())]
     )
     about = {"threshold": calibrated.threshold, "judge": judge, "aim": aim, "confirmed": calibrated.confirmed}
     return pa.Table.from_pylist(rows, schema).replace_schema_metadata({"distillery_calibration": json.dumps(about)})

@@ -7,22 +7,15 @@ shift the sampling steps, and the generator stays as it is.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
 from distillery.errors import BadInput
-from distillery.guidance.base import (
-    PUBLISHED_LATENT_SIZE,
-    GuidanceBlock,
-    GuidanceContext,
-    GuidanceFiles,
-    Range,
-    Scene,
-    scaled_range,
-)
+from distillery.guidance.base import PUBLISHED_LATENT_SIZE, GuidanceFiles, Range, RangedBlock, RangedGuidance, Scene
 from distillery.settings import Count, NonNegative
 
 if TYPE_CHECKING:
@@ -38,14 +31,14 @@ PUBLISHED_RATIO = 0.002 / 0.008
 """Weight of the term of real latents over that of predictions in the fine-tuning of Minimax diffusion."""
 
 
-class Representation(GuidanceBlock):
+class Representation(RangedBlock):
     """Guidance by the two terms of Minimax diffusion (arXiv 2311.15529), at sampling time."""
 
     needs_images: ClassVar[bool] = True
+    follows: ClassVar[bool] = True
 
     strength: NonNegative | Literal["auto"] = Field(
-        "auto",
-        description="Away from the latents drawn so far; `auto`: 50 d / 4096, d = latent size, as deviation.",
+        "auto", description="Away from the latents drawn so far; `auto`: 50 d / 4096, d = latent size, as deviation."
     )
     real_strength: NonNegative | Literal["auto"] = Field(
         "auto", description="Towards real latents; `auto`: a quarter of `strength`, the published ratio of the terms."
@@ -61,20 +54,7 @@ class Representation(GuidanceBlock):
         away = PUBLISHED_STRENGTH * latent_size / PUBLISHED_LATENT_SIZE if self.strength == "auto" else self.strength
         return away, PUBLISHED_RATIO * away if self.real_strength == "auto" else self.real_strength
 
-    def guided_range(self, steps: int) -> list[int]:
-        """As given, or 10 to 45 of 50."""
-        return self.range or scaled_range(steps)
-
-    def resolved(self, steps: int, beside: list[int] | None) -> Self:
-        """With the range as indices; none: that of the guidance beside it."""
-        return self.model_copy(update={"range": self.range or beside or scaled_range(steps)})
-
-    def check(self, key: str, context: GuidanceContext) -> Iterator[str]:
-        """Whether the range lies within the steps."""
-        yield from context.check_range(f"{key}.range", self.range)
-
     def files(self, files: GuidanceFiles) -> list[str]:
-        """The latents of the training images."""
         return files.latents()
 
     def open(self, files: Sequence[Path], scene: Scene) -> RepresentationGuidance | None:
@@ -90,7 +70,6 @@ class Representation(GuidanceBlock):
         away, towards = self.strengths(scene.renderer.latent_numbers)
         if away == towards == 0:
             return None
-        assert self.range is not None, "ranges are resolved when the settings of a stage are made"
         cache, renderer = LatentCache(files), scene.renderer
         if set(cache.classes) != set(scene.classes):
             raise BadInput(f"{files[0]}: latents of classes {cache.classes}, but the images have {list(scene.classes)}")
@@ -104,39 +83,32 @@ class Representation(GuidanceBlock):
             real.add(means.to(renderer.device), cache.labels.new_full((len(means),), label))
         for latents, labels in scene.latents():  # on the CPU, as those that are remembered
             drawn.add(latents, labels)
-        first, last = self.range
-        return RepresentationGuidance(real, drawn, away=away, towards=towards, first=first, last=last)
+        return RepresentationGuidance(real, drawn, strength=away, real_strength=towards, **self.indices)
 
 
-class RepresentationGuidance:
-    """Shifts the posterior mean by towards * grad cos(x0, r) - away * grad cos(x0, g).
+@dataclass
+class RepresentationGuidance(RangedGuidance):
+    """Shifts the posterior mean by real_strength * grad cos(x0, r) - strength * grad cos(x0, g).
 
     r is the real latent of the class with the least cosine to the predicted clean latent x0, and g the latent drawn
     for the class with the largest one. Gradients are taken with respect to x0. A class without latents has no term.
     """
 
     rank: ClassVar[int] = 4
-
-    def __init__(
-        self, real: ClassMemory, drawn: ClassMemory, *, away: float, towards: float, first: int, last: int
-    ) -> None:
-        self._real, self._drawn, self._away, self._towards = real, drawn, away, towards
-        self._first, self._last = first, last
+    real: ClassMemory
+    drawn: ClassMemory
+    real_strength: float
 
     def active(self, index: int) -> bool:
-        """Within the guided range, both ends included."""
-        return self._first <= index <= self._last
+        return self.first <= index <= self.last
 
     def needs_graph(self) -> bool:
-        """Never: the gradients have a closed form."""
         return False
 
     def remember(self, latents: Tensor, labels: Tensor) -> None:
-        """Add the latents (N, C, h, w) of images that were chosen just now."""
-        self._drawn.add(latents, labels)
+        self.drawn.add(latents, labels)
 
     def shift(self, step: Step) -> Tensor:
-        """The shift of the posterior mean, (N, C, H, W)."""
         import torch
 
         from distillery.guidance.class_memory import cosine_gradient
@@ -145,8 +117,8 @@ class RepresentationGuidance:
         shift = torch.zeros_like(clean)
         for factor, (latents, known) in (
             # The least cosine with x0 is the largest one with -x0.
-            (self._towards, self._real.nearest(-clean, step.labels)),
-            (-self._away, self._drawn.nearest(clean, step.labels)),
+            (self.real_strength, self.real.nearest(-clean, step.labels)),
+            (-self.strength, self.drawn.nearest(clean, step.labels)),
         ):
             shift += torch.where(known[:, None, None, None], factor * cosine_gradient(clean, latents), 0.0)
         return shift

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 
-from distillery.settings import Block, Count, Exponent, Fraction, Name, NonNegative, Positive
+from distillery.settings import Block, Count, Exponent, Fraction, InputPath, Name, NonNegative, Positive
 from distillery.students.settings import Network, Protocol, of_reference
 
 
@@ -22,7 +22,7 @@ class Surrogate(Block):
         None, min_length=1, description="Numbers of the checkpoints to keep, 0 = before training; none: by threshold."
     )
     gradient_images: Count = Field(200, description="Real images per class that a class gradient is the mean of.")
-    checkpoints: str | None = Field(
+    checkpoints: InputPath | None = Field(
         None, description="None: trained here. A path: a file of `train_surrogate`, of the same classes."
     )
 

@@ -15,14 +15,10 @@ SMALLEST_GRADIENT = 1e-12
 def unit_step(
     gradient: Tensor, step: Step, factor: float, norm: Literal["rms_l2", "l2_l2"] = "rms_l2"
 ) -> tuple[Tensor, int]:
-    """factor * rms(eps) * g/|g| for each image; nothing where the gradient is too small or not finite.
+    """The shift factor * rms(eps) * g/|g| for gradients g (N, C, H, W) fp32, and how many images have none.
 
-    Args:
-        gradient: (N, C, H, W), fp32.
-        norm: of the noise prediction (root mean square or L2) and of the gradient (L2).
-
-    Returns:
-        The shift (N, C, H, W), and how many images were not moved.
+    An image has none where its gradient is too small or not finite. `norm` is that of the noise prediction (root mean
+    square or L2) and of the gradient (L2).
     """
     length = gradient.flatten(1).norm(dim=1)
     usable = torch.isfinite(length) & (length >= SMALLEST_GRADIENT)

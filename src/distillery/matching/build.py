@@ -73,9 +73,7 @@ def initial_latents(
 ) -> Tensor:
     """(N, C, h, w) fp32 in scaled units: encoded real images of the classes, enlarged to `side`, or N(0, 1).
 
-    Args:
-        real: images to start from; None: zeros, for a space that only renders states.
-        batch: images that are encoded at once.
+    Without real images they are zeros, for a space that only renders states. `batch` images are encoded at once.
     """
     size = codec.latent_size(side)
     if real is None:
@@ -107,10 +105,7 @@ def chain_space(
     micro_batch: int,
     device: torch.device,
 ) -> ChainSpace:
-    """Latents and class vectors, rendered by a generator.
-
-    Args:
-        learn: which of them are optimised.
+    """Latents and class vectors, rendered by a generator; those in `learn` are optimised.
 
     Raises:
         BadInput: class vectors of a generator without classes.
@@ -148,11 +143,7 @@ def objective_of(
     experts: Sequence[Path],
     gradient: Literal["tesla", "exact"],
 ) -> Objective:
-    """The objective of a block of settings.
-
-    Args:
-        experts: files of trajectories, for the objective that matches them.
-        gradient: how trajectories are differentiated unless their block says so.
+    """The objective of a block of settings; `gradient`: the default of how trajectories are differentiated.
 
     Raises:
         BadInput: an objective without its experts, or with others.

@@ -124,24 +124,12 @@ class DiffusionChain:
         return states
 
     def run(self, latents: Tensor, vectors: Tensor | None, noise: Tensor, *, save: bool = False) -> Tensor:
-        """The clean latent with a graph to latents and vectors.
-
-        Args:
-            save: keep the states between steps alone and compute the rest again in the backward pass; otherwise the
-                graph of all steps stays in memory.
-        """
+        """The clean latent with a graph to latents and vectors; `save`: the backward pass computes each step again."""
         start = state = self.noised(latents, noise)
         for k in reversed(range(self.steps)):
             if save:
                 state = checkpoint(
-                    self.step,
-                    k,
-                    state,
-                    latents,
-                    start,
-                    vectors,
-                    use_reentrant=False,
-                    preserve_rng_state=False,
+                    self.step, k, state, latents, start, vectors, use_reentrant=False, preserve_rng_state=False
                 )
             else:
                 state = self.step(k, state, latents, start, vectors)

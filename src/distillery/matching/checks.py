@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from distillery.data.identity import hint_of
 from distillery.matching.settings import Experts
 from distillery.storage.tensors import described_tensors
 
@@ -92,7 +93,8 @@ def wrong_experts(about: Mapping[str, Any], wanted: Mapping[str, Any]) -> str | 
     for name, value in wanted.items():
         own = about.get(name)
         if own < value if name == "epochs" else own != value:
+            hint = hint_of(value, own) if isinstance(own, list) and isinstance(value, list) else ""
             shown = [", ".join(part) if isinstance(part, list) else part for part in (own, value)]
             template = words.get(name, "its experts are of {found}, and {value} is wanted")
-            return template.format(found=shown[0], value=shown[1])
+            return template.format(found=shown[0], value=shown[1]) + hint
     return None

@@ -1,17 +1,23 @@
-"""Denoisers that take class vectors as well as class labels: what LD3M learns beside the latents."""
+"""Denoisers that take class vectors as well as class labels, and the tables of class vectors that belong to UNets."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from distillery.diffusion.denoiser import GuidedNetwork, alphas_cumprod_of
+from distillery.diffusion.denoiser import GuidedNetwork
+from distillery.errors import NotSafetensors, WeightsError
+from distillery.storage.tensors import load_slice
 
 Call = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 """(states (N, C, h, w), timesteps (N,) int64, class vectors) -> output (N, C or 2C, h, w)."""
+
+BESIDE = "class_embedding.safetensors"
+"""Beside the `unet/` of a generator whose UNet takes classes as vectors: `weight` (classes + 1, D), no class last."""
 
 
 class LabelOrVector(nn.Module):
@@ -21,7 +27,7 @@ class LabelOrVector(nn.Module):
         """
         Args:
             table: (rows, D), the row of no class included.
-            block: of the transformer that the table belongs to: its place in vectors of one row per block.
+            block: index of the transformer block that owns the table, among vectors of one row per block.
         """
         super().__init__()
         self.table, self.block = table, block
@@ -53,17 +59,11 @@ def open_labels(transformer: Any) -> Tensor:
     return torch.stack(weights, 1)
 
 
-def takes_cross_attention(unet: Any) -> bool:
-    """Whether a UNet of diffusers hears of classes by cross-attention."""
-    return bool(unet.config.get("cross_attention_dim"))
-
-
 def open_unet_labels(unet: Any) -> Tensor | None:
     """Let a UNet of diffusers take vectors in the place of labels, in place.
 
     Returns:
-        The rows of its own table, (rows, D) fp32 on the CPU; None where it has none: its vectors come from elsewhere,
-        or it knows no classes.
+        The rows of its own table, (rows, D) fp32 on the CPU; None: it has no table of its own.
     """
     table = getattr(unet, "class_embedding", None)
     if not isinstance(table, nn.Embedding):
@@ -81,17 +81,14 @@ class VectorDenoiser(GuidedNetwork):
     """
 
     def __init__(
-        self, network: nn.Module, channels: int, call: Call, rows: Tensor | None, null: Tensor | None, **options: Any
+        self, network: Any, scheduler: Any, call: Call, rows: Tensor | None, null: Tensor | None, **options: Any
     ) -> None:
-        """
-        Args:
-            call: one call of `network`.
-            options: those of `GuidedNetwork`.
+        """`call`: one call of `network`; `options`: those of `GuidedNetwork`.
 
         Raises:
             ValueError: guidance without a vector of no class.
         """
-        super().__init__(network, channels, **options)
+        super().__init__(network, scheduler, **options)
         if rows is not None and null is None and self.guidance_scale != 1:
             raise ValueError(
                 f"guidance_scale: {self.guidance_scale} needs the row of no class, and the generator has none; "
@@ -100,17 +97,10 @@ class VectorDenoiser(GuidedNetwork):
         self._call, self.rows, self.null = call, rows, null
 
     def predict(self, states: Tensor, timesteps: Tensor, conditions: Tensor | None) -> Tensor:
-        """One call of the network."""
         return self._call(states, timesteps, conditions)
 
     def forward(self, noisy: Tensor, timestep: int, vectors: Tensor | None) -> Tensor:
-        """The noise prediction alone, (N, C, h, w), as `guided` gives it.
-
-        Args:
-            noisy: (N, C, h, w).
-            timestep: of the training schedule.
-            vectors: (N, …) class vectors, or None where there are no classes.
-        """
+        """The noise prediction alone, (N, C, h, w), as `guided` gives it for class vectors (N, …)."""
         return self.guided(noisy, timestep, vectors, self.null)[0]
 
 
@@ -121,17 +111,7 @@ def of_dit(transformer: Any, scheduler: Any, *, guidance_scale: float, half: boo
     def call(states: Tensor, timesteps: Tensor, vectors: Tensor | None) -> Tensor:
         return transformer(states, timestep=timesteps, class_labels=vectors).sample
 
-    return VectorDenoiser(
-        transformer,
-        transformer.config.in_channels,
-        call,
-        rows[:-1],
-        rows[-1],
-        guidance_scale=guidance_scale,
-        alphas_cumprod=alphas_cumprod_of(scheduler),
-        prediction=scheduler.config.prediction_type,
-        half=half,
-    )
+    return VectorDenoiser(transformer, scheduler, call, rows[:-1], rows[-1], guidance_scale=guidance_scale, half=half)
 
 
 def of_unet(
@@ -139,19 +119,19 @@ def of_unet(
 ) -> VectorDenoiser:
     """A `VectorDenoiser` of a UNet of diffusers.
 
-    It hears of a class by an embedding that is added to the timestep's (`num_class_embeds`, or `class_embed_type:
+    A class enters by an embedding that is added to that of the timestep (`num_class_embeds`, or `class_embed_type:
     identity`), by cross-attention to one token, or not at all.
 
     Args:
         table: (rows, D) stored beside the UNet; None: it has a table of its own, or knows no classes.
-        classes: rows that stand for one; the last of those beyond is that of no class.
+        classes: rows of classes; the last row beyond them is that of no class.
 
     Raises:
         ValueError: classes without vectors, or guidance without the vector of no class.
     """
     own = open_unet_labels(unet)
     rows = table if own is None else own
-    attends = takes_cross_attention(unet)
+    attends = bool(unet.config.get("cross_attention_dim"))
     if rows is None and (attends or unet.config.get("class_embed_type") is not None):
         raise ValueError("the UNet asks for class vectors, and there is no table of them")
     if rows is not None and len(rows) < classes:
@@ -166,24 +146,45 @@ def of_unet(
             return unet(states, timesteps, encoder_hidden_states=vectors.to(unet.dtype)).sample
         return unet(states, timesteps, class_labels=vectors).sample
 
-    return VectorDenoiser(
-        unet,
-        unet.config.in_channels,
-        call,
-        None if rows is None else rows[:classes],
-        rows[-1] if rows is not None and len(rows) > classes else None,
-        guidance_scale=guidance_scale,
-        alphas_cumprod=alphas_cumprod_of(scheduler),
-        prediction=scheduler.config.prediction_type,
-        half=half,
-    )
+    null = rows[-1] if rows is not None and len(rows) > classes else None
+    known = None if rows is None else rows[:classes]
+    return VectorDenoiser(unet, scheduler, call, known, null, guidance_scale=guidance_scale, half=half)
+
+
+def table_of_unet(unet: Any, folder: Path) -> Tensor | None:
+    """The class vectors of a UNet in the folder that holds `unet/`, (rows, D) fp32; None: it knows no classes.
+
+    Raises:
+        WeightsError: its vectors are absent, or classes enter it in a way that is not supported.
+    """
+    own, config = getattr(unet, "class_embedding", None), unet.config
+    if isinstance(own, nn.Embedding):
+        if config.get("cross_attention_dim"):
+            raise WeightsError(
+                f"{folder / 'unet'}: takes classes by a table and by cross-attention; allowed: one of the two"
+            )
+        return own.weight.detach().cpu().float()
+    if not config.get("cross_attention_dim") and config.get("class_embed_type") != "identity":
+        if own is not None:
+            raise WeightsError(f"{folder / 'unet'}: class_embed_type {config.class_embed_type!r}; allowed: identity")
+        return None
+    path = folder / BESIDE
+    try:
+        table: Tensor = load_slice(path, "weight")[:].float()
+    except FileNotFoundError:
+        raise WeightsError(
+            f"{path}: no such file; the UNet takes classes as vectors: put them there as `weight` (classes + 1, D)"
+        ) from None
+    except (OSError, NotSafetensors) as error:
+        raise WeightsError(f"{path}: cannot be read ({error})") from error
+    return table
 
 
 def ends_of(scheduler: Any) -> tuple[int, float]:
-    """By how much the timesteps of a chain lie above multiples, and the cumulative alpha product after its last step.
+    """The offset of the timesteps of a chain, and the cumulative alpha product after its last step.
 
-    0 and 1, but for schedules as those of latent diffusion (`steps_offset: 1`, `set_alpha_to_one: false`), where it is
-    that of timestep 0.
+    They are 0 and 1, except for schedules as those of latent diffusion (`steps_offset: 1`, `set_alpha_to_one: false`),
+    whose last product is that of timestep 0.
     """
     config = scheduler.config
     last = 1.0 if config.get("set_alpha_to_one", True) else float(scheduler.alphas_cumprod[0].double())

@@ -72,11 +72,8 @@ def train_experts(
 ) -> Tensor:
     """Trajectories of experts of these numbers: (experts, epochs + 1, P) fp32, the state before training first.
 
-    fp32 throughout: in bfloat16 the differences between epochs would drown in rounding.
-
-    Args:
-        resume: of the experts that are ready.
-        resume_of: of the training of one.
+    fp32 throughout: in bfloat16 the differences between epochs would drown in rounding. `resume` is that of finished
+    experts, `resume_of` that of the training of one expert.
 
     Raises:
         Diverged: an expert diverges.
@@ -116,25 +113,13 @@ def train_experts(
 
 
 def description(networks: Comparing, real: RealImages, recipe: Recipe, held_out: str) -> dict[str, Any]:
-    """What a file of experts says of itself: whoever reads it compares network, classes, sides and images.
-
-    Args:
-        held_out: which images no expert has seen, as `checks.words_of_holdout` says.
-    """
-    return {
-        "network": networks.name,
-        "classes": networks.classes,
-        "size": networks.domain.size,
-        "channels": networks.domain.channels,
-        "data": real.digest,
-        "held_out": held_out,
-        "recipe": recipe.model_dump(mode="json"),
-        "epochs": recipe.epochs,
-    }
+    """The metadata of a file of experts; `held_out` names the images that no expert has seen (`words_of_holdout`)."""
+    own = {"held_out": held_out, "recipe": recipe.model_dump(mode="json")}
+    return {**wanted_of(networks.name, real, recipe.epochs), **own}
 
 
 def wanted_of(network: str, real: RealImages, last_epoch: int) -> dict[str, Any]:
-    """What `description` has to say where these images are matched by this network."""
+    """The part of `description` that has to agree where these images are matched by this network."""
     return {
         "network": network,
         "classes": real.classes,
@@ -151,7 +136,7 @@ class Trajectories:
     def __init__(self, paths: Sequence[Path], wanted: Mapping[str, Any]) -> None:
         """
         Args:
-            wanted: what `description` has to say, and with `epochs` the last epoch that is read.
+            wanted: the entries of `description` that have to agree; `epochs` is the last epoch that is read.
 
         Raises:
             BadInput: experts of another network, other images, or fewer epochs.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import KW_ONLY, dataclass
+
 import torch
 from torch import Tensor, nn
 from torch.autograd import grad
@@ -24,57 +26,49 @@ def convolution_distance(ours: tuple[Tensor, ...], real: tuple[Tensor, ...]) -> 
     return torch.stack(parts).sum()
 
 
+@dataclass
 class IDCMatching:
     """One class per step: a network learns on real images, and between its steps our images take theirs.
 
     Attributes:
+        key: of the streams that networks, batches and augmentation are drawn from.
+        inner: rounds on one network.
+        epochs: that a network learns on all real images before the first round.
+        images: real images that it sees between two rounds, in batches of `batch_train`.
+        network_rate, network_decay: of that training, SGD with momentum 0.9.
         updates: steps of the images on one network: rounds times classes.
     """
 
-    def __init__(
-        self,
-        real: RealImages,
-        networks: Comparing,
-        key: Key,
-        *,
-        inner: int = 100,
-        batch_real: int = 64,
-        batch_ours: int = 128,
-        epochs: int = 10,
-        images: int = 500,
-        batch_train: int = 64,
-        network_rate: float = 0.01,
-        network_decay: float = 5e-4,
-    ) -> None:
-        """
-        Args:
-            key: of the streams that networks, batches and augmentation are drawn from.
-            inner: rounds on one network.
-            epochs: that a network learns on all real images before the first round.
-            images: real ones that it sees between two rounds, in batches of `batch_train`.
-            network_rate, network_decay: of that training, SGD with momentum 0.9.
-        """
-        self._real, self._networks, self._key = real, networks, key
-        self._batch_real, self._batch_ours = batch_real, batch_ours
-        self._epochs, self._images, self._batch_train = epochs, images, batch_train
-        self._rate, self._decay = network_rate, network_decay
-        self._classes = len(real.classes)
-        self.updates = inner * self._classes
+    real_images: RealImages
+    networks: Comparing
+    key: Key
+    _: KW_ONLY
+    inner: int = 100
+    batch_real: int = 64
+    batch_ours: int = 128
+    epochs: int = 10
+    images: int = 500
+    batch_train: int = 64
+    network_rate: float = 0.01
+    network_decay: float = 5e-4
+
+    def __post_init__(self) -> None:
+        self._classes = len(self.real_images.classes)
+        self.updates = self.inner * self._classes
         self._network: nn.Module | None = None
         self._velocity: list[Tensor] = []
 
     def gradient(self, images: Tensor, labels: Tensor, step: int) -> tuple[Tensor, Metrics]:
-        """The gradient of one class, zero elsewhere."""
         network, (within, label) = self._network_at(step), divmod(step % self.updates, self._classes)
-        draws = stream(*self._key, "class", step)
+        draws = stream(*self.key, "class", step)
         rows = (labels == label).nonzero()[:, 0]
-        rows = rows[torch.randperm(len(rows), generator=draws)[: self._batch_ours]].to(images.device)
-        real = self._real.draw(label, self._batch_real, draws)
+        rows = rows[torch.randperm(len(rows), generator=draws)[: self.batch_ours]].to(images.device)
+        real = self.real_images.draw(label, self.batch_real, draws)
         uniform = torch.rand(3, 1, 4, generator=draws).to(images.device)
         leaf = images[rows].detach().requires_grad_()
         seen = [
             _three(images, uniform.expand(-1, len(images), -1), ("color", "crop", "cutout"))
-            for images in (real, self._real.standardised(leaf))
+            for images in (real, self.real_images.standardised(leaf))
         ]
         target, ours = (
             loss_gradient(network, batch, torch.full((len(batch),), label, device=batch.device), graph=place == 1)
@@ -93,27 +87,27 @@ class IDCMatching:
         """
         iteration, within = divmod(step, self.updates)
         if within == 0:
-            self._network = self._networks.new((*self._key, "network", iteration))
+            self._network = self.networks.new((*self.key, "network", iteration))
             self._velocity = [torch.zeros_like(value) for value in self._network.parameters()]
-            for epoch in range(self._epochs):
+            for epoch in range(self.epochs):
                 if stop_requested():  # on resuming, this network begins anew
                     raise StopRequested
-                draws = stream(*self._key, "before", iteration, epoch)
-                self.learn(self._network, torch.randperm(len(self._real.labels), generator=draws), draws)
+                draws = stream(*self.key, "before", iteration, epoch)
+                self.learn(self._network, torch.randperm(len(self.real_images.labels), generator=draws), draws)
         assert self._network is not None, "restore the state first"
         if within and within % self._classes == 0:
-            draws = stream(*self._key, "between", step)
-            rows = torch.randperm(len(self._real.labels), generator=draws)[: self._images]
+            draws = stream(*self.key, "between", step)
+            rows = torch.randperm(len(self.real_images.labels), generator=draws)[: self.images]
             self.learn(self._network, rows, draws)
         return self._network
 
     def learn(self, network: nn.Module, rows: Tensor, draws: torch.Generator) -> None:
         """One pass of SGD over real images: colour and crop for each image, and CutMix with one box per batch."""
         parameters = list(network.parameters())
-        for some in rows.split(self._batch_train):
-            labels = self._real.labels[some].to(self._real.pixels.device)
+        for some in rows.split(self.batch_train):
+            labels = self.real_images.labels[some].to(self.real_images.pixels.device)
             uniform = torch.rand(2, len(some), 4, generator=draws).to(labels.device)
-            seen = _three(self._real.seen(some), uniform, ("color", "crop"))
+            seen = _three(self.real_images.seen(some), uniform, ("color", "crop"))
             partner = torch.randperm(len(some), generator=draws).to(labels.device)
             box = draw_box(seen.shape[-2], seen.shape[-1], draws).to(labels.device)
             seen, share = cutmix(seen, partner, box)
@@ -122,11 +116,10 @@ class IDCMatching:
             gradients = grad((share * own + (1 - share) * other).mean(), parameters)
             with torch.no_grad():
                 for parameter, velocity, gradient in zip(parameters, self._velocity, gradients, strict=True):
-                    velocity.mul_(NETWORK_MOMENTUM).add_(gradient + self._decay * parameter)
-                    parameter.sub_(self._rate * velocity)
+                    velocity.mul_(NETWORK_MOMENTUM).add_(gradient + self.network_decay * parameter)
+                    parameter.sub_(self.network_rate * velocity)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The network and its momentum."""
         if self._network is None:
             return {}
         named = list(self._network.named_parameters())
@@ -136,12 +129,11 @@ class IDCMatching:
 
     @torch.no_grad()
     def load_state_dict(self, tensors: dict[str, Tensor]) -> None:
-        """Put both back."""
         if tensors:
-            self._network = self._networks.new((*self._key, "network", 0))
+            self._network = self.networks.new((*self.key, "network", 0))
             for name, parameter in self._network.named_parameters():
                 parameter.copy_(tensors[f"network/{name}"])
-            device = self._real.pixels.device
+            device = self.real_images.pixels.device
             self._velocity = [
                 tensors[f"velocity/{name}"].to(device).clone() for name, _ in self._network.named_parameters()
             ]

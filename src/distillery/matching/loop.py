@@ -123,7 +123,6 @@ def _refuse_growth(optimiser: Optimiser, iteration: int, run: Run) -> None:
 def _checkpoint(
     space: Space, objective: Objective, optimiser: Optimiser, run: Run, step: int
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Everything that the next step depends on, and what the loop has found so far."""
     tensors = {f"parameter/{name}": value.clone() for name, value in space.parameters.items()}
     tensors |= {f"optimiser/{name}": value for name, value in optimiser.state_dict().items()}
     tensors |= {f"objective/{name}": value for name, value in objective.state_dict().items()}

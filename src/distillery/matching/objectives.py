@@ -1,8 +1,9 @@
-"""What our images are compared with the real ones by: one interface, and the two objectives of fresh networks."""
+"""Objectives that compare our images with the real ones: their interface, and the two objectives of fresh networks."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import KW_ONLY, dataclass, field
 from typing import Protocol
 
 import torch
@@ -46,12 +47,9 @@ class Objective(Protocol):
 
 
 def gradient_distance(ours: Iterable[Tensor], real: Iterable[Tensor]) -> Tensor:
-    """Sum over weights and output channels of 1 - cosine, (): the distance of DC (arXiv 2006.05929).
+    """Sum over weights and output channels of 1 - cosine of two gradients, (): the distance of DC (arXiv 2006.05929).
 
     Weights with one dimension or three, biases and norms, are left out.
-
-    Args:
-        ours, real: gradients of the parameters, in the same order.
     """
     total: Tensor | None = None
     for our, their in zip(ours, real, strict=True):
@@ -71,126 +69,136 @@ def loss_gradient(network: nn.Module, images: Tensor, labels: Tensor, *, graph: 
     return grad(loss, list(network.parameters()), create_graph=graph)
 
 
+def class_by_class(
+    distance: Callable[[int, Tensor, Tensor], Tensor],
+    real: RealImages,
+    key: Key,
+    images: Tensor,
+    labels: Tensor,
+    batch_real: int,
+    augment: bool,
+) -> tuple[Tensor, Metrics]:
+    """The gradient at the images of a distance to real ones, summed over the classes, and its value as `loss`.
+
+    Args:
+        distance: (label, our images of the class, real images of the class) -> (); both are standardised and see the
+            same augmentation.
+        key: of the stream of each class, to which its name is added.
+    """
+    gradient, total = torch.zeros_like(images), 0.0
+    for label in labels.unique().tolist():
+        draws = stream(*key, real.classes[label])
+        batch = real.draw(label, batch_real, draws)
+        augmented = dsa.draw(draws) if augment else _as_is
+        rows = (labels == label).nonzero()[:, 0].to(images.device)
+        leaf = images[rows].detach().requires_grad_()
+        loss = distance(label, augmented(real.standardised(leaf)), augmented(batch))
+        (gradient[rows],) = grad(loss, leaf)
+        total += float(loss.detach())
+    return gradient, {"loss": total}
+
+
+@dataclass
 class GradientMatching:
     """DC and DSA: the gradient of a network on our images of a class shall point where that of real ones does.
 
     With one update per network it is drawn anew for each. With more, it is trained on our images in between.
 
     Attributes:
-        updates: steps of the images on one network.
+        key: of the streams that networks, batches and augmentation are drawn from.
+        outer: steps of the images on one network.
+        inner: epochs that it is trained on the images between two of them.
+        learning_rate: of that training, plain SGD in batches of `batch_train`.
     """
 
-    def __init__(
-        self,
-        real: RealImages,
-        networks: Comparing,
-        key: Key,
-        *,
-        batch_real: int = 256,
-        outer: int = 1,
-        inner: int = 1,
-        learning_rate: float = 0.01,
-        batch_train: int = 256,
-        augment: bool = True,
-    ) -> None:
-        """
-        Args:
-            key: of the streams that networks, batches and augmentation are drawn from.
-            outer: steps of the images on one network.
-            inner: epochs that it is trained on the images between two of them.
-            learning_rate: of that training, plain SGD in batches of `batch_train`.
-        """
-        self._real, self._networks, self._key = real, networks, key
-        self._batch_real, self.updates, self._inner = batch_real, outer, inner
-        self._rate, self._batch_train, self._augment = learning_rate, batch_train, augment
+    real_images: RealImages
+    networks: Comparing
+    key: Key
+    _: KW_ONLY
+    batch_real: int = 256
+    outer: int = 1
+    inner: int = 1
+    learning_rate: float = 0.01
+    batch_train: int = 256
+    augment: bool = True
+
+    def __post_init__(self) -> None:
+        self.updates = self.outer
         self._network: nn.Module | None = None
 
     def gradient(self, images: Tensor, labels: Tensor, step: int) -> tuple[Tensor, Metrics]:
         """The gradient of the distances, summed over the classes."""
         network = self._network_of(images, labels, step)
-        gradient, total = torch.zeros_like(images), 0.0
-        for label in labels.unique().tolist():
-            draws = stream(*self._key, "class", step, self._real.classes[label])
-            real = self._real.draw(label, self._batch_real, draws)
-            augmented = dsa.draw(draws) if self._augment else _as_is
-            rows = (labels == label).nonzero()[:, 0].to(images.device)
-            leaf = images[rows].detach().requires_grad_()
-            ours = augmented(self._real.standardised(leaf))
-            target = loss_gradient(network, augmented(real), _all(label, real))
-            distance = gradient_distance(loss_gradient(network, ours, _all(label, ours), graph=True), target)
-            (gradient[rows],) = grad(distance, leaf)
-            total += float(distance.detach())
-        return gradient, {"loss": total}
+
+        def distance(label: int, ours: Tensor, real: Tensor) -> Tensor:
+            target = loss_gradient(network, real, _all(label, real))
+            return gradient_distance(loss_gradient(network, ours, _all(label, ours), graph=True), target)
+
+        options = (self.batch_real, self.augment)
+        return class_by_class(distance, self.real_images, (*self.key, "class", step), images, labels, *options)
 
     def _network_of(self, images: Tensor, labels: Tensor, step: int) -> nn.Module:
         iteration, place = divmod(step, self.updates)
         if place == 0 or self._network is None:
             if place:
                 raise ValueError(f"step {step} goes on with a network that is not there; restore the state first")
-            self._network = self._networks.new((*self._key, "network", iteration))
+            self._network = self.networks.new((*self.key, "network", iteration))
         else:
-            self._train(self._network, self._real.standardised(images), labels.to(images.device), step)
+            self._train(self._network, self.real_images.standardised(images), labels.to(images.device), step)
         return self._network
 
     def _train(self, network: nn.Module, images: Tensor, labels: Tensor, step: int) -> None:
         parameters: list[Tensor] = list(network.parameters())
-        for epoch in range(self._inner):
-            draws = stream(*self._key, "train", step, epoch)
-            for rows in torch.randperm(len(images), generator=draws).split(self._batch_train):
-                seen = dsa.draw(draws, len(rows))(images[rows]) if self._augment else images[rows]
+        for epoch in range(self.inner):
+            draws = stream(*self.key, "train", step, epoch)
+            for rows in torch.randperm(len(images), generator=draws).split(self.batch_train):
+                seen = dsa.draw(draws, len(rows))(images[rows]) if self.augment else images[rows]
                 gradients = loss_gradient(network, seen, labels[rows])
                 with torch.no_grad():
-                    torch._foreach_sub_(parameters, list(gradients), alpha=self._rate)
+                    torch._foreach_sub_(parameters, list(gradients), alpha=self.learning_rate)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The network, where it lives for more than one step."""
         if self._network is None or self.updates == 1:
             return {}
         return {f"network/{name}": value.detach().clone() for name, value in self._network.named_parameters()}
 
     @torch.no_grad()
     def load_state_dict(self, tensors: dict[str, Tensor]) -> None:
-        """Put the network back."""
         if tensors:
-            self._network = self._networks.new((*self._key, "network", 0))
+            self._network = self.networks.new((*self.key, "network", 0))
             for name, parameter in self._network.named_parameters():
                 parameter.copy_(tensors[f"network/{name}"])
 
 
+@dataclass
 class DistributionMatching:
-    """DM: the mean feature of our images of a class shall be that of real ones, whatever network evaluations."""
+    """DM: the mean feature of our images of a class shall be that of real ones, in any network.
 
-    updates = 1
+    Attributes:
+        key: of the streams that networks, batches and augmentation are drawn from.
+    """
 
-    def __init__(
-        self, real: RealImages, networks: Comparing, key: Key, *, batch_real: int = 256, augment: bool = True
-    ) -> None:
-        """
-        Args:
-            key: of the streams that networks, batches and augmentation are drawn from.
-        """
-        self._real, self._networks, self._key = real, networks, key
-        self._batch_real, self._augment = batch_real, augment
+    real_images: RealImages
+    networks: Comparing
+    key: Key
+    _: KW_ONLY
+    batch_real: int = 256
+    augment: bool = True
+    updates: int = field(default=1, init=False)
 
     def gradient(self, images: Tensor, labels: Tensor, step: int) -> tuple[Tensor, Metrics]:
         """The gradient of the squared distances of mean features, summed over the classes."""
-        embed = self._networks.embedding((*self._key, "network", step))
-        gradient, total = torch.zeros_like(images), 0.0
-        for label in labels.unique().tolist():
-            draws = stream(*self._key, "class", step, self._real.classes[label])
-            real = self._real.draw(label, self._batch_real, draws)
-            augmented = dsa.draw(draws) if self._augment else _as_is
-            rows = (labels == label).nonzero()[:, 0].to(images.device)
-            leaf = images[rows].detach().requires_grad_()
+        embed = self.networks.embedding((*self.key, "network", step))
+
+        def distance(label: int, ours: Tensor, real: Tensor) -> Tensor:
             with torch.no_grad():
-                target = embed(augmented(real)).mean(0)
-            distance = (target - embed(augmented(self._real.standardised(leaf))).mean(0)).square().sum()
-            (gradient[rows],) = grad(distance, leaf)
-            total += float(distance.detach())
-        return gradient, {"loss": total}
+                target = embed(real).mean(0)
+            return (target - embed(ours).mean(0)).square().sum()
+
+        options = (self.batch_real, self.augment)
+        return class_by_class(distance, self.real_images, (*self.key, "class", step), images, labels, *options)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Nothing is remembered."""
         return {}
 
     def load_state_dict(self, tensors: dict[str, Tensor]) -> None:

@@ -61,11 +61,7 @@ class RealImages:
 
     @classmethod
     def load(cls, path: Path, share: float, seed: int, device: torch.device, *, kept: bool = True) -> RealImages:
-        """The training images that are not held out, or with `kept` False those that are.
-
-        Args:
-            share: of each class that is held out; 0: nothing is.
-        """
+        """The training images without the held-out share of each class; with `kept` False the held-out ones."""
         pixels, labels, classes, paths = load_pixels(path)
         rows = torch.from_numpy(np.flatnonzero(held_out(labels.numpy(), classes, paths, share, seed) != kept))
         return cls(pixels[rows], labels[rows], classes, [paths[row] for row in rows.tolist()], device)

@@ -6,15 +6,11 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field
 
-from distillery.settings import Block, Count, Exponent, Fraction, Name, NonNegative, Positive
+from distillery.diffusion.settings import kind_of_name
+from distillery.settings import Block, Count, Exponent, Fraction, InputPath, Name, NonNegative, Positive
 from distillery.students.settings import Network, Protocol
 
 Whole = Annotated[int, Field(ge=0)]
-
-
-def _named(given: object) -> object:
-    """A name alone stands for `{kind: name}`."""
-    return {"kind": given} if isinstance(given, str) else given
 
 
 # ---- objectives ------------------------------------------------------------------------------------------------------
@@ -54,7 +50,6 @@ class Gradient(_Objective):
 
     @property
     def couples_classes(self) -> bool:
-        """Whether the network is trained between two steps of the images."""
         return self.outer > 1
 
 
@@ -87,22 +82,16 @@ class Trajectory(_Objective):
     )
     augment: bool = Field(True, description="One operation of DSA per step, with parameters for each image.")
 
-    @property
-    def couples_classes(self) -> bool:
-        """Always: the steps are taken on images of all classes."""
-        return True
+    couples_classes: ClassVar[bool] = True
+    """The steps are taken on images of all classes."""
 
     @property
     def last_epoch(self) -> int:
-        """The last epoch of an expert that is read."""
         return self.max_start_epoch - 1 + self.epochs
 
 
-AnyObjective = Annotated[
-    Gradient | Distribution | Trajectory,
-    Field(discriminator="kind"),
-]
-NamedObjective = Annotated[AnyObjective, BeforeValidator(_named, json_schema_input_type=AnyObjective | str)]
+AnyObjective = Annotated[Gradient | Distribution | Trajectory, Field(discriminator="kind")]
+NamedObjective = Annotated[AnyObjective, BeforeValidator(kind_of_name, json_schema_input_type=AnyObjective | str)]
 
 # ---- steps -----------------------------------------------------------------------------------------------------------
 
@@ -204,7 +193,7 @@ class Experts(Block):
     weight_decay: NonNegative = 0.0
     batch_size: Count = 256
     augment: bool = Field(True, description="One operation of DSA per batch, with parameters for each image.")
-    files: list[str] | None = Field(
+    files: list[InputPath] | None = Field(
         None, min_length=1, description="None: trained here. Files of `train_experts`, of the same images and network."
     )
 

@@ -130,16 +130,29 @@ class ChainSpace:
         return {name: tensor for name, tensor in everything.items() if name in self.parameters and tensor is not None}
 
     def state(self, step: int) -> Tensors:
-        """Latents, vectors and the noise of the step."""
         vectors = {} if self._vectors is None else {"condition": self._vectors}
         return {"latent": self._latents, **vectors, "noise": self._noise(step)}
 
     def rendered(self, state: Tensors) -> Tensor:
-        """The images of a state."""
         return self._images(state["latent"], state.get("condition"), state["noise"])[0]
 
 
-class LatentSpace:
+class _WholeState:
+    """A space whose images are made of its parameters alone: every step has the same."""
+
+    parameters: Tensors
+
+    def render(self, step: int) -> Tensor:
+        return self.rendered(self.parameters)
+
+    def state(self, step: int) -> Tensors:
+        return dict(self.parameters)
+
+    def rendered(self, state: Tensors) -> Tensor:
+        raise NotImplementedError
+
+
+class LatentSpace(_WholeState):
     """Latents, rendered by the decoder alone."""
 
     def __init__(self, picture: Callable[[Tensor], Tensor], latents: Tensor, *, micro_batch: int = 10) -> None:
@@ -151,12 +164,7 @@ class LatentSpace:
         self._picture, self.batches = picture, MicroBatches(micro_batch)
         self.parameters = {"latent": latents.clone()}
 
-    def render(self, step: int) -> Tensor:
-        """Images of all latents; every step has the same."""
-        return self.rendered(self.parameters)
-
     def vjp(self, grad_images: Tensor, step: int) -> Tensors:
-        """dL/dZ."""
         latents = self.parameters["latent"]
         gradient = torch.zeros_like(latents)
 
@@ -167,19 +175,14 @@ class LatentSpace:
         self.batches.each(len(latents), work)
         return {"latent": gradient}
 
-    def state(self, step: int) -> Tensors:
-        """The latents."""
-        return dict(self.parameters)
-
     @torch.no_grad()
     def rendered(self, state: Tensors) -> Tensor:
-        """The images of a state."""
         images: list[Tensor] = []
         self.batches.each(len(state["latent"]), lambda rows: images.append(self._picture(state["latent"][rows])))
         return torch.cat(images)
 
 
-class PixelSpace:
+class PixelSpace(_WholeState):
     """Pixels, standardised by channel, so that published learning rates hold."""
 
     def __init__(self, images: Tensor, mean: Tensor, std: Tensor, *, clamp: bool = True) -> None:
@@ -193,21 +196,12 @@ class PixelSpace:
         self.batches = MicroBatches(len(images))
         self.parameters = {"pixels": (images - mean) / std}
 
-    def render(self, step: int) -> Tensor:
-        """Images of all parameters; every step has the same."""
-        return self.rendered(self.parameters)
-
     def vjp(self, grad_images: Tensor, step: int) -> Tensors:
         """dL/dP = std dL/dS."""
         return {"pixels": grad_images * self._std}
 
-    def state(self, step: int) -> Tensors:
-        """The parameters."""
-        return dict(self.parameters)
-
     @torch.no_grad()
     def rendered(self, state: Tensors) -> Tensor:
-        """The images of a state."""
         images = state["pixels"] * self._std + self._mean
         return clamped(images) if self._clamp else images
 
@@ -225,7 +219,6 @@ class UnitPixels(PixelSpace):
         self._every = every
 
     def render(self, step: int) -> Tensor:
-        """The parameters themselves."""
         if step % self._every == 0:
             self.parameters["pixels"].clamp_(0, 1)
         return self.parameters["pixels"].clone()

@@ -10,7 +10,6 @@ from torch import Tensor
 
 
 def _per_image(values: Tensor, like: Tensor) -> Tensor:
-    """(N,) so that it multiplies (N, …)."""
     return values.view(-1, *[1] * (like.ndim - 1))
 
 
@@ -77,7 +76,6 @@ class Optimiser:
 
     @torch.no_grad()
     def load_state_dict(self, tensors: Mapping[str, Tensor]) -> None:
-        """Put back what `state_dict` gave."""
         for kind, values in (("velocity", self.velocity), ("unit", self._units), ("length", self._lengths)):
             for name, value in values.items():
                 value.copy_(tensors[f"{kind}/{name}"])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -95,7 +96,7 @@ class TrajectoryMatching:
 
     def __init__(
         self,
-        real: RealImages,
+        real_images: RealImages,
         networks: Comparing,
         experts: Trajectories,
         key: Key,
@@ -119,7 +120,7 @@ class TrajectoryMatching:
             batch: of our images in one step; None: all.
             learning_rate_step: learning rate of alpha, SGD with `momentum`.
         """
-        self._real, self._experts, self._key = real, experts, key
+        self._real_images, self._experts, self._key = real_images, experts, key
         self._epochs, self._most, self._steps, self._batch = epochs, max_start_epoch, steps, batch
         self._step_of_rate, self._momentum = learning_rate_step, momentum
         self.exact, self._augment = gradient == "exact", augment
@@ -152,15 +153,13 @@ class TrajectoryMatching:
             if not waiting:
                 waiting = list(torch.randperm(len(labels), generator=draws).split(self._batch or len(labels)))
             rows = waiting.pop(0)
-            drawn = dsa.draw(draws, len(rows)) if self._augment else None
-            drawn_batches.append(Batch(rows.to(device), labels[rows].to(device), self._seen_through(drawn)))
+            augmented = dsa.draw(draws, len(rows)) if self._augment else lambda images: images
+            seen = partial(self._seen, augmented)
+            drawn_batches.append(Batch(rows.to(device), labels[rows].to(device), seen))
         return drawn_batches
 
-    def _seen_through(self, drawn: dsa.Drawn | None) -> Callable[[Tensor], Tensor]:
-        """From images in [0, 1] to what the network sees."""
-        if drawn is None:
-            return self._real.standardised
-        return lambda images: drawn(self._real.standardised(images))
+    def _seen(self, augmented: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+        return augmented(self._real_images.standardised(images))
 
     def _learn_rate(self, gradient: float) -> None:
         if math.isfinite(gradient):
@@ -168,9 +167,7 @@ class TrajectoryMatching:
             self._rate = max(self._rate - self._step_of_rate * self._velocity, LEAST_RATE)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Alpha and its momentum."""
         return {"rate": torch.tensor([self._rate, self._velocity], dtype=torch.float64)}
 
     def load_state_dict(self, tensors: dict[str, Tensor]) -> None:
-        """Put alpha back."""
         self._rate, self._velocity = tensors["rate"].tolist()

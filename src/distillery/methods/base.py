@@ -15,6 +15,7 @@ from distillery.settings import Block
 from distillery.students.settings import Evaluation, Reference
 from distillery.students.settings import Protocol as StudentProtocol
 
+RealImageUse = Literal["none", "any", "not held out"]
 PartName = Literal["increment", "sampled", "selected", "imported", "chosen"]
 
 
@@ -120,16 +121,20 @@ class Method(Block):
     Attributes:
         stage: the stage that makes the parts of its sets.
         incremental: whether its sets grow in increments, each with a student.
+        holds_out: whether it chooses among snapshots by training images that it never sees.
+        has_chain: whether gradients go through the steps of a diffusion.
         kind: its name in an experiment file.
     """
 
     stage: ClassVar[str]
     incremental: ClassVar[bool] = False
+    holds_out: ClassVar[bool] = False
+    has_chain: ClassVar[bool] = False
     if TYPE_CHECKING:
         kind: Any
 
     @property
-    def real_images(self) -> Literal["none", "any", "not held out"]:
+    def real_images(self) -> RealImageUse:
         """Which training images its sets hold or begin with; as many of each class as a set has."""
         return "none"
 
@@ -148,11 +153,7 @@ class Method(Block):
         return sorted(ipc)
 
     def parts(self, ipc: int, sizes: Sequence[int]) -> list[Part]:
-        """What its set of one size is collected from.
-
-        Args:
-            sizes: all sizes of the experiment.
-        """
+        """What its set of one size is collected from; `sizes` are all of the experiment."""
         raise NotImplementedError
 
     @property
@@ -165,39 +166,16 @@ class Method(Block):
         """Whether its generator draws at a side of its own, and images are resized."""
         return False
 
-    @property
-    def holds_out(self) -> bool:
-        """Whether it chooses among snapshots by training images that it never sees."""
-        return False
-
-    @property
-    def has_chain(self) -> bool:
-        """Whether gradients go through the steps of a diffusion."""
-        return False
-
     def stream_of(self, name: str) -> str:
-        """The name of the stream that it draws from.
-
-        Args:
-            name: of the method.
-        """
+        """The name of the stream that it draws from, for the name of the method."""
         return getattr(self, "stream", None) or name
 
     def check(self, key: str, context: Context) -> Iterator[str]:
-        """What is wrong with it in this experiment, one line per fault.
-
-        Args:
-            key: of the method in the experiment file.
-        """
+        """What is wrong with it in this experiment, one line per fault; `key` is its place in the file."""
         yield from ()
 
     def check_sizes(self, key: str, sizes: Sequence[int], images: Mapping[str, int]) -> Iterator[str]:
-        """Whether every class has enough training images for it, beyond those of `real_images`.
-
-        Args:
-            sizes: all sizes of the experiment.
-            images: training images of each class.
-        """
+        """Whether every class has enough training images (`images`) for all sizes, beyond those of `real_images`."""
         yield from ()
 
     def students(self, key: str, context: Context) -> Iterator[Trained]:
@@ -215,11 +193,7 @@ def smaller(ipc: int, sizes: Sequence[int]) -> int:
 
 
 def check_named(key: str, word: str, name: str | None, block: Mapping[str, object]) -> Iterator[str]:
-    """Whether a name is an entry of another block.
-
-    Args:
-        word: what an entry of the block is called; the block is called by its plural.
-    """
+    """Whether a name is an entry of another block, which is called by the plural of `word`."""
     if name is not None and name not in block:
         yield f"{key}: no {word} {name!r}; {word}s: {', '.join(block) or 'none'}"
 

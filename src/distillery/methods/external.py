@@ -9,28 +9,22 @@ from pydantic import Field
 
 from distillery.data import external
 from distillery.methods.base import Context, Method, Part
+from distillery.settings import InputPath
 
 
 class External(Method):
     """A distilled set that was made elsewhere, evaluated as any other."""
 
     stage: ClassVar[str] = "import_images"
+    nested: ClassVar[bool] = False  # a set of one size need not hold that of another
     kind: Literal["external"]
-    images: str = Field(
-        min_length=1,
+    images: InputPath = Field(
         description="A folder of class folders, or a Parquet file in the Hugging Face image layout. `{ipc}` in it "
         "stands for the images per class, `{seed}` for the seed of the experiment.",
     )
 
-    @property
-    def nested(self) -> bool:
-        """A set of one size need not hold that of another."""
-        return False
-
     def parts(self, ipc: int, sizes: Sequence[int]) -> list[Part]:
-        """The set of this size, imported."""
         return [Part("imported", {"ipc": ipc})]
 
     def check(self, key: str, context: Context) -> Iterator[str]:
-        """Whether there is a set for every size, with so many images of every class."""
         yield from external.check_external(key, self.images, context.ipc, context.seeds, context.class_names)

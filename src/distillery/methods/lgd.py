@@ -9,7 +9,7 @@ from pydantic import Field
 
 from distillery.guidance.learnability import Learnability
 from distillery.guidance.settings import Calibration
-from distillery.methods.base import Context, Method, Needs, Part, Trained, check_named
+from distillery.methods.base import Context, Method, Needs, Part, RealImageUse, Trained, check_named
 from distillery.methods.sampling import Sampled
 from distillery.settings import Count, Fraction, Name, NonNegative
 from distillery.students.settings import Student
@@ -25,11 +25,9 @@ class Incremental(Method):
 
     @property
     def needs(self) -> Needs:
-        """The reference."""
         return Needs(reference=self.reference)
 
     def parts(self, ipc: int, sizes: Sequence[int]) -> list[Part]:
-        """The increments up to this size."""
         return [Part("increment", {"k": k}) for k in range(1, -(-ipc // self.increment_size) + 1)]
 
     def increments(self, sizes: Sequence[int]) -> int:
@@ -37,20 +35,17 @@ class Incremental(Method):
         return max(sizes) // self.increment_size
 
     def check(self, key: str, context: Context) -> Iterator[str]:
-        """Whether it has its reference, and sizes that increments add up to."""
         yield from check_named(f"{key}.reference", "reference", self.reference, context.references)
         for ipc in context.ipc:
             if ipc % self.increment_size:
                 yield f"ipc: {ipc} is no multiple of the {self.increment_size} images of {key}.increment_size"
 
     def networks(self, key: str, context: Context) -> Iterator[Trained]:
-        """The student, where its network is named."""
         if self.student.network:
             protocol = self.student.protocol or context.evaluation.protocols[0]
             yield Trained(f"{key}.student.network", self.student.network, protocol)
 
     def students(self, key: str, context: Context) -> Iterator[Trained]:
-        """The student of the first increment."""
         protocol = self.student.protocol or context.evaluation.protocols[0]
         network = self.student.network or context.evaluation.networks[0]
         yield Trained(f"{key}.student.protocol", network, protocol, self.increment_size)
@@ -60,21 +55,18 @@ class RealByLearnability(Incremental):
     """Real images of largest learnability, increment by increment as LGD has them: whether a generator is needed."""
 
     stage: ClassVar[str] = "select_by_learnability"
+    real_images: ClassVar[RealImageUse] = "any"
     kind: Literal["real_by_learnability"]
     increment_size: Count = Field(10, description="Images per class in one increment; the first one is random.")
     reference_weight: NonNegative = Field(0.5, description="Omega.")
     min_reference_probability: Fraction = Field(0.0, description="Images below it come last; 0: none do.")
-
-    @property
-    def real_images(self) -> Literal["none", "any", "not held out"]:
-        """Any of them."""
-        return "any"
 
 
 class LGD(Incremental, Sampled):
     """Learnability-guided diffusion (arXiv 2604.00519): learnability and deviation, from the second increment on."""
 
     stage: ClassVar[str] = "generate_increment"
+    nested: ClassVar[bool] = True  # a set is its first increments, whatever guides them
     published: ClassVar[Mapping[str, Mapping[str, Any]]] = {"learnability": {}, "deviation": {}}
     kind: Literal["lgd"]
     seed: Name = Field("plain", description="First increment: `plain`, or the name of another method.")
@@ -85,13 +77,7 @@ class LGD(Incremental, Sampled):
 
     @property
     def needs(self) -> Needs:
-        """The generator, its autoencoder, and the reference."""
         return Needs(generator=self.generator, autoencoder=True, reference=self.reference)
-
-    @property
-    def nested(self) -> bool:
-        """Always: a set is its first increments."""
-        return True
 
     @property
     def calibrates(self) -> bool:
@@ -100,17 +86,20 @@ class LGD(Incremental, Sampled):
         return learnability is not None and "auto" in (learnability.strength, learnability.reference_weight)
 
     def check(self, key: str, context: Context) -> Iterator[str]:
-        """Whether it has its networks, its seed, and guidances that fit."""
         yield from Sampled.check(self, key, context)
         if self.guidance.get(Learnability) is None:
             yield f"{key}.guidance.learnability: candidates are scored with it; write {{strength: 0}} to switch it off"
         yield from Incremental.check(self, key, context)
         yield from check_named(f"{key}.calibration.judge", "reference", self.calibration.judge, context.references)
-        if self.seed == "plain":
-            return
         seed = context.methods.get(self.seed)
+        if self.seed == "plain":
+            if seed is not None and "seed" in self.model_fields_set:
+                yield f"{key}.seed: 'plain' stands for plain sampling, and a method is called so too; rename the method"
+            return
         if seed is None:
             others = ", ".join(other for other in context.methods if f"methods.{other}" != key)
             yield f"{key}.seed: no method {self.seed!r}; allowed: plain, {others}"
+        elif self.increment_size not in (sizes := seed.sizes([self.increment_size])):
+            yield f"{key}.seed: {self.seed!r} has no set of {self.increment_size} images per class, but of {sizes[0]}"
         elif isinstance(seed, LGD):
             yield f"{key}.seed: {self.seed!r} is an LGD method itself; allowed: plain, or a method of another kind"

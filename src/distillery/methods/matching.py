@@ -10,7 +10,7 @@ from pydantic import Field
 
 from distillery.matching.checks import wrong_steps
 from distillery.matching.settings import Chain, LatentStep, NamedObjective, PixelStep
-from distillery.methods.base import Context, Method, Needs, Part, Trained, check_named, check_shards
+from distillery.methods.base import Context, Method, Needs, Part, RealImageUse, Trained, check_named, check_shards
 from distillery.settings import Count, Fraction, Name, NonNegative, Positive
 from distillery.students.settings import Network, Protocol
 
@@ -35,28 +35,22 @@ class Matched(Method):
     """Images that are optimised size by size: snapshots, their pictures, and the one that is kept."""
 
     stage: ClassVar[str] = "match"
+    nested: ClassVar[bool] = False  # every size is optimised by itself
+    holds_out: ClassVar[bool] = True
+    rate_key: ClassVar[str] = "step"
+    """The key that sets how fast images change."""
+
     iterations: Count = Field(1000, description="Steps of the optimiser; with networks that live longer, networks.")
     network: Network | None = Field(
         None, description="The network that compares; none: that of the experts, or ConvNet-d with d = log2(side) - 2."
     )
-    stream: str | None = Field(
+    stream: Name | None = Field(
         None, description="Methods of one stream share initial images, networks and noise; none: the method's name."
     )
     shards: Count = Field(1, description="Jobs that the classes are spread over, where they do not act on each other.")
 
     @property
-    def nested(self) -> bool:
-        """Every size is optimised by itself."""
-        return False
-
-    @property
-    def holds_out(self) -> bool:
-        """A share of each class, unless the last snapshot is kept."""
-        return True
-
-    @property
     def needs(self) -> Needs:
-        """Its experts."""
         return Needs(experts=self.experts)
 
     @property
@@ -75,19 +69,12 @@ class Matched(Method):
         return False
 
     def parts(self, ipc: int, sizes: Sequence[int]) -> list[Part]:
-        """The snapshot of this size that is kept."""
         return [Part("chosen", {"ipc": ipc})]
-
-    rate_key: ClassVar[str] = "step"
-    """The key that sets how fast images change."""
 
     def comparing_objective(
         self, real: RealImages, network: str, key: Key, device: torch.device, experts: Sequence[Path] = ()
     ) -> Objective:
-        """The objective of the method.
-
-        Args:
-            experts: files of trajectories, for the objective that matches them.
+        """The objective of the method; `experts` are the files of trajectories that it may match.
 
         Raises:
             BadInput: a network that cannot compare, or an objective without its experts, or with others.
@@ -100,11 +87,7 @@ class Matched(Method):
         raise NotImplementedError
 
     def space(self, real: RealImages | None, places: Places, key: Key, scene: Scene) -> Space:
-        """The space of the method at its start.
-
-        Args:
-            real: images to start from; None: the space only renders states.
-        """
+        """The space of the method, which starts from `real`; where that is None, it only renders states."""
         raise NotImplementedError
 
     def optimiser_options(self, ipc: int, side: int, classes: int) -> dict[str, Any]:
@@ -121,14 +104,12 @@ class Matched(Method):
         return self.network or (experts.network if experts else None) or context.plain_convnet
 
     def networks(self, key: str, context: Context) -> Iterator[Trained]:
-        """The network that compares, and that which is trained on snapshots to choose one."""
         matching, first = context.matching, context.evaluation.protocols[0]
         yield Trained(f"{key}.network", self.comparing(context), AS_STORED, compares=True)
         if context.held_out and not matching.network:
             yield Trained(f"{key}.network", self.comparing(context), matching.protocol or first)
 
     def check(self, key: str, context: Context) -> Iterator[str]:
-        """Whether it has its experts, of its own network, and can be split as it says."""
         if self.shards > 1:
             yield from check_shards(key, self.shards, len(context.class_names))
             if self.couples_classes:
@@ -158,6 +139,7 @@ class Scene:
 
 class _WithObjective(Matched):
     objective: NamedObjective
+    init: str = "real"
 
     default_gradient: ClassVar[Literal["tesla", "exact"]] = "tesla"
     """How trajectories are differentiated unless their block says so."""
@@ -168,26 +150,25 @@ class _WithObjective(Matched):
         return objective_of(self.objective, real, networks, key, experts=experts, gradient=self.default_gradient)
 
     def inner_rates(self, key: str) -> str:
-        """Those of its objective."""
         return f"the rates of {key}.objective" if self.objective.trains_inside else ""
 
     @property
+    def real_images(self) -> RealImageUse:
+        return "not held out" if self.init == "real" else "none"
+
+    @property
     def experts(self) -> str | None:
-        """Those of its objective."""
         return getattr(self.objective, "experts", None)
 
     @property
     def last_epoch(self) -> int:
-        """The last epoch that its objective reads."""
         return self.objective.last_epoch or 0
 
     @property
     def couples_classes(self) -> bool:
-        """As its objective does."""
         return self.objective.couples_classes
 
     def check(self, key: str, context: Context) -> Iterator[str]:
-        """Whether it has its experts, of its own network."""
         yield from super().check(key, context)
         if self.objective.last_epoch is None:
             return
@@ -220,13 +201,7 @@ class _InLatents(_WithObjective):
     micro_batch: Count = Field(10, description="Images that are differentiated at once; halved where memory is short.")
     step: LatentStep = LatentStep()
 
-    @property
-    def real_images(self) -> Literal["none", "any", "not held out"]:
-        """Those that it begins with."""
-        return "not held out" if self.init == "real" else "none"
-
     def optimiser_options(self, ipc: int, side: int, classes: int) -> dict[str, Any]:
-        """The rates of latents and class vectors."""
         latent = self.step.rate(self.step.latent, self.objective)
         rates = {"latent": latent, "condition": latent if self.step.condition is None else self.step.condition}
         return {"rates": rates, "rule": self.step.rule, "momentum": self.step.momentum}
@@ -235,6 +210,7 @@ class _InLatents(_WithObjective):
 class LD3M(_InLatents):
     """Latents and class vectors, optimised through the diffusion of a frozen generator (arXiv 2403.03881)."""
 
+    has_chain: ClassVar[bool] = True
     kind: Literal["ld3m"]
     generator: Name
     chain: Chain = Chain()
@@ -242,11 +218,9 @@ class LD3M(_InLatents):
 
     @property
     def needs(self) -> Needs:
-        """The generator, its autoencoder, and experts."""
         return Needs(generator=self.generator, autoencoder=True, experts=self.experts)
 
     def space(self, real: RealImages | None, places: Places, key: Key, scene: Scene) -> Space:
-        """Latents and class vectors, rendered by the generator."""
         from distillery.matching.build import chain_space, initial_latents
         from distillery.matching.generator import open_generator
 
@@ -268,21 +242,13 @@ class LD3M(_InLatents):
 
     @property
     def asks_for_classes(self) -> bool:
-        """Unless class vectors start from the row of no class."""
         return self.chain.condition != "none"
 
     @property
-    def has_chain(self) -> bool:
-        """Always."""
-        return True
-
-    @property
     def draws_natively(self) -> bool:
-        """Unless it is told to draw at the side of the data."""
         return self.chain.render_size == "native"
 
     def check(self, key: str, context: Context) -> Iterator[str]:
-        """Whether it has its generator, and its chain fits generator and autoencoder."""
         yield from super().check(key, context)
         yield from check_named(f"{key}.generator", "generator", self.generator, context.generators)
         if self.generator not in context.generators:
@@ -313,11 +279,9 @@ class Latent(_InLatents):
 
     @property
     def needs(self) -> Needs:
-        """The autoencoder, and experts."""
         return Needs(autoencoder=True, experts=self.experts)
 
     def space(self, real: RealImages | None, places: Places, key: Key, scene: Scene) -> Space:
-        """Latents, rendered by the decoder."""
         from distillery.diffusion.renderer import codec_of
         from distillery.matching.build import initial_latents
         from distillery.matching.chain import Picture
@@ -340,13 +304,7 @@ class Pixels(_WithObjective):
     clamp: bool = Field(True, description="Keep images in [0, 1], as files hold them; the originals did not.")
     step: PixelStep = PixelStep()
 
-    @property
-    def real_images(self) -> Literal["none", "any", "not held out"]:
-        """Those that it begins with."""
-        return "not held out" if self.init == "real" else "none"
-
     def space(self, real: RealImages | None, places: Places, key: Key, scene: Scene) -> Space:
-        """Pixels, standardised by channel."""
         import torch
 
         from distillery.matching.build import initial_images
@@ -364,7 +322,6 @@ class Pixels(_WithObjective):
         return PixelSpace(images, mean, std, clamp=self.clamp)
 
     def optimiser_options(self, ipc: int, side: int, classes: int) -> dict[str, Any]:
-        """The rate of pixels."""
         rates = {"pixels": self.step.rate(self.step.pixels, self.objective)}
         return {"rates": rates, "rule": self.step.rule, "momentum": self.step.momentum}
 
@@ -373,6 +330,7 @@ class IDC(Matched):
     """IDC-I (arXiv 2205.14959, its form without mosaics): gradients of networks in training, in pixels."""
 
     rate_key: ClassVar[str] = "learning_rate"
+    real_images: ClassVar[RealImageUse] = "not held out"
     kind: Literal["idc"]
     inner: Count = Field(100, description="Rounds on one network, each a step per class and some steps of the network.")
     batch_real: Count = 64
@@ -391,11 +349,6 @@ class IDC(Matched):
     iterations: Count = Field(500, description="Networks, one after another.")
     network: Network | None = Field("resnet_ap10", description="The network that compares.")
     shards: Literal[1] = 1
-
-    @property
-    def real_images(self) -> Literal["none", "any", "not held out"]:
-        """Those that it begins with."""
-        return "not held out"
 
     def constants(self, classes: int) -> dict[str, Any]:
         """The constants for a number of classes: those of the published code, unless the method sets them."""
@@ -421,7 +374,6 @@ class IDC(Matched):
         return IDCMatching(real, networks, key, **self.constants(len(real.classes)))
 
     def space(self, real: RealImages | None, places: Places, key: Key, scene: Scene) -> Space:
-        """Pixels in [0, 1]."""
         import torch
 
         from distillery.matching.build import initial_images
@@ -432,11 +384,9 @@ class IDC(Matched):
         return UnitPixels(images, self.inner * len(places.labels.unique()))
 
     def optimiser_options(self, ipc: int, side: int, classes: int) -> dict[str, Any]:
-        """The rate of pixels."""
         return {"rates": {"pixels": self.rate(ipc, side, classes)}, "rule": "absolute", "momentum": self.momentum}
 
     def inner_rates(self, key: str) -> str:
-        """The rate of the network."""
         return f"{key}.network_rate"
 
 

@@ -17,6 +17,7 @@ class RDED(Method):
     """Realistic and diverse crops, stitched (arXiv 2312.03526); defaults as in the scripts of the public code."""
 
     stage: ClassVar[str] = "stitch_crops"
+    nested: ClassVar[bool] = False  # ranks are dealt out to all images of a size: each size has images of its own
     kind: Literal["rded"]
     reference: Name = Field(description="The network that finds crops easy or hard: an entry of `references`.")
     factor: Count = Field(2, description="Crops in a row and in a column of an image; 1: one crop is an image.")
@@ -25,24 +26,16 @@ class RDED(Method):
     scale: list[Share] = Field(
         [0.08, 1.0], min_length=2, max_length=2, description="Smallest and largest area of a crop, as a share."
     )
-    stream: str | None = Field(None, description="Methods of one stream share their crops; none: the method's name.")
+    stream: Name | None = Field(None, description="Methods of one stream share their crops; none: the method's name.")
 
     @property
     def needs(self) -> Needs:
-        """The network that scores crops."""
         return Needs(reference=self.reference)
 
-    @property
-    def nested(self) -> bool:
-        """Never: ranks are dealt out to all images of a size, so that each size has images of its own."""
-        return False
-
     def parts(self, ipc: int, sizes: Sequence[int]) -> list[Part]:
-        """One set per size."""
         return [Part("selected", {"ipc": ipc})]
 
     def check(self, key: str, context: Context) -> Iterator[str]:
-        """Whether it has its network, crops of a pixel or more, an interval, and an image for each crop of a set."""
         yield from check_named(f"{key}.reference", "reference", self.reference, context.references)
         if self.factor > (side := context.dataset.resolution):
             yield f"{key}.factor: {self.factor} crops in a row of {side} pixels; allowed: 1 to {side}"
@@ -56,7 +49,6 @@ class RDED(Method):
             )
 
     def check_sizes(self, key: str, sizes: Sequence[int], images: Mapping[str, int]) -> Iterator[str]:
-        """Whether every class has an image for each crop of the largest set."""
         wanted, smallest = max(sizes) * self.factor**2, min(images, key=lambda name: images[name])
         if wanted > images[smallest]:
             yield (

@@ -16,18 +16,13 @@ from distillery.methods.base import Method
 
 def method_classes() -> list[type[Method]]:
     """The kinds of method, module by module, each in the order of its definition."""
-    found: list[type[Method]] = []
-    for about in pkgutil.iter_modules(methods.__path__):
-        module = importlib.import_module(f"{methods.__name__}.{about.name}")
-        found += [
-            value
-            for value in vars(module).values()
-            if isinstance(value, type)
-            and issubclass(value, Method)
-            and "kind" in value.model_fields
-            and value.__module__ == module.__name__
-        ]
-    return found
+    return [
+        value
+        for name in [f"{methods.__name__}.{file.name}" for file in pkgutil.iter_modules(methods.__path__)]
+        for value in vars(importlib.import_module(name)).values()
+        if isinstance(value, type) and issubclass(value, Method)
+        if value.__module__ == name and "kind" in value.model_fields
+    ]
 
 
 if TYPE_CHECKING:

@@ -28,7 +28,7 @@ class Sampled(Method):
         validate_default=True,
         description="Guidances by name, merged over those of the kind; null switches one off.",
     )
-    stream: str | None = Field(
+    stream: Name | None = Field(
         None, description="Methods of one stream share all their noise; none: the method's name."
     )
     shards: Count = Field(1, description="Jobs that the classes are spread over.")
@@ -36,7 +36,6 @@ class Sampled(Method):
     @field_validator("guidance", mode="before")
     @classmethod
     def _over_published(cls, value: object) -> object:
-        """Each guidance of the file over that of the kind, key by key."""
         if not isinstance(value, Mapping):
             return value
         merged = {**cls.published, **value}
@@ -47,16 +46,13 @@ class Sampled(Method):
 
     @property
     def needs(self) -> Needs:
-        """The generator and its autoencoder."""
         return Needs(generator=self.generator, autoencoder=True)
 
     def parts(self, ipc: int, sizes: Sequence[int]) -> list[Part]:
-        """The shards of this size, and of the smaller ones that it begins with."""
         made = [size for size in sorted(sizes) if smaller(size, sizes) < ipc] if self.nested else [ipc]
         return [Part("sampled", {"ipc": size, "shard": shard}) for size in made for shard in range(self.shards)]
 
     def check(self, key: str, context: Context) -> Iterator[str]:
-        """Whether it has a generator that can be sampled, as many classes as jobs, and what its guidances need."""
         yield from check_named(f"{key}.generator", "generator", self.generator, context.generators)
         yield from check_shards(key, self.shards, len(context.class_names))
         if (generator := context.generators.get(self.generator)) is None:
@@ -74,7 +70,6 @@ class Sampled(Method):
         yield from self.guidance.check(f"{key}.guidance", about)
 
     def check_sizes(self, key: str, sizes: Sequence[int], images: Mapping[str, int]) -> Iterator[str]:
-        """Whether every class has the images that its guidances ask for."""
         yield from self.guidance.check_sizes(key, sizes, images)
 
 
@@ -107,6 +102,5 @@ class MGD3(Sampled):
 
     @property
     def nested(self) -> bool:
-        """Where the number of modes is given, so that they are the same for every size."""
         mode = self.guidance.get(Mode)
         return mode is None or mode.count is not None

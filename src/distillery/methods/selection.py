@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from distillery.methods.base import Context, Method, Needs, Part, check_named
+from distillery.methods.base import Context, Method, Needs, Part, RealImageUse, check_named
 from distillery.settings import Name
 
 if TYPE_CHECKING:
@@ -29,7 +29,6 @@ class Full(Method):
     kind: Literal["full"]
 
     def sizes(self, ipc: Sequence[int]) -> list[int] | list[str]:
-        """One, whatever the experiment asks for."""
         return ["full"]
 
 
@@ -37,22 +36,13 @@ class Selection(Method):
     """Real images, class by class, in an order whose beginnings are the smaller sets."""
 
     stage: ClassVar[str] = "select"
-
-    @property
-    def real_images(self) -> Literal["none", "any", "not held out"]:
-        """Any of them."""
-        return "any"
+    real_images: ClassVar[RealImageUse] = "any"
 
     def parts(self, ipc: int, sizes: Sequence[int]) -> list[Part]:
-        """One selection per size."""
         return [Part("selected", {"ipc": ipc})]
 
     def select(self, table: ImageTable, ipc: int, seed: int, features: Path | None) -> ImageSet:
-        """So many images of each class, in the order slot, class.
-
-        Args:
-            table: the training images; those that are selected are read, the rest may be larger than the memory.
-            features: the file of their features, where the method needs it.
+        """So many images of each class, in the order slot, class; of the table only those are read.
 
         Raises:
             BadInput: a class has fewer images.
@@ -67,11 +57,7 @@ class Selection(Method):
         return ordered_by_slot(table, orders)
 
     def order(self, real: ImageSet, label: int, count: int, seed: int, features: np.ndarray | None) -> Order:
-        """The first `count` rows of a class in the order of the selection.
-
-        Args:
-            real: the training images; their bytes are not read.
-            features: (N, D) of all of them, where the method needs them.
+        """The first `count` rows of a class in the order of the selection; features are (N, D).
 
         Raises:
             BadInput: the class has fewer images.
@@ -85,7 +71,6 @@ class Random(Selection):
     kind: Literal["random"]
 
     def order(self, real: ImageSet, label: int, count: int, seed: int, features: np.ndarray | None) -> Order:
-        """By chance."""
         from distillery.selection.random import random_order
 
         return random_order(real, label, count, seed)
@@ -96,15 +81,12 @@ class _ByFeatures(Selection):
 
     @property
     def needs(self) -> Needs:
-        """The features of the training images."""
         return Needs(features=self.features)
 
     def check(self, key: str, context: Context) -> Iterator[str]:
-        """Whether the network exists."""
         yield from check_named(f"{key}.features", "reference", self.features, context.references)
 
     def order(self, real: ImageSet, label: int, count: int, seed: int, features: np.ndarray | None) -> Order:
-        """By what the features of the class are to each other."""
         from distillery.selection.by_class import order_of_class
 
         assert features is not None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from distillery.data.identity import hint_of
 from distillery.matching.checks import check_expert_files
 from distillery.methods.base import Trained, check_named
 from distillery.plan.experiment import Experiment
@@ -13,8 +14,8 @@ from distillery.storage.tensors import described_tensors
 from distillery.students.names import OURS, cannot_compare, refused_side
 from distillery.students.settings import Protocol, Recipe, Reference
 
-LONGEST_LABEL = 160
-"""Letters of a protocol that files are named by; with what is added, file systems take 255 bytes."""
+LONGEST_FILE = 180
+"""Letters of method, network, protocol, size and seed in a name; with what is added, file systems take 255 bytes."""
 
 
 def check_networks(experiment: Experiment, classes: Sequence[str]) -> Iterator[str]:
@@ -83,11 +84,18 @@ def _protocols(experiment: Experiment) -> Iterator[str]:
     yield from check_named("evaluation.baseline", "method", evaluation.baseline, experiment.methods)
     for key, protocol in _evaluated(experiment):
         yield from _labels(experiment, key, experiment.recipe(protocol, evaluation.networks[0], experiment.ipc[0]))
-        if len(protocol.label) > LONGEST_LABEL:
-            yield (
-                f"{key}: so much differs from {protocol.preset} that its label has {len(protocol.label)} letters, "
-                f"and files are named by it; allowed: {LONGEST_LABEL}"
-            )
+    longest = {
+        "methods": max(experiment.methods, key=len),
+        "evaluation.networks": max(evaluation.networks, key=len),
+        "evaluation.protocol": max((protocol.label for protocol in evaluation.protocols), key=len),
+        "ipc": str(max(experiment.ipc)),
+        "seeds": f"seed-{max(experiment.seeds)}",
+    }
+    if (letters := len("-".join(longest.values()))) > LONGEST_FILE:
+        yield (
+            f"methods.{longest['methods']}: files named by method, network, protocol, size and seed have {letters} "
+            f"letters; allowed: {LONGEST_FILE}; give the method a shorter name"
+        )
     for name, reference in experiment.references.items():
         yield from _reference(f"references.{name}", reference, experiment.classes)
     for block, entries in (("references", experiment.references), ("surrogates", experiment.surrogates)):
@@ -176,7 +184,8 @@ def _surrogates(experiment: Experiment, classes: Sequence[str]) -> Iterator[str]
         elif sorted(known) != sorted(classes):
             yield (
                 f"{key}: trained on the classes {', '.join(known[:20])}, but the data have "
-                f"{', '.join(classes[:20])}; give one of these classes, or none to train it here"
+                f"{', '.join(classes[:20])}{hint_of(classes, known)}; give one of these classes, or none to train it "
+                "here"
             )
 
 

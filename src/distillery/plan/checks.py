@@ -5,21 +5,17 @@ A fault is one line: the path of a key, what is wrong with it, and what is allow
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator, Mapping
 
 from distillery.data.identity import same_class
 from distillery.data.settings import Dataset
-from distillery.data.sources import class_names, class_sizes
+from distillery.data.sources import class_faults, class_names, class_sizes
 from distillery.matching.checks import held_out_of
 from distillery.plan.check_analysis import check_analysis
 from distillery.plan.check_generators import check_generators, check_latents
 from distillery.plan.check_networks import check_networks
 from distillery.plan.experiment import Experiment
-from distillery.plan.messages import repeated
-
-SHOWN = 3
-"""So many classes that are not in the data have a line each."""
+from distillery.plan.messages import alike, repeated
 
 
 def check_experiment(experiment: Experiment) -> Iterator[str]:
@@ -39,6 +35,8 @@ def _blocks(experiment: Experiment) -> Iterator[str]:
     yield from repeated("seeds", experiment.seeds)
     yield from repeated("ipc", experiment.ipc)
     yield from repeated("evaluation.networks", experiment.evaluation.networks)
+    for block in ("generators", "references", "surrogates", "experts", "methods"):
+        yield from alike(block, list(getattr(experiment, block)))
     yield from check_generators(experiment)
     if known:
         yield from check_latents(experiment)
@@ -60,20 +58,10 @@ def _data(dataset: Dataset, known: list[str]) -> Iterator[str]:
         yield "dataset.holdout: the source has test images of its own; leave out one of the two"
     if dataset.test_names is not None and (not dataset.source.has_test):
         yield "dataset.test_names: the source has no test images of its own; leave it out"
-    missing = [wanted for wanted in dataset.classes or [] if known and same_class(wanted, known) is None]
-    if len(missing) > SHOWN:
-        shown = ", ".join(map(repr, missing[:SHOWN]))
-        yield (
-            f"dataset.classes: {len(missing)} of {len(dataset.classes or [])} are not in the data, {shown} among them; "
-            f"there are: {', '.join(known[:20])}"
-        )
-    for wanted in missing if len(missing) <= SHOWN else []:
-        close = difflib.get_close_matches(wanted, known, n=3)
-        shown = f"close: {', '.join(close)}" if close else f"there are: {', '.join(known[:20])}"
-        yield f"dataset.classes: no class {wanted!r} in the data; {shown}"
-    yield from repeated("dataset.classes", dataset.classes or [])
-    if dataset.classes is None and len(known) == 1:
-        yield f"dataset.source.train: holds one class, {known[0]!r}; at least two are needed"
+    if known:
+        yield from class_faults(dataset, known)
+    else:
+        yield from repeated("dataset.classes", dataset.classes or [])
 
 
 def _sizes(experiment: Experiment) -> Iterator[str]:

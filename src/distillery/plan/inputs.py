@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from distillery.data.external import external_files, external_listing
-from distillery.data.sources import input_files, listing_digest
+from distillery.data.content import files_digest
+from distillery.data.external import external_content, external_files
+from distillery.data.sources import content_digest
 from distillery.diffusion.settings import PretrainedAutoencoder
 from distillery.methods.external import External
 from distillery.methods.lgd import LGD, Incremental
@@ -47,12 +48,26 @@ class Inputs:
     # ---- data --------------------------------------------------------------------------------------------------------
 
     def source(self, wildcards: Wildcards) -> list[str]:
-        """Files that the images are read from, where there are few; folders are compared by their listing instead."""
-        return input_files(self.experiment.dataset.source)
+        """Files that the images are read from, where there are few; the files of a folder are in its digest alone."""
+        return self.experiment.dataset.source.files
 
-    def source_listing(self, wildcards: Wildcards) -> str:
-        """A digest of the listing of a folder of images: it changes with every file that is added or removed."""
-        return listing_digest(self.experiment.dataset.source)
+    def source_content(self, wildcards: Wildcards) -> str:
+        """A digest that changes with what is in the files that the images are read from."""
+        return content_digest(self.experiment.dataset.source)
+
+    def content(self, files: Callable[[Wildcards], str | list[str]]) -> Callable[[Wildcards], str]:
+        """A function to a digest of those files of an input function that no job makes.
+
+        Snakemake compares the content of an input only if it is newer than the output: `cp -p` and `mv` of another
+        file into its place would go unseen.
+        """
+
+        def of(wildcards: Wildcards) -> str:
+            paths = files(wildcards)
+            paths = [paths] if isinstance(paths, str) else paths
+            return files_digest([path for path in paths if not path.startswith(layout.RESULTS)])
+
+        return of
 
     # ---- autoencoder, latents, generators ----------------------------------------------------------------------------
 
@@ -234,12 +249,12 @@ class Inputs:
         ]
 
     def external(self, wildcards: Wildcards) -> list[str]:
-        """The file of a set that was made elsewhere; none where it is a folder, which is compared by its listing."""
+        """The file of a set that was made elsewhere; none where it is a folder."""
         return external_files(self._external(wildcards), int(wildcards.ipc), self.experiment.seed(wildcards.run))
 
-    def external_listing(self, wildcards: Wildcards) -> str:
-        """A digest of the listing of a folder of a set that was made elsewhere; empty for a file."""
-        return external_listing(self._external(wildcards), int(wildcards.ipc), self.experiment.seed(wildcards.run))
+    def external_content(self, wildcards: Wildcards) -> str:
+        """A digest that changes with what is in a set that was made elsewhere."""
+        return external_content(self._external(wildcards), int(wildcards.ipc), self.experiment.seed(wildcards.run))
 
     def _external(self, wildcards: Wildcards) -> str:
         return self.experiment.method_of(wildcards.method, External).images

@@ -8,6 +8,9 @@ from __future__ import annotations
 
 Pattern = str
 
+RESULTS = "<results>/"
+"""What every path of a file begins with that a job makes."""
+
 TRAIN = "<results>/data/train.parquet"
 TEST = "<results>/data/test.parquet"
 REJECTED = "<results>/data/rejected.parquet"

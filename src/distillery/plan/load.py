@@ -11,7 +11,8 @@ from pydantic import ValidationError
 from distillery.errors import ExperimentError
 from distillery.plan.checks import check_experiment
 from distillery.plan.experiment import Experiment
-from distillery.plan.messages import described, instead, keys_twice
+from distillery.plan.files import read_file
+from distillery.plan.messages import described, instead, one_line
 
 
 def load(config: Mapping[str, Any]) -> Experiment:
@@ -24,21 +25,20 @@ def load(config: Mapping[str, Any]) -> Experiment:
     try:
         experiment = Experiment.model_validate(_with_yardsticks(config))
     except ValidationError as error:
-        raise ExperimentError("\n".join(described(error.errors(), config, Experiment))) from None
+        raise ExperimentError("\n".join(map(one_line, described(error.errors(), config, Experiment)))) from None
     if faults := list(check_experiment(experiment)):
-        raise ExperimentError("\n".join(faults))
+        raise ExperimentError("\n".join(map(one_line, faults)))
     return experiment
 
 
 def load_files(paths: Sequence[Path], config: Mapping[str, Any]) -> Experiment:
-    """Read the experiment of a run: what Snakemake made of its files, each of which is looked at for repeated keys.
+    """Read the experiment of a run: what Snakemake made of its files, each of which is read here too.
 
     Raises:
         ExperimentError: as `load`; the message names the file.
     """
     for path in paths:
-        if repeated := keys_twice(path.read_bytes()):
-            raise ExperimentError(f"{path} is wrong:\n" + "\n".join(repeated))
+        read_file(path)
     try:
         return load(config)
     except ExperimentError as error:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import difflib
 import typing
-from collections import Counter, defaultdict
+import unicodedata
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import yaml
+from distillery.settings import CONTROLS, Block
 
-from distillery.settings import Block
+LONGEST_FAULT = 1200
+"""Letters of a fault, which is a line on a terminal."""
 
 
 def described(faults: Sequence[Any], config: Mapping[str, Any], root: type[Block]) -> list[str]:
@@ -204,44 +206,24 @@ def _below(kind: Any, part: str | int) -> Any:
     return _below(blocks[0], part) if blocks else None
 
 
+def alike(key: str, names: Sequence[str]) -> Iterator[str]:
+    """Names of a block that differ by case alone, as a fault of its key: some disks make one file of the two."""
+    first: dict[str, str] = {}
+    for name in names:
+        if (other := first.setdefault(name.lower(), name)) != name:
+            yield f"{key}.{name}: differs from {other!r} by case alone, and some disks make one file of both; rename it"
+
+
+def one_line(text: str) -> str:
+    """Text with its line breaks and other control characters written out, and cut where nobody reads on."""
+    plain = "".join(
+        letter.encode("unicode_escape").decode() if unicodedata.category(letter) in CONTROLS else letter
+        for letter in text
+    )
+    return plain if len(plain) <= LONGEST_FAULT else f"{plain[: LONGEST_FAULT - 40]} … {plain[-36:]}"
+
+
 def repeated(key: str, values: Sequence[object]) -> Iterator[str]:
     """What a list of different things holds more than once, as a fault of its key."""
     if several := [repr(value) for value, times in Counter(values).items() if times > 1]:
         yield f"{key}: {', '.join(several)} stands there more than once"
-
-
-def keys_twice(text: str | bytes) -> list[str]:
-    """Keys that stand more than once in one mapping of a YAML file, a line each: all but the last would be lost.
-
-    What `<<` brings in may be said again: that is what it is for. Nothing is found in what is JSON and not YAML.
-    """
-    found: list[str] = []
-    seen: set[int] = set()
-
-    def walk(node: yaml.Node | None, path: str) -> None:
-        if node is None or id(node) in seen:  # an alias stands for what was looked at where it has its anchor
-            return
-        seen.add(id(node))
-        if isinstance(node, yaml.SequenceNode):
-            for index, member in enumerate(node.value):
-                walk(member, f"{path}[{index}]")
-        if not isinstance(node, yaml.MappingNode):
-            return
-        lines: dict[str, list[int]] = defaultdict(list)
-        for key, value in node.value:
-            if key.tag == "tag:yaml.org,2002:merge":
-                continue
-            name = f"{path}.{key.value}".lstrip(".")
-            lines[name].append(key.start_mark.line + 1)
-            walk(value, name)
-        found.extend(
-            f"{name}: stands there {len(at)} times, in lines {', '.join(map(str, at))}; give each a name of its own"
-            for name, at in lines.items()
-            if len(at) > 1
-        )
-
-    try:
-        walk(yaml.compose(text, Loader=yaml.SafeLoader), "")
-    except yaml.YAMLError:
-        return []
-    return found

@@ -1,4 +1,4 @@
-"""Contact sheets: what the images of each increment look like, class by class."""
+"""Contact sheets: the images of each increment, class by class."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def contact_sheet(increments: list[ImageSet], title: str) -> Figure:
 
     Args:
         increments: in their order; `increment`, `slot` and `learnability` are used where they are present.
-        title: above all; what was left out is added to it.
+        title: of the sheet; a second line names the classes and images that are left out.
     """
     names = increments[0].classes
     shown = range(min(len(names), MOST_CLASSES))
@@ -43,14 +43,13 @@ def contact_sheet(increments: list[ImageSet], title: str) -> Figure:
     most = max(1, *(len(of_class) for block in rows for of_class in block))
     across = min(most, MOST_IMAGES)
     blocks = [_block(images, position, rows[position], across) for position, images in enumerate(increments)]
-    said = []
+    notes = []
     if len(names) > MOST_CLASSES:
-        said.append(f"first {MOST_CLASSES} of {len(names)} classes")
+        notes.append(f"first {MOST_CLASSES} of {len(names)} classes")
     if most > MOST_IMAGES:
-        said.append(f"first {MOST_IMAGES} of up to {most} images per class and increment")
-    return _draw(
-        blocks, [_short(names[label]) for label in shown], across, [title, *([", ".join(said)] if said else [])]
-    )
+        notes.append(f"first {MOST_IMAGES} of up to {most} images per class and increment")
+    heading = [title, *([", ".join(notes)] if notes else [])]
+    return _draw(blocks, [_short(names[label]) for label in shown], across, heading)
 
 
 def _block(images: ImageSet, position: int, rows: list[np.ndarray], across: int) -> _Block:
@@ -151,5 +150,4 @@ def _draw(blocks: list[_Block], names: list[str], across: int, heading: list[str
 
 
 def _text_width(text: str, size: float) -> float:
-    """In points."""
     return float(TextPath((0, 0), text, size=size).get_extents().width) if text.strip() else 0.0

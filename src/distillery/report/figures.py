@@ -54,7 +54,6 @@ _STYLE: dict[str, Any] = {
 
 @contextmanager
 def _styled() -> Iterator[None]:
-    """The look of all figures, whatever a user's matplotlibrc says."""
     with style.context(["default", _STYLE]):
         yield
 
@@ -64,7 +63,7 @@ styled = _styled()
 
 
 class MethodStyle(NamedTuple):
-    """How a method looks in every figure."""
+    """The look of a method in every figure."""
 
     color: str
     marker: str
@@ -84,8 +83,6 @@ def method_styles(methods: Sequence[str]) -> dict[str, MethodStyle]:
 
 
 class _Label(NamedTuple):
-    """What stands beside a point."""
-
     point: _Point
     text: str
     color: tuple[float, ...]
@@ -94,10 +91,7 @@ class _Label(NamedTuple):
 @styled
 def save(figure: Figure, png: Path, svg: Path) -> None:
     """Write a figure in both formats, without the time and the software that made it."""
-    for path, kind, metadata in (
-        (png, "png", {"Software": None}),
-        (svg, "svg", {"Date": None, "Creator": None}),
-    ):
+    for path, kind, metadata in ((png, "png", {"Software": None}), (svg, "svg", {"Date": None, "Creator": None})):
         buffer = io.BytesIO()
         figure.savefig(buffer, format=kind, dpi="figure", metadata=metadata)
         write_bytes(path, buffer.getvalue())
@@ -116,9 +110,9 @@ def accuracy_figure(
         full: the method that takes all real images; it has one size, far off, and is drawn as a level.
     """
     levels, table = table[table["method"] == full], table[table["method"] != full]
-    here = set(table["network"])
-    names = [name for name in networks if name in here] + sorted(here - {*networks, MEAN})
-    if len(names) > 1 and MEAN in here:
+    evaluated = set(table["network"])
+    names = [name for name in networks if name in evaluated] + sorted(evaluated - {*networks, MEAN})
+    if len(names) > 1 and MEAN in evaluated:
         names.append(MEAN)
     protocols = sorted(set(table["protocol"]))
     panels = [(protocol, name) for protocol in protocols for name in names]
@@ -179,17 +173,18 @@ def redundancy_figure(rows: pd.DataFrame, methods: Sequence[str], baseline: str 
     Args:
         rows: the columns `tables.REDUNDANCY`; the cells are means over trained networks.
         methods: all methods, in their order.
-        baseline: what the reduction is measured against.
+        baseline: the method that reductions are measured against.
     """
     stacks = redundancy_matrices(rows)
-    found = redundancy_table(rows, methods, baseline).to_dict("records")
-    found.sort(key=lambda row: row["method"] != baseline)
+    panels = sorted(
+        redundancy_table(rows, methods, baseline).to_dict("records"), key=lambda row: row["method"] != baseline
+    )
     largest = max(stack.shape[-1] for stack in stacks.values())
     side = max(2.3, 0.4 * largest)
-    figure, grid = _grid(len(found), side + 0.3, side + 0.55)
+    figure, grid = _grid(len(panels), side + 0.3, side + 0.55)
     colours = colormaps["YlGnBu"]
-    for axes, about in zip(grid, found, strict=True):
-        method = about["method"]
+    for axes, panel in zip(grid, panels, strict=True):
+        method = panel["method"]
         matrix = stacks[method].mean(axis=0)
         shown = axes.imshow(matrix, vmin=0, vmax=100, cmap=colours)
         for (row, column), value in np.ndenumerate(matrix):
@@ -203,7 +198,7 @@ def redundancy_figure(rows: pd.DataFrame, methods: Sequence[str], baseline: str 
         axes.spines[:].set_visible(False)
         axes.set_xlabel("tested on increment")
         axes.set_ylabel("trained on increment")
-        mean, reduction = about["off_diagonal_mean"], about["reduction_vs_dit_percent"]
+        mean, reduction = panel["off_diagonal_mean"], panel["reduction_vs_dit_percent"]
         title = f"{method}\noff-diagonal {number(mean, 1, ABSENT)}"
         if method != baseline and not np.isnan(reduction):
             title += f"\nreduction {number(reduction, 1)} %"
@@ -214,12 +209,12 @@ def redundancy_figure(rows: pd.DataFrame, methods: Sequence[str], baseline: str 
 
 @styled
 def calibration_figure(table: pd.DataFrame, about: dict[str, Any], title: str) -> Figure:
-    """What guidance of each strength does: validity and student accuracy, a line per reference weight.
+    """Validity and student accuracy by strength of the guidance, a line per reference weight.
 
     Args:
         table: the columns of a calibration, fractions; the row of strength 0 is plain sampling.
         about: `threshold` (fraction), `judge` and `aim`, as far as they are known.
-        title: stands above, before what was chosen.
+        title: precedes the chosen setting in the title.
     """
     panels = [("validity", "validity: accuracy of the judge (%)"), ("student_accuracy", "student accuracy (%)")]
     if table["pilot_accuracy"].notna().any():
@@ -236,20 +231,17 @@ def calibration_figure(table: pd.DataFrame, about: dict[str, Any], title: str) -
         for place, weight in enumerate(weights):
             line = pd.concat([plain.head(1), guided[guided["reference_weight"] == weight]])
             line = line.sort_values("relative_strength")
-            at = line["relative_strength"].map(places)
-            axes.plot(at, 100 * line[column], color=inks[place], linewidth=1.4, zorder=2)
+            x = line["relative_strength"].map(places)
+            axes.plot(x, 100 * line[column], color=inks[place], linewidth=1.4, zorder=2)
             for valid, fill in ((True, inks[place]), (False, "white")):
                 some = (line["valid"] == valid) & (line["strength"] > 0)
-                look: dict[str, Any] = {
-                    "color": inks[place],
-                    "marker": _MARKERS[place % len(_MARKERS)],
-                    "markersize": 5.5,
-                }
-                axes.plot(at[some], 100 * line[column][some], linestyle="", markerfacecolor=fill, zorder=3, **look)
+                marker = _MARKERS[place % len(_MARKERS)]
+                look: dict[str, Any] = {"color": inks[place], "marker": marker, "markersize": 5.5}
+                axes.plot(x[some], 100 * line[column][some], linestyle="", markerfacecolor=fill, zorder=3, **look)
             axes.plot([], [], label=f"ω = {weight:g}", linewidth=1.4, **look)
         if len(plain):
-            at = plain["relative_strength"].map(places)
-            axes.plot(at, 100 * plain[column], "ko", markersize=5.5, zorder=3, label="plain sampling")
+            x = plain["relative_strength"].map(places)
+            axes.plot(x, 100 * plain[column], "ko", markersize=5.5, zorder=3, label="plain sampling")
         if len(guided) and not guided["valid"].all():
             hollow: dict[str, Any] = {"color": "grey", "markerfacecolor": "white", "marker": "o", "linestyle": ""}
             axes.plot([], [], label="hollow: not valid", **hollow)
@@ -257,26 +249,21 @@ def calibration_figure(table: pd.DataFrame, about: dict[str, Any], title: str) -
             threshold = 100 * float(about["threshold"])
             axes.axhline(threshold, color="#D55E00", linestyle="--", linewidth=1.2, label="validity threshold")
         chosen = table[table["chosen"].astype(bool)]
-        at = chosen["relative_strength"].map(places)
-        ring: dict[str, Any] = {
-            "markerfacecolor": "none",
-            "markeredgecolor": "#D55E00",
-            "markeredgewidth": 1.8,
-            "markersize": 13,
-        }
-        axes.plot(at, 100 * chosen[column], "o", zorder=4, label="chosen", **ring)
+        ring: dict[str, Any] = {"markeredgecolor": "#D55E00", "markeredgewidth": 1.8, "markersize": 13}
+        x = chosen["relative_strength"].map(places)
+        axes.plot(x, 100 * chosen[column], "o", zorder=4, label="chosen", markerfacecolor="none", **ring)
         axes.set_xticks(range(len(strengths)), [f"{strength:.3g}" for strength in strengths])
         axes.set_xlabel("relative strength λ/√d")
         axes.set_ylabel(label)
         axes.margins(x=0.08, y=0.1)
-    said = [
+    notes = [
         f"chosen: λ = {row['strength']:.3g}, ω = {row['reference_weight']:g}"
         if row["strength"]
         else "chosen: no guidance"
         for row in chosen.head(1).to_dict("records")
     ]
-    said += [f"{key}: {about[key]}" for key in ("aim", "judge") if about.get(key)]
-    figure.suptitle("\n".join(part for part in (title, ", ".join(said)) if part), fontsize=10)
+    notes += [f"{key}: {about[key]}" for key in ("aim", "judge") if about.get(key)]
+    figure.suptitle("\n".join(part for part in (title, ", ".join(notes)) if part), fontsize=10)
     _legend(figure, grid)
     return figure
 
@@ -290,8 +277,8 @@ def front_figure(table: pd.DataFrame, methods: Sequence[str], baseline: str | No
     Args:
         table: what `tables.front_table` returned.
         methods: all methods, in their order.
-        baseline: what the reduction is measured against; its accuracy is a line too.
-        ipc: stands in the title.
+        baseline: the method that reductions are measured against; its accuracy is a line too.
+        ipc: of the title.
     """
     figure = Figure(figsize=(6.4, 4.6), layout="constrained")
     axes = figure.add_subplot()
@@ -331,7 +318,7 @@ def front_figure(table: pd.DataFrame, methods: Sequence[str], baseline: str | No
 
 
 def _label(figure: Figure, axes: Axes, labels: list[_Label], lines: list[tuple[_Point, _Point]]) -> None:
-    """Put a text beside each point, where it hides no point, line or other text; without a place it is left out."""
+    """Put a text beside each point, where it hides no point, line or other text; a text without room is left out."""
     figure.draw_without_rendering()
     figure.set_layout_engine("none")
     scale = figure.dpi / 72
@@ -375,7 +362,6 @@ def _place(axes: Axes, label: _Label, reach: float, inside: BboxBase, taken: lis
 
 
 def _columns(panels: int) -> int:
-    """Up to four side by side, and lines of equal length where that is possible."""
     return math.ceil(panels / math.ceil(panels / 4))
 
 
@@ -391,7 +377,6 @@ def _grid(panels: int, width: float, height: float, share_y: bool = False) -> tu
 
 
 def _legend(figure: Figure, grid: Sequence[Axes]) -> None:
-    """One legend for all panels, below them, as wide as the figure allows."""
     entries: dict[str, Any] = {}
     for axes in grid:
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):

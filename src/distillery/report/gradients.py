@@ -18,25 +18,21 @@ _LOOKS = {"x0": ("#0072B2", "o", "-"), "eq7": ("#D55E00", "s", "--"), "none": ("
 
 
 def gradient_table(rows: pd.DataFrame) -> pd.DataFrame:
-    """One row per number of steps and residual.
-
-    Args:
-        rows: of `measure_gradients`, all seeds.
+    """The rows of `measure_gradients` of all seeds as one row per number of steps and residual.
 
     Returns:
-        `steps`, `residual`, `n`, `latent_mean`, `latent_std`, `condition_mean`, `condition_std`, `to_none`: latent_mean
-        by that without a residual at the same steps.
+        `steps`, `residual`, `n`, `latent_mean`, `latent_std`, `condition_mean`, `condition_std`, and `to_none`:
+        `latent_mean` over that without a residual at the same steps.
     """
-    found = []
-    for cell, part in rows.groupby(["steps", "residual"], sort=True):
-        steps, residual = cell
-        one: dict[str, object] = {"steps": steps, "residual": residual, "n": len(part)}
+    cells = []
+    for (steps, residual), part in rows.groupby(["steps", "residual"], sort=True):
+        cell: dict[str, object] = {"steps": steps, "residual": residual, "n": len(part)}
         for name in ("latent", "condition"):
             values = part[name].to_numpy(dtype=float)
-            one[f"{name}_mean"] = float(values.mean())
-            one[f"{name}_std"] = float(values.std(ddof=1)) if len(values) > 1 else float("nan")
-        found.append(one)
-    table = pd.DataFrame(found)
+            cell[f"{name}_mean"] = float(values.mean())
+            cell[f"{name}_std"] = float(values.std(ddof=1)) if len(values) > 1 else float("nan")
+        cells.append(cell)
+    table = pd.DataFrame(cells)
     plain = table[table["residual"] == "none"].set_index("steps")["latent_mean"]
     table["to_none"] = table["latent_mean"] / table["steps"].map(plain)
     return table
@@ -62,14 +58,14 @@ def gradient_markdown(table: pd.DataFrame) -> str:
 
 def _part(table: pd.DataFrame, name: str, published: bool) -> str:
     shown = [residual for residual in _LOOKS if residual in set(table["residual"])]
-    found = {(row["steps"], row["residual"]): row for row in table.to_dict("records")}
+    cells = {(row["steps"], row["residual"]): row for row in table.to_dict("records")}
     rows = []
     for steps in sorted(set(table["steps"])):
-        here = {residual: found[steps, residual] for residual in shown}
-        cells = [f"{_short(one[f'{name}_mean'])} ± {_short(one[f'{name}_std'])}" for one in here.values()]
-        rows.append([str(steps), *cells])
+        of_steps = {residual: cells[steps, residual] for residual in shown}
+        texts = [f"{_short(cell[f'{name}_mean'])} ± {_short(cell[f'{name}_std'])}" for cell in of_steps.values()]
+        rows.append([str(steps), *texts])
         if published:
-            rows[-1] += [_short(here[residual]["to_none"]) for residual in shown if residual != "none"]
+            rows[-1] += [_short(of_steps[residual]["to_none"]) for residual in shown if residual != "none"]
             rows[-1].append(f"{PUBLISHED[steps]:g}e-4" if steps in PUBLISHED else ABSENT)
     ratios = [f"{residual} / none" for residual in shown if residual != "none"]
     return markdown_table(["steps", *shown, *([*ratios, "published, none"] if published else [])], rows)

@@ -42,7 +42,7 @@ def _folder_name(name: str) -> str:
 
 
 def main(arguments: list[str]) -> int:
-    """The command."""
+    """Write the images of one table; the exit status."""
     if len(arguments) != 2:
         print("usage: python -m distillery.report.pictures IMAGES.parquet FOLDER", file=sys.stderr)
         return 2

@@ -22,20 +22,9 @@ import pandas as pd
 
 from distillery.errors import BadInput
 from distillery.report import PUBLISHED
-from distillery.report.tables import ABSENT, MEAN, markdown_table, mean_and_std
+from distillery.report.tables import ABSENT, CELL, MEAN, markdown_table, mean_and_std
 
-COLUMNS = [
-    "method",
-    "dataset",
-    "resolution",
-    "ipc",
-    "network",
-    "protocol",
-    "accuracy",
-    "std",
-    "source",
-    "confidence",
-]
+COLUMNS = ["method", "dataset", "resolution", "ipc", "network", "protocol", "accuracy", "std", "source", "confidence"]
 
 CONFIDENCES = ["paper", "code-repo figure", "note", "recalled"]
 
@@ -68,43 +57,13 @@ SAME_TEACHER = frozenset({"imagenet1k"})
 """Data sets that `rded` labels with one public teacher; on all others the published teacher is another one."""
 
 BESIDE = [
-    "method",
-    "published_method",
-    "dataset",
-    "ipc",
-    "network",
-    "protocol",
-    "n",
-    "trained",
-    "ours_best_mean",
-    "ours_best_std",
-    "ours_last_mean",
-    "ours_last_std",
-    "published",
-    "published_std_sample",
-    "difference",
-    "source",
-    "confidence",
-    "resolution_ours",
-    "resolution_published",
-    "note",
+    *("method", "published_method", "dataset", "ipc", "network", "protocol", "n", "trained"),
+    *("ours_best_mean", "ours_best_std", "ours_last_mean", "ours_last_std", "published", "published_std_sample"),
+    *("difference", "source", "confidence", "resolution_ours", "resolution_published", "note"),
 ]
 """Columns of ours beside theirs."""
 
-_OURS = [
-    "method",
-    "ipc",
-    "ipc_label",
-    "network",
-    "protocol",
-    "n",
-    "trained",
-    "accuracy_mean",
-    "accuracy_std",
-    "best_mean",
-    "best_std",
-    "resolution",
-]
+_OURS = [*CELL, "ipc_label", "n", "trained", "accuracy_mean", "accuracy_std", "best_mean", "best_std", "resolution"]
 
 
 def read_published(path: Path = PUBLISHED) -> pd.DataFrame:
@@ -138,7 +97,6 @@ def read_published(path: Path = PUBLISHED) -> pd.DataFrame:
 
 
 def _numbers(path: Path, text: pd.DataFrame, name: str) -> pd.Series[float]:
-    """A column as numbers; what is empty is not a number."""
     numbers: pd.Series[float] = pd.to_numeric(text[name].replace("", "nan"), errors="coerce").astype(float)
     _refuse(path, text, name, numbers.isna() & (text[name] != ""))
     return numbers
@@ -217,7 +175,7 @@ def beside_published(ours: pd.DataFrame, *, dataset: str, names: Mapping[str, st
         mine.loc[crossed, column] = of_networks.reindex(rows).to_numpy()
     beside = mine.merge(theirs, on=keys)
     notes = [_note(row) for row in beside.to_dict("records")]
-    beside["note"] = [", ".join(said) for said, _ in notes]
+    beside["note"] = [", ".join(words) for words, _ in notes]
     comparable = np.array([agrees for _, agrees in notes], dtype=bool)
     beside["difference"] = (beside["ours_best_mean"] - beside["published"]).where(comparable)
     return beside[BESIDE]
@@ -238,24 +196,18 @@ def _published_networks(ours: pd.DataFrame) -> list[str]:
 
 
 def _note(row: Mapping[Hashable, Any]) -> tuple[list[str], bool]:
-    """What else differs between ours and theirs, and whether the numbers compare nevertheless."""
     notes, agrees = [], True
     if row["protocol"] == "rded" and row["dataset"] not in SAME_TEACHER:
         notes, agrees = ["another teacher"], False
     if row["resolution_published"] != str(row["resolution_ours"]):
         agrees = agrees and row["protocol"] != "ld3m"
-        theirs = row["resolution_published"]
-        ours = row["resolution_ours"]
+        ours, theirs = row["resolution_ours"], row["resolution_published"]
         notes.append(f"ours at {ours} px, published at {theirs} px" if theirs else "published resolution unknown")
     return notes, agrees
 
 
 def published_markdown(table: pd.DataFrame) -> str:
-    """Ours beside theirs as a paper prints it, one part per data set and protocol.
-
-    Args:
-        table: what `beside_published` returned.
-    """
+    """What `beside_published` returned as a paper prints it, one part per data set and protocol."""
     if table.empty:
         return "No published number has the method, size, network and protocol of one of ours.\n"
     header = ["method", "published as", "IPC", "network", "n", "best", "last", "published", "difference"]

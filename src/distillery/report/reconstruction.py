@@ -1,4 +1,4 @@
-"""The table of what an autoencoder keeps of real images."""
+"""The table of reconstruction by an autoencoder."""
 
 from __future__ import annotations
 
@@ -8,22 +8,14 @@ COLUMNS = ["seed", "autoencoder", "images", "psnr", "reference", "accuracy", "ac
 
 
 def reconstruction_table(rows: pd.DataFrame) -> pd.DataFrame:
-    """Mean over seeds of PSNR, accuracy, and what is lost by the autoencoder; n is the number of seeds.
-
-    Args:
-        rows: the columns `COLUMNS`.
-    """
+    """Mean over seeds of PSNR, accuracies and the accuracy that is lost, from the columns `COLUMNS`; n counts seeds."""
     lost = rows.assign(lost=rows["accuracy"] - rows["accuracy_reconstructed"])
+    means: dict[str, tuple[str, str]] = {
+        name: (name, "mean") for name in ("psnr", "accuracy", "accuracy_reconstructed", "lost")
+    }
     cells = lost.groupby(["autoencoder", "reference"], sort=True, as_index=False)
-    found: pd.DataFrame = cells.agg(
-        n=("seed", "nunique"),
-        images=("images", "first"),
-        psnr=("psnr", "mean"),
-        accuracy=("accuracy", "mean"),
-        accuracy_reconstructed=("accuracy_reconstructed", "mean"),
-        lost=("lost", "mean"),
-    )
-    return found
+    table: pd.DataFrame = cells.agg(n=("seed", "nunique"), images=("images", "first"), **means)
+    return table
 
 
 def reconstruction_markdown(table: pd.DataFrame) -> str:

@@ -19,46 +19,21 @@ from distillery.analysis.statistics import (
     root_sum_of_squares,
     std_components,
 )
-from distillery.report.tables import ABSENT, MEAN, last_epochs, markdown_table, mean_and_std, number
+from distillery.report.tables import ABSENT, CELL, MEAN, REPLICATE, last_epochs, markdown_table, mean_and_std, number
 
 COLUMNS = [
-    "method",
-    "ipc",
-    "network",
-    "protocol",
-    "n",
-    "trained",
-    "sets",
-    "accuracy_mean",
-    "std_between_sets",
-    "std_within_set",
-    "binomial_error",
-    "baseline",
-    "difference",
-    "difference_low",
-    "difference_high",
-    "p",
-    "p_holm",
-    "hlr",
-    "hlr_std",
-    "ior",
-    "ior_std",
-    "lrs",
-    "images",
-    "test_images",
-    "parameters",
-    "label_bytes",
-    "diverged",
+    *(*CELL, "n", "trained", "sets", "accuracy_mean", "std_between_sets", "std_within_set", "binomial_error"),
+    *("baseline", "difference", "difference_low", "difference_high", "p", "p_holm"),
+    *("hlr", "hlr_std", "ior", "ior_std", "lrs"),
+    *("images", "test_images", "parameters", "label_bytes", "diverged"),
 ]
 """Accuracies, errors, differences, HLR and IOR are points; `diverged` lists networks as `seed/student`.
 
 `n` replicates (seed and student) of which no network has diverged are what spreads are over: `std_between_sets` over
 their `sets` (seeds), `std_within_set` over the students of a set. The mean is over `trained` networks.
 
-`hlr_std` and `ior_std` join the sample deviations, over replicates, of the two accuracies whose difference they are of.
+`hlr_std` and `ior_std` join the sample standard deviations, over replicates, of the two accuracies that are subtracted.
 """
-
-_REPLICATE = ["seed", "student"]
 
 
 def statistics_table(
@@ -86,7 +61,7 @@ def statistics_table(
     """
     trained = last_epochs(rows)
     cells = dict(_cells(trained))
-    found = []
+    statistics = []
     for cell in [*(key for key in order if key in cells), *(key for key in cells if key not in set(order))]:
         method, ipc, network, protocol = cell
         part = cells[cell]
@@ -101,10 +76,10 @@ def statistics_table(
         hlr = hard_label_recovery(_mean(everything), mean) if protocol not in soft and method != full else math.nan
         ior = improvement_over_random(mean, _mean(chance)) if method not in (full, random) else math.nan
         bad = part[part["accuracy"].isna()]
-        found.append(
+        statistics.append(
             {
-                **dict(zip(("method", "ipc", "network", "protocol"), cell, strict=True)),
-                "n": len(sound.groupby(_REPLICATE)),
+                **dict(zip(CELL, cell, strict=True)),
+                "n": len(sound.groupby(REPLICATE)),
                 "trained": int(part["accuracy"].notna().sum()),
                 "sets": sound["seed"].nunique(),
                 "accuracy_mean": mean,
@@ -120,7 +95,7 @@ def statistics_table(
                 "diverged": " ".join(f"{row.seed}/{row.student}" for row in bad.itertuples()),
             }
         )
-    table = pd.DataFrame(found).reindex(columns=COLUMNS)
+    table = pd.DataFrame(statistics).reindex(columns=COLUMNS)
     table["p_holm"] = math.nan
     for _, part in table.groupby("protocol"):
         compared = part[part["p"].notna()]
@@ -129,15 +104,14 @@ def statistics_table(
 
 
 def _cells(trained: pd.DataFrame) -> list[tuple[tuple[str, int, str, str], pd.DataFrame]]:
-    """The trained networks of each cell, and those of all networks together where there are several."""
     keys: Any  # pandas does not say what the columns hold
-    found: list[tuple[tuple[str, int, str, str], pd.DataFrame]] = []
-    for keys, part in trained.groupby(["method", "ipc", "network", "protocol"]):
-        found.append(((keys[0], int(keys[1]), keys[2], keys[3]), part))
+    cells: list[tuple[tuple[str, int, str, str], pd.DataFrame]] = []
+    for keys, part in trained.groupby(CELL):
+        cells.append(((keys[0], int(keys[1]), keys[2], keys[3]), part))
     for keys, part in trained.groupby(["method", "ipc", "protocol"]):
         if part["network"].nunique() > 1:
-            found.append(((keys[0], int(keys[1]), MEAN, keys[2]), part))
-    return found
+            cells.append(((keys[0], int(keys[1]), MEAN, keys[2]), part))
+    return cells
 
 
 def _mean(part: pd.DataFrame | None) -> float:
@@ -149,18 +123,17 @@ def _std(part: pd.DataFrame | None) -> float:
     """Sample standard deviation over replicates, of the mean over networks; not a number for a single one."""
     if part is None:
         return math.nan
-    return float(_whole(part).groupby(_REPLICATE)["accuracy"].mean().std())
+    return float(_whole(part).groupby(REPLICATE)["accuracy"].mean().std())
 
 
 def _whole(part: pd.DataFrame) -> pd.DataFrame:
     """The replicates of which no network has diverged."""
-    return part[part.groupby(_REPLICATE)["accuracy"].transform(lambda values: values.notna().all())]
+    return part[part.groupby(REPLICATE)["accuracy"].transform(lambda values: values.notna().all())]
 
 
 def _components(part: pd.DataFrame) -> dict[str, float]:
-    """Spread between the sets of several experiment seeds, and between the students of one."""
-    replicates = part.groupby(_REPLICATE, as_index=False)["accuracy"].mean()
-    sets = [one["accuracy"].tolist() for _, one in replicates.groupby("seed")]
+    replicates = part.groupby(REPLICATE, as_index=False)["accuracy"].mean()
+    sets = [students["accuracy"].tolist() for _, students in replicates.groupby("seed")]
     between, within = std_components(sets) if sets else (math.nan, math.nan)
     return {"std_between_sets": between, "std_within_set": within}
 
@@ -169,7 +142,7 @@ def _difference(ours: pd.DataFrame, theirs: pd.DataFrame | None, baseline: str |
     absent = {"baseline": baseline, **dict.fromkeys(("difference", "difference_low", "difference_high", "p"), math.nan)}
     if theirs is None:
         return absent
-    keys = ["network", *_REPLICATE]
+    keys = ["network", *REPLICATE]
     pairs = ours.merge(_whole(theirs), on=keys, suffixes=("", "_theirs")).sort_values(keys)
     if pairs.empty:
         return absent
@@ -177,18 +150,13 @@ def _difference(ours: pd.DataFrame, theirs: pd.DataFrame | None, baseline: str |
         np.stack([bits(correct, images) for correct, images in zip(pairs[name], pairs["test_images"], strict=True)])
         for name in ("correct", "correct_theirs")
     ]
-    found = paired_difference(correct[0], correct[1], sets=pairs["seed"].tolist())
-    return {
-        "baseline": baseline,
-        "difference": found.difference,
-        "difference_low": found.low,
-        "difference_high": found.high,
-        "p": found.p,
-    }
+    paired = paired_difference(correct[0], correct[1], sets=pairs["seed"].tolist())
+    values = {"difference": paired.difference, "difference_low": paired.low, "difference_high": paired.high}
+    return {"baseline": baseline, **values, "p": paired.p}
 
 
 def bits(packed: bytes, images: int) -> np.ndarray:
-    """(images,) bool: which test images a network answered rightly."""
+    """(images,) bool: which test images a network classifies correctly."""
     return np.unpackbits(np.frombuffer(packed, np.uint8), count=images).astype(bool)
 
 

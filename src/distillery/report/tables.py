@@ -16,7 +16,9 @@ import pandas as pd
 import pyarrow as pa
 
 from distillery.errors import BadInput, damaged
-from distillery.storage.tables import read_table
+from distillery.provenance import Provenance
+from distillery.storage.atomic import write_bytes
+from distillery.storage.tables import read_table, write_table
 
 ACCURACY = ["method", "ipc", "network", "protocol", "seed", "student", "epoch", "accuracy"]
 """Columns of an evaluation: one row per trained network and validated epoch."""
@@ -34,8 +36,8 @@ COVERAGE = ["method", "seed", "ipc", *SHARES]
 """Columns of a measured coverage: one row per set."""
 
 MAY_BE_ABSENT = ("accuracy", "correct", "recall", "condition")
-"""A network that diverged has no accuracy, only the last epoch says which images were answered rightly, a set of no
-more images than neighbours has no recall, and a generator without classes no gradient at them."""
+"""A network that diverged has no accuracy, the rows of earlier epochs have no `correct`, a set of at most k images has
+no recall, and a generator without classes has no gradient with respect to them."""
 
 MEAN = "mean"
 """The name of the rows that hold the mean over networks."""
@@ -45,12 +47,15 @@ ABSENT = "\N{EN DASH}"
 SYMBOLS = {"strength": "λ", "reference_weight": "ω", "deviation": "\N{GREEK SMALL LETTER GAMMA}"}
 """What guides a method, as papers write it."""
 
-_CELL = ["method", "ipc", "network", "protocol"]
-_REPLICATE = ["seed", "student"]
+CELL = ["method", "ipc", "network", "protocol"]
+"""Columns that name a cell of the table of accuracies."""
+
+REPLICATE = ["seed", "student"]
+"""Columns that name a network of a cell."""
 
 
 def read_rows(paths: Sequence[Path], columns: Sequence[str], made_by: str) -> pd.DataFrame:
-    """These columns of many tables, as one frame in an order of its own, without repeated rows.
+    """These columns of many tables as one frame, sorted, without repeated rows.
 
     Raises:
         DamagedArtifact: not a Parquet file, or a column is missing or has gaps.
@@ -83,71 +88,63 @@ def accuracy_table(rows: pd.DataFrame, methods: Sequence[str], networks: Sequenc
 
     Args:
         rows: the columns `ACCURACY`.
-        methods: in the order in which they shall stand; others follow by name.
-        networks: the same.
+        methods, networks: in the order of the rows; others follow by name.
     """
-    _refuse_contradictions(rows, [*_CELL, *_REPLICATE, "epoch"])
-    best = rows.groupby([*_CELL, *_REPLICATE], as_index=False).agg(best=("accuracy", "max"))
-    every = last_epochs(rows).merge(best, on=[*_CELL, *_REPLICATE])
+    _refuse_contradictions(rows, [*CELL, *REPLICATE, "epoch"])
+    best = rows.groupby([*CELL, *REPLICATE], as_index=False).agg(best=("accuracy", "max"))
+    every = last_epochs(rows).merge(best, on=[*CELL, *REPLICATE])
     trained = every[every["accuracy"].notna()]
     cells: list[dict[str, Any]] = []
-    for keys, part in every.groupby(_CELL):
+    for keys, part in every.groupby(CELL):
         sound = part[part["accuracy"].notna()]
         counts = {"n": len(sound), "trained": len(sound)}
-        cells.append({**dict(zip(_CELL, keys, strict=True)), **counts, **_spread(sound)})
+        cells.append({**dict(zip(CELL, keys, strict=True)), **counts, **_spread(sound)})
     for (method, ipc, protocol), part in trained.groupby(["method", "ipc", "protocol"]):
         if set(networks) <= set(part["network"]):
-            about = {"method": method, "ipc": ipc, "network": MEAN, "protocol": protocol, "trained": len(part)}
-            cells.append({**about, **_spread_over_networks(part)})
+            cell = {"method": method, "ipc": ipc, "network": MEAN, "protocol": protocol, "trained": len(part)}
+            cells.append({**cell, **_spread_over_networks(part)})
     others = sorted({*rows["network"]} - {*networks})
     method_rank, network_rank = _rank(methods), _rank([*networks, *others, MEAN])
     cells.sort(key=lambda c: (method_rank(c["method"]), c["ipc"], c["protocol"], network_rank(c["network"])))
-    return pd.DataFrame(
-        cells, columns=[*_CELL, "n", "trained", "accuracy_mean", "accuracy_std", "best_mean", "best_std"]
-    )
+    spread = ["accuracy_mean", "accuracy_std", "best_mean", "best_std"]
+    return pd.DataFrame(cells, columns=[*CELL, "n", "trained", *spread])
 
 
 def last_epochs(rows: pd.DataFrame) -> pd.DataFrame:
     """The rows of the last epoch of each trained network; its accuracy is not a number if the network has diverged."""
-    ordered = rows.sort_values([*_CELL, *_REPLICATE, "epoch"])
-    return ordered.drop_duplicates([*_CELL, *_REPLICATE], keep="last").reset_index(drop=True)
+    ordered = rows.sort_values([*CELL, *REPLICATE, "epoch"])
+    return ordered.drop_duplicates([*CELL, *REPLICATE], keep="last").reset_index(drop=True)
 
 
 def _spread(part: pd.DataFrame) -> dict[str, float]:
-    return {
-        f"{name}_{what}": float(getattr(part[name], what)())
-        for name in ("accuracy", "best")
-        for what in ("mean", "std")
-    }
+    pairs = [(name, what) for name in ("accuracy", "best") for what in ("mean", "std")]
+    return {f"{name}_{what}": float(getattr(part[name], what)()) for name, what in pairs}
 
 
 def _spread_over_networks(part: pd.DataFrame) -> dict[str, float]:
-    found: dict[str, float] = {}
+    spread: dict[str, float] = {}
     for name in ("accuracy", "best"):
-        wide = part.pivot(index=_REPLICATE, columns="network", values=name)
+        wide = part.pivot(index=REPLICATE, columns="network", values=name)
         # A replicate that lacks a network would add the difference between networks to the spread.
         whole = wide.dropna().mean(axis=1)
-        found |= {"n": len(whole), f"{name}_mean": float(wide.mean().mean()), f"{name}_std": float(whole.std())}
-    return found
+        spread |= {"n": len(whole), f"{name}_mean": float(wide.mean().mean()), f"{name}_std": float(whole.std())}
+    return spread
 
 
 def redundancy_matrices(rows: pd.DataFrame) -> dict[str, np.ndarray]:
     """The matrices of each method: (replicates, K, K), [:, r, s] trained on increment r + 1, tested on s + 1.
 
-    Args:
-        rows: the columns `REDUNDANCY`.
-
     Raises:
         BadInput: a cell is missing or contradicts another, or networks are mixed.
     """
-    _refuse_contradictions(rows, ["method", "network", *_REPLICATE, "trained_on", "tested_on"])
+    _refuse_contradictions(rows, ["method", "network", *REPLICATE, "trained_on", "tested_on"])
     if len(networks := sorted(set(rows["network"]))) > 1:
         raise BadInput(f"redundancy matrices of different networks do not compare: {', '.join(networks)}. Give one")
     matrices: dict[str, np.ndarray] = {}
     for method, part in rows.groupby("method"):
         increments = int(part[["trained_on", "tested_on"]].to_numpy().max())
         replicates = []
-        for (seed, student), cells in part.groupby(_REPLICATE):
+        for (seed, student), cells in part.groupby(REPLICATE):
             matrix = np.full((increments, increments), np.nan)
             matrix[cells["trained_on"].to_numpy() - 1, cells["tested_on"].to_numpy() - 1] = cells["accuracy"].to_numpy()
             if np.isnan(matrix).any():
@@ -164,17 +161,16 @@ def redundancy_table(rows: pd.DataFrame, methods: Sequence[str], baseline: str |
     """Redundancy of each method: how well a network trained on one increment knows the others.
 
     The mean runs over the cells off the diagonal: on the diagonal a network is tested on what it was trained on.
-    The reduction against the baseline is 100 (1 - redundancy / redundancy of the baseline); it is not a number without
-    a baseline.
+    The reduction is 100 (1 - redundancy / redundancy of the baseline); it is not a number without a baseline.
     """
     matrices = redundancy_matrices(rows)
     off_diagonal = {method: _off_diagonal(stack) for method, stack in matrices.items()}
     reference = float(off_diagonal[baseline].mean()) if baseline in off_diagonal else np.nan
-    found = []
+    table = []
     for method in sorted(matrices, key=_rank(methods)):
         values = off_diagonal[method]
         mean = float(values.mean())
-        found.append(
+        table.append(
             {
                 "method": method,
                 "increments": matrices[method].shape[-1],
@@ -184,28 +180,25 @@ def redundancy_table(rows: pd.DataFrame, methods: Sequence[str], baseline: str |
                 "reduction_vs_dit_percent": reduction_percent(mean, reference),
             }
         )
-    return pd.DataFrame(found)
+    return pd.DataFrame(table)
 
 
 def coverage_table(rows: pd.DataFrame, methods: Sequence[str]) -> pd.DataFrame:
-    """Mean and sample standard deviation over seeds of what each set reaches, in percent; density in units of one.
-
-    Args:
-        rows: the columns `COVERAGE`.
+    """Mean and sample standard deviation over seeds of `SHARES`, in percent; density in units of one.
 
     Raises:
         BadInput: a set was measured twice with different results.
     """
     _refuse_contradictions(rows, ["method", "seed", "ipc"])
-    found = []
+    table = []
     for method in sorted(set(rows["method"]), key=_rank(methods)):
         for ipc, part in rows[rows["method"] == method].groupby("ipc"):
             row: dict[str, Any] = {"method": method, "ipc": int(str(ipc)), "n": len(part)}
             for name in SHARES:
                 values = part[name] * (1 if name == "density" else 100)
                 row[f"{name}_mean"], row[f"{name}_std"] = float(values.mean()), float(values.std())
-            found.append(row)
-    return pd.DataFrame(found)
+            table.append(row)
+    return pd.DataFrame(table)
 
 
 def _off_diagonal(stack: np.ndarray) -> np.ndarray:
@@ -228,7 +221,7 @@ def front_table(
         accuracy: what `accuracy_table` returned.
         redundancy: what `redundancy_table` returned; a method that it lacks has no place on the front.
         ipc: the size to compare at.
-        labels: method -> `strength`, `reference_weight`, `deviation`, in the order in which methods shall stand.
+        labels: method -> `strength`, `reference_weight`, `deviation`, in the order of the rows.
 
     Raises:
         BadInput: nothing was evaluated at this IPC, or under several protocols.
@@ -243,21 +236,21 @@ def front_table(
         raise BadInput(f"accuracies of different protocols do not compare: {', '.join(protocols)}. Give one")
     known = {str(row["method"]): row for row in redundancy.to_dict("records")}
     nothing = {"off_diagonal_mean": np.nan, "reduction_vs_dit_percent": np.nan}
-    found = []
+    compared = []
     for row in rows.sort_values("method", key=lambda names: names.map(_rank(list(labels)))).to_dict("records"):
         method = str(row["method"])
-        about = labels.get(method, {})
+        guidance = labels.get(method, {})
         measured = known.get(method, nothing)
-        found.append(
+        compared.append(
             {
                 "method": method,
-                **{key: _setting(about.get(key)) for key in SYMBOLS},
+                **{key: _setting(guidance.get(key)) for key in SYMBOLS},
                 **{key: row[key] for key in ("accuracy_mean", "accuracy_std", "n", "trained")},
                 "redundancy": float(measured["off_diagonal_mean"]),
                 "reduction_vs_dit_percent": float(measured["reduction_vs_dit_percent"]),
             }
         )
-    table = pd.DataFrame(found)
+    table = pd.DataFrame(compared)
     table["pareto"] = pareto(table["reduction_vs_dit_percent"].to_numpy(), table["accuracy_mean"].to_numpy())
     return table
 
@@ -276,7 +269,7 @@ def _setting(value: float | str | None) -> str:
 
 
 def _rank(names: Sequence[str]) -> Callable[[str], tuple[int, str]]:
-    """A sort key: the position in `names`; what is not there comes after, by name."""
+    """A sort key: the position in `names`; other names come after, by name."""
     places = {name: place for place, name in enumerate(names)}
     return lambda name: (places.get(name, len(places)), name)
 
@@ -313,6 +306,15 @@ def _short(value: float) -> str:
     return f"{value:.2g}" if 0 < abs(value) < 0.01 else number(value)
 
 
+def write_formats(
+    table: pd.DataFrame, text: str, csv: Path, parquet: Path, markdown: Path, provenance: Provenance
+) -> None:
+    """Write a table as CSV, Parquet and Markdown, `text`."""
+    write_bytes(csv, csv_bytes(table))
+    write_bytes(markdown, text.encode())
+    write_table(parquet, arrow_table(table), provenance)
+
+
 def arrow_table(table: pd.DataFrame) -> pa.Table:
     """A table in full precision; what is not a number becomes null."""
     kinds = {"b": pa.bool_(), "i": pa.int64(), "f": pa.float64()}
@@ -338,13 +340,18 @@ def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join([line(cells[0]), line(rule), *(line(row) for row in cells[1:])]) + "\n"
 
 
-def accuracy_markdown(table: pd.DataFrame) -> str:
-    """The accuracy table as a paper prints it: methods and IPC downwards, networks across, one part per protocol."""
+def accuracy_markdown(table: pd.DataFrame, abbreviated: Mapping[str, str]) -> str:
+    """The accuracy table as a paper prints it: methods and IPC downwards, networks across, one part per protocol.
+
+    Args:
+        abbreviated: protocol -> its constants, where its label does not say them.
+    """
     parts = []
     for protocol, part in table.groupby("protocol"):
         networks = list(dict.fromkeys(part["network"]))
         if len(networks) == 2 and MEAN in networks:
             networks.remove(MEAN)
+        constants = f" ({abbreviated[str(protocol)]})" if protocol in abbreviated else ""
         is_mean = part["network"] == MEAN
         over = f"over trained networks, {_counts(part.loc[~is_mean, 'n'])} per network"
         if MEAN in networks:
@@ -357,7 +364,7 @@ def accuracy_markdown(table: pd.DataFrame) -> str:
             lines = dict.fromkeys((method, ipc) for method, ipc, _ in cells)
             body = [[m, str(ipc), *(cells.get((m, ipc, network), ABSENT) for network in networks)] for m, ipc in lines]
             parts.append(
-                f"Accuracy in percent, {title}, protocol `{protocol}`;"
+                f"Accuracy in percent, {title}, protocol `{protocol}`{constants};"
                 f" mean ± sample standard deviation {over}.\n\n" + markdown_table(["method", "IPC", *networks], body)
             )
     return "\n".join(parts)
@@ -369,17 +376,13 @@ def _counts(n: pd.Series[int]) -> str:
 
 
 def diverged_markdown(rows: pd.DataFrame) -> str:
-    """The networks that diverged and are in no mean, one line per cell; empty where none did.
-
-    Args:
-        rows: the columns `ACCURACY`.
-    """
+    """The networks that diverged and are in no mean, one line per cell; empty where none did."""
     last = last_epochs(rows)
     lost = last[last["accuracy"].isna()]
     lines = [
         f"- {keys[0]}, IPC {keys[1]}, {keys[2]}, `{keys[3]}`: "
         + " ".join(f"{row.seed}/{row.student}" for row in part.itertuples())
-        for keys, part in lost.groupby(_CELL)
+        for keys, part in lost.groupby(CELL)
     ]
     return "" if not lines else "\nDiverged and in no mean (seed/student):\n\n" + "\n".join(lines) + "\n"
 
@@ -423,7 +426,7 @@ def coverage_markdown(table: pd.DataFrame, k: int) -> str:
 
 
 def front_markdown(table: pd.DataFrame, ipc: int, baseline: str | None) -> str:
-    """Accuracy against redundancy, with a mark at what is Pareto-optimal."""
+    """Accuracy against redundancy; Pareto-optimal methods are marked."""
     body = [
         [
             row["method"],
@@ -444,24 +447,24 @@ def front_markdown(table: pd.DataFrame, ipc: int, baseline: str | None) -> str:
 
 
 def increment_row(columns: Mapping[str, np.ndarray]) -> dict[str, float | int]:
-    """One increment as numbers: images, percent that student and reference recognise, mean learnability.
+    """One increment as numbers, from the columns of its image set; the first one has no student, and no scores.
 
-    Args:
-        columns: of the image set of the increment; the first one has no student yet, and its numbers stay empty.
+    Returns:
+        Number of images, percent that student and reference recognise, and mean learnability.
     """
-    absent = float("nan")
-    scored = "learnability" in columns
+    percents = ("student_correct", "reference_correct", "reference_probability")
+    means = [float(columns[name].mean()) if name in columns else np.nan for name in (*percents, "learnability")]
     return {
         "images": len(columns["slot"]),
-        "student_accuracy": 100 * float(columns["student_correct"].mean()) if scored else absent,
-        "reference_accuracy": 100 * float(columns["reference_correct"].mean()) if scored else absent,
-        "reference_probability": 100 * float(columns["reference_probability"].mean()) if scored else absent,
-        "learnability": float(columns["learnability"].mean()) if scored else absent,
+        "student_accuracy": 100 * means[0],
+        "reference_accuracy": 100 * means[1],
+        "reference_probability": 100 * means[2],
+        "learnability": means[3],
     }
 
 
 def increments_markdown(table: pd.DataFrame) -> str:
-    """What each increment brought, in percent: a student that fails on it, and a reference that does not."""
+    """Each increment as a row, in percent: accuracy of the student before it and of the reference."""
     body = [
         [str(row["method"]), str(row["seed"]), str(row["increment"]), str(row["images"])]
         + [number(row[name], 1, ABSENT) for name in ("student_accuracy", "reference_accuracy", "reference_probability")]

@@ -43,13 +43,9 @@ def order_of_class(
 
 
 def class_features(features: np.ndarray, count: int, *, unit_length: bool) -> np.ndarray:
-    """Features of one class as they are compared: (N, F) float64, each row at unit length if wanted.
+    """Features (N, F) of one class, N at least `count`, as they are compared: float64, at unit length if wanted.
 
     A row of zeros stays one.
-
-    Args:
-        features: (N, F), one row per image.
-        count: images that are to be chosen, at most N.
 
     Raises:
         BadInput: a feature is not finite.

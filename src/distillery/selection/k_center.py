@@ -11,11 +11,7 @@ from distillery.selection.by_class import class_features
 
 
 def k_center_order(
-    features: np.ndarray,
-    count: int,
-    *,
-    metric: Literal["euclidean", "cosine"] = "euclidean",
-    start: int | None = None,
+    features: np.ndarray, count: int, *, metric: Literal["euclidean", "cosine"] = "euclidean", start: int | None = None
 ) -> list[int]:
     """Positions in the order farthest first: each image is the one farthest from all before it.
 
@@ -58,9 +54,7 @@ def k_center_order(
 def covering_radius(features: np.ndarray, chosen: Sequence[int]) -> float:
     """Largest Euclidean distance of an image to the nearest chosen one; infinite if none is chosen.
 
-    Args:
-        features: (N, F) of one class.
-        chosen: positions in `features`.
+    Features are (N, F) of one class, and `chosen` are positions in them.
 
     Raises:
         BadInput: a feature is not finite.

@@ -27,11 +27,7 @@ def random_order(images: ImageSet, label: int, count: int, seed: int) -> list[in
 
 
 def ordered_by_slot(images: ImageSet | ImageTable, orders: Sequence[Sequence[int]]) -> ImageSet:
-    """The chosen rows of all classes as an image set in the order slot, class, with the slot of each.
-
-    Args:
-        orders: per class, its rows in order; all of one length.
-    """
+    """The chosen rows of all classes, `orders` of one length, as an image set in the order slot, class, with slots."""
     chosen = np.array(orders, dtype=np.int64).T  # (slot, class)
     taken = images.take(chosen.ravel())
     taken.columns = {"slot": np.repeat(np.arange(len(chosen)), chosen.shape[1])}

@@ -109,14 +109,10 @@ def considered(images: ImageSet, label: int, most: int, needed: int, seed: int) 
 def crop_losses(
     table: ImageTable, rows: np.ndarray, boxes: Tensor, classifier: Classifier, factor: int, batch_size: int = 64
 ) -> np.ndarray:
-    """The cross-entropy of the true label of every crop: (N, crops) float32.
+    """The cross-entropy of the true label of every crop: (N, crops) float32; rows (N,) ascend.
 
     A crop is resized to 1 / `factor` of the side of the images and shown in the middle of an image of the mean colour
-    of the network's domain.
-
-    Args:
-        rows: (N,), ascending.
-        boxes: (N, crops, 4) top, left, height, width.
+    of the network's domain. Boxes are (N, crops, 4): top, left, height, width.
 
     Raises:
         BadInput: a loss is not finite: the network has diverged.

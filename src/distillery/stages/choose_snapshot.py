@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
-from distillery.job import Input, Job, Output
+from distillery.job import Experiment, Input, Job, Output
 from distillery.settings import Block
 from distillery.students.settings import Recipe
 
-if TYPE_CHECKING:
-    from distillery.plan.experiment import Experiment
-
 
 class Settings(Block):
-    """What the stage depends on."""
-
     seed: int
     method: str
     ipc: int
@@ -26,7 +21,6 @@ class Settings(Block):
 
     @classmethod
     def of(cls, experiment: Experiment, run: str, method: str, ipc: str) -> Settings:
-        """The part of an experiment that this stage reads."""
         matching = experiment.matching
         network = matching.network or experiment.comparing(method)
         recipe = experiment.recipe(matching.protocol or experiment.evaluation.protocols[0], network, ipc)
@@ -64,13 +58,13 @@ def run(settings: Settings, *, data: Input, rendered: list[Input], images: Outpu
         return resumes[-1]
 
     iterations = sorted(set(whole.columns["iteration"].tolist()))
-    rows = []
+    rows, means = [], dict[int, float]()
     kept = iterations[-1]
     if settings.choose == "best":
         held = RealImages.load(data, settings.held_out, settings.seed, job.device, kept=False)
         for iteration in iterations:
             some = whole.take(np.flatnonzero(whole.columns["iteration"] == iteration))
-            found = accuracies(
+            measured = accuracies(
                 torch.from_numpy(some.pixels()),
                 torch.from_numpy(some.labels),
                 held,
@@ -79,21 +73,16 @@ def run(settings: Settings, *, data: Input, rendered: list[Input], images: Outpu
                 students=settings.students,
                 seed=settings.seed,
                 device=job.device,
-                resume=lambda part, at=iteration: resume(f"iteration-{at}.{part}"),  # type: ignore[misc]
+                resume=lambda part, now=iteration: resume(f"iteration-{now}.{part}"),  # type: ignore[misc]
                 what=f"{settings.method} ipc {settings.ipc} iteration {iteration}",
             )
-            rows += [{"iteration": iteration, "student": at, "accuracy": one} for at, one in enumerate(found)]
-        # A network that has diverged has learned nothing.
-        correct = {at: [row["accuracy"] for row in rows if row["iteration"] == at] for at in iterations}
-        means = {at: float(np.nan_to_num(values).mean()) for at, values in correct.items()}
-        kept = max(iterations, key=lambda at: (means[at], at))  # of equal ones the later
+            rows += [{"iteration": iteration, "student": i, "accuracy": percent} for i, percent in enumerate(measured)]
+            means[iteration] = float(np.nan_to_num(measured).mean())  # a network that has diverged has learned nothing
+        kept = max(iterations, key=lambda iteration: (means[iteration], iteration))  # of equal ones the later
     facts = {"method": settings.method, "ipc": settings.ipc, "seed": settings.seed, "network": settings.network}
-    table = rows or [{"iteration": at, "student": None, "accuracy": None} for at in iterations]
-    write_table(
-        choice,
-        pa.Table.from_pylist([{**facts, **row, "kept": row["iteration"] == kept} for row in table]),
-        job.provenance,
-    )
+    table = rows or [{"iteration": iteration, "student": None, "accuracy": None} for iteration in iterations]
+    choices = pa.Table.from_pylist([{**facts, **row, "kept": row["iteration"] == kept} for row in table])
+    write_table(choice, choices, job.provenance)
     write_images(images, whole.take(np.flatnonzero(whole.columns["iteration"] == kept)), job.provenance)
     for part in resumes:
         part.finish()

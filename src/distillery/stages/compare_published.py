@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING
 
-from distillery.job import Input, Job, Output
+from distillery.job import Experiment, Input, Job, Output
 from distillery.report import PUBLISHED
 from distillery.settings import Block
-
-if TYPE_CHECKING:
-    from distillery.plan.experiment import Experiment
 
 COMPUTES = False
 
@@ -26,7 +22,6 @@ class Settings(Block):
 
     @classmethod
     def of(cls, experiment: Experiment, **wildcards: str) -> Settings:
-        """What this stage reads of an experiment."""
         published = experiment.analysis.published
         assert published is not None
         return cls(
@@ -42,13 +37,10 @@ def run(settings: Settings, *, accuracy: Input, csv: Output, parquet: Output, ma
     """Write the comparison as CSV, Parquet and Markdown."""
     from distillery.report import tables
     from distillery.report.published import beside_published, published_markdown
-    from distillery.storage.atomic import write_bytes
-    from distillery.storage.tables import read_table, write_table
+    from distillery.storage.tables import read_table
 
     ours = read_table(accuracy, "tabulate_accuracy").to_pandas()
     ours["ipc_label"] = ours["ipc"].astype(str).where(ours["method"] != settings.full, "full")
     ours["resolution"] = settings.resolution
     table = beside_published(ours, dataset=settings.dataset, names=settings.methods)
-    write_bytes(csv, tables.csv_bytes(table))
-    write_bytes(markdown, published_markdown(table).encode())
-    write_table(parquet, tables.arrow_table(table), job.provenance)
+    tables.write_formats(table, published_markdown(table), csv, parquet, markdown, job.provenance)

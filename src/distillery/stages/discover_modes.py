@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from distillery.errors import BadInput
-from distillery.job import Input, Job, Output
+from distillery.job import Experiment, Input, Job, Output
 from distillery.settings import Block
-
-if TYPE_CHECKING:
-    from distillery.plan.experiment import Experiment
 
 
 class Settings(Block):
-    """What the stage depends on."""
-
     count: int
     discovery: Literal["centroid", "nearest", "random"]
     pool: int | None
@@ -22,7 +17,6 @@ class Settings(Block):
 
     @classmethod
     def of(cls, experiment: Experiment, run: str, method: str, modes: str) -> Settings:
-        """The part of an experiment that this stage reads."""
         mode = experiment.mode(method)
         return cls(count=int(modes), discovery=mode.discovery, pool=mode.pool, seed=mode.seed)
 

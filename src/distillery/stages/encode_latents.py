@@ -2,26 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from distillery.diffusion.settings import Latents
 from distillery.errors import BadInput
-from distillery.job import Input, Job, Output
+from distillery.job import Experiment, Input, Job, Output
 from distillery.settings import Block
-
-if TYPE_CHECKING:
-    from distillery.plan.experiment import Experiment
 
 
 class Settings(Block):
-    """What the stage depends on."""
-
     latents: Latents = Latents()
     shard: int = 0
 
     @classmethod
     def of(cls, experiment: Experiment, run: str, shard: str) -> Settings:
-        """The part of an experiment that this stage reads."""
         return cls(latents=experiment.latents, shard=int(shard))
 
 

@@ -3,20 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from distillery.errors import BadInput
-from distillery.job import Input, Job, Output
+from distillery.job import Experiment, Input, Job, Output
 from distillery.settings import Block
 from distillery.students.settings import Recipe, Speed
 
-if TYPE_CHECKING:
-    from distillery.plan.experiment import Experiment
-
 
 class Settings(Block):
-    """What the stage depends on."""
-
     seed: int
     method: str
     ipc: int | None
@@ -103,8 +97,8 @@ def run(
             what=f"{settings.method} ipc {settings.ipc or 'full'} {settings.network} {span} of {settings.students}",
         )
 
-    together = networks_at_once(settings.speed, settings.students, job.device, first)
-    trained = in_ensembles(range(settings.students), together, train)
+    at_once = networks_at_once(settings.speed, settings.students, job.device, first)
+    trained = in_ensembles(range(settings.students), at_once, train)
     facts = {
         "method": settings.method,
         "ipc": settings.ipc or round(len(labels) / len(classes)),
@@ -123,10 +117,10 @@ def run(
             "epoch": epoch,
             "accuracy": percent,
             # one bit per test image, for paired comparisons; of the last epoch alone
-            "correct": np.packbits(one.correct.numpy()).tobytes() if epoch == recipe.epochs else None,
+            "correct": np.packbits(result.correct.numpy()).tobytes() if epoch == recipe.epochs else None,
         }
-        for student, one in enumerate(trained)
-        for epoch, percent in one.evaluations
+        for student, result in enumerate(trained)
+        for epoch, percent in result.evaluations
     ]
     write_table(history, pa.Table.from_pylist(rows), job.provenance)
     for resume in resumes:

@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from distillery.job import Input, Job, Output
+from distillery.job import Experiment, Input, Job, Output
 from distillery.settings import Block
-
-if TYPE_CHECKING:
-    from distillery.plan.experiment import Experiment
 
 
 class Settings(Block):
@@ -18,7 +13,6 @@ class Settings(Block):
 
     @classmethod
     def of(cls, experiment: Experiment, run: str, reference: str) -> Settings:
-        """The part of an experiment that this stage reads."""
         return cls(reference=reference)
 
 
@@ -34,7 +28,7 @@ def run(settings: Settings, *, images: Input, reference: Input, features: Output
 
     real = ImageTable(images)
     network = Classifier.load(reference, "train_reference").to(job.device)
-    found = features_of(network, real).numpy().astype(np.float32)
-    rows = pa.FixedSizeListArray.from_arrays(pa.array(found.reshape(-1)), found.shape[1])
+    described = features_of(network, real).numpy().astype(np.float32)
+    rows = pa.FixedSizeListArray.from_arrays(pa.array(described.reshape(-1)), described.shape[1])
     table = pa.table({"path": pa.array(real.paths()), "label": pa.array(real.labels), "features": rows})
     write_table(features, table, job.provenance)

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from distillery.diffusion.generators import FinetunedGenerator
 from distillery.diffusion.settings import Sampling
 from distillery.errors import BadInput
-from distillery.job import Input, Job, Output
+from distillery.job import Experiment, Input, Job, Output
 from distillery.settings import Block
-
-if TYPE_CHECKING:
-    from distillery.plan.experiment import Experiment
 
 
 class Settings(Block):
@@ -23,7 +18,6 @@ class Settings(Block):
 
     @classmethod
     def of(cls, experiment: Experiment, run: str, generator: str) -> Settings:
-        """The part of an experiment that this stage reads."""
         block = experiment.generators[generator].model_copy(update={"sampling": Sampling()})
         return cls(seed=experiment.seed(run), name=generator, generator=FinetunedGenerator.model_validate(block))
 

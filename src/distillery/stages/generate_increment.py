@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from distillery.diffusion.settings import Sampling
 from distillery.guidance.base import counts
 from distillery.guidance.registry import Guidances
-from distillery.job import Input, Job, Output
+from distillery.job import Experiment, Input, Job, Output
 from distillery.methods.lgd import LGD
 from distillery.settings import Block
-
-if TYPE_CHECKING:
-    from distillery.plan.experiment import Experiment
 
 
 class Settings(Block):
@@ -37,7 +34,6 @@ class Settings(Block):
 
     @classmethod
     def of(cls, experiment: Experiment, run: str, method: str, k: str, shard: str) -> Settings:
-        """The part of an experiment that this stage reads."""
         lgd = experiment.method_of(method, LGD)
         first = int(k) == 1
         return cls(

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import sys
 
 from distillery.data.external import place_of
 from distillery.data.settings import Dataset
-from distillery.job import Input, Job, Output
+from distillery.job import Experiment, Input, Job, Output
 from distillery.methods.external import External
 from distillery.settings import Block
-
-if TYPE_CHECKING:
-    from distillery.plan.experiment import Experiment
 
 COMPUTES = False
 
 
 class Settings(Block):
-    """What the stage depends on."""
-
     name: str
     images: str
     ipc: int
@@ -26,7 +21,6 @@ class Settings(Block):
 
     @classmethod
     def of(cls, experiment: Experiment, run: str, method: str, ipc: str) -> Settings:
-        """The part of an experiment that this stage reads."""
         external = experiment.method_of(method, External)
         place = place_of(external.images, int(ipc), experiment.seed(run))
         return cls(name=method, images=place, ipc=int(ipc), dataset=experiment.dataset)
@@ -36,13 +30,16 @@ def run(settings: Settings, *, data: Input, images: Output, job: Job) -> None:
     """A folder or a Parquet file to `ipc` images of each class of the training images, in the order slot, class."""
     import numpy as np
 
-    from distillery.data.external import read_external
+    from distillery.data.external import read_external, source_at
     from distillery.data.reading import ImageTable
+    from distillery.data.sources import passed_over
     from distillery.storage.images import ImageSet, write_images
 
     classes = ImageTable(data).classes
     key = f"methods.{settings.name}"
     rows = read_external(key, settings.images, classes, settings.ipc, settings.dataset)
+    if beside := passed_over(source_at(settings.images)):
+        print(f"import_images: passed over: {beside}", file=sys.stderr)
     labels, ids, contents = zip(*rows, strict=True)
     columns = {"slot": np.repeat(np.arange(settings.ipc), len(classes))}
     write_images(images, ImageSet(list(contents), np.array(labels), classes, list(ids), columns), job.provenance)

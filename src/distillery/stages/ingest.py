@@ -6,14 +6,10 @@ An image that cannot be used is left out and named, with the reason, in the tabl
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
 
 from distillery.data.settings import Dataset
-from distillery.job import Job, Log, Output
+from distillery.job import Experiment, Job, Log, Output
 from distillery.settings import Block
-
-if TYPE_CHECKING:
-    from distillery.plan.experiment import Experiment
 
 COMPUTES = False
 
@@ -25,7 +21,6 @@ class Settings(Block):
 
     @classmethod
     def of(cls, experiment: Experiment, **wildcards: str) -> Settings:
-        """The settings of this stage in an experiment."""
         return cls(dataset=experiment.dataset)
 
 
@@ -34,13 +29,10 @@ def run(settings: Settings, *, train: Output, test: Output, rejected: Log, job: 
     from distillery.data.ingest import ingest_images
 
     tally = ingest_images(
-        settings.dataset,
-        train=train,
-        test=test,
-        rejected=rejected,
-        provenance=job.provenance,
-        workers=job.cores,
+        settings.dataset, train=train, test=test, rejected=rejected, provenance=job.provenance, workers=job.cores
     )
+    if tally.passed_over:
+        print(f"ingest: passed over: {tally.passed_over}", file=sys.stderr)
     print(
         f"ingest: {tally.train} training images, {tally.test} test images, {tally.rejected} rejected", file=sys.stderr
     )

@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from distillery.errors import Diverged
-from distillery.job import Input, Job, Output
+from distillery.job import Experiment, Input, Job, Output
 from distillery.methods.matching import AnyMatched, Matched, Scene
 from distillery.settings import Block
 
-if TYPE_CHECKING:
-    from distillery.plan.experiment import Experiment
-
 
 class Settings(Block):
-    """What the stage depends on."""
-
     seed: int
     name: str
     stream: str
@@ -28,7 +21,6 @@ class Settings(Block):
 
     @classmethod
     def of(cls, experiment: Experiment, run: str, method: str, ipc: str, shard: str) -> Settings:
-        """The part of an experiment that this stage reads."""
         matched = experiment.method_of(method, Matched)
         return cls(
             seed=experiment.seed(run),

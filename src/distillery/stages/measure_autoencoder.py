@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from distillery.job import Input, Job, Output
+from distillery.job import Experiment, Input, Job, Output
 from distillery.settings import Block
-
-if TYPE_CHECKING:
-    from distillery.plan.experiment import Experiment
 
 
 class Settings(Block):
@@ -21,12 +16,9 @@ class Settings(Block):
 
     @classmethod
     def of(cls, experiment: Experiment, run: str) -> Settings:
-        """The part of an experiment that this stage reads."""
         second = ["guidance_autoencoder"] if experiment.guidance_autoencoder else []
         return cls(
-            seed=experiment.seed(run),
-            references=sorted(experiment.references),
-            autoencoders=["autoencoder", *second],
+            seed=experiment.seed(run), references=sorted(experiment.references), autoencoders=["autoencoder", *second]
         )
 
 
@@ -58,8 +50,8 @@ def run(
     images = ImageTable(test)
     rows = []
     for name, decoder in zip(settings.autoencoders, [codec, *([small] if small else [])], strict=True):
-        found = measure(
+        measured = measure(
             images, codec, decoder, networks, batch_size=settings.batch_size, device=job.device, what=job.stage
         )
-        rows += [{"seed": settings.seed, "autoencoder": name, "images": len(images), **row} for row in found]
+        rows += [{"seed": settings.seed, "autoencoder": name, "images": len(images), **row} for row in measured]
     write_table(table, pa.Table.from_pylist(rows), job.provenance)

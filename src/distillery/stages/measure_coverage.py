@@ -2,18 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from distillery.job import Input, Job, Output
+from distillery.job import Experiment, Input, Job, Output
 from distillery.settings import Block
-
-if TYPE_CHECKING:
-    from distillery.plan.experiment import Experiment
 
 
 class Settings(Block):
-    """What the stage depends on."""
-
     seed: int
     method: str
     ipc: int
@@ -21,7 +14,6 @@ class Settings(Block):
 
     @classmethod
     def of(cls, experiment: Experiment, run: str, method: str, ipc: str) -> Settings:
-        """The part of an experiment that this stage reads."""
         coverage = experiment.analysis.coverage
         assert coverage is not None
         return cls(seed=experiment.seed(run), method=method, ipc=int(ipc), k=coverage.k)
@@ -45,6 +37,6 @@ def run(
     real = read_features(features, ImageTable(data).paths())
     network = Classifier.load(reference, "train_reference").to(job.device)
     distilled = features_of(network, ImageTable(images, "collect")).numpy()
-    found = asdict(coverage_of(real, distilled, settings.k))
-    row = {"method": settings.method, "seed": settings.seed, "ipc": settings.ipc, **found}
+    shares = asdict(coverage_of(real, distilled, settings.k))
+    row = {"method": settings.method, "seed": settings.seed, "ipc": settings.ipc, **shares}
     write_table(coverage, pa.Table.from_pylist([row]), job.provenance)

@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from distillery.job import Input, Job, Output
+from distillery.job import Experiment, Input, Job, Output
 from distillery.methods.matching import LD3M
 from distillery.settings import Block
 
-if TYPE_CHECKING:
-    from distillery.plan.experiment import Experiment
-
 
 class Settings(Block):
-    """What the stage depends on."""
-
     seed: int
     stream: str
     method: LD3M
@@ -26,7 +19,6 @@ class Settings(Block):
 
     @classmethod
     def of(cls, experiment: Experiment, run: str) -> Settings:
-        """The part of an experiment that this stage reads."""
         gradients = experiment.analysis.gradients
         assert gradients is not None
         method = experiment.method_of(gradients.method, LD3M)

@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from distillery.job import Input, Job, Output
+from distillery.job import Experiment, Input, Job, Output
 from distillery.settings import Block
 from distillery.students.settings import Recipe
 
-if TYPE_CHECKING:
-    from distillery.plan.experiment import Experiment
-
 
 class Settings(Block):
-    """What the stage depends on."""
-
     seed: int
     method: str
     increment_size: int
@@ -24,7 +17,6 @@ class Settings(Block):
 
     @classmethod
     def of(cls, experiment: Experiment, run: str, method: str) -> Settings:
-        """The part of an experiment that this stage reads."""
         redundancy = experiment.analysis.redundancy
         network = redundancy.network or experiment.evaluation.networks[0]
         return cls(

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
 
 from distillery.diffusion.settings import PretrainedAutoencoder
 from distillery.errors import BadInput
-from distillery.job import Job, Output
+from distillery.job import Experiment, Job, Output
 from distillery.settings import Block
-
-if TYPE_CHECKING:
-    from distillery.plan.experiment import Experiment
 
 COMPUTES = False
 
@@ -26,7 +22,6 @@ class Settings(Block):
 
     @classmethod
     def of(cls, experiment: Experiment, opened: str) -> Settings:
-        """The part of an experiment that this stage reads."""
         dataset = experiment.dataset
         return cls(
             opened=opened,

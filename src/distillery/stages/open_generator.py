@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
 
 from distillery.diffusion.generators import PretrainedGenerator
 from distillery.diffusion.settings import Sampling
 from distillery.errors import BadInput
-from distillery.job import Job, Output
+from distillery.job import Experiment, Job, Output
 from distillery.settings import Block
-
-if TYPE_CHECKING:
-    from distillery.plan.experiment import Experiment
 
 COMPUTES = False
 
@@ -25,7 +21,6 @@ class Settings(Block):
 
     @classmethod
     def of(cls, experiment: Experiment, generator: str) -> Settings:
-        """The part of an experiment that this stage reads."""
         block = experiment.generators[generator].model_copy(update={"sampling": Sampling()})
         return cls(name=generator, generator=PretrainedGenerator.model_validate(block))
 
@@ -50,7 +45,7 @@ def run(
     from distillery.diffusion.weights import check_digests, local_folder
     from distillery.divergence import refuse_diverged
     from distillery.errors import WeightsError
-    from distillery.matching.tables import table_of_unet
+    from distillery.matching.conditioning import table_of_unet
     from distillery.storage.atomic import write_bytes, write_json
     from distillery.storage.tensors import write_tensors
 

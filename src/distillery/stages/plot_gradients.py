@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from distillery.job import Input, Job, Output
+from distillery.job import Experiment, Input, Job, Output
 from distillery.settings import Block
-
-if TYPE_CHECKING:
-    from distillery.plan.experiment import Experiment
 
 COMPUTES = False
 
@@ -18,7 +13,6 @@ class Settings(Block):
 
     @classmethod
     def of(cls, experiment: Experiment, **wildcards: str) -> Settings:
-        """The part of an experiment that this stage reads."""
         return cls()
 
 

@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from distillery.job import Input, Job, Output
+from distillery.job import Experiment, Input, Job, Output
 from distillery.methods.matching import AnyMatched, Matched, Scene
 from distillery.settings import Block
 
-if TYPE_CHECKING:
-    from distillery.plan.experiment import Experiment
-
 
 class Settings(Block):
-    """What the stage depends on."""
-
     seed: int
     method: AnyMatched
 
     @classmethod
     def of(cls, experiment: Experiment, run: str, method: str, ipc: str, shard: str) -> Settings:
-        """The part of an experiment that this stage reads."""
         matched = experiment.method_of(method, Matched)
         return cls(seed=experiment.seed(run), method=matched.model_copy(update={"stream": None, "network": None}))
 
@@ -58,13 +50,13 @@ def run(
     space = settings.method.space(None, places, (settings.seed,), scene)
     names = [f"{classes[label]}/{slot:05d}.png" for label, slot in zip(labels, slots, strict=True)]
     sets = []
-    found = snapshots_of(tensors)
-    with Progress(job.stage, len(found) * len(labels), "image") as progress:
-        for iteration, state in found.items():
+    states = snapshots_of(tensors)
+    with Progress(job.stage, len(states) * len(labels), "image") as progress:
+        for iteration, state in states.items():
             rendered = space.rendered({name: value.to(job.device) for name, value in state.items()})
             refuse_diverged([rendered], f"the images of iteration {iteration}", f"delete {snapshots} and run again")
             pixels = to_bytes(2 * rendered - 1).cpu().numpy()
             columns = {"slot": np.array(slots), "iteration": np.full(len(labels), iteration)}
-            sets.append(ImageSet([encode_png(one) for one in pixels], np.array(labels), classes, names, columns))
+            sets.append(ImageSet([encode_png(image) for image in pixels], np.array(labels), classes, names, columns))
             progress.advance(len(labels))
     write_images(images, concatenate(sets), job.provenance)

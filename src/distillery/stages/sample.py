@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from distillery.diffusion.settings import Sampling
 from distillery.guidance.base import counts
 from distillery.guidance.registry import Guidances
-from distillery.job import Input, Job, Output
+from distillery.job import Experiment, Input, Job, Output
 from distillery.methods.sampling import Sampled
 from distillery.settings import Block
-
-if TYPE_CHECKING:
-    from distillery.plan.experiment import Experiment
 
 
 class Settings(Block):
@@ -31,7 +26,6 @@ class Settings(Block):
 
     @classmethod
     def of(cls, experiment: Experiment, run: str, method: str, ipc: str, shard: str) -> Settings:
-        """The part of an experiment that this stage reads."""
         sampled = experiment.method_of(method, Sampled)
         return cls(
             seed=experiment.seed(run),

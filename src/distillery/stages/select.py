@@ -2,28 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from distillery.job import Input, Job, Output
+from distillery.job import Experiment, Input, Job, Output
 from distillery.methods.selection import AnySelection, Selection
 from distillery.settings import Block
-
-if TYPE_CHECKING:
-    from distillery.plan.experiment import Experiment
 
 COMPUTES = False
 
 
 class Settings(Block):
-    """What the stage depends on."""
-
     seed: int
     choice: AnySelection
     ipc: int
 
     @classmethod
     def of(cls, experiment: Experiment, run: str, method: str, ipc: str) -> Settings:
-        """The part of an experiment that this stage reads."""
         return cls(seed=experiment.seed(run), choice=experiment.method_of(method, Selection), ipc=int(ipc))
 
 

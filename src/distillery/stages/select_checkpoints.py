@@ -6,18 +6,14 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from distillery.errors import BadInput
-from distillery.job import Input, Job, Output
+from distillery.job import Experiment, Input, Job, Output
 from distillery.settings import Block
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from distillery.plan.experiment import Experiment
-
 
 class Settings(Block):
-    """What the stage depends on."""
-
     name: str
     external: bool
     threshold: float
@@ -26,7 +22,6 @@ class Settings(Block):
 
     @classmethod
     def of(cls, experiment: Experiment, run: str, surrogate: str) -> Settings:
-        """The part of an experiment that this stage reads."""
         block = experiment.surrogates[surrogate]
         return cls(
             name=surrogate,

@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from distillery.job import Input, Job, Output
+from distillery.job import Experiment, Input, Job, Output
 from distillery.methods.rded import RDED
 from distillery.settings import Block
 
-if TYPE_CHECKING:
-    from distillery.plan.experiment import Experiment
-
 
 class Settings(Block):
-    """What the stage depends on."""
-
     seed: int
     stream: str
     method: RDED
@@ -22,7 +15,6 @@ class Settings(Block):
 
     @classmethod
     def of(cls, experiment: Experiment, run: str, method: str, ipc: str) -> Settings:
-        """The part of an experiment that this stage reads."""
         block = experiment.method_of(method, RDED).model_copy(update={"stream": None})
         return cls(seed=experiment.seed(run), stream=experiment.stream(method), method=block, ipc=int(ipc))
 

@@ -5,14 +5,12 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from distillery.job import Input, Job, Output, need_room
+from distillery.job import Experiment, Input, Job, Output, need_room
 from distillery.settings import Block
 from distillery.students.settings import Recipe
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-    from distillery.plan.experiment import Experiment
 
 
 class Settings(Block):
@@ -23,7 +21,6 @@ class Settings(Block):
 
     @classmethod
     def of(cls, experiment: Experiment, run: str, method: str, ipc: str, protocol: str) -> Settings:
-        """The part of an experiment that this stage reads."""
         named = experiment.evaluation.labelled(protocol)
         recipe = experiment.recipe(named, experiment.evaluation.networks[0], ipc)
         students = {
@@ -50,8 +47,8 @@ def run(settings: Settings, *, images: Input, teacher: Input, soft_labels: Outpu
     known = Teacher(Classifier.load(teacher, "train_reference"), classes, domain, job.device)
     shape = (settings.recipe.epochs, len(pixels), len(classes))
     resume, first = job.resume(soft_labels), 0
-    if partial_name(soft_labels).exists() and (found := resume.restore()):
-        first = int(found[1]["epochs"])
+    if partial_name(soft_labels).exists() and (checkpoint := resume.restore()):
+        first = int(checkpoint[1]["epochs"])
     left = 2 * math.prod((settings.recipe.epochs - first, *shape[1:]))
     need_room(soft_labels, left, "say `soft_labels: online` in the protocol: the teacher answers again")
     tensors = {"logits": (np.dtype(np.float16), shape)}

@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pydantic import Field
 
-from distillery.job import Input, Job, Output
+from distillery.job import Experiment, Input, Job, Output
 from distillery.settings import Block
-
-if TYPE_CHECKING:
-    from distillery.plan.experiment import Experiment
 
 COMPUTES = False
 
 
 class Settings(Block):
-    """The order of the rows."""
+    """The order of the rows, and the constants of protocols whose label is a digest."""
 
     methods: list[str]
     networks: list[str]
+    abbreviated: dict[str, str] = Field({})
 
     @classmethod
     def of(cls, experiment: Experiment, **wildcards: str) -> Settings:
-        """What this stage reads of an experiment."""
-        return cls(methods=sorted(experiment.methods), networks=sorted(experiment.evaluation.networks))
+        evaluation = experiment.evaluation
+        return cls(
+            methods=sorted(experiment.methods),
+            networks=sorted(evaluation.networks),
+            abbreviated=evaluation.abbreviated,
+        )
 
 
 def run(
@@ -30,11 +32,8 @@ def run(
 ) -> None:
     """Write the table of accuracies as CSV, Parquet and Markdown."""
     from distillery.report import tables
-    from distillery.storage.atomic import write_bytes
-    from distillery.storage.tables import write_table
 
     rows = tables.read_rows(evaluations, tables.ACCURACY, made_by="evaluate")
     table = tables.accuracy_table(rows, settings.methods, settings.networks)
-    write_bytes(csv, tables.csv_bytes(table))
-    write_bytes(markdown, (tables.accuracy_markdown(table) + tables.diverged_markdown(rows)).encode())
-    write_table(parquet, tables.arrow_table(table), job.provenance)
+    text = tables.accuracy_markdown(table, settings.abbreviated) + tables.diverged_markdown(rows)
+    tables.write_formats(table, text, csv, parquet, markdown, job.provenance)

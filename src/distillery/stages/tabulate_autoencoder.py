@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from distillery.job import Input, Job, Output
+from distillery.job import Experiment, Input, Job, Output
 from distillery.settings import Block
-
-if TYPE_CHECKING:
-    from distillery.plan.experiment import Experiment
 
 COMPUTES = False
 
@@ -18,7 +13,6 @@ class Settings(Block):
 
     @classmethod
     def of(cls, experiment: Experiment, **wildcards: str) -> Settings:
-        """What this stage reads of an experiment."""
         return cls()
 
 
@@ -28,16 +22,14 @@ def run(settings: Settings, *, measured: list[Input], csv: Output, parquet: Outp
 
     from distillery.errors import damaged
     from distillery.report import reconstruction, tables
-    from distillery.storage.atomic import write_bytes
-    from distillery.storage.tables import read_table, write_table
+    from distillery.storage.tables import read_table
 
     frames = []
     for path in measured:
-        found = read_table(path, "measure_autoencoder")
-        if found.column_names and not set(reconstruction.COLUMNS) <= set(found.column_names):
+        measurements = read_table(path, "measure_autoencoder")
+        if measurements.column_names and not set(reconstruction.COLUMNS) <= set(measurements.column_names):
             raise damaged(path, "measure_autoencoder", "columns are missing")
-        frames.append(found.select(reconstruction.COLUMNS).to_pandas().astype({"accuracy": float}))
+        frames.append(measurements.select(reconstruction.COLUMNS).to_pandas().astype({"accuracy": float}))
     table = reconstruction.reconstruction_table(pd.concat(frames, ignore_index=True))
-    write_bytes(csv, tables.csv_bytes(table))
-    write_bytes(markdown, reconstruction.reconstruction_markdown(table).encode())
-    write_table(parquet, tables.arrow_table(table), job.provenance)
+    text = reconstruction.reconstruction_markdown(table)
+    tables.write_formats(table, text, csv, parquet, markdown, job.provenance)

@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from distillery.job import Input, Job, Output
+from distillery.job import Experiment, Input, Job, Output
 from distillery.settings import Block
-
-if TYPE_CHECKING:
-    from distillery.plan.experiment import Experiment
 
 COMPUTES = False
 
@@ -21,7 +16,6 @@ class Settings(Block):
 
     @classmethod
     def of(cls, experiment: Experiment, **wildcards: str) -> Settings:
-        """What this stage reads of an experiment."""
         assert experiment.analysis.coverage is not None
         return cls(methods=sorted(experiment.methods), k=experiment.analysis.coverage.k)
 
@@ -31,11 +25,7 @@ def run(
 ) -> None:
     """Write the table of coverages as CSV, Parquet and Markdown."""
     from distillery.report import tables
-    from distillery.storage.atomic import write_bytes
-    from distillery.storage.tables import write_table
 
     rows = tables.read_rows(coverages, tables.COVERAGE, made_by="measure_coverage")
     table = tables.coverage_table(rows, settings.methods)
-    write_bytes(csv, tables.csv_bytes(table))
-    write_bytes(markdown, tables.coverage_markdown(table, settings.k).encode())
-    write_table(parquet, tables.arrow_table(table), job.provenance)
+    tables.write_formats(table, tables.coverage_markdown(table, settings.k), csv, parquet, markdown, job.provenance)

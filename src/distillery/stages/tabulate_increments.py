@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from distillery.job import Input, Job, Output
+from distillery.job import Experiment, Input, Job, Output
 from distillery.settings import Block
-
-if TYPE_CHECKING:
-    from distillery.plan.experiment import Experiment
 
 COMPUTES = False
 
@@ -20,7 +15,6 @@ class Settings(Block):
 
     @classmethod
     def of(cls, experiment: Experiment, **wildcards: str) -> Settings:
-        """What this stage reads of an experiment."""
         return cls(
             increments=[
                 [method, seed, k]
@@ -37,17 +31,12 @@ def run(
     """Image sets of increments to one row each: accuracy of student and reference on it, and mean learnability."""
     import pandas as pd
 
-    from distillery.report.tables import arrow_table, csv_bytes, increment_row, increments_markdown
-    from distillery.storage.atomic import write_bytes
+    from distillery.report import tables
     from distillery.storage.images import read_images
-    from distillery.storage.tables import write_table
 
     rows = []
-    for place, path in zip(settings.increments, increments, strict=True):
-        method, seed, k = place
+    for (method, seed, k), path in zip(settings.increments, increments, strict=True):
         columns = read_images(path, "select_increment").columns
-        rows.append({"method": method, "seed": seed, "increment": k, **increment_row(columns)})
+        rows.append({"method": method, "seed": seed, "increment": k, **tables.increment_row(columns)})
     table = pd.DataFrame(rows)
-    write_table(parquet, arrow_table(table), job.provenance)
-    write_bytes(csv, csv_bytes(table))
-    write_bytes(markdown, increments_markdown(table).encode())
+    tables.write_formats(table, tables.increments_markdown(table), csv, parquet, markdown, job.provenance)

@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from distillery.job import Input, Job, Output
+from distillery.job import Experiment, Input, Job, Output
 from distillery.settings import Block
-
-if TYPE_CHECKING:
-    from distillery.plan.experiment import Experiment
 
 COMPUTES = False
 
@@ -21,18 +16,14 @@ class Settings(Block):
 
     @classmethod
     def of(cls, experiment: Experiment, **wildcards: str) -> Settings:
-        """What this stage reads of an experiment."""
         return cls(methods=sorted(experiment.methods), baseline=experiment.analysis.redundancy.baseline)
 
 
 def run(settings: Settings, *, matrices: list[Input], csv: Output, parquet: Output, markdown: Output, job: Job) -> None:
     """Write the table of redundancies as CSV, Parquet and Markdown."""
     from distillery.report import tables
-    from distillery.storage.atomic import write_bytes
-    from distillery.storage.tables import write_table
 
     rows = tables.read_rows(matrices, tables.REDUNDANCY, made_by="measure_redundancy")
     table = tables.redundancy_table(rows, settings.methods, settings.baseline)
-    write_bytes(csv, tables.csv_bytes(table))
-    write_bytes(markdown, tables.redundancy_markdown(table, settings.baseline).encode())
-    write_table(parquet, tables.arrow_table(table), job.provenance)
+    text = tables.redundancy_markdown(table, settings.baseline)
+    tables.write_formats(table, text, csv, parquet, markdown, job.provenance)

@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from distillery.job import Input, Job, Output
+from distillery.job import Experiment, Input, Job, Output
 from distillery.settings import Block
-
-if TYPE_CHECKING:
-    from distillery.plan.experiment import Experiment
 
 COMPUTES = False
 
@@ -25,7 +20,6 @@ class Settings(Block):
 
     @classmethod
     def of(cls, experiment: Experiment, **wildcards: str) -> Settings:
-        """What this stage reads of an experiment."""
         evaluation = experiment.evaluation
         first = {kind: experiment.first_of(kind) for kind in ("random", "full")}
         network, ipc = evaluation.networks[0], experiment.ipc[0]
@@ -44,14 +38,10 @@ def run(
     """Write the table of statistics as CSV, Parquet and Markdown."""
     from distillery.report import tables
     from distillery.report.statistics import statistics_markdown, statistics_table
-    from distillery.storage.atomic import write_bytes
-    from distillery.storage.tables import write_table
 
     rows = tables.read_rows(evaluations, tables.EVALUATION, made_by="evaluate")
     cells = tables.accuracy_table(rows, settings.methods, settings.networks)
     order = list(cells[["method", "ipc", "network", "protocol"]].itertuples(index=False, name=None))
     yardsticks = settings.model_dump(include={"baseline", "random", "full", "soft"})
     table = statistics_table(rows, order=order, **yardsticks)
-    write_bytes(csv, tables.csv_bytes(table))
-    write_bytes(markdown, statistics_markdown(table).encode())
-    write_table(parquet, tables.arrow_table(table), job.provenance)
+    tables.write_formats(table, statistics_markdown(table), csv, parquet, markdown, job.provenance)

@@ -2,37 +2,23 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from distillery.diffusion.settings import Autoencoder
 from distillery.errors import BadInput
-from distillery.job import Input, Job, Output
+from distillery.job import Experiment, Input, Job, Output
 from distillery.settings import Block
-
-if TYPE_CHECKING:
-    from distillery.plan.experiment import Experiment
 
 
 class Settings(Block):
-    """What the stage depends on."""
-
     seed: int
     autoencoder: Autoencoder
 
     @classmethod
     def of(cls, experiment: Experiment, run: str) -> Settings:
-        """The part of an experiment that this stage reads."""
         return cls(seed=experiment.seed(run), autoencoder=Autoencoder.model_validate(experiment.autoencoder))
 
 
 def run(
-    settings: Settings,
-    *,
-    images: Input,
-    reference: Input | None = None,
-    config: Output,
-    weights: Output,
-    job: Job,
+    settings: Settings, *, images: Input, reference: Input | None = None, config: Output, weights: Output, job: Job
 ) -> None:
     """Images, and a reference for the perceptual term, to an `AutoencoderKL` that diffusers opens."""
     import torch

@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from distillery.errors import BadInput
-from distillery.job import Input, Job, Output
+from distillery.job import Experiment, Input, Job, Output
 from distillery.settings import Block
 from distillery.students.settings import Network, Recipe
 
-if TYPE_CHECKING:
-    from distillery.plan.experiment import Experiment
-
 
 class Settings(Block):
-    """What the stage depends on."""
-
     seed: int
     name: str
     network: Network
@@ -26,7 +19,6 @@ class Settings(Block):
 
     @classmethod
     def of(cls, experiment: Experiment, run: str, reference: str) -> Settings:
-        """The part of an experiment that this stage reads."""
         block = experiment.references[reference]
         return cls(
             seed=experiment.seed(run),
@@ -67,9 +59,9 @@ def run(
     domain = Domain.of(table.pixels([0]), settings.recipe)
     resume, rows = job.resume(model), list[int]()
     if settings.pretrained:
-        if weights is not None and settings.sha256 not in (None, found := file_digest(weights)):
+        if weights is not None and settings.sha256 not in (None, digest := file_digest(weights)):
             raise BadInput(
-                f"references.{settings.name}.weights: {weights}: sha256 {found}, and the experiment names "
+                f"references.{settings.name}.weights: {weights}: sha256 {digest}, and the experiment names "
                 f"{settings.sha256}; download it again"
             )
         classifier, rows = open_pretrained(weights, settings.network, table.classes, domain, settings.rows)

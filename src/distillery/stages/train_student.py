@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
-from distillery.job import Input, Job, Output
+from distillery.job import Experiment, Input, Job, Output
 from distillery.settings import Block
 from distillery.students.settings import Recipe
 
-if TYPE_CHECKING:
-    from distillery.plan.experiment import Experiment
-
 
 class Settings(Block):
-    """What the stage depends on."""
-
     seed: int
     increment: int
     network: str
@@ -23,7 +18,6 @@ class Settings(Block):
 
     @classmethod
     def of(cls, experiment: Experiment, run: str, method: str, k: str) -> Settings:
-        """The part of an experiment that this stage reads."""
         loop = experiment.loop(method)
         network = loop.student.network or experiment.references[loop.reference].network
         protocol = loop.student.protocol or experiment.evaluation.protocols[0]

@@ -4,19 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from distillery.job import Input, Job, Output
+from distillery.job import Experiment, Input, Job, Output
 from distillery.settings import Block
 from distillery.students.settings import Network, Recipe
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from distillery.plan.experiment import Experiment
-
 
 class Settings(Block):
-    """What the stage depends on."""
-
     seed: int
     name: str
     network: Network
@@ -24,7 +20,6 @@ class Settings(Block):
 
     @classmethod
     def of(cls, experiment: Experiment, run: str, surrogate: str) -> Settings:
-        """The part of an experiment that this stage reads."""
         block = experiment.surrogates[surrogate]
         return cls(
             seed=experiment.seed(run),
@@ -57,6 +52,6 @@ def run(settings: Settings, *, images: Input, checkpoints: Output, job: Job) -> 
         what=job.stage,
         kept=kept,
     )
-    tensors = {f"{number}/{name}": value for number, one in enumerate(kept) for name, value in one.items()}
+    tensors = {f"{number}/{name}": value for number, state in enumerate(kept) for name, value in state.items()}
     write_tensors(checkpoints, tensors, job.provenance, **classifier.description, checkpoints=len(kept))
     resume.finish()

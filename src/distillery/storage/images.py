@@ -85,10 +85,7 @@ def encode_png(pixels: np.ndarray) -> bytes:
 
 def image_schema(classes: Sequence[str], extra: Sequence[pa.Field] = ()) -> pa.Schema:
     """Schema of an image table: the layout that Hugging Face `datasets` shows as pictures."""
-    features: dict[str, Any] = {
-        "image": {"_type": "Image"},
-        "label": {"_type": "ClassLabel", "names": list(classes)},
-    }
+    features: dict[str, Any] = {"image": {"_type": "Image"}, "label": {"_type": "ClassLabel", "names": list(classes)}}
     for column in extra:
         if pa.types.is_fixed_size_list(column.type):
             features[column.name] = {

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from distillery import parallel
 from distillery.errors import NotSafetensors
+from distillery.lean_imports import without_compiler
 from distillery.progress import WORK
 from distillery.storage.atomic import discard
 from distillery.storage.tensors import load_tensors, save_tensors
@@ -120,6 +121,7 @@ class Resume:
         discard(self.path)
 
 
+@without_compiler()
 def pack(
     modules: dict[str, nn.Module], optimizers: dict[str, torch.optim.Optimizer] | None = None
 ) -> dict[str, Tensor]:
@@ -137,6 +139,7 @@ def pack(
     return tensors
 
 
+@without_compiler()
 def unpack(
     tensors: dict[str, Tensor],
     modules: dict[str, nn.Module],

@@ -41,11 +41,7 @@ class Spool:
     """Pieces of bytes, put once and read often."""
 
     def __init__(self, folder: Path | None = None, in_memory: int | None = None) -> None:
-        """
-        Args:
-            folder: of the file; none: that of temporary files (`TMPDIR`).
-            in_memory: bytes that need no file; none: `MOST_IN_MEMORY`.
-        """
+        """The folder is that of temporary files (`TMPDIR`) unless given; `in_memory` bytes need no file."""
         most = MOST_IN_MEMORY if in_memory is None else in_memory
         # It lives as long as somebody can ask for its pieces, so no block of code can own it.
         self._file = tempfile.SpooledTemporaryFile(most, prefix="distillery-", dir=str(folder) if folder else None)  # noqa: SIM115

@@ -92,7 +92,6 @@ def described_tensors(path: Path) -> dict[str, Any]:
 
 
 def _write_header(file: BinaryIO, tensors: Mapping[str, Mapping[str, Any]], metadata: Mapping[str, str]) -> int:
-    """Write a header with its keys sorted; the position behind it."""
     text = json.dumps({"__metadata__": metadata, **tensors}, sort_keys=True, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
     return file.write(len(text).to_bytes(8, "little") + text)
@@ -248,10 +247,7 @@ def growing_tensors(
     goes_on: bool,
     **about: Any,
 ) -> Iterator[TensorWriter]:
-    """What `writing_tensors` writes, under `partial_name` until all of it stands: what is killed can go on with it.
-
-    Args:
-        goes_on: keep the rows that are there.
+    """As `writing_tensors`, under `partial_name` until the file is complete: a killed job continues it (`goes_on`).
 
     Raises:
         BadInput: another process writes it.

@@ -132,12 +132,7 @@ def draw_box(height: int, width: int, draws: torch.Generator) -> Tensor:
 
 
 def strip_shuffle(images: Tensor, strips: Tensor) -> Tensor:
-    """Permute vertical strips, then horizontal ones (RDED).
-
-    Args:
-        strips: (N, 2, factor), the order of the vertical and of the horizontal strips. What a factor does not divide
-            stays at the end.
-    """
+    """Permute vertical strips, then horizontal ones (RDED), by orders (N, 2, factor); a remainder stays last."""
     factor = strips.shape[-1]
     for axis, order in ((3, strips[:, 0]), (2, strips[:, 1])):
         length = images.shape[axis]
@@ -154,11 +149,8 @@ def strip_shuffle(images: Tensor, strips: Tensor) -> Tensor:
 def resized_crop(images: Tensor, boxes: Tensor, side: int, mirrored: Tensor | None = None) -> Tensor:
     """Crop each image to its box, resize it to (side, side) and mirror some: two batched matrix products.
 
-    The filter is the antialiased triangle (bilinear) of Pillow and torchvision, restricted to the box.
-
-    Args:
-        boxes: (N, 4) top, left, height, width.
-        mirrored: (N,) bool.
+    The filter is the antialiased triangle (bilinear) of Pillow and torchvision, restricted to the box. Boxes are
+    (N, 4): top, left, height, width; `mirrored` is (N,) bool.
     """
     rows = _triangle(boxes[:, 0], boxes[:, 2], images.shape[-2], side).to(images.dtype)
     columns = _triangle(boxes[:, 1], boxes[:, 3], images.shape[-1], side).to(images.dtype)
@@ -183,11 +175,7 @@ def _triangle(start: Tensor, length: Tensor, size: int, side: int) -> Tensor:
 
 
 def shift(images: Tensor, offsets: Tensor, fill: float = 0.0) -> Tensor:
-    """Move each image by whole pixels, down and to the right; `fill` comes in.
-
-    Args:
-        offsets: (N, 2) integers.
-    """
+    """Move each image by whole pixels, down and to the right, by offsets (N, 2); `fill` comes in."""
     height, width = images.shape[-2:]
     rows = torch.arange(height, device=images.device) - offsets[:, :1]
     columns = torch.arange(width, device=images.device) - offsets[:, 1:]
@@ -207,11 +195,7 @@ def color_jitter(images: Tensor, amounts: Tensor, order: Tensor) -> Tensor:
     """Brightness, contrast and saturation, in an order of each image's own, without clamping (IDC's public code).
 
     brightness x (1 - a); contrast x + a (m - x) with m the mean of grey; saturation x + a (grey - x). On grey images
-    the last changes nothing.
-
-    Args:
-        amounts: (N, 3), of brightness, contrast, saturation.
-        order: (N, 3), which operation comes first, second, third.
+    the last changes nothing. Amounts (N, 3) are in this order; `order` (N, 3) is that of their application.
     """
     weights = torch.tensor(GREY if images.shape[1] == 3 else (1.0,), device=images.device, dtype=images.dtype)
     for place in range(3):
@@ -225,11 +209,7 @@ def color_jitter(images: Tensor, amounts: Tensor, order: Tensor) -> Tensor:
 
 
 def lighting(images: Tensor, amounts: Tensor) -> Tensor:
-    """Add V (a * lambda) to the colours of each image (AlexNet); grey images stay as they are.
-
-    Args:
-        amounts: (N, 3).
-    """
+    """Add V (a * lambda) to the colours of each image (AlexNet), amounts a (N, 3); grey images stay as they are."""
     if images.shape[1] != 3:
         return images
     vectors = torch.tensor(LIGHTING_VECTORS, device=images.device, dtype=images.dtype)
@@ -238,14 +218,9 @@ def lighting(images: Tensor, amounts: Tensor) -> Tensor:
 
 
 def cutmix(images: Tensor, partner: Tensor, box: Tensor) -> tuple[Tensor, Tensor]:
-    """CutMix with one box per batch.
+    """CutMix with one box per batch: the images, and (N,) the share of each that is its own.
 
-    Args:
-        partner: (N,), the image that each box is filled from.
-        box: (N, 4) or (4,): top, bottom, left, right.
-
-    Returns:
-        The images, and (N,) the share of each that is its own.
+    Each box, (N, 4) or (4,) top, bottom, left, right, is filled from the image `partner` (N,).
     """
     height, width = images.shape[-2:]
     top, bottom, left, right = box.expand(len(images), 4).unbind(1)
@@ -307,12 +282,9 @@ def dsa(images: Tensor, operation: str, uniform: Tensor, *, align_corners: bool 
 
 
 def warp(images: Tensor, grid: Tensor, *, align_corners: bool) -> Tensor:
-    """`F.grid_sample` (bilinear, zeros outside) by gathering four neighbours.
+    """`F.grid_sample` (bilinear, zeros outside) at (N, H, W, 2), x and y from -1 to 1, by gathering four neighbours.
 
     The gradient of torch's own kernel adds up in any order on a GPU; that of indexing does not.
-
-    Args:
-        grid: (N, H, W, 2), x and y from -1 to 1.
     """
     height, width = images.shape[-2:]
     sides = torch.tensor([width, height], device=images.device, dtype=grid.dtype)
@@ -320,15 +292,15 @@ def warp(images: Tensor, grid: Tensor, *, align_corners: bool) -> Tensor:
     corner = places.floor()
     share = places - corner
     index = torch.arange(len(images), device=images.device)[:, None, None]
-    found = torch.zeros((), device=images.device, dtype=images.dtype)
+    warped = torch.zeros((), device=images.device, dtype=images.dtype)
     for right in (0, 1):
         for down in (0, 1):
             x, y = corner[..., 0].long() + right, corner[..., 1].long() + down
             inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
             weight = (share[..., 0] if right else 1 - share[..., 0]) * (share[..., 1] if down else 1 - share[..., 1])
             values = images.permute(0, 2, 3, 1)[index, y.clamp(0, height - 1), x.clamp(0, width - 1)]
-            found = found + values * (weight * inside)[..., None]
-    return found.permute(0, 3, 1, 2)
+            warped = warped + values * (weight * inside)[..., None]
+    return warped.permute(0, 3, 1, 2)
 
 
 def resize(images: Tensor, side: int) -> Tensor:
@@ -337,10 +309,10 @@ def resize(images: Tensor, side: int) -> Tensor:
         return images
     if images.device.type != "cpu":
         return _resized(images, side)
-    made = room_for((*images.shape[:2], side, side))
-    for at in range(0, len(images), 1024):
-        made[at : at + 1024] = _resized(images[at : at + 1024], side)
-    return made
+    resized = room_for((*images.shape[:2], side, side))
+    for start in range(0, len(images), 1024):
+        resized[start : start + 1024] = _resized(images[start : start + 1024], side)
+    return resized
 
 
 def _resized(images: Tensor, side: int) -> Tensor:

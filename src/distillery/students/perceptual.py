@@ -33,16 +33,16 @@ class PerceptualDistance:
     def __call__(self, images: Tensor, others: Tensor) -> Tensor:
         """The weighted distance of images and others, both (N, C, H, W) in about [-1, 1]; a scalar."""
         with torch.no_grad():
-            there = self._features(others)
-        here = self._features(images)
-        distances = [(a - b).square().sum(1).mean() for a, b in zip(here, there, strict=True)]
+            of_others = self._features(others)
+        of_images = self._features(images)
+        distances = [(a - b).square().sum(1).mean() for a, b in zip(of_images, of_others, strict=True)]
         return self._weight * torch.stack(distances).mean()
 
     def _features(self, images: Tensor) -> list[Tensor]:
-        found: list[Tensor] = []
+        features: list[Tensor] = []
 
         def keep(_: nn.Module, __: Any, output: Tensor) -> None:
-            found.append(nn.functional.normalize(output.float(), dim=1))
+            features.append(nn.functional.normalize(output.float(), dim=1))
 
         handles = [layer.register_forward_hook(keep) for layer in self._layers]
         try:
@@ -50,4 +50,4 @@ class PerceptualDistance:
         finally:
             for handle in handles:
                 handle.remove()
-        return found
+        return features

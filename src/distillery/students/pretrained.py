@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from distillery.data.identity import same_class
+from distillery.data.identity import hint_of, same_class
 from distillery.divergence import refuse_diverged
 from distillery.errors import BadInput, NotSafetensors
 from distillery.storage.tensors import load_tensors
@@ -44,10 +44,11 @@ def open_pretrained(
     outputs = len(tensors[f"{last}.weight"])
     if rows is None and names:  # a file of this project knows what its outputs are
         known = [same_class(name, names) for name in classes]
-        if lacking := [name for name, found in zip(classes, known, strict=True) if found is None]:
+        if lacking := [name for name, output in zip(classes, known, strict=True) if output is None]:
             raise BadInput(
-                f"{source}: trained on {', '.join(names[:20])}, and knows no class {', '.join(lacking[:5])}; give one "
-                "that does, or say which of its outputs they are with references.<name>.rows"
+                f"{source}: trained on {', '.join(names[:20])}, and knows no class {', '.join(lacking[:5])}"
+                f"{hint_of(lacking, names)}; give one that does, or say which of its outputs they are with "
+                "references.<name>.rows"
             )
         rows = [names.index(str(name)) for name in known]
     if rows is None and outputs != len(classes):
@@ -105,6 +106,5 @@ def _from_file(path: Path, network: str) -> tuple[dict[str, Tensor], list[str]]:
 
 
 def _last_layer(network: nn.Module) -> str:
-    """The name of the layer that gives the logits."""
     linear = [name for name, module in network.named_modules() if isinstance(module, nn.Linear)]
     return linear[-1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -15,7 +16,7 @@ from pydantic import (
     model_validator,
 )
 
-from distillery.settings import Block, Count, Exponent, Fraction, Name, NonNegative, Positive
+from distillery.settings import Block, Count, Exponent, Fraction, InputPath, Name, NonNegative, Positive
 from distillery.students.names import known_network
 from distillery.students.presets import DSA, FULL, PRESETS, preset_constants
 
@@ -23,6 +24,9 @@ Size = Annotated[
     Count | Literal["full"],
     BeforeValidator(lambda key: int(key) if isinstance(key, str) and key.isdigit() else key),  # JSON has no other keys
 ]
+LONGEST_LABEL = 64
+"""Letters of a protocol that files are named by, with method, network and size; file systems take 255 bytes."""
+
 Network = Annotated[str, AfterValidator(known_network)]
 Interval = Annotated[list[Annotated[float, Field(gt=0), Exponent]], Field(min_length=2, max_length=2)]
 
@@ -105,7 +109,7 @@ def _constants() -> dict[str, Any]:
     tables: dict[str, Any] = {
         "epochs": Count | Annotated[dict[Size, Count], Field(min_length=1)],
         "batch_size": Count | Annotated[dict[Size, Count], Field(min_length=1)],
-        "learning_rate": Positive | Annotated[dict[str, Positive], Field(min_length=1)],
+        "learning_rate": Positive | Annotated[dict[Name, Positive], Field(min_length=1)],
         "dsa": Annotated[str, AfterValidator(_known_operations)],
     }
     words = {
@@ -113,12 +117,12 @@ def _constants() -> dict[str, Any]:
         "batch_size": "A number, or {from this IPC on: images, full: images}.",
         "learning_rate": "A number, or {default: rate, beginning of a network's name: rate}.",
     }
-    found = {}
+    constants = {}
     for name, field in Recipe.model_fields.items():
         kind: Any = Annotated[field.annotation, *field.metadata] if field.metadata else field.annotation
-        said = [words.get(name, field.description), "None: the preset's."]
-        found[name] = (tables.get(name, kind) | None, Field(None, description=" ".join(filter(None, said))))
-    return found
+        sentences = [words.get(name, field.description), "None: the preset's."]
+        constants[name] = (tables.get(name, kind) | None, Field(None, description=" ".join(filter(None, sentences))))
+    return constants
 
 
 _Constants: Any = create_model("_Constants", __base__=Block, **_constants())
@@ -136,22 +140,30 @@ class Protocol(_Constants):
 
     @model_validator(mode="before")
     @classmethod
-    def _named(cls, given: object) -> object:
-        return {"preset": given} if isinstance(given, str) else given
+    def _named(cls, value: object) -> object:
+        return {"preset": value} if isinstance(value, str) else value
 
     @classmethod
     def __get_pydantic_json_schema__(cls, core_schema: Any, handler: GetJsonSchemaHandler) -> dict[str, Any]:
         return {"anyOf": [{"enum": list(PRESETS), "type": "string"}, handler(core_schema)]}
 
     @property
-    def label(self) -> str:
-        """Name in tables and paths: the preset, and every constant that differs from it."""
+    def constants(self) -> list[str]:
+        """Every constant that differs from the preset, as `name=value`."""
         set_here = {
             name: getattr(self, name)
             for name in sorted(type(self).model_fields)
             if name != "preset" and getattr(self, name) != type(self).model_fields[name].default
         }
-        return "+".join([self.preset, *(f"{name}={_text(value)}" for name, value in set_here.items())])
+        return [f"{name}={_text(value)}" for name, value in set_here.items()]
+
+    @property
+    def label(self) -> str:
+        """Name in tables and paths: the preset, and every constant that differs from it; of many, their digest."""
+        label = "+".join([self.preset, *self.constants])
+        if len(label) <= LONGEST_LABEL:
+            return label
+        return f"{self.preset}+{hashlib.sha256(label.encode()).hexdigest()[:12]}"
 
     def side(self, classes: int) -> int | None:
         """The side of the images that networks see, where the protocol sets one."""
@@ -160,11 +172,7 @@ class Protocol(_Constants):
         return side
 
     def recipe(self, *, network: str, ipc: int | Literal["full"], classes: int) -> Recipe:
-        """The constants for one network, one size and one number of classes.
-
-        Args:
-            ipc: images per class, or `full`, all training images.
-        """
+        """The constants for one network, one size (images per class, or `full`) and one number of classes."""
         set_here = {name: getattr(self, name) for name in Recipe.model_fields if getattr(self, name) is not None}
         constants = {**preset_constants(self.preset, classes), **set_here}
         constants["epochs"] = max(1, round(_by_size(constants["epochs"], ipc) * self.epochs_fraction))
@@ -206,9 +214,9 @@ def _by_name(table: Any, network: str) -> float:
     return float(table[fits[-1] if fits else "default"])
 
 
-def of_reference(given: object) -> object:
+def of_reference(value: object) -> object:
     """For a validator: constants without a preset lie on top of the preset `reference`."""
-    return {"preset": "reference", **given} if isinstance(given, dict) else given
+    return {"preset": "reference", **value} if isinstance(value, dict) else value
 
 
 class Reference(Block):
@@ -216,7 +224,7 @@ class Reference(Block):
 
     network: Network
     training: Annotated[Protocol, BeforeValidator(of_reference)] = Protocol(preset="reference")
-    weights: str | None = Field(
+    weights: InputPath | None = Field(
         None,
         description="None: trained here. `timm`: the pretrained weights of timm's hub. A path: a safetensors file of "
         "this project, or a state dict of the network.",
@@ -256,7 +264,7 @@ class Evaluation(Block):
 
     protocol: Annotated[
         Annotated[Protocol, Tag("one")] | Annotated[list[Protocol], Field(min_length=1), Tag("several")],
-        Discriminator(lambda given: "several" if isinstance(given, list) else "one"),
+        Discriminator(lambda value: "several" if isinstance(value, list) else "one"),
     ] = Field(Protocol(), description="A preset, {preset: …, constant: …}, or a list of them.")
     networks: list[Network] = Field(min_length=1)
     students: Count = Field(3, description="Networks trained per method, size and architecture.")
@@ -268,6 +276,12 @@ class Evaluation(Block):
     def protocols(self) -> list[Protocol]:
         """One or several, as a list."""
         return self.protocol if isinstance(self.protocol, list) else [self.protocol]
+
+    @property
+    def abbreviated(self) -> dict[str, str]:
+        """Label -> the constants that it stands for, of protocols whose label is a digest."""
+        digests = (protocol for protocol in self.protocols if "=" not in protocol.label and protocol.constants)
+        return {protocol.label: ", ".join(protocol.constants) for protocol in digests}
 
     def labelled(self, label: str) -> Protocol:
         """The protocol of a label."""

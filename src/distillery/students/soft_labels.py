@@ -21,10 +21,7 @@ class Teacher:
     """A network that labels what another one sees."""
 
     def __init__(self, classifier: Classifier, classes: Sequence[str], domain: Domain, device: torch.device) -> None:
-        """
-        Args:
-            classes: names, in the order of the labels; the teacher's answers are put into that order.
-            domain: of the networks that learn: what images are standardised by.
+        """The answers are put in the order of `classes`; `domain` is that of the networks that learn.
 
         Raises:
             BadInput: the teacher does not know a class.
@@ -82,7 +79,7 @@ def stored(logits: Rows, device: torch.device) -> SoftLabels:
     """What `store` gave, as `train_networks` asks for it; all networks see the same images."""
 
     def labels(epoch: int, places: slice, images: Tensor) -> Tensor:
-        one = logits[epoch, places].to(device, torch.float32)
-        return one.expand(images.shape[0], *one.shape)
+        answers = logits[epoch, places].to(device, torch.float32)
+        return answers.expand(images.shape[0], *answers.shape)
 
     return labels

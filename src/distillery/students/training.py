@@ -21,7 +21,9 @@ from torch.nn import functional as F
 
 from distillery.data.pixels import to_unit
 from distillery.data.reading import ImageTable
+from distillery.devices import compiled
 from distillery.divergence import refuse_diverged
+from distillery.lean_imports import without_compiler
 from distillery.memory_limit import in_fitting_batches
 from distillery.progress import Progress, count_images
 from distillery.storage.resume import Resume
@@ -156,7 +158,7 @@ def train_networks(
         ensemble.load_state_dict(tensors)
         start, evaluations = (
             facts["epoch"],
-            [[(epoch, _number(value)) for epoch, value in one] for one in facts["evaluations"]],
+            [[(epoch, _number(value)) for epoch, value in evaluated] for evaluated in facts["evaluations"]],
         )
     with Progress(what, recipe.epochs, "epoch", start) as progress:
         for epoch in range(start, recipe.epochs):
@@ -170,21 +172,24 @@ def train_networks(
                 kept.append(ensemble.snapshot())
             if looked and done in when:
                 correct, finite = ensemble.answers(*looked)
-                for network, one in enumerate(evaluations):
+                for network, evaluated in enumerate(evaluations):
                     percent = 100 * correct[network].double().mean().item()
-                    one.append((done, percent if finite[network] else math.nan))
+                    evaluated.append((done, percent if finite[network] else math.nan))
             progress.advance()
             count_images(len(stored) * len(classifiers))
             if resume:
                 resume.checkpoint(
-                    lambda at=done, correct=correct: (  # type: ignore[misc]
+                    lambda epochs=done, correct=correct: (  # type: ignore[misc]
                         {**ensemble.state_dict(), "correct": correct.to(torch.uint8), **_kept_after(kept or [])},
-                        {"epoch": at, "evaluations": [[(e, _storable(v)) for e, v in one] for one in evaluations]},
+                        {
+                            "epoch": epochs,
+                            "evaluations": [[(e, _storable(v)) for e, v in evaluated] for evaluated in evaluations],
+                        },
                     ),
                     force=done == recipe.epochs,
                 )
     ensemble.write_back()
-    return [Trained(one, correct[network]) for network, one in enumerate(evaluations)]
+    return [Trained(evaluated, correct[network]) for network, evaluated in enumerate(evaluations)]
 
 
 @dataclass
@@ -201,7 +206,6 @@ class _Step:
 def _steps(
     stored: Tensor, labels: Tensor, recipe: Recipe, keys: Sequence[Key], epoch: int, mean: Tensor, std: Tensor
 ) -> Iterator[_Step]:
-    """The batches of an epoch, augmented for all networks in one flat batch."""
     device, count, (height, width) = mean.device, len(stored), stored.shape[-2:]
     side = recipe.size or width
     streams = [stream(*key, "epoch", epoch) for key in keys]
@@ -295,13 +299,14 @@ class _Ensemble:
             self.forward: Callable[[Tensor], Tensor] = self._stacked_forward
             self._mapped: Any = vmap(self._one, in_dims=(0, 0, 0), randomness="error")
             if speed.compile:
-                self._mapped = torch.compile(self._mapped, dynamic=False)
+                self._mapped = compiled(self._mapped)
         else:
             self.parameters = dict(first.network.named_parameters())
             self.buffers = dict(first.network.named_buffers())
-            self._network: Any = torch.compile(first.network, dynamic=False) if speed.compile else first.network
+            self._network: Any = compiled(first.network) if speed.compile else first.network
             self.forward = self._single_forward
-        self.optimizer = _optimizer(self.parameters, recipe, self.stacked)
+        with without_compiler():
+            self.optimizer = _optimizer(self.parameters, recipe, self.stacked)
         self.ema = {name: value.detach().clone() for name, value in self.parameters.items()} if recipe.ema_decay else {}
 
     def _one(self, parameters: dict[str, Tensor], buffers: dict[str, Tensor], images: Tensor) -> Tensor:
@@ -314,17 +319,15 @@ class _Ensemble:
         return self._network(images[0].contiguous(memory_format=self.layout))[None]
 
     def snapshot(self) -> dict[str, Tensor]:
-        """The state of the first network, on the CPU."""
         first = {name: value[0] if self.stacked else value for name, value in (self.parameters | self.buffers).items()}
         return {f"network.{name}": value.detach().cpu().clone() for name, value in first.items()}
 
     def set_rate(self, rate: float) -> None:
-        """Learning rate of the next steps."""
         for group in self.optimizer.param_groups:
             group["lr"] = rate
 
+    @without_compiler()
     def step(self, step: _Step, teacher: Tensor | None, dropout: Key) -> None:
-        """One step of every network on its own batch."""
         with _dropout_from(dropout, self.device, drops_out(self.classifiers[0])), self.autocast():
             logits = self.forward(step.images).float()
         if teacher is None:
@@ -366,8 +369,8 @@ class _Ensemble:
         several = len(self.classifiers)
         return torch.stack([torch.cat(correct[i::several]) for i in range(several)]).cpu(), finite.cpu()
 
+    @without_compiler()
     def state_dict(self) -> dict[str, Tensor]:
-        """Everything that the next step depends on, as flat tensors."""
         tensors = {f"parameter/{name}": value.detach().clone() for name, value in self.parameters.items()}
         tensors |= {f"buffer/{name}": value.clone() for name, value in self.buffers.items()}
         tensors |= {f"ema/{name}": value.clone() for name, value in self.ema.items()}
@@ -378,8 +381,8 @@ class _Ensemble:
         return tensors
 
     @torch.no_grad()
+    @without_compiler()
     def load_state_dict(self, tensors: dict[str, Tensor]) -> None:
-        """Put back what `state_dict` gave."""
         state: dict[int, dict[str, Tensor]] = {}
         for name, value in tensors.items():
             kind, _, rest = name.partition("/")
@@ -431,11 +434,7 @@ def _dropout_from(key: Key, device: torch.device, needed: bool) -> Iterator[None
 
 
 def soft_loss(logits: Tensor, teacher: Tensor, temperature: float) -> Tensor:
-    """KL(teacher || student) of both softmaxes at a temperature, per image; no factor of its square, as RDED has it.
-
-    Args:
-        logits, teacher: (..., classes).
-    """
+    """KL(teacher || student) of softmaxes of (..., classes) at a temperature, per image; without T^2, as in RDED."""
     log_student = F.log_softmax(logits / temperature, -1)
     log_teacher = F.log_softmax(teacher / temperature, -1)
     return (log_teacher.exp() * (log_teacher - log_student)).sum(-1)

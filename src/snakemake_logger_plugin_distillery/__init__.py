@@ -1,0 +1,36 @@
+"""Reads the experiment files before Snakemake opens them; `profiles/default` names this plugin. It logs nothing.
+
+A logger plugin is what Snakemake calls first of all that belongs to a project: it opens the files of `--configfile`
+afterwards, and the Snakefile last.
+"""
+
+from __future__ import annotations
+
+from logging import LogRecord
+
+from snakemake_interface_logger_plugins.base import LogHandlerBase
+
+from distillery.errors import ExperimentError
+from distillery.plan.files import read_file
+from distillery.snakemake_internals import experiment_files, without_traceback
+
+__all__ = ["LogHandler"]
+
+
+class LogHandler(LogHandlerBase):
+    """A handler of no records, which refuses experiment files that cannot be read."""
+
+    writes_to_stream = writes_to_file = has_filter = has_formatter = needs_rulegraph = False
+
+    def __post_init__(self) -> None:
+        """Read the files.
+
+        Raises:
+            CliException: one cannot be read; Snakemake prints its text and ends.
+        """
+        with without_traceback(ExperimentError):
+            for path in experiment_files():
+                read_file(path)
+
+    def emit(self, record: LogRecord) -> None:
+        """Nothing."""
