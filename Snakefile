@@ -13,6 +13,7 @@ include: "workflow/rules/common.smk"
 
 
 snakemake_internals.remove_stale_lock()
+snakemake_internals.tell_jobs(workflow)
 snakemake_internals.limit_to_cards(workflow, len(visible_cards()))
 snakemake_internals.before_planning(workflow, partial(slurm.clear, workflow), slurm.SlurmProblem)
 
@@ -60,4 +61,4 @@ onstart:
 
 
 onsuccess:
-    print(targets.closing_words(Path(RESULTS)))
+    targets.print_closing_words(Path(RESULTS))

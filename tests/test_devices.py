@@ -29,7 +29,7 @@ class Job:
     """A process that takes a lease and holds it until it is told to end."""
 
     def __init__(self, folder: Path, **environment: str) -> None:
-        kept = {name: value for name, value in os.environ.items() if not name.startswith(("CUDA", "SLURM"))}
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(("CUDA", "DISTILLERY"))}
         self.process = subprocess.Popen(
             [sys.executable, "-c", JOB],
             env={**kept, "TMPDIR": str(folder), **environment},
@@ -85,7 +85,7 @@ def test_the_wait_for_a_card_is_said_and_ends(
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     monkeypatch.setattr("distillery.devices.LEASE_SECONDS", 2.0)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
-    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    monkeypatch.delenv("DISTILLERY_SCHEDULED", raising=False)
     with jobs(tmp_path, 2, CUDA_VISIBLE_DEVICES="0,1") as two:
         assert sorted(job.leased()[0] for job in two) == ["0", "1"]
         with pytest.raises(TimeoutError, match="no card was free for"):
@@ -112,11 +112,11 @@ def test_the_names_of_the_cards_are_kept(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("environment", "seen"),
     [
-        ({"CUDA_VISIBLE_DEVICES": "0,1", "SLURM_JOB_ID": "7"}, "0,1"),
+        ({"CUDA_VISIBLE_DEVICES": "0,1", "DISTILLERY_SCHEDULED": "1"}, "0,1"),
         ({"CUDA_VISIBLE_DEVICES": "3"}, "3"),
         ({"CUDA_VISIBLE_DEVICES": "-1"}, "-1"),
     ],
-    ids=["under Slurm", "with one card", "with none"],
+    ids=["in a submitted job", "with one card", "with none"],
 )
 def test_nothing_is_leased(tmp_path: Path, environment: dict[str, str], seen: str) -> None:
     with jobs(tmp_path, 2, **environment) as two:

@@ -16,6 +16,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from distillery.processes import accept_all_characters
 from distillery.signature import option, stage_files
 
 STAGES = Path(__file__).parent / "stages"
@@ -28,6 +29,7 @@ def stage_names() -> list[str]:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one stage; the exit status."""
+    accept_all_characters()
     arguments = sys.argv[1:] if arguments is None else arguments
     if not arguments or arguments[0] in ("-h", "--help"):
         print(_overview())
@@ -80,7 +82,7 @@ def _run(name: str, stage: ModuleType, arguments: list[str]) -> int:
     from pydantic import ValidationError
 
     from distillery import parallel
-    from distillery.devices import allowed_cores, lease_card, prepare, visible_cards
+    from distillery.devices import allowed_cores, bound_cores, lease_card, prepare, visible_cards
     from distillery.errors import BadInput, DamagedArtifact
     from distillery.job import Job
 
@@ -102,7 +104,7 @@ def _run(name: str, stage: ModuleType, arguments: list[str]) -> int:
         if not path.exists():
             print(f"distillery {name}: {path}: no such file", file=sys.stderr)
             return 2
-    threads = parsed.threads or len(os.sched_getaffinity(0))
+    threads = parsed.threads or bound_cores()
     cores = min(threads, allowed_cores())
     processes = stage.processes(settings) if hasattr(stage, "processes") else 1
     if processes > 1 and not parallel.inside():

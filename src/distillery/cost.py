@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from distillery.processes import accept_all_characters
+
 ALL = "all methods"
 """Stands for the method of a job that serves all methods."""
 
@@ -115,6 +117,7 @@ def table(jobs: list[tuple[str, dict[str, Any]]]) -> str:
 
 def main(arguments: list[str] | None = None) -> int:
     """Print the table of one folder of results; the exit status."""
+    accept_all_characters()
     parser = argparse.ArgumentParser(prog="python -m distillery.cost", description=__doc__)
     parser.add_argument("results", type=Path, help="folder of a run: results/<name>")
     folder = parser.parse_args(arguments).results

@@ -13,9 +13,9 @@ import tempfile
 import time
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import IO, TYPE_CHECKING, Any, Literal
 
-from filelock import FileLock, Timeout
+from distillery.processes import take_lock
 
 if TYPE_CHECKING:
     import torch
@@ -26,12 +26,28 @@ LEASE_SECONDS = 24 * 3600.0
 SAY_SECONDS = 600.0
 """Between two words on that."""
 
-_leases: list[FileLock] = []
+SCHEDULED = "DISTILLERY_SCHEDULED"
+"""The environment variable that the Snakefile sets in the jobs of an executor that submits them."""
+
+_leases: list[IO[str]] = []
+
+
+def bound_cores() -> int:
+    """The cores that this process is bound to; all of the machine where the system cannot say, as that of a Mac."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def scheduled() -> bool:
+    """Whether an executor of Snakemake has submitted this job: then the scheduler has given it its cards.
+
+    A Snakemake that runs its jobs itself, also in an interactive allocation of Slurm, leaves that to leases.
+    """
+    return SCHEDULED in os.environ
 
 
 def allowed_cores() -> int:
     """The cores that this process may keep busy: those it is bound to, and no more than Slurm has given to its job."""
-    bound, given = len(os.sched_getaffinity(0)), os.environ.get("SLURM_CPUS_PER_TASK", "")
+    bound, given = bound_cores(), os.environ.get("SLURM_CPUS_PER_TASK", "")
     return min(bound, int(given)) if given.isdecimal() and int(given) > 0 else bound
 
 
@@ -46,14 +62,14 @@ def visible_cards() -> list[str]:
 def lease_card() -> str | None:
     """Take one of several visible GPUs for this process alone, and hide the others from it.
 
-    The lock ends with the process, however that ends. Where there is one card or none nothing is leased, and under
-    Slurm neither: the scheduler has done it. With every card taken it says so and waits for the first one.
+    The lock ends with the process, however that ends. Where there is one card or none nothing is leased, and in a job
+    that was submitted to a scheduler neither: it has its card. With every card taken it says so, and waits for one.
 
     Raises:
         TimeoutError: every card was taken for as long as `LEASE_SECONDS`.
     """
     cards = visible_cards()
-    if len(cards) < 2 or "SLURM_JOB_ID" in os.environ:
+    if len(cards) < 2 or scheduled():
         return None
     folder = Path(tempfile.gettempdir(), f"distillery-cards-{os.getuid()}")
     folder.mkdir(exist_ok=True)
@@ -63,14 +79,15 @@ def lease_card() -> str | None:
             said = now
             print(f"waiting for a card: {', '.join(cards)} are leased (locks in {folder})", file=sys.stderr, flush=True)
         for card in cards:
-            lock = FileLock(folder / f"{card}.lock")
-            try:
-                lock.acquire(timeout=0.2)
-            except Timeout:
+            path = folder / f"{card}.lock"
+            lock = path.open("a")
+            if not take_lock(lock, path):
+                lock.close()
                 continue
             _leases.append(lock)
             os.environ["CUDA_VISIBLE_DEVICES"] = card
             return card
+        time.sleep(0.2)
     raise TimeoutError(f"no card was free for {LEASE_SECONDS / 3600:.0f} h: {', '.join(cards)} (locks in {folder})")
 
 

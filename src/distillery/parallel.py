@@ -11,6 +11,8 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from distillery.devices import scheduled
+
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
@@ -39,7 +41,7 @@ def launch(processes: int, arguments: Sequence[str]) -> None:
 
 def choose_card(cards: Sequence[str]) -> None:
     """Where a scheduler gave this job several cards, take the one of this process's number."""
-    if inside() and "SLURM_JOB_ID" in os.environ and len(cards) > 1:
+    if inside() and scheduled() and len(cards) > 1:
         os.environ["CUDA_VISIBLE_DEVICES"] = cards[int(os.environ["LOCAL_RANK"]) % len(cards)]
 
 

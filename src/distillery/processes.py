@@ -7,15 +7,20 @@ then a living process looks like another one.
 from __future__ import annotations
 
 import contextlib
+import errno
+import fcntl
 import hashlib
+import io
 import json
 import os
 import re
 import resource
 import socket
+import sys
 import uuid
 from functools import lru_cache
 from pathlib import Path
+from typing import IO, Any
 
 import psutil
 
@@ -117,6 +122,76 @@ def _machine() -> str:
     return _digest(f"{socket.gethostname()} {numbers}")
 
 
+# ---- terminals -------------------------------------------------------------------------------------------------------
+
+
+def accept_all_characters() -> None:
+    """Let this process print characters that its terminal or log cannot show: their names stand for them.
+
+    Otherwise the sign ± ends a finished run with an error.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="namereplace")
+
+
+# ---- locks -----------------------------------------------------------------------------------------------------------
+
+NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL)
+"""What a file system answers that has no locks."""
+
+
+def take_lock(file: IO[Any], path: Path) -> bool:
+    """Lock an open file for this process, without waiting; False where a living process holds the lock.
+
+    The lock ends with the process, however that ends. On a file system without locks a note beside the file says which
+    process holds it (`drop_lock` removes it). The note of a dead process counts for nothing, nor does that of another
+    machine, whose processes cannot be told from here.
+
+    Args:
+        path: of the file.
+    """
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise
+        return _claim(_note_of(path))
+    return True
+
+
+def drop_lock(path: Path) -> None:
+    """Remove the note of `take_lock`, if there is one; a lock of the file system ends when the file is closed."""
+    _note_of(path).unlink(missing_ok=True)
+
+
+def _note_of(path: Path) -> Path:
+    return path.with_name(f"{path.name}.owner")
+
+
+def _claim(note: Path) -> bool:
+    """Put the note of this process there, unless that of a living one is."""
+    while True:
+        own, stale = temporary_name(note), temporary_name(note)
+        write_owner(own)
+        try:
+            note.hardlink_to(own)  # one process alone gets to make it, with all its text
+            return True
+        except FileExistsError:
+            if owner_alive(note):
+                return False
+            with contextlib.suppress(FileNotFoundError):
+                note.rename(stale)
+            if owner_alive(stale):  # another process has put its own there since
+                with contextlib.suppress(FileExistsError):
+                    note.hardlink_to(stale)
+        finally:
+            for temporary in (own, stale):
+                temporary.unlink(missing_ok=True)
+
+
 # ---- memory ----------------------------------------------------------------------------------------------------------
 
 
@@ -129,4 +204,4 @@ def peak_memory_mb() -> float:
     with contextlib.suppress(OSError, StopIteration):
         lines = (PROC / "self/status").read_text("utf-8", "replace").splitlines()
         own = next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))
-    return max(own, children) / 1024
+    return max(own, children) / (2**20 if sys.platform == "darwin" else 1024)  # a Mac counts bytes

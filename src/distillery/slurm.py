@@ -318,6 +318,7 @@ def run_command(*command: str) -> subprocess.CompletedProcess[str]:
 
 def main(arguments: list[str]) -> int:
     """`clean` cancels orphans; `queue` lists the jobs of this folder and why they wait; the exit status."""
+    processes.accept_all_characters()
     try:
         need_client()
         if arguments == ["clean"]:

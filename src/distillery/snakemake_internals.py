@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from distillery import processes
+from distillery.devices import SCHEDULED
 
 HOLDER = Path(".snakemake/holder.json")
 """Says which process holds the lock of this folder."""
@@ -45,6 +46,12 @@ def interpreter(workflow: Any) -> str:
 
     own = {DeploymentMethod.CONDA, DeploymentMethod.APPTAINER} & set(workflow.deployment_settings.deployment_method)
     return "python" if own else sys.executable
+
+
+def tell_jobs(workflow: Any) -> None:
+    """Tell the jobs of an executor that submits them that a scheduler has given them their cards."""
+    if workflow.remote_exec:
+        os.environ[SCHEDULED] = "1"
 
 
 def limit_to_cards(workflow: Any, cards: int) -> None:

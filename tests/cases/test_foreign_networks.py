@@ -4,11 +4,21 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
 
 import pytest
 import timm
 import torch
+import yaml
+from clone import Clone
+from tiny import job
 
+from distillery.errors import BadInput
+from distillery.plan.load import load
+from distillery.stages import check_networks
+from distillery.students.foreign import network_fault
 from distillery.students.names import (
     LEAST_TOKENS,
     OURS,
@@ -139,3 +149,98 @@ def test_a_transformer_is_built_at_the_least_side_with_so_many_tokens() -> None:
     with torch.device("meta"):
         network = Classifier(name, CLASSES, Domain(least_side(name), 3)).network
     assert network.patch_embed.num_patches == LEAST_TOKENS
+
+
+# ---- sides, before anything is trained -------------------------------------------------------------------------------
+
+OWN: dict[str, Any] = {
+    "name": "own",
+    "dataset": {"source": {"kind": "digits"}, "resolution": 64, "channels": "grey", "holdout": {"fraction": 0.5}},
+    "generators": {},
+    "methods": {"chance": {"kind": "random"}},
+    "ipc": [3],
+    "evaluation": {"networks": ["convnet1_w8", "resnet10t"]},
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "side"),
+    [
+        ("inception_v3", 64),
+        ("coat_tiny", 48),
+        ("crossvit_9_240", 64),
+        ("efficientformer_l1", 64),
+        ("vgg11", 16),
+    ],
+)
+def test_a_network_that_cannot_take_the_side_is_told_by_building_it(name: str, side: int) -> None:
+    why = network_fault(name, CLASSES, Domain(side, 3))
+    assert why is not None and why.startswith(f"{name} cannot take images of {side} px: ") and "(timm: " in why
+
+
+@pytest.mark.parametrize(
+    ("name", "side"),
+    [("resnet18.a1_in1k", 32), ("vit_tiny_patch16_224", 64), ("swin_tiny_patch4_window7_224", 64), ("pvt_v2_b0", 64)],
+)
+def test_a_network_that_takes_the_side_passes(name: str, side: int) -> None:
+    assert network_fault(name, CLASSES, Domain(side, 1)) is None
+
+
+def test_a_network_has_to_compare_and_to_have_features_where_it_is_asked_for_them() -> None:
+    assert "has running statistics" in str(network_fault("resnet10t", CLASSES, Domain(32, 3), stateless=True))
+    assert network_fault("convnext_atto", CLASSES, Domain(32, 3), stateless=True) is None
+    distilled = "deit_tiny_distilled_patch16_224"
+    assert "does not end in one linear layer" in str(network_fault(distilled, CLASSES, Domain(64, 3), features=True))
+    assert network_fault(distilled, CLASSES, Domain(64, 3)) is None
+
+
+def test_the_stage_names_every_network_with_its_keys(tmp_path: Path) -> None:
+    config = {**OWN, "evaluation": {"networks": ["vgg11", "resnet10t"], "protocol": {"preset": "small", "size": 16}}}
+    config["references"] = {"real": {"network": "inception_v3"}}
+    settings = check_networks.Settings.of(load(config))
+    assert [(named.network, named.side) for named in settings.networks] == [
+        ("inception_v3", 64),
+        ("resnet10t", 16),
+        ("vgg11", 16),
+    ]
+    assert (settings.channels, settings.classes) == (1, 10)
+    out = tmp_path / "networks.csv"
+    with pytest.raises(BadInput) as refusal:
+        check_networks.run(settings, checked=out, job=job("check_networks", settings))
+    lines = str(refusal.value).splitlines()
+    assert lines[0].startswith("references.real.network: inception_v3 cannot take images of 64 px")
+    assert lines[1].startswith("evaluation.networks[0]: vgg11 cannot take images of 16 px")
+    assert len(lines) == 2 and not out.exists()
+    sound = settings.model_copy(
+        update={"networks": [named for named in settings.networks if "resnet" in named.network]}
+    )
+    check_networks.run(sound, checked=out, job=job("check_networks", sound))
+    assert out.read_text("utf-8") == "network,side\nresnet10t,16\n"
+
+
+def planned(clone: Clone, networks: list[str]) -> Any:
+    """What an experiment with these networks would run."""
+    config = {**OWN, "evaluation": {"networks": networks}}
+    (clone.folder / "experiments/own.yaml").write_text(yaml.safe_dump(config), "utf-8")
+    return clone.plan(experiment="experiments/own.yaml")
+
+
+def test_networks_of_timm_are_checked_once_and_retrain_nothing(tmp_path: Path) -> None:
+    """Outputs that are only touched stand for those of a finished run."""
+    clone = Clone.of_project(tmp_path / "clone")
+    assert "check_networks" not in planned(clone, ["convnet1_w8"]).rules
+    plan = planned(clone, ["convnet1_w8", "resnet10t"])
+    assert plan.rules["check_networks"] == 1
+    waits = {job.outputs[0].split("/")[-2] for job in plan.jobs if "results/own/networks.csv" in job.inputs}
+    assert waits == {"resnet10t"}
+    for output in plan.outputs:
+        (clone.folder / output).parent.mkdir(parents=True, exist_ok=True)
+        (clone.folder / output).touch()
+    words = ("--touch", "--forceall", "--cores", "1", "--configfile", "experiments/own.yaml")
+    touched = clone.run("snakemake", *words)
+    assert touched.returncode == 0, touched.stdout
+    assert planned(clone, ["convnet1_w8", "resnet10t"]).nothing
+    plan = planned(clone, ["convnet1_w8", "resnet10t", "mobilenetv2_035"])
+    trained = Counter(output.split("/")[-2] for output in plan.outputs if "/evaluation/" in output)
+    assert (plan.rules["check_networks"], set(trained)) == (1, {"mobilenetv2_035"})
+    assert not {"ingest", "select", "collect"} & set(plan.rules)

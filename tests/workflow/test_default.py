@@ -315,6 +315,11 @@ def test_an_edit_of_the_sampler_reruns_sampling_and_what_follows(tree: Clone) ->
             id="one more network",
         ),
         pytest.param(
+            lambda e: e["evaluation"].update(networks=["convnet2_w8", "resnet10t"]),
+            {"check_networks": 1, "evaluate": 7, "tabulate_accuracy": 1, "tabulate_statistics": 1, "plot_accuracy": 1},
+            id="one more network, of timm",
+        ),
+        pytest.param(
             lambda e: e["analysis"]["redundancy"].update(students=2),
             {"measure_redundancy": 2, "tabulate_redundancy": 1, "plot_redundancy": 1},
             id="the networks of the redundancy",

@@ -22,6 +22,7 @@ OPENED = EXPERIMENT.opened_autoencoders
 
 inputs = Inputs(EXPERIMENT)
 settings = partial(rules.settings, EXPERIMENT)
+checked = partial(rules.checked, EXPERIMENT)
 
 ANY_RUN = r"(seed-\d+/)?"
 

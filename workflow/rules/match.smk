@@ -10,6 +10,7 @@ rule train_experts:
     """Train experts on the real images, one shard, and keep their weights after every epoch."""
     input:
         data=layout.TRAIN,
+        networks=ancient(checked("train_experts")),
     output:
         trajectories=layout.TRAJECTORIES,
     log:
@@ -35,6 +36,7 @@ rule match:
         generator=inputs.generator,
         autoencoder=inputs.method_autoencoder,
         experts=inputs.experts,
+        networks=ancient(checked("match")),
     output:
         snapshots=layout.SNAPSHOTS,
         history=layout.HISTORY,
@@ -82,6 +84,7 @@ rule choose_snapshot:
     input:
         data=layout.TRAIN,
         rendered=inputs.rendered,
+        networks=ancient(checked("choose_snapshot")),
     output:
         images=layout.CHOSEN,
         choice=layout.CHOICE,

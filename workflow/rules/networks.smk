@@ -1,10 +1,33 @@
 # The networks that judge and guide.
 #
 # in:  <results>/data/train.parquet, increments
-# out: <results>/{run}reference/{reference}.safetensors, its accuracy on each class beside it
+# out: <results>/networks.csv   networks of timm that take their images
+#      <results>/{run}reference/{reference}.safetensors, its accuracy on each class beside it
 #      <results>/{run}features/{reference}.parquet
 #      <results>/{run}distilled/{method}/increment-{k}/student.safetensors
 #      <results>/{run}surrogates/{surrogate}/   every epoch of a network, and its gradients where learning turns
+
+
+rule check_networks:
+    """Build each network of timm that the experiment names, and pass a batch of its images through it."""
+    output:
+        checked=layout.CHECKED_NETWORKS,
+    log:
+        **layout.logs("check_networks"),
+    # first, and with all cores: on this machine nothing is trained before it has ended
+    priority: 1000
+    conda:
+        "../../envs/distillery.yaml"
+    threads: 1024
+    resources:
+        cpus_per_task=1,
+        mem=memory(4),
+        runtime="1h",
+    params:
+        *code("check_networks"),
+        settings=settings("check_networks"),
+    shell:
+        command("check_networks")
 
 
 rule train_reference:
@@ -13,6 +36,7 @@ rule train_reference:
         images=layout.TRAIN,
         test=layout.TEST,
         weights=inputs.reference_weights,
+        networks=ancient(checked("train_reference")),
     output:
         model=layout.REFERENCE,
         by_class=layout.REFERENCE_BY_CLASS,
@@ -59,6 +83,7 @@ rule train_surrogate:
     """Train the surrogate of influence guidance on all training images, and keep every epoch."""
     input:
         images=layout.TRAIN,
+        networks=ancient(checked("train_surrogate")),
     output:
         checkpoints=layout.CHECKPOINTS,
     log:
@@ -107,6 +132,7 @@ rule train_student:
     input:
         images=inputs.increments_up_to,
         previous=inputs.continued_from,
+        networks=ancient(checked("train_student")),
     output:
         model=layout.STUDENT,
     log:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -16,6 +15,7 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
+from distillery.devices import bound_cores
 from distillery.errors import damaged
 from distillery.storage.images import ImageSet, decode_image, read_classes
 
@@ -92,7 +92,7 @@ class ImageTable:
         at = start
         waiting: deque[Future[np.ndarray]] = deque()
         contents = self.encoded(start, stop)
-        with ThreadPoolExecutor(workers or len(os.sched_getaffinity(0))) as pool:
+        with ThreadPoolExecutor(workers or bound_cores()) as pool:
             try:
                 while at < stop:
                     for content in contents:

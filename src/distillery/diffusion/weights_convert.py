@@ -13,6 +13,7 @@ import torch
 
 from distillery.diffusion.weights import file_digest, read_config
 from distillery.errors import WeightsError
+from distillery.processes import accept_all_characters
 from distillery.storage.atomic import write_json
 from distillery.storage.tensors import save_tensors
 
@@ -54,6 +55,7 @@ def _rewritten(name: str) -> str:
 
 def main(arguments: list[str]) -> int:
     """The command."""
+    accept_all_characters()
     if len(arguments) != 1 or not Path(arguments[0]).is_dir():
         print("usage: python -m distillery.diffusion.weights_convert FOLDER", file=sys.stderr)
         return 2

@@ -15,6 +15,8 @@ TRAIN = "<results>/data/train.parquet"
 TEST = "<results>/data/test.parquet"
 REJECTED = "<results>/data/rejected.parquet"
 
+CHECKED_NETWORKS = "<results>/networks.csv"
+
 LATENTS = "<results>/{run}latents/train-{shard}.safetensors"
 REFERENCE = "<results>/{run}reference/{reference}.safetensors"
 REFERENCE_BY_CLASS = "<results>/{run}reference/{reference}.by-class.csv"

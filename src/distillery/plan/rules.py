@@ -8,9 +8,11 @@ from collections.abc import Callable, Iterable
 from types import ModuleType
 from typing import TYPE_CHECKING
 
+from distillery.plan.layout import CHECKED_NETWORKS
 from distillery.provenance import code_digests
 from distillery.settings import canonical
 from distillery.signature import shell_command
+from distillery.students.names import OURS
 
 if TYPE_CHECKING:
     from distillery.plan.experiment import Experiment
@@ -23,6 +25,20 @@ def settings(experiment: Experiment, stage: str) -> Callable[[Wildcards], str]:
 
     def of(wildcards: Wildcards) -> str:
         return canonical(block.of(experiment, **dict(wildcards.items())))
+
+    return of
+
+
+def checked(experiment: Experiment, stage: str) -> Callable[[Wildcards], list[str]]:
+    """A function from the wildcards of a job to the check of timm's networks, where its stage trains one of them.
+
+    Rules take it as `ancient`: another network in the experiment trains nothing again.
+    """
+    block = stage_module(stage).Settings
+
+    def of(wildcards: Wildcards) -> list[str]:
+        network = block.of(experiment, **dict(wildcards.items())).network
+        return [] if OURS.fullmatch(network) else [CHECKED_NETWORKS]
 
     return of
 

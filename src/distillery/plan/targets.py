@@ -7,6 +7,7 @@ from pathlib import Path
 from distillery.methods.lgd import LGD
 from distillery.plan import layout
 from distillery.plan.experiment import Experiment
+from distillery.processes import accept_all_characters
 
 
 def distilled_sets(experiment: Experiment) -> list[str]:
@@ -53,6 +54,12 @@ def figures(experiment: Experiment) -> list[str]:
             if experiment.method_of(name, LGD).calibrates:
                 files.append(layout.figure(f"calibration-{name}", run))
     return [path for figure in files for path in figure.values()]
+
+
+def print_closing_words(results: Path) -> None:
+    """Print `closing_words`, also where the terminal cannot show all of its characters."""
+    accept_all_characters()
+    print(closing_words(results))
 
 
 def closing_words(results: Path) -> str:

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 from distillery.errors import DamagedArtifact
+from distillery.processes import accept_all_characters
 from distillery.storage.atomic import write_bytes
 from distillery.storage.images import ImageSet, read_images
 
@@ -43,6 +44,7 @@ def _folder_name(name: str) -> str:
 
 def main(arguments: list[str]) -> int:
     """Write the images of one table; the exit status."""
+    accept_all_characters()
     if len(arguments) != 2:
         print("usage: python -m distillery.report.pictures IMAGES.parquet FOLDER", file=sys.stderr)
         return 2

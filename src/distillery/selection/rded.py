@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice, pairwise
@@ -14,6 +13,7 @@ from torch.nn import functional as F
 
 from distillery.data.pixels import room_for, scaled
 from distillery.data.reading import ImageTable
+from distillery.devices import bound_cores
 from distillery.errors import BadInput, damaged
 from distillery.progress import count_images
 from distillery.selection.random import random_order
@@ -167,7 +167,7 @@ def _decoded(table: ImageTable, rows: np.ndarray, size: int) -> Iterator[tuple[i
     """The images of ascending rows, so many at a time: position of the first one, and (n, C, H, W) uint8."""
     wanted = set(rows.tolist())
     contents = (content for row, content in enumerate(table.encoded()) if row in wanted)
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+    with ThreadPoolExecutor(bound_cores()) as pool:
         for start in range(0, len(rows), size):
             try:
                 images = np.stack(list(pool.map(decode_image, islice(contents, min(size, len(rows) - start)))))

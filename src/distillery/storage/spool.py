@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import shutil
 import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -31,7 +33,12 @@ def mapped_bytes(size: int) -> np.ndarray:
     """
     with tempfile.TemporaryFile(prefix="distillery-") as file:
         try:
-            os.posix_fallocate(file.fileno(), 0, size)  # a hole that cannot be filled later ends the process
+            if hasattr(os, "posix_fallocate"):  # a hole that cannot be filled later ends the process
+                os.posix_fallocate(file.fileno(), 0, size)
+            elif size > shutil.disk_usage(tempfile.gettempdir()).free:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            else:
+                file.truncate(size)
         except OSError as error:
             raise no_room_for_temporary(size) from error
         return np.memmap(file, np.uint8, "r+", shape=(size,))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import io
 import json
 import math
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from distillery.errors import BadInput, NotSafetensors, damaged
+from distillery.processes import drop_lock, take_lock
 from distillery.provenance import Provenance
 from distillery.storage.atomic import replacing
 
@@ -256,16 +256,17 @@ def growing_tensors(
     path.parent.mkdir(parents=True, exist_ok=True)
     number = os.open(partial_name(path), os.O_RDWR | os.O_CREAT, 0o666)
     with os.fdopen(number, "r+b") as file:
+        if not take_lock(file, partial_name(path)):
+            raise BadInput(f"{partial_name(path)}: another process writes it; wait for its end, or stop it")
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise BadInput(f"{partial_name(path)}: another process writes it; wait for its end, or stop it") from None
-        if not goes_on:
-            file.truncate(0)
-        writer = TensorWriter(file, tensors, metadata)
-        yield writer
-        writer.flush()
-    partial_name(path).replace(path)
+            if not goes_on:
+                file.truncate(0)
+            writer = TensorWriter(file, tensors, metadata)
+            yield writer
+            writer.flush()
+            partial_name(path).replace(path)
+        finally:
+            drop_lock(partial_name(path))
 
 
 def partial_name(path: Path) -> Path:
