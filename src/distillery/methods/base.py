@@ -155,6 +155,14 @@ class Method(Block):
         """
         raise NotImplementedError
 
+    def jobs(self, sizes: Sequence[int]) -> int:
+        """How many jobs make its sets, about.
+
+        Args:
+            sizes: all sizes of the experiment.
+        """
+        return 2 * len(sizes)
+
     @property
     def asks_for_classes(self) -> bool:
         """Whether it asks its generator for every class of the data."""

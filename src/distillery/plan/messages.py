@@ -26,7 +26,13 @@ def described(faults: Sequence[Any], config: Mapping[str, Any], root: type[Block
     lines: dict[str, list[Any]] = {}
     for fault in faults:  # a value that fits no member of a union has one fault per member
         lines.setdefault(_key(fault, config, root), []).append(fault)
-    return [f"{key}: {_wrong(found, root, config)}" for key, found in lines.items()]
+    return [f"{key}: {_wrong(found, root, config)}" for key, found in lines.items() if not _of_another_kind(key, lines)]
+
+
+def _of_another_kind(key: str, lines: Mapping[str, Sequence[Any]]) -> bool:
+    """Whether a key may be a number or a table of numbers, is a table, and the fault lies in the table."""
+    deeper = any(other.startswith((f"{key}.", f"{key}[")) for other in lines)
+    return deeper and all(isinstance(fault["input"], Mapping | list) for fault in lines[key])
 
 
 def _key(fault: Any, config: Mapping[str, Any], root: type[Block]) -> str:
