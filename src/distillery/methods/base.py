@@ -163,6 +163,10 @@ class Method(Block):
         """
         return 2 * len(sizes)
 
+    def increments(self, sizes: Sequence[int]) -> int:
+        """How many increments its largest set has; 0 where it does not grow in increments."""
+        return 0
+
     @property
     def asks_for_classes(self) -> bool:
         """Whether it asks its generator for every class of the data."""

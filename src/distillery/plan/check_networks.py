@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from distillery.matching.checks import check_expert_files
 from distillery.methods.base import Trained, check_named
@@ -91,7 +92,8 @@ def _rates(experiment: Experiment) -> Iterator[str]:
         except ValueError as error:
             yield f"{network.key}: {error}"
             continue
-        if recipe.evaluations > recipe.epochs and network.protocol.evaluations is not None:
+        own: Any = network.protocol
+        if recipe.evaluations > recipe.epochs and own.evaluations is not None:
             yield (
                 f"{network.key}.evaluations: {recipe.evaluations} tests in {recipe.epochs} epochs (of a set of "
                 f"{images} images per class); allowed: 1 to {recipe.epochs}"

@@ -15,9 +15,8 @@ MOST_INCREMENTS = 200
 
 def check_size(experiment: Experiment) -> Iterator[str]:
     """Whether the jobs of an experiment can be planned."""
-    for name in experiment.methods:
-        method = experiment.methods[name]
-        if method.incremental and (increments := max(experiment.ipc) // method.increment_size) > MOST_INCREMENTS:
+    for name, method in experiment.methods.items():
+        if (increments := method.increments(experiment.ipc)) > MOST_INCREMENTS:
             yield (
                 f"methods.{name}.increment_size: {increments} increments for ipc {max(experiment.ipc)}, each of which "
                 f"reads all before it; allowed: {MOST_INCREMENTS}"
