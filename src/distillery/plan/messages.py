@@ -45,7 +45,7 @@ def _key(fault: Any, config: Mapping[str, Any], root: type[Block]) -> str:
         inside = part in node if isinstance(node, Mapping) else isinstance(node, list) and isinstance(part, int)
         # Members of a union, and the mark of a mapping's keys, stand in the location, but in no file.
         if inside or part in _fields_of(kind) or (last and fault["type"] == "extra_forbidden"):
-            path.append(f"[{part}]" if isinstance(node, list) else f".{part}")
+            path.append(f"[{part}]" if isinstance(node, list) else f".{part if part != '' else repr(part)}")
             node = node[part] if inside else None
         kind = _below(kind, part)
     tag = ".kind" if fault["type"].startswith("union_tag") else ""
@@ -99,7 +99,8 @@ def _wrong_key(fault: Any, root: type[Block], config: Mapping[str, Any]) -> str 
         return _unknown_key(fault["loc"], root)
     if kind == "missing":
         block = NAMED_IN.get(str(key))
-        there = ", ".join(map(str, config.get(block) or ["none yet"])) if block else ""
+        known = config.get(block or "")
+        there = ", ".join(map(str, known)) if isinstance(known, Mapping) and known else "none yet"
         return f"missing; allowed: one of {block} ({there})" if block else None
     return _wrong_kind(fault, _kinds_at(fault["loc"], root))
 
