@@ -21,11 +21,63 @@ def _read_exponent(value: object) -> object:
 
 
 Exponent = BeforeValidator(_read_exponent)
-Number = Annotated[float, Exponent]
-Positive = Annotated[float, Field(gt=0), Exponent]
-NonNegative = Annotated[float, Field(ge=0), Exponent]
+
+# Each number has the range in which a run can end well: what lies beyond it is a slip of the pen, or a run that
+# diverges, does not fit, or does not end. No published setting comes near a bound.
+
+Number = Annotated[float, Field(ge=-1e6, le=1e6), Exponent]
+Positive = Annotated[float, Field(gt=0, le=1e6), Exponent]
+NonNegative = Annotated[float, Field(ge=0, le=1e6), Exponent]
 Fraction = Annotated[float, Field(ge=0, le=1), Exponent]
-Count = Annotated[int, Field(ge=1)]
+
+BelowOne = Annotated[float, Field(ge=0, lt=1), Exponent]
+"""Of an average, or a share that must leave something: at 1 nothing new counts any more."""
+
+Rate = Annotated[float, Field(gt=0, le=100), Exponent]
+"""A learning rate of networks: they diverge far below."""
+
+ImageRate = Annotated[float, Field(gt=0, le=1e5), Exponent]
+"""A learning rate of images; MTT was published with 1000."""
+
+Decay = Annotated[float, Field(ge=0, le=1), Exponent]
+"""A weight decay, or the rate of a rate: above 1 a step overshoots zero."""
+
+Count = Annotated[int, Field(ge=1, le=1_000_000)]
+"""Of whatever has no range of its own."""
+
+Steps = Annotated[int, Field(ge=1, le=10_000_000)]
+"""Of an optimiser; DiT was trained for seven million."""
+
+Epochs = Annotated[int, Field(ge=1, le=100_000)]
+"""Small sets are trained for some thousands."""
+
+Images = Annotated[int, Field(ge=1, le=100_000)]
+"""Of one class; ImageNet has 1,300."""
+
+Batch = Annotated[int, Field(ge=1, le=65_536)]
+"""Images in one step or pass, which are in memory at once."""
+
+Repeats = Annotated[int, Field(ge=1, le=1_000)]
+"""How often a thing is done that takes seconds or more: students, candidates, rounds."""
+
+Shards = Annotated[int, Field(ge=1, le=1_000)]
+"""Jobs; more than a thousand for one file take longer to plan and to submit than to run."""
+
+Layers = Annotated[int, Field(ge=1, le=256)]
+"""DiT-XL has 28."""
+
+Width = Annotated[int, Field(ge=1, le=8_192)]
+"""Channels of a layer; DiT-XL has 1,152."""
+
+Side = Annotated[int, Field(ge=1, le=2_048)]
+"""Of a square image in pixels; sets of 512 are the largest that were distilled."""
+
+Pixels = Annotated[int, Field(ge=1, le=10_000_000_000)]
+"""Of a whole image, which is decoded in memory."""
+
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
+"""Tables hold it as a whole number of 64 bits."""
+
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$"
 """Names become parts of paths, of wildcards and of commands that Slurm's shell reads: nothing in them needs quotes."""

@@ -886,7 +886,7 @@ def test_a_parquet_file_is_looked_at(tmp_path: Path) -> None:
 # ---- what is accepted ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("text", "value"), [("1e-3", 1e-3), ("2E-4", 2e-4), ("1.e-5", 1e-5), ("3e+2", 300.0)])
+@pytest.mark.parametrize(("text", "value"), [("1e-3", 1e-3), ("2E-4", 2e-4), ("1.e-5", 1e-5), ("3e+1", 30.0)])
 def test_a_number_that_yaml_takes_for_text_is_a_number(text: str, value: float) -> None:
     config = changed(at("evaluation.protocol.learning_rate", yaml.safe_load(text)))
     assert load(config).evaluation.protocol.learning_rate == value

@@ -192,5 +192,5 @@ def test_what_no_protocol_has_is_refused(given: Any, message: str) -> None:
 
 
 def test_an_interval_upside_down_is_refused() -> None:
-    with pytest.raises(ValidationError, match=r"crop_scale: 1.0 lies above 0.5"):
+    with pytest.raises(ValidationError, match=r"1.0 lies above 0.5; allowed: the smaller one first"):
         recipe("minimax", crop_scale=[1.0, 0.5])

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field
 
 from distillery.data.identity import class_list_called
-from distillery.settings import Block, Count, Fraction, InputPath, UserPath
+from distillery.settings import Block, Fraction, InputPath, Pixels, Seed, UserPath
 
 
 class _Source(Block):
@@ -67,7 +67,7 @@ class Holdout(Block):
     """Which share of the training source becomes the test set, stratified by class."""
 
     fraction: Fraction = 0.25
-    seed: int = 0
+    seed: Seed = 0
 
 
 def _named_list(value: Any) -> Any:
@@ -79,7 +79,7 @@ class Dataset(Block):
     """The images that are distilled, and the images that networks are tested on."""
 
     source: Source
-    resolution: int = Field(ge=8, description="Side of the square images in pixels.")
+    resolution: Annotated[int, Field(ge=8, le=2_048)] = Field(description="Side of the square images in pixels.")
     channels: Literal["grey", "rgb"] = "rgb"
     crop: Literal["center", "stretch", "pad"] = Field(
         "center",
@@ -107,4 +107,4 @@ class Dataset(Block):
         "what a network that was pretrained on ImageNet has not seen.",
     )
     max_rejected: Fraction = Field(0.01, description="A larger share of unreadable images stops the run.")
-    max_pixels: Count = Field(100_000_000, description="An image of more pixels is rejected unread.")
+    max_pixels: Pixels = Field(100_000_000, description="An image of more pixels is rejected unread.")

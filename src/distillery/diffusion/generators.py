@@ -9,10 +9,30 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from distillery.data.identity import conditions
 from distillery.diffusion.class_names import class_table
-from distillery.diffusion.settings import LatentShape, Pretrained, Sampling, kind_of_name, trained_unless_said
+from distillery.diffusion.settings import (
+    LatentShape,
+    Pretrained,
+    Sampling,
+    kind_of_name,
+    too_large,
+    trained_unless_said,
+)
 from distillery.diffusion.weights import stated_folder, stated_scheduler
 from distillery.errors import UnknownClass, WeightsError
-from distillery.settings import Block, Count, Fraction, Name, NonNegative, Positive
+from distillery.settings import (
+    Batch,
+    BelowOne,
+    Block,
+    Count,
+    Layers,
+    Name,
+    NonNegative,
+    Positive,
+    Rate,
+    Repeats,
+    Steps,
+    Width,
+)
 
 TRAINING_STEPS = 1000
 """Of the noise schedule of generators that are trained here, and of all published ones."""
@@ -141,17 +161,17 @@ class Training(AskedGenerator):
     objective: Annotated[
         AnyTrainingObjective, BeforeValidator(kind_of_name, json_schema_input_type=AnyTrainingObjective | ObjectiveName)
     ] = Field(PlainLoss(), description="What it is trained for; a name alone stands for `{kind: name}`.")
-    steps: Count = 2000
-    batch_size: Count = 128
-    accumulate: Count = Field(1, description="Passes that a batch is cut into, to save memory.")
-    processes: Count = Field(1, description="Processes that share a batch, one GPU each, in one job.")
-    learning_rate: Positive = 2e-3
+    steps: Steps = 2000
+    batch_size: Batch = 128
+    accumulate: Repeats = Field(1, description="Passes that a batch is cut into, to save memory.")
+    processes: Repeats = Field(1, description="Processes that share a batch, one GPU each, in one job.")
+    learning_rate: Rate = 2e-3
     schedule: Literal["cosine", "constant"] = "cosine"
-    warmup_steps: int = Field(100, ge=0)
-    ema_decay: Fraction = 0.99
+    warmup_steps: int = Field(100, ge=0, le=10_000_000)
+    ema_decay: BelowOne = 0.99
     ema_warmup: bool = Field(True, description="The average forgets faster in the first steps.")
     weights: Literal["ema", "raw"] = Field("ema", description="What is kept: the average of the weights, or the last.")
-    label_dropout: Fraction = 0.1
+    label_dropout: BelowOne = 0.1
     min_snr_gamma: Positive | None = Field(
         None, description="Weights of arXiv 2303.09556; none: all noise counts alike."
     )
@@ -194,15 +214,19 @@ class Training(AskedGenerator):
             )
 
 
+MOST_PATCHES = 16_384
+"""Of an image: each attends to all others."""
+
+
 class Generator(Training):
     """A class-conditional `DiTTransformer2DModel` of diffusers, trained on the latents."""
 
     stage: ClassVar[str] = "train_generator"
     kind: Literal["train"] = "train"
-    num_layers: Count = 4
-    num_attention_heads: Count = 3
-    attention_head_dim: Count = 32
-    patch_size: Count = 2
+    num_layers: Layers = 4
+    num_attention_heads: Width = 3
+    attention_head_dim: Width = 32
+    patch_size: Width = 2
     prediction: Literal["epsilon", "v_prediction"] = Field("epsilon", description="What the network predicts.")
     sampling: Sampling = Sampling()
 
@@ -216,6 +240,10 @@ class Generator(Training):
                 f"{key}.attention_head_dim: {self.num_attention_heads} heads of {self.attention_head_dim} make "
                 f"{width} channels; allowed: a multiple of 4, for sines and cosines of rows and columns"
             )
+        yield from too_large(f"{key}.num_layers", 18 * self.num_layers * width**2)
+        patches = (side // shape.factor // self.patch_size) ** 2 if shape is not None else 0
+        if patches > MOST_PATCHES:
+            yield f"{key}.patch_size: {patches:,} patches of an image; allowed: {MOST_PATCHES:,} (DiT-XL has 1,024)"
 
 
 class PretrainedGenerator(Pretrained, AskedGenerator):
@@ -320,12 +348,12 @@ class FinetunedGenerator(Training):
     unknown_classes: Literal["error", "new_row"] = Field(
         "error", description="What a class that the base does not know gets: a refusal, or a row that is learned."
     )
-    steps: Count = 12000
-    batch_size: Count = 8
-    learning_rate: Positive = 1e-3
+    steps: Steps = 12000
+    batch_size: Batch = 8
+    learning_rate: Rate = 1e-3
     schedule: Literal["cosine", "constant"] = "constant"
-    warmup_steps: int = Field(0, ge=0)
-    ema_decay: Fraction = 0.9999
+    warmup_steps: int = Field(0, ge=0, le=10_000_000)
+    ema_decay: BelowOne = 0.9999
     ema_warmup: bool = False
     sampling: Sampling = Sampling()
 

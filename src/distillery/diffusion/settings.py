@@ -10,7 +10,22 @@ from pydantic import BeforeValidator, Field
 
 from distillery.diffusion.weights import check_stated, files_here, latent_statistics, stated_config
 from distillery.errors import WeightsError
-from distillery.settings import Block, Count, Fraction, InputPath, Name, NonNegative, Number, Positive
+from distillery.settings import (
+    Batch,
+    BelowOne,
+    Block,
+    Count,
+    InputPath,
+    Layers,
+    Name,
+    NonNegative,
+    Number,
+    Positive,
+    Rate,
+    Shards,
+    Steps,
+    Width,
+)
 
 
 def kind_of_name(value: object) -> object:
@@ -21,6 +36,19 @@ def kind_of_name(value: object) -> object:
 def trained_unless_said(value: Any) -> Any:
     """A block without a kind is one that is trained here."""
     return {"kind": "train", **value} if isinstance(value, Mapping) else value
+
+
+MOST_PARAMETERS = 10e9
+"""With gradients, both moments of AdamW and an average, four bytes each: 200 GB, more than a GPU has."""
+
+
+def too_large(key: str, parameters: float) -> Iterator[str]:
+    """Whether a network fits a GPU while it is trained."""
+    if parameters > MOST_PARAMETERS:
+        yield (
+            f"{key}: about {parameters / 1e9:,.0f} billion parameters, {20 * parameters / 1e9:,.0f} GB in training; "
+            f"allowed: {MOST_PARAMETERS / 1e9:.0f} billion"
+        )
 
 
 @dataclass(frozen=True)
@@ -54,19 +82,19 @@ class Autoencoder(Block):
     """Of the images that it takes: those of the data."""
 
     kind: Literal["train"] = "train"
-    block_out_channels: list[Count] = Field(
+    block_out_channels: list[Width] = Field(
         [16, 32], min_length=1, description="Each block but the last halves the side."
     )
-    layers_per_block: Count = 1
-    latent_channels: Count = 4
-    steps: Count = 500
-    batch_size: Count = 64
-    learning_rate: Positive = 2e-3
+    layers_per_block: Layers = 1
+    latent_channels: Width = 4
+    steps: Steps = 500
+    batch_size: Batch = 64
+    learning_rate: Rate = 2e-3
     kl_weight: NonNegative = 1e-5
     images: Count | None = Field(
         None, description="Training images that it sees, drawn by the seed, which are kept in memory; none: all."
     )
-    ema_decay: Fraction | None = Field(None, description="Of an average of the weights, which is kept; none: the last.")
+    ema_decay: BelowOne | None = Field(None, description="Of an average of the weights, which is kept; none: the last.")
     perceptual: Perceptual | None = None
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         "float32", description="Of the networks in training; auto: bfloat16 on a GPU."
@@ -86,6 +114,9 @@ class Autoencoder(Block):
 
     def check(self, key: str, references: Sequence[str]) -> Iterator[str]:
         """Whether its perceptual term has its network."""
+        yield from too_large(
+            f"{key}.block_out_channels", sum(72 * self.layers_per_block * width**2 for width in self.block_out_channels)
+        )
         if self.perceptual_reference not in (None, *references):
             known = ", ".join(references) or "none"
             yield f"{key}.perceptual.reference: no reference {self.perceptual_reference!r}; references: {known}"
@@ -185,10 +216,10 @@ AnyAutoencoder = Annotated[
 class Latents(Block):
     """The cache of encoded training images."""
 
-    shards: Count = Field(1, description="Jobs that the images are spread over, a file each.")
+    shards: Shards = Field(1, description="Jobs that the images are spread over, a file each.")
     mirrored: bool = Field(False, description="Encode the mirror of each image too; for generators with `flip`.")
     precision: Literal["float16", "float32"] = Field("float16", description="In the files; the encoder takes float32.")
-    batch_size: Count = Field(64, description="Images in one pass of the encoder.")
+    batch_size: Batch = Field(64, description="Images in one pass of the encoder.")
 
 
 class Sampling(Block):
@@ -206,7 +237,7 @@ class Sampling(Block):
         description="Noise channels that classifier-free guidance acts on; auto: the first 3 for a model of learned "
         "variance, as DiT was published and sampled by all who built on it, and all for any other.",
     )
-    batch_size: Count = Field(256, description="Most images in one pass.")
+    batch_size: Batch = Field(256, description="Most images in one pass.")
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         "auto", description="Of the denoiser; auto: bfloat16 on a GPU, float32 on a CPU. Scores are always float32."
     )

@@ -18,7 +18,7 @@ from distillery.guidance.base import (
     RangedGuidance,
     Scene,
 )
-from distillery.settings import Count, Name, NonNegative
+from distillery.settings import Name, NonNegative, Repeats
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -42,7 +42,7 @@ class Influence(RangedBlock):
     range: Range | None = Field(
         None, description="First and last guided sampling index; none: 30 to 45 of 50, scaled to the steps."
     )
-    repeats: Count = Field(
+    repeats: Repeats = Field(
         1, description="Times that a guided step is taken, with noise back to its beginning in between; 1 is published."
     )
     per_image: Literal["vmap", "loop"] = Field(

@@ -32,7 +32,7 @@ class Mode(GuidanceBlock):
         "centroid", description="Means of k-means clusters, the latents closest to them, or latents at random."
     )
     pool: Count | None = Field(None, description="Side that latents are pooled to before k-means; none: not at all.")
-    seed: int = Field(0, ge=0, description="Of k-means, and of the latents at random.")
+    seed: int = Field(0, ge=0, lt=2**32, description="Of k-means, and of the latents at random.")
 
     def _stop(self, steps: int) -> int:
         return min(round(steps * 25 / 50), steps - 2) if self.stop is None else self.stop  # at least one step is guided

@@ -15,8 +15,15 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from pydantic import Field
 
 from distillery.errors import BadInput
-from distillery.guidance.base import PUBLISHED_LATENT_SIZE, GuidanceFiles, Range, RangedBlock, RangedGuidance, Scene
-from distillery.settings import Count, NonNegative
+from distillery.guidance.base import (
+    PUBLISHED_LATENT_SIZE,
+    GuidanceFiles,
+    Range,
+    RangedBlock,
+    RangedGuidance,
+    Scene,
+)
+from distillery.settings import Count, NonNegative, Seed
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -47,7 +54,7 @@ class Representation(RangedBlock):
         None, description="None: that of the guidance beside it; alone, 10 to 45 of 50, scaled to the steps."
     )
     memory_size: Count = Field(64, description="Real latents of each class that are compared, chosen by `seed`.")
-    seed: int = Field(0, ge=0, description="Of the choice of real latents.")
+    seed: Seed = Field(0, description="Of the choice of real latents.")
 
     def strengths(self, latent_size: int) -> tuple[float, float]:
         """Away from drawn latents, and towards real ones, for latents of so many numbers."""

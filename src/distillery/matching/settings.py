@@ -7,7 +7,22 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import BeforeValidator, Field
 
 from distillery.diffusion.settings import kind_of_name
-from distillery.settings import Block, Count, Exponent, Fraction, InputPath, Name, NonNegative, Positive
+from distillery.settings import (
+    Batch,
+    BelowOne,
+    Block,
+    Count,
+    Decay,
+    Epochs,
+    Exponent,
+    ImageRate,
+    InputPath,
+    Name,
+    Positive,
+    Rate,
+    Repeats,
+    Steps,
+)
 from distillery.students.settings import Network, Protocol
 
 Whole = Annotated[int, Field(ge=0)]
@@ -41,11 +56,13 @@ class Gradient(_Objective):
 
     published_rate = 0.1
     kind: Literal["gradient"]
-    outer: Count = Field(1, description="Steps of the images on one network.")
-    inner: Count = Field(1, description="Epochs that the network is trained on the images between two of these steps.")
-    batch_real: Count = Field(256, description="Real images per class and step, at most.")
-    learning_rate: Positive = Field(0.01, description="Of the network between two steps of the images.")
-    batch_train: Count = Field(256, description="Images in one step of the network.")
+    outer: Repeats = Field(1, description="Steps of the images on one network.")
+    inner: Repeats = Field(
+        1, description="Epochs that the network is trained on the images between two of these steps."
+    )
+    batch_real: Batch = Field(256, description="Real images per class and step, at most.")
+    learning_rate: Rate = Field(0.01, description="Of the network between two steps of the images.")
+    batch_train: Batch = Field(256, description="Images in one step of the network.")
     augment: bool = Field(True, description="One operation of DSA, the same for real images and ours.")
 
     @property
@@ -59,7 +76,7 @@ class Distribution(_Objective):
     published_rate = 1.0
     trains_inside = False
     kind: Literal["distribution"]
-    batch_real: Count = Field(256, description="Real images per class and step, at most.")
+    batch_real: Batch = Field(256, description="Real images per class and step, at most.")
     augment: bool = Field(True, description="One operation of DSA, the same for real images and ours.")
 
 
@@ -69,12 +86,12 @@ class Trajectory(_Objective):
     published_rate = 1000.0
     kind: Literal["trajectory"]
     experts: Name | None = Field(None, description="An entry of `experts`: whose trajectories are matched.")
-    epochs: Count = Field(3, description="M: epochs of an expert that our steps are to reach.")
-    max_start_epoch: Count = Field(5, description="The expert's epoch that we start from is drawn below this one.")
-    steps: Count = Field(20, description="N: steps on our images.")
-    batch: Count | None = Field(None, description="Our images in one step; none: all of them.")
-    learning_rate: Positive = Field(0.01, description="Alpha, of these steps; it is learned.")
-    learning_rate_step: NonNegative = Field(1e-6, description="Learning rate of alpha; 0: alpha stays.")
+    epochs: Epochs = Field(3, description="M: epochs of an expert that our steps are to reach.")
+    max_start_epoch: Epochs = Field(5, description="The expert's epoch that we start from is drawn below this one.")
+    steps: Repeats = Field(20, description="N: steps on our images.")
+    batch: Batch | None = Field(None, description="Our images in one step; none: all of them.")
+    learning_rate: Rate = Field(0.01, description="Alpha, of these steps; it is learned.")
+    learning_rate_step: Decay = Field(1e-6, description="Learning rate of alpha; 0: alpha stays.")
     gradient: Literal["tesla", "exact"] | None = Field(
         None,
         description="`tesla`: earlier steps are held fixed, as published for LD3M; `exact`: the adjoint goes through "
@@ -114,25 +131,25 @@ class LatentStep(_Step):
         description="`relative`: each image's gradient at unit RMS, in units of the sigma that it began with; "
         "`absolute`: SGD.",
     )
-    latent: Positive | None = Field(
+    latent: ImageRate | None = Field(
         None,
         description="Rate of latents; none: for `absolute` as published, 0.1 (gradient), 1 (distribution), 1000 "
         "(trajectory), for `relative` 0.01.",
     )
-    condition: Positive | None = Field(None, description="Rate of class vectors; none: that of latents.")
-    momentum: Fraction = 0.5
+    condition: ImageRate | None = Field(None, description="Rate of class vectors; none: that of latents.")
+    momentum: BelowOne = 0.5
 
 
 class PixelStep(_Step):
     """How far the optimiser goes in pixels, standardised by channel."""
 
     rule: Literal["relative", "absolute"] = Field("absolute", description="As for latents.")
-    pixels: Positive | None = Field(
+    pixels: ImageRate | None = Field(
         None,
         description="Rate; none: as published: for `absolute` 0.1 (gradient), 1 (distribution), 1000 (trajectory), "
         "for `relative` 0.01.",
     )
-    momentum: Fraction = 0.5
+    momentum: BelowOne = 0.5
 
 
 RELATIVE_RATE = 0.01
@@ -187,11 +204,11 @@ class Experts(Block):
     network: Network | None = Field(None, description="None: ConvNet-d with d = log2(side) - 2.")
     count: Count = Field(100, description="Trajectories.")
     per_shard: Count = Field(10, description="Trajectories in one job and file.")
-    epochs: Count | None = Field(None, description="None: as many as the methods that name them read.")
-    learning_rate: Positive = 0.01
-    momentum: Fraction = 0.0
-    weight_decay: NonNegative = 0.0
-    batch_size: Count = 256
+    epochs: Epochs | None = Field(None, description="None: as many as the methods that name them read.")
+    learning_rate: Rate = 0.01
+    momentum: BelowOne = 0.0
+    weight_decay: Decay = 0.0
+    batch_size: Batch = 256
     augment: bool = Field(True, description="One operation of DSA per batch, with parameters for each image.")
     files: list[InputPath] | None = Field(
         None, min_length=1, description="None: trained here. Files of `train_experts`, of the same images and network."
@@ -209,7 +226,7 @@ class Experts(Block):
 class Matching(Block):
     """What all methods share that optimise images: which training images they never see, and which snapshot is kept."""
 
-    every: Count = Field(200, description="Iterations between two snapshots; the first and the last always are.")
+    every: Steps = Field(200, description="Iterations between two snapshots; the first and the last always are.")
     choose: Literal["best", "last"] = Field(
         "best",
         description="Kept is the snapshot that networks learn most from, as the held-out images say, or the last.",
@@ -219,4 +236,4 @@ class Matching(Block):
     )
     network: Network | None = Field(None, description="The network that is trained; none: the one that compares.")
     protocol: Protocol | None = Field(None, description="How; none: the first protocol of the evaluation.")
-    students: Count = Field(2, description="Networks trained on each snapshot.")
+    students: Repeats = Field(2, description="Networks trained on each snapshot.")

@@ -156,6 +156,18 @@ class Method(Block):
         """What its set of one size is collected from; `sizes` are all of the experiment."""
         raise NotImplementedError
 
+    def jobs(self, sizes: Sequence[int]) -> int:
+        """How many jobs make its sets, about.
+
+        Args:
+            sizes: all sizes of the experiment.
+        """
+        return 2 * len(sizes)
+
+    def increments(self, sizes: Sequence[int]) -> int:
+        """How many increments its largest set has; 0 where it does not grow in increments."""
+        return 0
+
     @property
     def asks_for_classes(self) -> bool:
         """Whether it asks its generator for every class of the data."""

@@ -11,7 +11,7 @@ from distillery.guidance.learnability import Learnability
 from distillery.guidance.settings import Calibration
 from distillery.methods.base import Context, Method, Needs, Part, RealImageUse, Trained, check_named
 from distillery.methods.sampling import Sampled
-from distillery.settings import Count, Fraction, Name, NonNegative
+from distillery.settings import Fraction, Images, Name, NonNegative, Repeats
 from distillery.students.settings import Student
 
 
@@ -20,7 +20,7 @@ class Incremental(Method):
 
     incremental: ClassVar[bool] = True
     reference: Name = Field(description="The network that says what is valid.")
-    increment_size: Count = Field(10, description="Images per class in one increment.")
+    increment_size: Images = Field(10, description="Images per class in one increment.")
     student: Student = Student()
 
     @property
@@ -33,6 +33,10 @@ class Incremental(Method):
     def increments(self, sizes: Sequence[int]) -> int:
         """How many increments its largest set has."""
         return max(sizes) // self.increment_size
+
+    def jobs(self, sizes: Sequence[int]) -> int:
+        """The increments, their students, and what collects each size."""
+        return 2 * self.increments(sizes) + len(sizes)
 
     def check(self, key: str, context: Context) -> Iterator[str]:
         yield from check_named(f"{key}.reference", "reference", self.reference, context.references)
@@ -57,7 +61,7 @@ class RealByLearnability(Incremental):
     stage: ClassVar[str] = "select_by_learnability"
     real_images: ClassVar[RealImageUse] = "any"
     kind: Literal["real_by_learnability"]
-    increment_size: Count = Field(10, description="Images per class in one increment; the first one is random.")
+    increment_size: Images = Field(10, description="Images per class in one increment; the first one is random.")
     reference_weight: NonNegative = Field(0.5, description="Omega.")
     min_reference_probability: Fraction = Field(0.0, description="Images below it come last; 0: none do.")
 
@@ -70,7 +74,7 @@ class LGD(Incremental, Sampled):
     published: ClassVar[Mapping[str, Mapping[str, Any]]] = {"learnability": {}, "deviation": {}}
     kind: Literal["lgd"]
     seed: Name = Field("plain", description="First increment: `plain`, or the name of another method.")
-    candidates: Count = Field(3, description="Kappa: images drawn per slot, of which one is kept.")
+    candidates: Repeats = Field(3, description="Kappa: images drawn per slot, of which one is kept.")
     choose: Literal["learnability", "random"] = "learnability"
     min_reference_probability: Fraction = Field(0.0, description="Candidates below it are left out; 0: none are.")
     calibration: Calibration = Calibration()
@@ -78,6 +82,10 @@ class LGD(Incremental, Sampled):
     @property
     def needs(self) -> Needs:
         return Needs(generator=self.generator, autoencoder=True, reference=self.reference)
+
+    def jobs(self, sizes: Sequence[int]) -> int:
+        """The shards of each increment, what chooses among them, its student, and what collects each size."""
+        return (self.shards + 2) * self.increments(sizes) + len(sizes)
 
     @property
     def calibrates(self) -> bool:

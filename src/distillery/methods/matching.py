@@ -11,7 +11,19 @@ from pydantic import Field
 from distillery.matching.checks import wrong_steps
 from distillery.matching.settings import Chain, LatentStep, NamedObjective, PixelStep
 from distillery.methods.base import Context, Method, Needs, Part, RealImageUse, Trained, check_named, check_shards
-from distillery.settings import Count, Fraction, Name, NonNegative, Positive
+from distillery.settings import (
+    Batch,
+    BelowOne,
+    Count,
+    Decay,
+    Epochs,
+    ImageRate,
+    Name,
+    Rate,
+    Repeats,
+    Shards,
+    Steps,
+)
 from distillery.students.settings import Network, Protocol
 
 if TYPE_CHECKING:
@@ -40,14 +52,14 @@ class Matched(Method):
     rate_key: ClassVar[str] = "step"
     """The key that sets how fast images change."""
 
-    iterations: Count = Field(1000, description="Steps of the optimiser; with networks that live longer, networks.")
+    iterations: Steps = Field(1000, description="Steps of the optimiser; with networks that live longer, networks.")
     network: Network | None = Field(
         None, description="The network that compares; none: that of the experts, or ConvNet-d with d = log2(side) - 2."
     )
     stream: Name | None = Field(
         None, description="Methods of one stream share initial images, networks and noise; none: the method's name."
     )
-    shards: Count = Field(1, description="Jobs that the classes are spread over, where they do not act on each other.")
+    shards: Shards = Field(1, description="Jobs that the classes are spread over, where they do not act on each other.")
 
     @property
     def needs(self) -> Needs:
@@ -70,6 +82,10 @@ class Matched(Method):
 
     def parts(self, ipc: int, sizes: Sequence[int]) -> list[Part]:
         return [Part("chosen", {"ipc": ipc})]
+
+    def jobs(self, sizes: Sequence[int]) -> int:
+        """The shards of each size, their pictures, the choice, and what collects it."""
+        return 2 * (self.shards + 1) * len(sizes)
 
     def comparing_objective(
         self, real: RealImages, network: str, key: Key, device: torch.device, experts: Sequence[Path] = ()
@@ -198,7 +214,7 @@ class _WithObjective(Matched):
 
 class _InLatents(_WithObjective):
     init: Literal["real", "gaussian"] = Field("real", description="Encoded real images of the class, or N(0, 1).")
-    micro_batch: Count = Field(10, description="Images that are differentiated at once; halved where memory is short.")
+    micro_batch: Batch = Field(10, description="Images that are differentiated at once; halved where memory is short.")
     step: LatentStep = LatentStep()
 
     def optimiser_options(self, ipc: int, side: int, classes: int) -> dict[str, Any]:
@@ -332,21 +348,21 @@ class IDC(Matched):
     rate_key: ClassVar[str] = "learning_rate"
     real_images: ClassVar[RealImageUse] = "not held out"
     kind: Literal["idc"]
-    inner: Count = Field(100, description="Rounds on one network, each a step per class and some steps of the network.")
-    batch_real: Count = 64
-    batch_ours: Count = Field(128, description="Our images of a class in one step, at most.")
-    learning_rate: Positive | None = Field(
+    inner: Repeats = Field(
+        100, description="Rounds on one network, each a step per class and some steps of the network."
+    )
+    batch_real: Batch = 64
+    batch_ours: Batch = Field(128, description="Our images of a class in one step, at most.")
+    learning_rate: ImageRate | None = Field(
         None, description="Of pixels in [0, 1]; none: 0.003 (ipc / 10) (side / 224)^2, and 0.001 from 100 classes on."
     )
-    momentum: Fraction = 0.5
-    epochs: Count | None = Field(None, description="On real images before the first round; none: 10, or 5 from 100.")
+    momentum: BelowOne = 0.5
+    epochs: Epochs | None = Field(None, description="On real images before the first round; none: 10, or 5 from 100.")
     images: Count = Field(500, description="Real images that the network sees between two rounds.")
-    batch_train: Count | None = Field(None, description="In one step of the network; none: 64, or 128 from 100.")
-    network_rate: Positive | None = Field(
-        None, description="Learning rate of the network; none: 0.01, or 0.1 from 100."
-    )
-    network_decay: NonNegative | None = Field(None, description="Its weight decay; none: 5e-4, or 1e-4 from 100.")
-    iterations: Count = Field(500, description="Networks, one after another.")
+    batch_train: Batch | None = Field(None, description="In one step of the network; none: 64, or 128 from 100.")
+    network_rate: Rate | None = Field(None, description="Learning rate of the network; none: 0.01, or 0.1 from 100.")
+    network_decay: Decay | None = Field(None, description="Its weight decay; none: 5e-4, or 1e-4 from 100.")
+    iterations: Steps = Field(500, description="Networks, one after another.")
     network: Network | None = Field("resnet_ap10", description="The network that compares.")
     shards: Literal[1] = 1
 

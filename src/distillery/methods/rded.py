@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from distillery.methods.base import Context, Method, Needs, Part, check_named
-from distillery.settings import Count, Exponent, Name
+from distillery.settings import Count, Exponent, Name, Repeats
 
 Share = Annotated[float, Field(gt=0, le=1), Exponent]
 
@@ -20,8 +20,8 @@ class RDED(Method):
     nested: ClassVar[bool] = False  # ranks are dealt out to all images of a size: each size has images of its own
     kind: Literal["rded"]
     reference: Name = Field(description="The network that finds crops easy or hard: an entry of `references`.")
-    factor: Count = Field(2, description="Crops in a row and in a column of an image; 1: one crop is an image.")
-    crops: Count = Field(5, description="Random crops of each image, of which the easiest is a candidate.")
+    factor: Repeats = Field(2, description="Crops in a row and in a column of an image; 1: one crop is an image.")
+    crops: Repeats = Field(5, description="Random crops of each image, of which the easiest is a candidate.")
     images_per_class: Count = Field(300, description="Training images that are cropped, at most, drawn at random.")
     scale: list[Share] = Field(
         [0.08, 1.0], min_length=2, max_length=2, description="Smallest and largest area of a crop, as a share."

@@ -11,7 +11,7 @@ from distillery.guidance.base import GuidanceContext
 from distillery.guidance.mode import Mode
 from distillery.guidance.registry import Guidances
 from distillery.methods.base import Context, Method, Needs, Part, check_named, check_shards, smaller
-from distillery.settings import Count, Name
+from distillery.settings import Name, Shards
 
 
 class Sampled(Method):
@@ -31,7 +31,7 @@ class Sampled(Method):
     stream: Name | None = Field(
         None, description="Methods of one stream share all their noise; none: the method's name."
     )
-    shards: Count = Field(1, description="Jobs that the classes are spread over.")
+    shards: Shards = Field(1, description="Jobs that the classes are spread over.")
 
     @field_validator("guidance", mode="before")
     @classmethod
@@ -51,6 +51,10 @@ class Sampled(Method):
     def parts(self, ipc: int, sizes: Sequence[int]) -> list[Part]:
         made = [size for size in sorted(sizes) if smaller(size, sizes) < ipc] if self.nested else [ipc]
         return [Part("sampled", {"ipc": size, "shard": shard}) for size in made for shard in range(self.shards)]
+
+    def jobs(self, sizes: Sequence[int]) -> int:
+        """The shards of each size, and what collects them."""
+        return (self.shards + 1) * len(sizes)
 
     def check(self, key: str, context: Context) -> Iterator[str]:
         yield from check_named(f"{key}.generator", "generator", self.generator, context.generators)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from distillery.data.identity import hint_of
 from distillery.matching.checks import check_expert_files
@@ -55,9 +56,10 @@ def _students(experiment: Experiment) -> list[Trained]:
 def _rates(experiment: Experiment) -> Iterator[str]:
     """Whether every network has a learning rate under the protocol that trains it."""
     evaluation, size = experiment.evaluation, experiment.ipc[0]
+    sizes = {size for method in experiment.methods.values() for size in method.sizes(experiment.ipc)}
     trained: list[tuple[Trained, int | str]] = []
     for key, protocol in _evaluated(experiment):
-        trained += [(Trained(key, network, protocol), size) for network in evaluation.networks]
+        trained += [(Trained(key, network, protocol), size) for network in evaluation.networks for size in sizes]
     for name, reference in experiment.references.items():
         trained.append((Trained(f"references.{name}.training", reference.network, reference.training), "full"))
     for name, surrogate in experiment.surrogates.items():
@@ -65,9 +67,20 @@ def _rates(experiment: Experiment) -> Iterator[str]:
     trained += [(student, student.ipc or size) for student in _students(experiment)]
     for network, images in trained:
         try:
-            experiment.recipe(network.protocol, network.network, images)
+            recipe = experiment.recipe(network.protocol, network.network, images)
         except ValueError as error:
             yield f"{network.key}: {error}"
+            continue
+        own: Any = network.protocol
+        if recipe.evaluations > recipe.epochs and own.evaluations is not None:
+            yield (
+                f"{network.key}.evaluations: {recipe.evaluations} tests in {recipe.epochs} epochs (of a set of "
+                f"{images} images per class); allowed: 1 to {recipe.epochs}"
+            )
+        side = recipe.size or experiment.dataset.resolution
+        for name in ("shift", "strip_shuffle"):
+            if (pixels := getattr(recipe, name)) >= side:
+                yield f"{network.key}.{name}: {pixels} on images of {side} pixels; allowed: less than {side}"
 
 
 def _evaluated(experiment: Experiment) -> Iterator[tuple[str, Protocol]]:

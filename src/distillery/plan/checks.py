@@ -76,7 +76,9 @@ def _sizes(experiment: Experiment) -> Iterator[str]:
             f"dataset.source.train: class {empty[0]!r} has no image; give it some, or leave it out with dataset.classes"
         )
         return
-    smallest = min(sizes, key=lambda name: sizes[name])
+    smallest, images = min(sizes, key=lambda name: sizes[name]), sum(sizes.values())
+    if (coverage := experiment.analysis.coverage) is not None and coverage.k >= images:
+        yield f"analysis.coverage.k: {coverage.k} neighbours among {images} training images; allowed: 1 to {images - 1}"
     for name, method in experiment.methods.items():
         yield from method.check_sizes(f"methods.{name}", experiment.ipc, sizes)
     held = " after those that are held out" if experiment.dataset.holdout is not None else ""

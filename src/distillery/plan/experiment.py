@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 from pydantic import Field
 
@@ -25,7 +25,7 @@ from distillery.methods.matching import AS_STORED, Matched, last_epoch_read
 from distillery.methods.registry import AnyMethod
 from distillery.methods.sampling import Sampled
 from distillery.plan import layout
-from distillery.settings import Block, Count, Name
+from distillery.settings import Block, Count, Images, Name, Repeats, Seed
 from distillery.students.names import OURS
 from distillery.students.settings import Evaluation, Network, Protocol, Recipe, Reference
 
@@ -37,9 +37,9 @@ class Redundancy(Block):
 
     methods: list[Name] = Field([])
     baseline: Name | None = Field(None, description="The method that reductions are measured against.")
-    increment_size: Count = 10
+    increment_size: Images = 10
     network: Network | None = Field(None, description="None: the first network of the evaluation.")
-    students: Count = 3
+    students: Repeats = 3
 
 
 class Published(Block):
@@ -60,8 +60,8 @@ class Gradients(Block):
     """How much of the gradient reaches the latents of LD3M, by steps and residual (table 1 of arXiv 2403.03881)."""
 
     method: Name = Field(description="A method of kind `ld3m`: its generator, objective and start; the rest is varied.")
-    steps: list[Count] = Field([10, 20, 50], min_length=1)
-    repeats: Count = Field(3, description="Gradients per cell, each of another network.")
+    steps: list[Repeats] = Field([10, 20, 50], min_length=1)
+    repeats: Repeats = Field(3, description="Gradients per cell, each of another network.")
 
 
 class Analysis(Block):
@@ -78,7 +78,7 @@ class Experiment(Block):
     """An experiment file."""
 
     name: Name
-    seeds: list[Annotated[int, Field(ge=0)]] = Field(
+    seeds: list[Seed] = Field(
         [0], min_length=1, description="The whole experiment but the data is repeated for each; tables join them."
     )
     dataset: Dataset
@@ -93,7 +93,7 @@ class Experiment(Block):
     experts: dict[Name, Experts] = Field({})
     matching: Matching = Matching()
     methods: dict[Name, AnyMethod] = Field(min_length=1)
-    ipc: list[Count] = Field(min_length=1, description="Images per class.")
+    ipc: list[Images] = Field(min_length=1, description="Images per class.")
     evaluation: Evaluation
     analysis: Analysis = Analysis()
     variants: dict[Name, dict[str, Any]] = Field(

@@ -13,6 +13,7 @@ from distillery.plan.checks import check_experiment
 from distillery.plan.experiment import Experiment
 from distillery.plan.files import read_file
 from distillery.plan.messages import described, instead, one_line
+from distillery.plan.size import check_size
 
 
 def load(config: Mapping[str, Any]) -> Experiment:
@@ -26,7 +27,7 @@ def load(config: Mapping[str, Any]) -> Experiment:
         experiment = Experiment.model_validate(_with_yardsticks(config))
     except ValidationError as error:
         raise ExperimentError("\n".join(map(one_line, described(error.errors(), config, Experiment)))) from None
-    if faults := list(check_experiment(experiment)):
+    if faults := list(check_size(experiment)) or list(check_experiment(experiment)):
         raise ExperimentError("\n".join(map(one_line, faults)))
     return experiment
 

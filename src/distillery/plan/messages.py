@@ -26,7 +26,13 @@ def described(faults: Sequence[Any], config: Mapping[str, Any], root: type[Block
     lines: dict[str, list[Any]] = {}
     for fault in faults:  # a value that fits no member of a union has one fault per member
         lines.setdefault(_key(fault, config, root), []).append(fault)
-    return [f"{key}: {_wrong(found, root, config)}" for key, found in lines.items()]
+    return [f"{key}: {_wrong(found, root, config)}" for key, found in lines.items() if not _of_another_kind(key, lines)]
+
+
+def _of_another_kind(key: str, lines: Mapping[str, Sequence[Any]]) -> bool:
+    """Whether a key may be a number or a table of numbers, is a table, and the fault lies in the table."""
+    deeper = any(other.startswith((f"{key}.", f"{key}[")) for other in lines)
+    return deeper and all(isinstance(fault["input"], Mapping | list) for fault in lines[key])
 
 
 def _key(fault: Any, config: Mapping[str, Any], root: type[Block]) -> str:
@@ -39,7 +45,7 @@ def _key(fault: Any, config: Mapping[str, Any], root: type[Block]) -> str:
         inside = part in node if isinstance(node, Mapping) else isinstance(node, list) and isinstance(part, int)
         # Members of a union, and the mark of a mapping's keys, stand in the location, but in no file.
         if inside or part in _fields_of(kind) or (last and fault["type"] == "extra_forbidden"):
-            path.append(f"[{part}]" if isinstance(node, list) else f".{part}")
+            path.append(f"[{part}]" if isinstance(node, list) else f".{part if part != '' else repr(part)}")
             node = node[part] if inside else None
         kind = _below(kind, part)
     tag = ".kind" if fault["type"].startswith("union_tag") else ""
@@ -93,7 +99,8 @@ def _wrong_key(fault: Any, root: type[Block], config: Mapping[str, Any]) -> str 
         return _unknown_key(fault["loc"], root)
     if kind == "missing":
         block = NAMED_IN.get(str(key))
-        there = ", ".join(map(str, config.get(block) or ["none yet"])) if block else ""
+        known = config.get(block or "")
+        there = ", ".join(map(str, known)) if isinstance(known, Mapping) and known else "none yet"
         return f"missing; allowed: one of {block} ({there})" if block else None
     return _wrong_kind(fault, _kinds_at(fault["loc"], root))
 

@@ -11,6 +11,7 @@ from matplotlib.textpath import TextPath
 from PIL import Image
 
 from distillery.report.figures import SCREEN_DPI, styled
+from distillery.report.text import figure_text
 from distillery.storage.images import ImageSet
 
 MOST_IMAGES = 10
@@ -49,7 +50,7 @@ def contact_sheet(increments: list[ImageSet], title: str) -> Figure:
     if most > MOST_IMAGES:
         notes.append(f"first {MOST_IMAGES} of up to {most} images per class and increment")
     heading = [title, *([", ".join(notes)] if notes else [])]
-    return _draw(blocks, [_short(names[label]) for label in shown], across, heading)
+    return _draw(blocks, [_short(figure_text(names[label], f"class {label}")) for label in shown], across, heading)
 
 
 def _block(images: ImageSet, position: int, rows: list[np.ndarray], across: int) -> _Block:

@@ -21,6 +21,7 @@ from matplotlib.ticker import FixedLocator
 from matplotlib.transforms import BboxBase
 
 from distillery.report.tables import ABSENT, MEAN, SYMBOLS, against, number, redundancy_matrices, redundancy_table
+from distillery.report.text import FONT
 from distillery.storage.atomic import write_bytes
 
 PRINT_DPI = 200
@@ -36,7 +37,8 @@ _Point = tuple[float, float]
 _Box = tuple[float, float, float, float]
 
 _STYLE: dict[str, Any] = {
-    "font.family": "DejaVu Sans",
+    "font.family": FONT,
+    "text.parse_math": False,  # names of classes are no mathematics
     "font.size": 9,
     "axes.titlesize": 10,
     "axes.spines.top": False,

@@ -5,9 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogFormatter
 
 from distillery.report.figures import PRINT_DPI, styled
 from distillery.report.tables import ABSENT, markdown_table
+from distillery.report.text import csv_text
 
 COLUMNS = ("seed", "steps", "residual", "repeat", "loss", "latent", "condition")
 
@@ -40,7 +42,9 @@ def gradient_table(rows: pd.DataFrame) -> pd.DataFrame:
 
 def csv_bytes(table: pd.DataFrame) -> bytes:
     """The table as CSV, six significant digits."""
-    return table.to_csv(index=False, float_format="%.6g", lineterminator="\n").encode()
+    texts = table.select_dtypes(exclude="number").columns
+    shown = table.assign(**{str(name): table[name].map(csv_text) for name in texts})
+    return shown.to_csv(index=False, float_format="%.6g", lineterminator="\n").encode()
 
 
 def gradient_markdown(table: pd.DataFrame) -> str:
@@ -108,6 +112,8 @@ def gradient_figure(table: pd.DataFrame) -> Figure:
             label="published, none (scaled)",
         )
     axes.set_yscale("log")
+    for axis_part in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
+        axis_part(LogFormatter())  # without mathematics, which figures do not read
     axes.set_xlabel("sampling steps")
     axes.set_ylabel("norm of dL/dZ")
     figure.legend(loc="outside lower center", ncols=4, fontsize=8)

@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from distillery.errors import BadInput, damaged
 from distillery.provenance import Provenance
+from distillery.report.text import csv_text, markdown_text
 from distillery.storage.atomic import write_bytes
 from distillery.storage.tables import read_table, write_table
 
@@ -298,8 +299,12 @@ def csv_bytes(table: pd.DataFrame) -> bytes:
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(table.columns)
     for row in table.itertuples(index=False):
-        writer.writerow([_short(value) if isinstance(value, float) else value for value in row])
+        writer.writerow([_cell(value) for value in row])
     return buffer.getvalue().encode()
+
+
+def _cell(value: Any) -> Any:
+    return _short(value) if isinstance(value, float) else csv_text(value) if isinstance(value, str) else value
 
 
 def _short(value: float) -> str:
@@ -329,7 +334,7 @@ def against(baseline: str | None, what: str = "reduction") -> str:
 
 def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """A Markdown table whose source is readable too: the first column to the left, the others to the right."""
-    cells = [list(header), *(list(row) for row in rows)]
+    cells = [[markdown_text(cell) for cell in row] for row in (header, *rows)]
     widths = [max(3, *(len(row[column]) for row in cells)) for column in range(len(header))]
     rule = [":" + "-" * (widths[0] - 1), *("-" * (width - 1) + ":" for width in widths[1:])]
 

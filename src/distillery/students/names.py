@@ -78,7 +78,9 @@ TOKEN_IN_NAME = re.compile(r"patch(\d+)|_p(\d+)_|_(?:s|b|l|ti)(\d+)_")
 
 ONE_WIDTH = ("alexnet_small", "vgg11_in", "vit_ld3m")
 
-OURS = re.compile(rf"(?P<family>convnet(?P<depth>[1-9])(?P<norm>_bn)?|{'|'.join(LEAST_SIDES)})(_w(?P<width>[1-9]\d*))?")
+OURS = re.compile(
+    rf"(?P<family>convnet(?P<depth>[1-9])(?P<norm>_bn)?|{'|'.join(LEAST_SIDES)})(_w(?P<width>[1-9]\d{{0,3}}))?"
+)
 """`convnet3`, `resnet_ap10`; `_bn` takes batch norm in place of instance norm, and `_w32` sets the width of the first
 stage (128 and 64 unless said)."""
 
@@ -171,8 +173,8 @@ def known_network(name: str) -> str:
     hint = f"; close: {', '.join(close)}" if close else ""
     wide = ", ".join(family for family in LEAST_SIDES if family not in ONE_WIDTH)
     raise ValueError(
-        f"unknown network {name!r}; allowed: convnet1 to convnet9, {wide} (each with _w<width>, a convnet with _bn "
-        f"before), {', '.join(ONE_WIDTH)}, or the name of a timm model{hint}"
+        f"unknown network {name!r}; allowed: convnet1 to convnet9, {wide} (each with _w<width>, up to 9999, a convnet "
+        f"with _bn before), {', '.join(ONE_WIDTH)}, or the name of a timm model{hint}"
     )
 
 

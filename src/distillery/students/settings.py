@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
@@ -16,19 +16,53 @@ from pydantic import (
     model_validator,
 )
 
-from distillery.settings import Block, Count, Exponent, Fraction, InputPath, Name, NonNegative, Positive
+from distillery.settings import (
+    Batch,
+    BelowOne,
+    Block,
+    Decay,
+    Epochs,
+    Exponent,
+    Fraction,
+    Images,
+    InputPath,
+    Name,
+    Positive,
+    Rate,
+    Repeats,
+    Side,
+)
 from distillery.students.names import known_network
 from distillery.students.presets import DSA, FULL, PRESETS, preset_constants
 
 Size = Annotated[
-    Count | Literal["full"],
-    BeforeValidator(lambda key: int(key) if isinstance(key, str) and key.isdigit() else key),  # JSON has no other keys
+    Images | Literal["full"],
+    BeforeValidator(
+        lambda key: int(key) if isinstance(key, str) and key.isdecimal() else key
+    ),  # JSON has no other keys
 ]
 LONGEST_LABEL = 64
 """Letters of a protocol that files are named by, with method, network and size; file systems take 255 bytes."""
 
 Network = Annotated[str, AfterValidator(known_network)]
-Interval = Annotated[list[Annotated[float, Field(gt=0), Exponent]], Field(min_length=2, max_length=2)]
+
+
+def _ascending(interval: list[float]) -> list[float]:
+    if interval[0] > interval[1]:
+        raise ValueError(f"{interval[0]} lies above {interval[1]}; allowed: the smaller one first")
+    return interval
+
+
+Shares = Annotated[
+    list[Annotated[float, Field(gt=0, le=1), Exponent]], Field(min_length=2, max_length=2), AfterValidator(_ascending)
+]
+Ratios = Annotated[
+    list[Annotated[float, Field(ge=0.01, le=100), Exponent]],
+    Field(min_length=2, max_length=2),
+    AfterValidator(_ascending),
+]
+Strength = Annotated[float, Field(ge=0, le=10), Exponent]
+Shift = Annotated[int, Field(ge=0, lt=2_048)]
 
 
 class Recipe(Block):
@@ -37,35 +71,35 @@ class Recipe(Block):
     Fields without a default are those that a preset may give by IPC or by network.
     """
 
-    epochs: Count
-    batch_size: Count
-    learning_rate: Positive
+    epochs: Epochs
+    batch_size: Batch
+    learning_rate: Rate
     optimizer: Literal["adamw", "sgd"] = "adamw"
-    momentum: Fraction = Field(0.9, description="Of `sgd`; without Nesterov.")
-    betas: Interval = Field([0.9, 0.999], description="Of `adamw`.")
-    weight_decay: NonNegative = 0.01
+    momentum: BelowOne = Field(0.9, description="Of `sgd`; without Nesterov.")
+    betas: list[BelowOne] = Field([0.9, 0.999], min_length=2, max_length=2, description="Of `adamw`.")
+    weight_decay: Decay = 0.01
     decay_vectors: bool = Field(True, description="Whether weight decay acts on biases and norms too.")
     schedule: Literal["cosine", "half_cosine", "step", "warmup_cosine", "constant"] = Field(
         "cosine",
         description="Per epoch. `half_cosine`: to one half, 0.5 (1 + cos(pi e / 2E)); `step`: times 0.2 after 2/3 and "
         "5/6 of the epochs; `warmup_cosine`: up over the first half of the epochs, down over the second.",
     )
-    ema_decay: Fraction = Field(0.0, description="Average of the weights, once per epoch, which is tested; 0: none.")
+    ema_decay: BelowOne = Field(0.0, description="Average of the weights, once per epoch, which is tested; 0: none.")
 
-    size: Count | None = Field(None, description="Side of the images that networks see; none: as they are stored.")
+    size: Side | None = Field(None, description="Side of the images that networks see; none: as they are stored.")
     normalize: Literal["half", "imagenet"] = Field("half", description="Mean and standard deviation of the channels.")
     resize_first: bool = Field(True, description="Resize the whole image to `size` before any random crop.")
-    test_scale: Annotated[float, Field(ge=1), Exponent] = Field(
+    test_scale: Annotated[float, Field(ge=1, le=4), Exponent] = Field(
         1.0, description="Test images are resized to so many times `size`, then cropped."
     )
 
-    shift: int = Field(0, ge=0, description="Random translation of at most this many pixels, black comes in.")
-    crop_scale: Interval | None = Field(None, description="Share of the area that RandomResizedCrop keeps.")
-    crop_ratio: Interval = Field([3 / 4, 4 / 3], description="Width by height of RandomResizedCrop.")
-    strip_shuffle: Count = Field(1, description="RDED: cut into so many strips and shuffle them, each way; 1: off.")
+    shift: Shift = Field(0, description="Random translation of at most this many pixels, black comes in.")
+    crop_scale: Shares | None = Field(None, description="Share of the area that RandomResizedCrop keeps.")
+    crop_ratio: Ratios = Field([3 / 4, 4 / 3], description="Width by height of RandomResizedCrop.")
+    strip_shuffle: Side = Field(1, description="RDED: cut into so many strips and shuffle them, each way; 1: off.")
     flip: bool = Field(False, description="Horizontal mirror with probability 1/2.")
-    color_jitter: NonNegative = Field(0.0, description="Brightness, contrast, saturation: U(-this, this), no clamp.")
-    lighting: NonNegative = Field(0.0, description="Standard deviation of PCA lighting (AlexNet).")
+    color_jitter: Strength = Field(0.0, description="Brightness, contrast, saturation: U(-this, this), no clamp.")
+    lighting: Strength = Field(0.0, description="Standard deviation of PCA lighting (AlexNet).")
     dsa: str = Field("", description="Operations of DSA, of which one is drawn per batch: color_crop_cutout_flip_…")
     cutmix: Fraction = Field(0.0, description="Share of the batches that CutMix acts on.")
 
@@ -76,20 +110,12 @@ class Recipe(Block):
         "online", description="`stored`: the teacher's answers to every augmented image, once, in fp16."
     )
 
-    evaluations: Count = Field(
+    evaluations: Epochs = Field(
         10, description="Tests on the test set, evenly spread over the epochs; the last epoch always."
     )
     evaluations_from: Fraction | None = Field(
         None, description="Share of the epochs before the first look; none: 1/evaluations."
     )
-
-    @model_validator(mode="after")
-    def _ordered(self) -> Self:
-        for key in ("crop_scale", "crop_ratio"):
-            interval = getattr(self, key)
-            if interval is not None and interval[0] > interval[1]:
-                raise ValueError(f"{key}: {interval[0]} lies above {interval[1]}; allowed: the smaller one first")
-        return self
 
 
 def _known_preset(name: str) -> str:
@@ -107,9 +133,9 @@ def _known_operations(name: str) -> str:
 def _constants() -> dict[str, Any]:
     """Every constant of a recipe as a key that may be left to the preset; three may depend on IPC or network."""
     tables: dict[str, Any] = {
-        "epochs": Count | Annotated[dict[Size, Count], Field(min_length=1)],
-        "batch_size": Count | Annotated[dict[Size, Count], Field(min_length=1)],
-        "learning_rate": Positive | Annotated[dict[Name, Positive], Field(min_length=1)],
+        "epochs": Epochs | Annotated[dict[Size, Epochs], Field(min_length=1)],
+        "batch_size": Batch | Annotated[dict[Size, Batch], Field(min_length=1)],
+        "learning_rate": Rate | Annotated[dict[Name, Rate], Field(min_length=1)],
         "dsa": Annotated[str, AfterValidator(_known_operations)],
     }
     words = {
@@ -249,7 +275,7 @@ class Student(Block):
 class Speed(Block):
     """How the same training is done faster; the result depends on it by rounding alone."""
 
-    networks_at_once: Count | Literal["auto"] = Field(
+    networks_at_once: Repeats | Literal["auto"] = Field(
         "auto", description="Networks trained at once, with stacked weights; auto: all on a GPU, one on a CPU."
     )
     precision: Literal["auto", "float32", "bfloat16"] = Field(
@@ -267,7 +293,7 @@ class Evaluation(Block):
         Discriminator(lambda value: "several" if isinstance(value, list) else "one"),
     ] = Field(Protocol(), description="A preset, {preset: …, constant: …}, or a list of them.")
     networks: list[Network] = Field(min_length=1)
-    students: Count = Field(3, description="Networks trained per method, size and architecture.")
+    students: Repeats = Field(3, description="Networks trained per method, size and architecture.")
     full_data: bool = Field(True, description="Whether all training images are a row of the tables too.")
     baseline: Name | None = Field(None, description="Method that the others are compared with, pair by pair.")
     speed: Speed = Speed()
