@@ -34,14 +34,9 @@ def run(settings: Settings, *, data: Input, checkpoints: Input, gradients: Outpu
     from torch import Tensor
 
     from distillery.data.reading import ImageTable
-    from distillery.guidance.influence_gradients import (
-        checkpoint_of,
-        choose_checkpoints,
-        class_gradients,
-        refuse_other_classes,
-    )
+    from distillery.guidance.influence_gradients import choose_checkpoints, class_gradients, refuse_other_classes
     from distillery.progress import Progress
-    from distillery.storage.tensors import read_tensors, write_tensors
+    from distillery.storage.tensors import below, read_tensors, write_tensors
     from distillery.students.networks import Classifier
 
     table = ImageTable(data)
@@ -67,7 +62,7 @@ def run(settings: Settings, *, data: Input, checkpoints: Input, gradients: Outpu
     def walk() -> Iterator[Tensor]:
         with Progress(job.stage, len(numbers), "checkpoint", start) as progress:
             for place in range(start, len(numbers)):
-                classifier.load_state_dict(checkpoint_of(tensors, numbers[place]))
+                classifier.load_state_dict(below(tensors, f"{numbers[place]}/"))
                 yield class_gradients(classifier, pixels, own, images=settings.gradient_images)
                 progress.advance()
                 resume.checkpoint(
