@@ -123,7 +123,7 @@ class GradientDistance:
     def __call__(self, images: Tensor, labels: Tensor) -> Tensor:
         """G = mean over checkpoints of 1 - cos(gradient of the image, gradient of its class): (N,), 0 to 2.
 
-        Differentiable with respect to images (N, C, H, W) in [-1, 1]; small where an image teaches what its class does.
+        Differentiable with respect to images (N, C, H, W) in [-1, 1]; small where both gradients agree.
         """
         of = self.order[labels]
         total = torch.zeros(len(images), device=images.device)

@@ -18,15 +18,15 @@ from distillery.storage.resume import Resume
 from distillery.storage.tensors import below
 
 MOST_GROWTH = 100.0
-"""An image whose parameters have grown by more has left everything that a generator or a network knows."""
+"""Largest growth of the parameters of an image; beyond it the image is meaningless to generator and networks."""
 
 
 class Diverged(Exception):
     """The images are no longer finite, or have grown beyond all measure; the message says which and when.
 
     Attributes:
-        run: what there was until then; its last snapshot is good.
-        inside: it is what the objective computed: a network that learns within it, or its own learned rate.
+        run: the run until then; its last snapshot is good.
+        inside: the objective diverged: a network that it trains, or its own learned rate.
     """
 
     def __init__(self, why: str, run: Run, inside: bool = False) -> None:
@@ -36,11 +36,11 @@ class Diverged(Exception):
 
 @dataclass
 class Run:
-    """What the loop leaves.
+    """The result of the loop.
 
     Attributes:
         snapshots: iteration -> all that its images are made of, on the CPU.
-        history: one row per iteration, of its last step: iteration, loss, and whatever else an objective tells.
+        history: one row per iteration, of its last step: iteration, loss, and the other metrics of the objective.
     """
 
     snapshots: dict[int, dict[str, Tensor]] = field(default_factory=dict)

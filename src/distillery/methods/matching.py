@@ -32,7 +32,7 @@ AS_STORED = Protocol(preset="ld3m")
 
 
 class Matched(Method):
-    """Images that are optimised size by size: snapshots, their pictures, and the one that is kept."""
+    """Images that are optimised size by size: snapshots, their pictures, and the chosen snapshot."""
 
     stage: ClassVar[str] = "match"
     nested: ClassVar[bool] = False  # every size is optimised by itself
@@ -142,7 +142,7 @@ class _WithObjective(Matched):
     init: str = "real"
 
     default_gradient: ClassVar[Literal["tesla", "exact"]] = "tesla"
-    """How trajectories are differentiated unless their block says so."""
+    """How trajectories are differentiated where their block leaves it open."""
 
     def _objective(self, real: RealImages, networks: Comparing, key: Key, experts: Sequence[Path]) -> Objective:
         from distillery.matching.build import objective_of

@@ -1,4 +1,4 @@
-"""What every choice within a class has in common: its rows in the order of their ids, and features to compare them."""
+"""Shared by every choice within a class: its rows in the order of their ids, and features to compare them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a network sees in real images, as a file beside them."""
+"""Features of real images, as a file beside them."""
 
 from __future__ import annotations
 
