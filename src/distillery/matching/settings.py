@@ -13,9 +13,6 @@ from distillery.students.settings import Network, Protocol
 Whole = Annotated[int, Field(ge=0)]
 
 
-# ---- objectives ------------------------------------------------------------------------------------------------------
-
-
 class _Objective(Block):
     """What methods ask an objective, whichever it is."""
 
@@ -93,8 +90,6 @@ class Trajectory(_Objective):
 AnyObjective = Annotated[Gradient | Distribution | Trajectory, Field(discriminator="kind")]
 NamedObjective = Annotated[AnyObjective, BeforeValidator(kind_of_name, json_schema_input_type=AnyObjective | str)]
 
-# ---- steps -----------------------------------------------------------------------------------------------------------
-
 
 class _Step(Block):
     """What the two kinds of step have in common."""
@@ -138,8 +133,6 @@ class PixelStep(_Step):
 RELATIVE_RATE = 0.01
 """A start: one for all objectives."""
 
-# ---- spaces ----------------------------------------------------------------------------------------------------------
-
 
 class Chain(Block):
     """The reverse diffusion that a latent goes through."""
@@ -178,9 +171,6 @@ class Chain(Block):
     gradient_checkpointing: bool = Field(False, description="Within the denoiser too: less memory, one more pass.")
 
 
-# ---- experts ---------------------------------------------------------------------------------------------------------
-
-
 class Experts(Block):
     """Networks whose training on the real images is kept, epoch by epoch."""
 
@@ -201,9 +191,6 @@ class Experts(Block):
     def shards(self) -> int:
         """Jobs that train them."""
         return -(-self.count // self.per_shard)
-
-
-# ---- choice ----------------------------------------------------------------------------------------------------------
 
 
 class Matching(Block):

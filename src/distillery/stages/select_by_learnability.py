@@ -47,7 +47,7 @@ def run(
 
     from distillery.data.reading import ImageTable
     from distillery.guidance.score import Scorer
-    from distillery.selection.learnability import most_learnable
+    from distillery.selection.by_class import most_learnable
     from distillery.selection.random import ordered_by_slot, random_order
     from distillery.storage.images import ImageSet, read_images, write_images
     from distillery.students.networks import Classifier

@@ -21,7 +21,7 @@ def run(settings: Settings, *, candidates: list[Input], images: Output, job: Job
 
     `generate_increment` chooses slot by slot, because deviation steers away from the images of earlier slots.
     """
-    from distillery.selection.learnability import chosen_rows
+    from distillery.selection.by_class import chosen_rows
     from distillery.storage.images import concatenate, read_images, write_images
 
     whole = concatenate([read_images(path, "generate_increment") for path in candidates])
