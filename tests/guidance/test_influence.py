@@ -35,8 +35,8 @@ from distillery.data.pixels import to_unit
 from distillery.diffusion.step import Step
 from distillery.errors import BadInput
 from distillery.guidance.influence import Influence, InfluenceGuidance
-from distillery.guidance.influence_gradients import GradientDistance, checkpoint_of, choose_checkpoints, class_gradients
-from distillery.storage.tensors import read_tensors
+from distillery.guidance.influence_gradients import GradientDistance, choose_checkpoints, class_gradients
+from distillery.storage.tensors import below, read_tensors
 from distillery.streams import stream
 from distillery.students.networks import Classifier, Domain
 
@@ -219,8 +219,8 @@ def test_every_epoch_of_the_surrogate_is_kept_and_a_stop_changes_no_byte(
     tensors, about = read_tensors(whole, "train_surrogate")
     assert about["checkpoints"] == 4 and about["classes"] == CLASSES
     first = Classifier(NETWORK, CLASSES, Domain(SIDE, 1), (0, "train_surrogate", "conv"))
-    assert all(torch.equal(value, checkpoint_of(tensors, 0)[name]) for name, value in first.state_dict().items())
-    assert not torch.equal(checkpoint_of(tensors, 2)["network.0.weight"], checkpoint_of(tensors, 3)["network.0.weight"])
+    assert all(torch.equal(value, below(tensors, "0/")[name]) for name, value in first.state_dict().items())
+    assert not torch.equal(below(tensors, "2/")["network.0.weight"], below(tensors, "3/")["network.0.weight"])
     with stopped_at(2, monkeypatch), pytest.raises(SystemExit):
         trained(world, tmp_path / "stopped.safetensors")
     assert trained(world, tmp_path / "stopped.safetensors").read_bytes() == whole.read_bytes()

@@ -13,11 +13,9 @@ from tiny import CLASSES, MADE_BY, NETWORK, SIDE, digits, image_set_of, job
 
 from distillery.errors import BadInput, DamagedArtifact
 from distillery.methods.selection import Herding, KCenter, Random
-from distillery.selection.by_class import order_of_class
-from distillery.selection.features import read_features
+from distillery.selection.by_class import most_learnable, order_of_class, read_features
 from distillery.selection.herding import herding_order
 from distillery.selection.k_center import covering_radius, k_center_order
-from distillery.selection.learnability import most_learnable
 from distillery.selection.random import ordered_by_slot, random_order
 from distillery.stages import extract_features, select
 from distillery.storage.images import ImageSet, read_images, write_images

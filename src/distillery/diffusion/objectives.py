@@ -14,6 +14,7 @@ from torch import Tensor
 from distillery.diffusion.generators import Training
 from distillery.diffusion.losses import DiffusionLoss, TrainingObjective, TrainingStep
 from distillery.diffusion.memory import LatentMemory, Policy, unit
+from distillery.storage.tensors import below
 
 Reduction = Literal["class_extreme", "sample_mean"]
 Multiplicity = Literal["once", "cumulative"]
@@ -131,7 +132,7 @@ class MemoryObjective:
     def summary(self) -> str:
         """What the memories hold, for a log: how many latents, their mean age in steps, their mean cosine."""
         lines = []
-        for name, memory in (("real", self.real), ("generated", self.generated)):
+        for name, memory in self._memories().items():
             means = {key: float(value) for key, value in memory.statistics().items()}
             lines.append(
                 f"memory of {name} latents: {means['count']:.0f}, {means['age']:.0f} steps old, "
@@ -142,14 +143,16 @@ class MemoryObjective:
     def state_dict(self) -> dict[str, Tensor]:
         return self._plain.state_dict() | {
             f"{name}/{key}": value
-            for name, memory in (("real", self.real), ("generated", self.generated))
+            for name, memory in self._memories().items()
             for key, value in memory.state_dict().items()
         }
 
     def load_state_dict(self, tensors: dict[str, Tensor]) -> None:
-        for name, memory in (("real", self.real), ("generated", self.generated)):
-            start = f"{name}/"
-            memory.load_state_dict({key.removeprefix(start): t for key, t in tensors.items() if key.startswith(start)})
+        for name, memory in self._memories().items():
+            memory.load_state_dict(below(tensors, f"{name}/"))
+
+    def _memories(self) -> dict[str, LatentMemory]:
+        return {"real": self.real, "generated": self.generated}
 
 
 def memory_objective(

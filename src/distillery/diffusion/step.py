@@ -1,12 +1,16 @@
-"""What guidances and solvers see of a sampling step."""
+"""A sampling step as guidances and solvers see it, and the shift along a gradient."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
+import torch
 from torch import Tensor
 
 from distillery.diffusion.schedule import Schedule
+
+SMALLEST_GRADIENT = 1e-12
 
 
 @dataclass
@@ -32,3 +36,19 @@ class Step:
     schedule: Schedule
     sigma: Tensor | float = 0.0
     slots: Tensor | None = None
+
+
+def unit_step(
+    gradient: Tensor, step: Step, factor: float, norm: Literal["rms_l2", "l2_l2"] = "rms_l2"
+) -> tuple[Tensor, int]:
+    """The shift factor * rms(eps) * g/|g| for gradients g (N, C, H, W) fp32, and how many images have none.
+
+    An image has none where its gradient is too small or not finite. `norm` is that of the noise prediction (root mean
+    square or L2) and of the gradient (L2).
+    """
+    length = gradient.flatten(1).norm(dim=1)
+    usable = torch.isfinite(length) & (length >= SMALLEST_GRADIENT)
+    noise = step.noise.detach().flatten(1).float()
+    amplitude = noise.norm(dim=1) if norm == "l2_l2" else noise.square().mean(1).sqrt()
+    per_image = torch.where(usable, factor * amplitude / length, 0.0)[:, None, None, None]
+    return torch.where(usable[:, None, None, None], per_image * gradient, 0.0), int((~usable).sum())

@@ -1,4 +1,4 @@
-"""What every guidance has in common: settings that check themselves, name their files and open the guidance.
+"""The interface of guidances: settings that check themselves, name their files and open the guidance.
 
 A new guidance is one module with a block of settings and the guidance itself, and one line in `guidance.registry`.
 Planning imports these modules, so that they import torch inside their functions.
@@ -42,7 +42,7 @@ Range = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=2, max_len
 
 @dataclass(frozen=True)
 class GuidanceContext:
-    """What the checks of a guidance may ask about the method that it steers.
+    """The facts about a method that the checks of its guidances read.
 
     Attributes:
         generator: name of the generator.
@@ -82,13 +82,13 @@ class GuidanceFiles(Protocol):
 
 @dataclass(frozen=True)
 class Scene:
-    """What a guidance is opened with, besides its own files.
+    """The objects that a guidance is opened with, besides its own files.
 
     Attributes:
         renderer: the sampler and decoder that it will steer.
         classes: class names, in the order of the labels.
         scorer: student and reference; None outside the loop of LGD.
-        images: what the method has made so far, with latents.
+        images: those that the method has made so far, with latents.
     """
 
     renderer: Renderer

@@ -9,7 +9,7 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class Setting:
-    """One point of the grid and what the pilot measured there.
+    """One point of the grid and the measurements of the pilot.
 
     Attributes:
         relative_strength: lambda over the square root of the latent's size, comparable across generators.
@@ -33,7 +33,7 @@ class Setting:
 
 
 def validity_threshold(target: float, margin: float, plain: float) -> float:
-    """What a setting's validity must reach: the target, or less where plain sampling itself is less valid."""
+    """The least validity of a setting: the target, or less where plain sampling itself is less valid."""
     return min(target, plain - margin)
 
 
@@ -57,8 +57,8 @@ def walk(
 def rank(settings: Sequence[Setting], threshold: float, aim: Literal["overlap", "accuracy"]) -> list[Setting]:
     """The valid settings, the most effective first.
 
-    `overlap`: the one that the student recognises least; ties to the smaller strength, then to the smaller weight.
-    `accuracy`: the one whose pilot teaches a student most; the same ties.
+    `overlap`: lowest student accuracy first; ties to the smaller strength, then to the smaller weight.
+    `accuracy`: highest accuracy of a student of the pilot first; the same ties.
     """
 
     def order(setting: Setting) -> tuple[float, float, float]:
@@ -76,7 +76,7 @@ def confirm(
     One that fails is followed by the next smaller strength of the same weight, one step down the grid at a time.
 
     Returns:
-        The setting, or None if none holds, and the validity that was found at each try.
+        The setting, or None if none is valid, and the validity of each try.
     """
     validities: list[float] = []
     current: Setting | None = ranked[0] if ranked else None

@@ -26,10 +26,10 @@ class ClassMemory:
         return len(self._latents.get(label, ()))
 
     def nearest(self, latents: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """For each latent the one of its class with the largest cosine.
+        """For each latent the latent of its class with the largest cosine.
 
         Returns:
-            Those, (N, C, H, W), and (N,) whether the class has any.
+            The nearest latents, (N, C, H, W), and (N,) whether the class has any.
         """
         closest = torch.zeros_like(latents)
         has = torch.zeros(len(latents), dtype=torch.bool, device=latents.device)

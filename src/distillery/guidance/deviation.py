@@ -1,4 +1,4 @@
-"""Deviation: away from what the class already has (eq. 9 of arXiv 2604.00519, eq. 8 of IGD)."""
+"""Deviation: away from the latents of the class so far (eq. 9 of arXiv 2604.00519, eq. 8 of IGD)."""
 
 from __future__ import annotations
 

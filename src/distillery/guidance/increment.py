@@ -17,6 +17,7 @@ from distillery.guidance.base import Remembers
 from distillery.guidance.score import Score, Scorer
 from distillery.progress import Progress
 from distillery.storage.resume import Resume
+from distillery.storage.tensors import below
 from distillery.streams import Key, stream
 
 
@@ -89,7 +90,7 @@ def generate_candidates(
     parts: list[dict[str, Tensor]] = []
     if resume and (state := resume.restore()):
         for number in range(state[1]["groups"]):
-            part = {name.partition("/")[2]: t for name, t in state[0].items() if name.startswith(f"{number}/")}
+            part = below(state[0], f"{number}/")
             parts.append(part)
             for guidance in remembering:
                 guidance.remember(part["latents"][part["chosen"]], part["labels"][part["chosen"]])
@@ -113,13 +114,8 @@ def generate_candidates(
                     )
             best = torch.zeros(len(group) * len(labels), dtype=torch.long)
             if candidates > 1 and choose == "random":
-                best = torch.tensor(
-                    [
-                        int(torch.randint(candidates, (), generator=stream(*key(label, slot, 0), "choice")))
-                        for slot in group
-                        for label in labels
-                    ]
-                )
+                draws = [stream(*key(label, slot, 0), "choice") for slot in group for label in labels]
+                best = torch.stack([torch.randint(candidates, (), generator=draw) for draw in draws])
             elif candidates > 1:
                 best = choose_candidates(
                     part["learnability"].view(-1, candidates),

@@ -110,7 +110,7 @@ class InfluenceGuidance(RangedGuidance):
     def shift(self, step: Step) -> Tensor:
         import torch
 
-        from distillery.guidance.unit_step import unit_step
+        from distillery.diffusion.step import unit_step
 
         with torch.enable_grad(), torch.autocast(step.clean.device.type, enabled=False):
             total = self.distance(self.codec.decode(step.clean.float()), step.labels).sum()

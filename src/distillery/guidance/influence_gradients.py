@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from distillery.data.identity import hint_of
 from distillery.data.pixels import to_unit
 from distillery.errors import BadInput, damaged
-from distillery.storage.tensors import read_tensors
+from distillery.storage.tensors import below, read_tensors
 from distillery.students.networks import Classifier
 
 Weights = dict[str, Tensor]
@@ -115,7 +115,7 @@ class GradientDistance:
         refuse_other_classes(path, about["classes"], classes)
         classifier = Classifier.described(about).to(device).eval().requires_grad_(False)
         order = torch.tensor([about["classes"].index(name) for name in classes], device=device)
-        states = [checkpoint_of(tensors, number) for number in about["kept"]]
+        states = [below(tensors, f"{number}/") for number in about["kept"]]
         parameters = dict(classifier.named_parameters())
         weights = [{name: state[name].to(device) for name in parameters} for state in states]
         buffers = [{name: value.to(device) for name, value in s.items() if name not in parameters} for s in states]
@@ -124,7 +124,7 @@ class GradientDistance:
     def __call__(self, images: Tensor, labels: Tensor) -> Tensor:
         """G = mean over checkpoints of 1 - cos(gradient of the image, gradient of its class): (N,), 0 to 2.
 
-        Differentiable with respect to images (N, C, H, W) in [-1, 1]; small where an image teaches what its class does.
+        Differentiable with respect to images (N, C, H, W) in [-1, 1]; small where both gradients agree.
         """
         of = self.order[labels]
         total = torch.zeros(len(images), device=images.device)
@@ -148,17 +148,8 @@ class GradientDistance:
         return torch.cat([gradient.flatten() for gradient in gradients])
 
 
-def checkpoint_of(tensors: Weights, number: int) -> Weights:
-    """One of the checkpoints that `train_surrogate` numbers from 0, the state before training."""
-    start = f"{number}/"
-    return {name.removeprefix(start): value for name, value in tensors.items() if name.startswith(start)}
-
-
 def refuse_other_classes(path: Path, known: Sequence[str], classes: Sequence[str]) -> None:
-    """
-    Raises:
-        BadInput: a surrogate of `known` classes is no judge of images of `classes`.
-    """
+    """Raise `BadInput` unless the surrogate was trained on these classes."""
     if sorted(known) != sorted(classes):
         raise BadInput(
             f"{path}: the surrogate was trained on the classes {', '.join(list(known)[:20])}, and the data have "

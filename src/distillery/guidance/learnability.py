@@ -86,7 +86,7 @@ class LearnabilityGuidance(RangedGuidance):
     def shift(self, step: Step) -> Tensor:
         import torch
 
-        from distillery.guidance.unit_step import unit_step
+        from distillery.diffusion.step import unit_step
 
         # With the noise prediction held fixed x0 is an affine function of x, so that both gradients point the same way.
         clean = step.clean if self.through_denoiser else step.clean.detach().requires_grad_(True)

@@ -65,7 +65,7 @@ class LoopGuidance:
     Attributes:
         guidance: their settings, resolved.
         files: of each guidance, by name.
-        scene: the renderer and what the method has made so far; the scorer comes with each start.
+        scene: the renderer and the images so far; the scorer comes with each start.
     """
 
     guidance: Guidances

@@ -109,7 +109,7 @@ class ModeGuidance:
         """The shift of the posterior mean, (N, C, H, W).
 
         Raises:
-            ValueError: the sampler was not told the slots.
+            ValueError: the sampler has no slots.
         """
         if step.slots is None:
             raise ValueError("mode guidance needs the slot of each image")

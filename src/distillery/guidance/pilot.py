@@ -1,4 +1,4 @@
-"""The pilot of the calibration: images at one strength and weight, and what student and judge make of them."""
+"""The pilot of the calibration: images at one strength and weight, and the answers of student and judge."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Pilot:
     teach: Callable[[Candidates], float] | None = None
 
     def measure(self, relative_strength: float, weight: float) -> Setting:
-        """What a strength (in units of the square root of d) and a weight give: one candidate, learnability alone."""
+        """Measure a strength (in units of the square root of d) and a weight: one candidate, learnability alone."""
         strength = relative_strength * self.renderer.latent_numbers**0.5
         drawn = self._draw(strength, weight, candidates=1, alone=True)
         by_judge, by_reference = (self._score(network, weight, drawn) for network in (self.judge, self.reference))
@@ -67,7 +67,7 @@ class Pilot:
         )
 
     def validity_in_loop(self, setting: Setting, candidates: int, min_reference_probability: float) -> float:
-        """The judge's accuracy on what the loop would keep: with its candidates and all its guidances."""
+        """The judge's accuracy on the images that the loop would keep, with its candidates and all its guidances."""
         drawn = self._draw(
             setting.strength,
             setting.reference_weight,
@@ -99,7 +99,7 @@ class Pilot:
 
 @dataclass
 class Calibrated:
-    """The outcome: the chosen setting, all that was measured (plain sampling first), and what validity had to reach."""
+    """The chosen setting, all measured settings (plain sampling first), the least validity, and the confirmed ones."""
 
     chosen: Setting
     measured: list[Setting]
@@ -119,7 +119,7 @@ def calibrate(
 ) -> Calibrated:
     """Walk the grid, take the most effective valid setting, and confirm it as the loop will use it.
 
-    Nothing valid: plain sampling is chosen, and a warning says so.
+    Where no setting is valid, plain sampling is chosen, and a warning is printed.
     """
     state = resume.restore()
     known: dict[str, Any] = state[1]["measured"] if state else {}
@@ -158,7 +158,7 @@ def spread(count: int, most: int) -> list[int]:
 
 
 def curve_table(calibrated: Calibrated, judge: str, aim: str) -> pa.Table:
-    """All that was measured, one row per setting; what the choice was made by stands in the metadata."""
+    """All measurements, one row per setting; the metadata hold the criteria of the choice."""
     rows = [
         {**asdict(row), "valid": row.validity >= calibrated.threshold, "chosen": row == calibrated.chosen}
         for row in calibrated.measured
@@ -173,7 +173,7 @@ def curve_table(calibrated: Calibrated, judge: str, aim: str) -> pa.Table:
 def teacher(
     network: str, seed_images: ImageSet, real: ImageTable, recipe: Recipe, key: Key, device: torch.device
 ) -> Callable[[Candidates], float]:
-    """What `Pilot.teach` needs: accuracy on real training images of a student of the seed and the pilot."""
+    """For `Pilot.teach`: the accuracy on real training images of a student of the seed and the pilot."""
     seed_pixels, seed_labels = torch.from_numpy(seed_images.pixels()), torch.from_numpy(seed_images.labels)
 
     def teach(drawn: Candidates) -> float:

@@ -1,4 +1,4 @@
-"""Learnability: what the current student has not learned and the reference finds valid.
+"""Learnability: high where the current student fails and the reference does not.
 
 S(x, y) = CE(student(x), y) - omega CE(reference(x), y), eq. 7 of arXiv 2604.00519.
 """
@@ -19,7 +19,7 @@ from distillery.students.networks import Classifier
 
 @dataclass(frozen=True)
 class Score:
-    """Per image, (N,): S, both cross-entropies, the reference's probability of the label, whether each is right."""
+    """Per image, (N,): S, both cross-entropies, the reference's probability of the label, correctness of both."""
 
     learnability: Tensor
     student_loss: Tensor

@@ -56,9 +56,6 @@ class Places:
         return int(self.slots.max()) + 1
 
 
-# ---- spaces ----------------------------------------------------------------------------------------------------------
-
-
 @torch.no_grad()
 def initial_latents(
     init: Literal["real", "gaussian"],
@@ -128,9 +125,6 @@ def chain_space(
         learn=frozenset(learn),
         micro_batch=micro_batch,
     )
-
-
-# ---- objectives ------------------------------------------------------------------------------------------------------
 
 
 @singledispatch

@@ -28,12 +28,12 @@ def clamped(images: Tensor) -> Tensor:
 
 
 class Picture:
-    """What makes an image of a clean latent: decoder, size, clamp."""
+    """From a clean latent to an image: decoder, size, clamp."""
 
     def __init__(self, codec: Codec, side: int | None = None) -> None:
         """
         Args:
-            side: of the images in pixels; None: what the decoder gives.
+            side: of the images in pixels; None: that of the decoder.
         """
         self.codec, self._side = codec, side
 
@@ -68,7 +68,7 @@ class DiffusionChain:
             alphas_cumprod: of every timestep of the training schedule.
             residual: `x0`: a share of the latent in the predicted clean one (the released code); `eq7`: a share of
                 its noised state in the result of the step (eq. 7); `none`: plain DDIM.
-            quantise: what the residual makes of the latent first; none: nothing.
+            quantise: applied to the latent before the residual; none: nothing.
             ends: the offset of the timesteps, and the cumulative alpha product after the last step.
 
         Raises:

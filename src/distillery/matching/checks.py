@@ -1,4 +1,4 @@
-"""What an experiment cannot ask of methods that optimise images, said before anything computes. torch is not needed."""
+"""Checks of methods that optimise images, before anything computes. torch is not needed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def held_out_of(size: int, share: float) -> int:
 
 
 def words_of_holdout(share: float, seed: int) -> str:
-    """Which training images choose among snapshots, so that no expert has seen them."""
+    """The training images that choose among snapshots, in words; no expert has seen them."""
     return f"seed {seed}, matching.holdout {share:g}" if share else "none"
 
 
@@ -81,7 +81,7 @@ def check_expert_files(
 def wrong_experts(about: Mapping[str, Any], wanted: Mapping[str, Any]) -> str | None:
     """Why experts do not fit: the first of `wanted` that they are not, as a clause; None if they do."""
     if about.get("network") is None or about.get("epochs") is None:
-        return "it is no file of train_experts"
+        return "it is not a file of train_experts"
     words = {
         "data": "it was trained on other images ({found}, and these are {value})",
         "held_out": "no expert has seen the images held out by {found}, and here they are those of {value}",

@@ -16,7 +16,7 @@ from distillery.students.presets import DSA
 
 @dataclass(frozen=True)
 class Drawn:
-    """One draw: the operation, and what its parameters are made of.
+    """One draw: the operation, and the numbers that its parameters are computed from.
 
     Attributes:
         uniform: (1, 4), shared by all images, or (N, 4), a row for each.

@@ -107,7 +107,7 @@ def open_generator(
         seed: of the weights, where the chain wants random ones.
 
     Raises:
-        BadInput: generator and autoencoder do not belong together, or the chain asks for what the generator has not.
+        BadInput: generator and autoencoder do not belong together, or the chain does not fit the generator.
     """
     half = settings.precision == "bfloat16" or (settings.precision == "auto" and device.type == "cuda")
     names = read_json(folder / "model_index.json", "train_generator").get("id2label") or {}

@@ -80,10 +80,10 @@ class IDCMatching:
         return gradient, {"loss": float(distance.detach()), "round": within}
 
     def _network_at(self, step: int) -> nn.Module:
-        """The network of a step: a new one that has learned for some epochs, or the last one after a round.
+        """The network of a step: a new network after some epochs of training, or the last network after a round.
 
         Raises:
-            StopRequested: while a new one learned.
+            StopRequested: while a new network was trained.
         """
         iteration, within = divmod(step, self.updates)
         if within == 0:

@@ -15,17 +15,18 @@ from distillery.matching.spaces import Space
 from distillery.matching.steps import Optimiser
 from distillery.progress import Progress, count_images
 from distillery.storage.resume import Resume
+from distillery.storage.tensors import below
 
 MOST_GROWTH = 100.0
-"""An image whose parameters have grown by more has left everything that a generator or a network knows."""
+"""Largest growth of the parameters of an image; beyond it the image is meaningless to generator and networks."""
 
 
 class MatchingDiverged(Diverged):
     """The images are no longer finite, or have grown beyond all measure; the message says which and when.
 
     Attributes:
-        run: what there was until then; its last snapshot is good.
-        inside: it is what the objective computed: a network that learns within it, or its own learned rate.
+        run: the run until then; its last snapshot is good.
+        inside: the objective diverged: a network that it trains, or its own learned rate.
     """
 
     def __init__(self, why: str, run: Run, inside: bool = False) -> None:
@@ -35,11 +36,11 @@ class MatchingDiverged(Diverged):
 
 @dataclass
 class Run:
-    """What the loop leaves.
+    """The result of the loop.
 
     Attributes:
         snapshots: iteration -> all that its images are made of, on the CPU.
-        history: one row per iteration, of its last step: iteration, loss, and whatever else an objective tells.
+        history: one row per iteration, of its last step: iteration, loss, and the other metrics of the objective.
     """
 
     snapshots: dict[int, dict[str, Tensor]] = field(default_factory=dict)
@@ -139,15 +140,11 @@ def _restore(
     run: Run,
 ) -> int:
     tensors, facts = checkpoint
-    parts: dict[str, dict[str, Tensor]] = {"parameter": {}, "optimiser": {}, "objective": {}, "snapshot": {}}
-    for name, value in tensors.items():
-        kind, _, rest = name.partition("/")
-        parts[kind][rest] = value
     for name, parameter in space.parameters.items():
-        parameter.copy_(parts["parameter"][name])
-    optimiser.load_state_dict(parts["optimiser"])
-    objective.load_state_dict(parts["objective"])
-    run.snapshots.update(snapshots_of({f"snapshot/{name}": value for name, value in parts["snapshot"].items()}))
+        parameter.copy_(tensors[f"parameter/{name}"])
+    optimiser.load_state_dict(below(tensors, "optimiser/"))
+    objective.load_state_dict(below(tensors, "objective/"))
+    run.snapshots.update(snapshots_of(tensors))
     run.history[:] = facts["history"]
     space.batches.size = facts["micro_batch"]
     return int(facts["step"])
@@ -161,10 +158,9 @@ def snapshot_tensors(snapshots: dict[int, dict[str, Tensor]]) -> dict[str, Tenso
 
 
 def snapshots_of(tensors: dict[str, Tensor]) -> dict[int, dict[str, Tensor]]:
-    """What `snapshot_tensors` gave, by iteration in ascending order."""
+    """The tensors of `snapshot_tensors` by iteration in ascending order."""
     snapshots: dict[int, dict[str, Tensor]] = {}
-    for key, value in tensors.items():
-        kind, iteration, name = key.split("/", 2)
-        assert kind == "snapshot"
+    for key, value in below(tensors, "snapshot/").items():
+        iteration, _, name = key.partition("/")
         snapshots.setdefault(int(iteration), {})[name] = value
     return dict(sorted(snapshots.items()))

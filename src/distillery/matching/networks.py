@@ -51,7 +51,7 @@ class Comparing:
 
 
 class Embedding:
-    """What a network sees in images before it decides: the input of its last linear layer, with a graph to them."""
+    """The features of a network: the input of its last linear layer, with a graph to the images."""
 
     def __init__(self, classifier: Classifier) -> None:
         self._network, self._seen = classifier.network, list[Tensor]()

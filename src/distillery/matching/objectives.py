@@ -26,7 +26,7 @@ class Objective(Protocol):
     """Steps of the images per iteration."""
 
     def gradient(self, images: Tensor, labels: Tensor, step: int) -> tuple[Tensor, Metrics]:
-        """The gradient at the images, and what a log shows, `loss` among it.
+        """The gradient at the images, and metrics for a log, `loss` among them.
 
         All that is random comes from streams keyed by the step, so that a step can be repeated.
 
@@ -38,11 +38,11 @@ class Objective(Protocol):
         ...
 
     def state_dict(self) -> dict[str, Tensor]:
-        """What the next step depends on beside the images."""
+        """The state that the next step depends on, beside the images."""
         ...
 
     def load_state_dict(self, tensors: dict[str, Tensor]) -> None:
-        """Put back what `state_dict` gave."""
+        """Restore the tensors of `state_dict`."""
         ...
 
 

@@ -28,9 +28,6 @@ from distillery.students.settings import Network, Protocol
 Whole = Annotated[int, Field(ge=0)]
 
 
-# ---- objectives ------------------------------------------------------------------------------------------------------
-
-
 class _Objective(Block):
     """What methods ask an objective, whichever it is."""
 
@@ -110,8 +107,6 @@ class Trajectory(_Objective):
 AnyObjective = Annotated[Gradient | Distribution | Trajectory, Field(discriminator="kind")]
 NamedObjective = Annotated[AnyObjective, BeforeValidator(kind_of_name, json_schema_input_type=AnyObjective | str)]
 
-# ---- steps -----------------------------------------------------------------------------------------------------------
-
 
 class _Step(Block):
     """What the two kinds of step have in common."""
@@ -155,8 +150,6 @@ class PixelStep(_Step):
 RELATIVE_RATE = 0.01
 """A start: one for all objectives."""
 
-# ---- spaces ----------------------------------------------------------------------------------------------------------
-
 
 class Chain(Block):
     """The reverse diffusion that a latent goes through."""
@@ -195,9 +188,6 @@ class Chain(Block):
     gradient_checkpointing: bool = Field(False, description="Within the denoiser too: less memory, one more pass.")
 
 
-# ---- experts ---------------------------------------------------------------------------------------------------------
-
-
 class Experts(Block):
     """Networks whose training on the real images is kept, epoch by epoch."""
 
@@ -218,9 +208,6 @@ class Experts(Block):
     def shards(self) -> int:
         """Jobs that train them."""
         return -(-self.count // self.per_shard)
-
-
-# ---- choice ----------------------------------------------------------------------------------------------------------
 
 
 class Matching(Block):

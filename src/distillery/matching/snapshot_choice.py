@@ -1,4 +1,4 @@
-"""What a snapshot is worth, as held-out training images say."""
+"""The accuracy of networks trained on a snapshot, on held-out training images."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where images are optimised: through the diffusion, through the decoder alone, or pixel by pixel.
+"""Parameterisations of images: through the diffusion, through the decoder alone, or pixel by pixel.
 
 A space renders its parameters without a graph, and later pulls the gradient at the images back to them, a few images at
 a time: no operation mixes images, so the result is that of the whole graph.
@@ -34,7 +34,7 @@ class Space(Protocol):
     """A parameterisation of images."""
 
     parameters: Tensors
-    """What the optimiser steps in place, each (N, …), fp32."""
+    """The tensors that the optimiser steps in place, each (N, …), fp32."""
 
     batches: MicroBatches
     """How many images are worked on at once."""
@@ -107,7 +107,7 @@ class ChainSpace:
         """dL/dZ and dL/dc for the noise of this step, which the images were rendered with."""
         latents, vectors, noise = self._latents, self._vectors, self._noise(step)
         states = []
-        while self._visited:  # each is let go as soon as it is joined: they are held once
+        while self._visited:  # each is freed as soon as it is joined
             states.append(torch.cat(self._visited.pop(0)))
         of_latents = torch.zeros_like(latents)
         of_vectors = None if vectors is None else torch.zeros_like(vectors)

@@ -14,7 +14,7 @@ def _per_image(values: Tensor, like: Tensor) -> Tensor:
 
 
 class Optimiser:
-    """Steps parameters in place; what it does to an image depends on that image alone.
+    """Steps parameters in place; the step of an image depends on that image alone.
 
     Attributes:
         velocity: momentum of each parameter, of its shape.

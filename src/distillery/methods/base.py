@@ -1,4 +1,4 @@
-"""What everything else asks of a method, so that nobody asks which kind it is."""
+"""The interface of methods: their properties answer every question, so that nobody asks for the kind of a method."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Needs:
-    """What the sets of a method are made from, besides the training images; absent where a field is None.
+    """The inputs of the sets of a method, besides the training images; None: the method has no such input.
 
     Attributes:
         generator: an entry of `generators`.
@@ -116,7 +116,7 @@ class Context(Protocol):
 
 
 class Method(Block):
-    """A method, and what its sets are made of.
+    """A method and the parts of its sets.
 
     Attributes:
         stage: the stage that makes the parts of its sets.
@@ -145,7 +145,7 @@ class Method(Block):
 
     @property
     def needs(self) -> Needs:
-        """What its sets are made from."""
+        """The inputs of its sets."""
         return Needs()
 
     def sizes(self, ipc: Sequence[int]) -> list[int] | list[str]:
@@ -153,7 +153,7 @@ class Method(Block):
         return sorted(ipc)
 
     def parts(self, ipc: int, sizes: Sequence[int]) -> list[Part]:
-        """What its set of one size is collected from; `sizes` are all of the experiment."""
+        """The files that its set of one size is collected from; `sizes` are all of the experiment."""
         raise NotImplementedError
 
     def jobs(self, sizes: Sequence[int]) -> int:
@@ -183,7 +183,7 @@ class Method(Block):
         return getattr(self, "stream", None) or name
 
     def check(self, key: str, context: Context) -> Iterator[str]:
-        """What is wrong with it in this experiment, one line per fault; `key` is its place in the file."""
+        """The faults of its settings in this experiment, one line each; `key` is its place in the file."""
         yield from ()
 
     def check_sizes(self, key: str, sizes: Sequence[int], images: Mapping[str, int]) -> Iterator[str]:

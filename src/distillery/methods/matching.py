@@ -30,8 +30,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     import torch
+    from torch import Tensor
 
     from distillery.matching.build import Places
+    from distillery.matching.generator import FrozenGenerator
     from distillery.matching.networks import Comparing
     from distillery.matching.objectives import Objective
     from distillery.matching.real_images import RealImages
@@ -44,7 +46,7 @@ AS_STORED = Protocol(preset="ld3m")
 
 
 class Matched(Method):
-    """Images that are optimised size by size: snapshots, their pictures, and the one that is kept."""
+    """Images that are optimised size by size: snapshots, their pictures, and the chosen snapshot."""
 
     stage: ClassVar[str] = "match"
     nested: ClassVar[bool] = False  # every size is optimised by itself
@@ -158,7 +160,7 @@ class _WithObjective(Matched):
     init: str = "real"
 
     default_gradient: ClassVar[Literal["tesla", "exact"]] = "tesla"
-    """How trajectories are differentiated unless their block says so."""
+    """How trajectories are differentiated where their block leaves it open."""
 
     def _objective(self, real: RealImages, networks: Comparing, key: Key, experts: Sequence[Path]) -> Objective:
         from distillery.matching.build import objective_of
@@ -236,24 +238,24 @@ class LD3M(_InLatents):
     def needs(self) -> Needs:
         return Needs(generator=self.generator, autoencoder=True, experts=self.experts)
 
-    def space(self, real: RealImages | None, places: Places, key: Key, scene: Scene) -> Space:
-        from distillery.matching.build import chain_space, initial_latents
+    def opened(
+        self, real: RealImages | None, places: Places, key: Key, scene: Scene
+    ) -> tuple[FrozenGenerator, Tensor, dict[str, Any]]:
+        """The generator, the latents at the start, and the options of `chain_space`."""
+        from distillery.matching.build import initial_latents
         from distillery.matching.generator import open_generator
 
         assert scene.generator is not None and scene.autoencoder is not None
-        side, device = scene.domain.size, scene.device
-        opened = open_generator(
-            scene.generator,
-            scene.autoencoder,
-            self.chain,
-            scene.classes,
-            resolution=side,
-            seed=scene.seed,
-            device=device,
-        )
-        batch = self.micro_batch
+        side, device, batch = scene.domain.size, scene.device, self.micro_batch
+        data: dict[str, Any] = {"resolution": side, "seed": scene.seed, "device": device}
+        opened = open_generator(scene.generator, scene.autoencoder, self.chain, scene.classes, **data)
         latents = initial_latents(self.init, real, places, opened.codec, opened.side, key, batch=batch, device=device)
-        options: dict[str, Any] = {"resolution": side, "micro_batch": batch, "device": device}
+        return opened, latents, {"resolution": side, "micro_batch": batch, "device": device}
+
+    def space(self, real: RealImages | None, places: Places, key: Key, scene: Scene) -> Space:
+        from distillery.matching.build import chain_space
+
+        opened, latents, options = self.opened(real, places, key, scene)
         return chain_space(opened, self.chain, self.learn, places, latents, **options)
 
     @property

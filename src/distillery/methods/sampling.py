@@ -20,7 +20,7 @@ class Sampled(Method):
     stage: ClassVar[str] = "sample"
 
     published: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
-    """The guidances of this kind, by name, as far as they differ from the defaults of their blocks."""
+    """The guidances of this kind, by name, with the settings that differ from the defaults of their blocks."""
 
     generator: Name
     guidance: Guidances = Field(

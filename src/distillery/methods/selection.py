@@ -47,7 +47,7 @@ class Selection(Method):
         Raises:
             BadInput: a class has fewer images.
         """
-        from distillery.selection.features import read_features
+        from distillery.selection.by_class import read_features
         from distillery.selection.random import ordered_by_slot
         from distillery.storage.images import ImageSet
 

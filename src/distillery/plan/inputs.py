@@ -10,8 +10,9 @@ from distillery.data.content import files_digest
 from distillery.data.external import external_content, external_files
 from distillery.data.sources import content_digest
 from distillery.diffusion.settings import PretrainedAutoencoder
+from distillery.methods.base import Needs
 from distillery.methods.external import External
-from distillery.methods.lgd import LGD, Incremental
+from distillery.methods.lgd import LGD
 from distillery.methods.matching import Matched
 from distillery.plan import layout
 from distillery.plan.experiment import Experiment
@@ -44,6 +45,13 @@ class Inputs:
     """The input functions of the rules for one experiment."""
 
     experiment: Experiment
+
+    def _path(self, pattern: str, wildcards: Wildcards, **values: object) -> str:
+        """A path with the wildcards of a job, and these values of others."""
+        return layout.fill(pattern, **{**dict(wildcards.items()), **values})
+
+    def _needs(self, wildcards: Wildcards) -> Needs:
+        return self.experiment.methods[wildcards.method].needs
 
     # ---- data --------------------------------------------------------------------------------------------------------
 
@@ -84,7 +92,7 @@ class Inputs:
     def perceptual_reference(self, wildcards: Wildcards) -> list[str]:
         """The network of the autoencoder's perceptual term."""
         term = self.experiment.autoencoder.perceptual_reference
-        return [layout.fill(layout.REFERENCE, run=wildcards.run, reference=term)] if term else []
+        return [self._path(layout.REFERENCE, wildcards, reference=term)] if term else []
 
     def opened_autoencoder(self, wildcards: Wildcards) -> list[str]:
         """The files of the weights of an autoencoder, where they are in a folder."""
@@ -106,12 +114,11 @@ class Inputs:
 
     def generator(self, wildcards: Wildcards) -> list[str]:
         """The files of the generator of a method; none where it has none."""
-        return self._generator(wildcards.run, self.experiment.methods[wildcards.method].needs.generator)
+        return self._generator(wildcards.run, self._needs(wildcards).generator)
 
     def method_autoencoder(self, wildcards: Wildcards) -> list[str]:
         """The files of the autoencoder, where the method needs it."""
-        needed = self.experiment.methods[wildcards.method].needs.autoencoder
-        return self.autoencoder(wildcards) if needed else []
+        return self.autoencoder(wildcards) if self._needs(wildcards).autoencoder else []
 
     def base(self, wildcards: Wildcards) -> list[str]:
         """The files of the generator that a fine-tuned one starts from."""
@@ -129,8 +136,7 @@ class Inputs:
 
     def references(self, wildcards: Wildcards) -> list[str]:
         """Every reference of a run, by name."""
-        names = sorted(self.experiment.references)
-        return [layout.fill(layout.REFERENCE, run=wildcards.run, reference=name) for name in names]
+        return [self._path(layout.REFERENCE, wildcards, reference=name) for name in sorted(self.experiment.references)]
 
     def reference_weights(self, wildcards: Wildcards) -> list[str]:
         """The file that a reference is opened from, where it is not trained here."""
@@ -139,26 +145,22 @@ class Inputs:
 
     def checkpoints(self, wildcards: Wildcards) -> str:
         """The states of a surrogate: trained here, or those that the experiment names."""
-        trained = layout.fill(layout.CHECKPOINTS, run=wildcards.run, surrogate=wildcards.surrogate)
-        return self.experiment.surrogates[wildcards.surrogate].checkpoints or trained
+        named = self.experiment.surrogates[wildcards.surrogate].checkpoints
+        return named or self._path(layout.CHECKPOINTS, wildcards)
 
     def features(self, wildcards: Wildcards) -> list[str]:
         """The features that a selection chooses by, where it needs some."""
-        name = self.experiment.methods[wildcards.method].needs.features
-        return [layout.fill(layout.FEATURES, run=wildcards.run, reference=name)] if name else []
+        name = self._needs(wildcards).features
+        return [self._path(layout.FEATURES, wildcards, reference=name)] if name else []
 
     # ---- increments --------------------------------------------------------------------------------------------------
-
-    def _loop(self, name: str) -> Incremental:
-        return self.experiment.method_of(name, Incremental)
 
     def _lgd(self, name: str) -> LGD:
         return self.experiment.method_of(name, LGD)
 
     def reference(self, wildcards: Wildcards) -> str:
         """The reference of a method."""
-        name = self.experiment.methods[wildcards.method].needs.reference
-        return layout.fill(layout.REFERENCE, run=wildcards.run, reference=name)
+        return self._path(layout.REFERENCE, wildcards, reference=self._needs(wildcards).reference)
 
     def reference_after_first(self, wildcards: Wildcards) -> list[str]:
         """The reference, where there is a student beside it."""
@@ -167,13 +169,10 @@ class Inputs:
     def judge(self, wildcards: Wildcards) -> str:
         """The network that judges the pilot of an LGD method."""
         lgd = self._lgd(wildcards.method)
-        name = lgd.calibration.judge or lgd.reference
-        return layout.fill(layout.REFERENCE, run=wildcards.run, reference=name)
+        return self._path(layout.REFERENCE, wildcards, reference=lgd.calibration.judge or lgd.reference)
 
     def _increments(self, wildcards: Wildcards, last: int) -> list[str]:
-        return [
-            layout.fill(layout.INCREMENT, run=wildcards.run, method=wildcards.method, k=k) for k in range(1, last + 1)
-        ]
+        return [self._path(layout.INCREMENT, wildcards, k=k) for k in range(1, last + 1)]
 
     def increments_up_to(self, wildcards: Wildcards) -> list[str]:
         """The increments 1 to k."""
@@ -189,42 +188,38 @@ class Inputs:
 
     def first_increment(self, wildcards: Wildcards) -> str:
         """Increment 1."""
-        return layout.fill(layout.INCREMENT, run=wildcards.run, method=wildcards.method, k=1)
+        return self._path(layout.INCREMENT, wildcards, k=1)
 
     def first_student(self, wildcards: Wildcards) -> str:
         """The student of increment 1."""
-        return layout.fill(layout.STUDENT, run=wildcards.run, method=wildcards.method, k=1)
+        return self._path(layout.STUDENT, wildcards, k=1)
 
     def student_before(self, wildcards: Wildcards) -> list[str]:
         """The student of the increments before k; increment 1 has none."""
         before = int(wildcards.k) - 1
-        student = layout.fill(layout.STUDENT, run=wildcards.run, method=wildcards.method, k=before)
-        return [student] if before else []
+        return [self._path(layout.STUDENT, wildcards, k=before)] if before else []
 
     def continued_from(self, wildcards: Wildcards) -> list[str]:
         """The student that a `continued` one starts from."""
-        continued = self._loop(wildcards.method).student.start == "continued"
+        continued = self.experiment.loop(wildcards.method).student.start == "continued"
         return self.student_before(wildcards) if continued else []
 
     def calibrated(self, wildcards: Wildcards) -> list[str]:
         """The file of the calibration, where the experiment leaves something to it."""
         wanted = self._lgd(wildcards.method).calibrates and int(wildcards.k) > 1
-        path = layout.fill(layout.CALIBRATED, run=wildcards.run, method=wildcards.method)
-        return [path] if wanted else []
+        return [self._path(layout.CALIBRATED, wildcards)] if wanted else []
 
     def seed_images(self, wildcards: Wildcards) -> list[str]:
         """The set of another method that increment 1 is taken from."""
         lgd = self._lgd(wildcards.method)
         if lgd.seed == "plain" or int(wildcards.k) > 1:
             return []
-        return [layout.fill(layout.DISTILLED, run=wildcards.run, method=lgd.seed, ipc=lgd.increment_size)]
+        return [self._path(layout.DISTILLED, wildcards, method=lgd.seed, ipc=lgd.increment_size)]
 
     def candidates(self, wildcards: Wildcards) -> list[str]:
         """The candidates of all shards."""
-        return [
-            layout.fill(layout.CANDIDATES, run=wildcards.run, method=wildcards.method, k=wildcards.k, shard=shard)
-            for shard in range(self._lgd(wildcards.method).shards)
-        ]
+        shards = range(self._lgd(wildcards.method).shards)
+        return [self._path(layout.CANDIDATES, wildcards, shard=shard) for shard in shards]
 
     def increment_group(self, wildcards: Wildcards) -> str:
         """The short stages of an increment are one submission. A slash in the name would hang the executor."""
@@ -238,15 +233,11 @@ class Inputs:
 
     def smaller_shards(self, wildcards: Wildcards) -> list[str]:
         """The images of the smaller sizes, where guidances keep away from what a method has."""
-        if not (
-            self.experiment.guidance(wildcards.method).needs_images and self.experiment.methods[wildcards.method].nested
-        ):
+        needed = self.experiment.guidance(wildcards.method).needs_images
+        if not needed or not self.experiment.methods[wildcards.method].nested:
             return []
-        return [
-            layout.fill(layout.SAMPLED, run=wildcards.run, method=wildcards.method, ipc=size, shard=wildcards.shard)
-            for size in sorted(self.experiment.ipc)
-            if size < int(wildcards.ipc)
-        ]
+        smaller = [size for size in sorted(self.experiment.ipc) if size < int(wildcards.ipc)]
+        return [self._path(layout.SAMPLED, wildcards, ipc=size) for size in smaller]
 
     def external(self, wildcards: Wildcards) -> list[str]:
         """The file of a set that was made elsewhere; none where it is a folder."""
@@ -262,10 +253,7 @@ class Inputs:
     def parts(self, wildcards: Wildcards) -> list[str]:
         """The files that the distilled set of a size is collected from."""
         parts = self.experiment.methods[wildcards.method].parts(int(wildcards.ipc), self.experiment.ipc)
-        return [
-            layout.fill(layout.PARTS[part.name], run=wildcards.run, method=wildcards.method, **part.wildcards)
-            for part in parts
-        ]
+        return [self._path(layout.PARTS[part.name], wildcards, **part.wildcards) for part in parts]
 
     # ---- images that are optimised -----------------------------------------------------------------------------------
 
@@ -274,54 +262,45 @@ class Inputs:
         if name is None:
             return []
         block = self.experiment.experts[name]
-        return block.files or [
-            layout.fill(layout.TRAJECTORIES, run=run, experts=name, shard=shard) for shard in range(block.shards)
-        ]
+        trained = [layout.fill(layout.TRAJECTORIES, run=run, experts=name, shard=i) for i in range(block.shards)]
+        return block.files or trained
 
     def experts(self, wildcards: Wildcards) -> list[str]:
         """The trajectories that a method matches."""
-        return self._experts(wildcards.run, self.experiment.methods[wildcards.method].needs.experts)
+        return self._experts(wildcards.run, self._needs(wildcards).experts)
 
     def rendered(self, wildcards: Wildcards) -> list[str]:
         """The pictures of all snapshots of a size."""
-        shards = self.experiment.method_of(wildcards.method, Matched).shards
-        return [
-            layout.fill(layout.RENDERED, run=wildcards.run, method=wildcards.method, ipc=wildcards.ipc, shard=shard)
-            for shard in range(shards)
-        ]
+        shards = range(self.experiment.method_of(wildcards.method, Matched).shards)
+        return [self._path(layout.RENDERED, wildcards, shard=shard) for shard in shards]
 
-    def _measured(self) -> str:
+    def _measured(self) -> Needs:
         gradients = self.experiment.analysis.gradients
         assert gradients is not None
-        return gradients.method
+        return self.experiment.methods[gradients.method].needs
 
     def measured_generator(self, wildcards: Wildcards) -> list[str]:
         """The generator whose gradients are measured."""
-        return self._generator(wildcards.run, self.experiment.methods[self._measured()].needs.generator)
+        return self._generator(wildcards.run, self._measured().generator)
 
     def measured_experts(self, wildcards: Wildcards) -> list[str]:
         """The trajectories that the method whose gradients are measured matches."""
-        return self._experts(wildcards.run, self.experiment.methods[self._measured()].needs.experts)
+        return self._experts(wildcards.run, self._measured().experts)
 
     # ---- evaluation --------------------------------------------------------------------------------------------------
 
     def evaluated_images(self, wildcards: Wildcards) -> str:
         """The images that networks are trained on: a distilled set, or all real ones."""
-        if wildcards.ipc == "full":
-            return layout.TRAIN
-        return layout.fill(layout.DISTILLED, run=wildcards.run, method=wildcards.method, ipc=wildcards.ipc)
+        return layout.TRAIN if wildcards.ipc == "full" else self._path(layout.DISTILLED, wildcards)
 
     def _recipe(self, wildcards: Wildcards) -> Recipe:
-        """The constants of a protocol, as far as they say where labels come from."""
         evaluation = self.experiment.evaluation
-        protocol = evaluation.labelled(wildcards.protocol)
-        return self.experiment.recipe(protocol, evaluation.networks[0], wildcards.ipc)
+        return self.experiment.recipe(evaluation.labelled(wildcards.protocol), evaluation.networks[0], wildcards.ipc)
 
     def teacher(self, wildcards: Wildcards) -> list[str]:
         """The network that gives soft labels."""
         recipe = self._recipe(wildcards)
-        path = layout.fill(layout.REFERENCE, run=wildcards.run, reference=recipe.teacher)
-        return [path] if recipe.labels == "soft" else []
+        return [self._path(layout.REFERENCE, wildcards, reference=recipe.teacher)] if recipe.labels == "soft" else []
 
     def online_teacher(self, wildcards: Wildcards) -> list[str]:
         """The teacher, where it answers while networks are trained."""
@@ -330,19 +309,12 @@ class Inputs:
     def stored_labels(self, wildcards: Wildcards) -> list[str]:
         """The teacher's answers, where they are stored."""
         recipe = self._recipe(wildcards)
-        path = layout.fill(
-            layout.SOFT_LABELS,
-            run=wildcards.run,
-            method=wildcards.method,
-            ipc=wildcards.ipc,
-            protocol=wildcards.protocol,
-        )
-        return [path] if recipe.labels == "soft" and recipe.soft_labels == "stored" else []
+        stored = recipe.labels == "soft" and recipe.soft_labels == "stored"
+        return [self._path(layout.SOFT_LABELS, wildcards)] if stored else []
 
     def largest_set(self, wildcards: Wildcards) -> str:
         """The largest set of a method."""
-        ipc = max(self.experiment.ipc)
-        return layout.fill(layout.DISTILLED, run=wildcards.run, method=wildcards.method, ipc=ipc)
+        return self._path(layout.DISTILLED, wildcards, ipc=max(self.experiment.ipc))
 
     def redundancy_teacher(self, wildcards: Wildcards) -> list[str]:
         """The network that gives soft labels where redundancy is measured under a protocol that has them."""
@@ -355,11 +327,11 @@ class Inputs:
 
     def coverage_features(self, wildcards: Wildcards) -> str:
         """The features of the real images that coverage is measured with."""
-        return layout.fill(layout.FEATURES, run=wildcards.run, reference=self._coverage_reference())
+        return self._path(layout.FEATURES, wildcards, reference=self._coverage_reference())
 
     def coverage_reference(self, wildcards: Wildcards) -> str:
         """The network that coverage is measured with."""
-        return layout.fill(layout.REFERENCE, run=wildcards.run, reference=self._coverage_reference())
+        return self._path(layout.REFERENCE, wildcards, reference=self._coverage_reference())
 
     def _coverage_reference(self) -> str:
         coverage = self.experiment.analysis.coverage
@@ -383,12 +355,11 @@ class Inputs:
     def all_evaluations(self, wildcards: Wildcards) -> list[str]:
         """The evaluations of every run, method, size, network and protocol."""
         evaluation = self.experiment.evaluation
-        protocols = sorted(protocol.label for protocol in evaluation.protocols)
         names = [
-            {**one, "network": network, "protocol": protocol}
-            for one in self._sets()
+            {**distilled, "network": network, "protocol": label}
+            for distilled in self._sets()
             for network in sorted(evaluation.networks)
-            for protocol in protocols
+            for label in sorted(protocol.label for protocol in evaluation.protocols)
         ]
         return self._each_run(layout.EVALUATION, names)
 
@@ -408,7 +379,7 @@ class Inputs:
 
     def all_coverages(self, wildcards: Wildcards) -> list[str]:
         """The coverages of every distilled set."""
-        return self._each_run(layout.COVERAGE, [one for one in self._sets() if one["ipc"] != "full"])
+        return self._each_run(layout.COVERAGE, [names for names in self._sets() if names["ipc"] != "full"])
 
     def all_increments(self, wildcards: Wildcards) -> list[str]:
         """Every increment of every run and LGD method."""

@@ -1,4 +1,4 @@
 from pathlib import Path
 
 PUBLISHED = Path(__file__).with_name("published.csv")
-"""The published numbers; `distillery.report.published` says what their columns hold."""
+"""The published numbers; `distillery.report.published` describes their columns."""

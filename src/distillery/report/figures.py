@@ -215,7 +215,7 @@ def calibration_figure(table: pd.DataFrame, about: dict[str, Any], title: str) -
 
     Args:
         table: the columns of a calibration, fractions; the row of strength 0 is plain sampling.
-        about: `threshold` (fraction), `judge` and `aim`, as far as they are known.
+        about: `threshold` (fraction), `judge` and `aim`, where they are known.
         title: precedes the chosen setting in the title.
     """
     panels = [("validity", "validity: accuracy of the judge (%)"), ("student_accuracy", "student accuracy (%)")]
@@ -352,7 +352,7 @@ def _place(axes: Axes, label: _Label, reach: float, inside: BboxBase, taken: lis
             color=label.color,
             arrowprops=far,
         )
-        text.get_window_extent()  # moves the text to its place; what it returns includes the line to the point
+        text.get_window_extent()  # moves the text to its place; the returned box includes the line to the point
         left, bottom, right, top = Text.get_window_extent(text).extents
         free = all(right < x0 or left > x1 or top < y0 or bottom > y1 for x0, y0, x1, y1 in taken)
         if free and inside.x0 < left and right < inside.x1 and inside.y0 < bottom and top < inside.y1:

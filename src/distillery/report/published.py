@@ -182,7 +182,7 @@ def beside_published(ours: pd.DataFrame, *, dataset: str, names: Mapping[str, st
 
 
 def _published_networks(ours: pd.DataFrame) -> list[str]:
-    """What the network of each row was published as; empty where it was not."""
+    """The published name of the network of each row; empty where it was not published."""
     cell = ["method", "ipc", "protocol"]
     trained = {keys: {*part["network"]} - {MEAN} for keys, part in ours.groupby(cell)}
 

@@ -1,4 +1,4 @@
-"""The table of statistics: what stands behind each mean, and which differences it bears."""
+"""The table of statistics: spread, paired differences and recovery scores of each cell of the accuracy table."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def statistics_table(
 
 
 def _cells(trained: pd.DataFrame) -> list[tuple[tuple[str, int, str, str], pd.DataFrame]]:
-    keys: Any  # pandas does not say what the columns hold
+    keys: Any  # pandas has no types of columns
     cells: list[tuple[tuple[str, int, str, str], pd.DataFrame]] = []
     for keys, part in trained.groupby(CELL):
         cells.append(((keys[0], int(keys[1]), keys[2], keys[3]), part))

@@ -25,13 +25,13 @@ ACCURACY = ["method", "ipc", "network", "protocol", "seed", "student", "epoch", 
 """Columns of an evaluation: one row per trained network and validated epoch."""
 
 EVALUATION = [*ACCURACY, "correct", "images", "test_images", "parameters", "label_bytes"]
-"""Columns of an evaluation with what stands behind its numbers; `correct`: a bit per test image, last epoch only."""
+"""All columns of an evaluation; `correct`: a bit per test image, last epoch only."""
 
 REDUNDANCY = ["method", "seed", "network", "student", "trained_on", "tested_on", "accuracy"]
 """Columns of a redundancy matrix: one row per trained network and increment that it was tested on."""
 
 SHARES = ["coverage", "recall", "precision", "density"]
-"""What is measured of a distilled set beside the real one."""
+"""Measures of a distilled set beside the real one."""
 
 COVERAGE = ["method", "seed", "ipc", *SHARES]
 """Columns of a measured coverage: one row per set."""
@@ -46,7 +46,7 @@ MEAN = "mean"
 ABSENT = "\N{EN DASH}"
 
 SYMBOLS = {"strength": "λ", "reference_weight": "ω", "deviation": "\N{GREEK SMALL LETTER GAMMA}"}
-"""What guides a method, as papers write it."""
+"""Symbols of the guidance of a method, as papers write them."""
 
 CELL = ["method", "ipc", "network", "protocol"]
 """Columns that name a cell of the table of accuracies."""
@@ -284,7 +284,7 @@ def _refuse_contradictions(rows: pd.DataFrame, keys: list[str]) -> None:
 
 
 def number(value: float, digits: int = 2, absent: str = "") -> str:
-    """A number with fixed digits, never a negative zero; `absent` for what is not a number."""
+    """A number with fixed digits, never a negative zero; `absent` for NaN."""
     return absent if np.isnan(value) else f"{value:z.{digits}f}"
 
 
@@ -294,7 +294,7 @@ def mean_and_std(mean: float, std: float, digits: int = 1) -> str:
 
 
 def csv_bytes(table: pd.DataFrame) -> bytes:
-    """A table as CSV: two decimals, or two digits of what is less; empty cells for what is not a number."""
+    """A table as CSV: two decimals, or two digits below 0.01; empty cells for NaN."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(table.columns)
@@ -321,14 +321,14 @@ def write_formats(
 
 
 def arrow_table(table: pd.DataFrame) -> pa.Table:
-    """A table in full precision; what is not a number becomes null."""
+    """A table in full precision; NaN becomes null."""
     kinds = {"b": pa.bool_(), "i": pa.int64(), "f": pa.float64()}
     schema = pa.schema([(str(name), kinds.get(table[name].dtype.kind, pa.string())) for name in table.columns])
     return pa.Table.from_pandas(table, schema=schema, preserve_index=False).replace_schema_metadata(None)
 
 
 def against(baseline: str | None, what: str = "reduction") -> str:
-    """The heading of a reduction: what it is measured against."""
+    """The heading of a reduction, with the baseline."""
     return f"{what} vs. {baseline} (%)" if baseline else f"{what} (%)"
 
 

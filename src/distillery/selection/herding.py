@@ -37,7 +37,7 @@ def herding_order(features: np.ndarray, count: int, *, normalise: bool = False) 
     centred = rows - rows.mean(axis=0)
     squares = np.square(centred).sum(axis=1)
     tie = ROUNDING * squares.max(initial=0.0)
-    objective = squares.copy()  # |g_i|^2 + 2 <sum_{j in S} g_j, g_i>; what all candidates share is left out
+    objective = squares.copy()  # |g_i|^2 + 2 <sum_{j in S} g_j, g_i>; terms that all candidates share are left out
     chosen: list[int] = []
     for _ in range(count):
         objective[chosen] = np.inf

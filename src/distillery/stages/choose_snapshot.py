@@ -37,7 +37,7 @@ class Settings(Block):
 
 
 def run(settings: Settings, *, data: Input, rendered: list[Input], images: Output, choice: Output, job: Job) -> None:
-    """Rendered snapshots to the images of one, and a table of what each was worth. Test images have no say."""
+    """Rendered snapshots to the images of one, and a table of the accuracy of each; test images are not used."""
     import numpy as np
     import pyarrow as pa
     import torch

@@ -12,7 +12,7 @@ COMPUTES = False
 
 
 class Settings(Block):
-    """What our data set and methods are published as, and the digest of the published numbers."""
+    """The published names of our data set and methods, and the digest of the published numbers."""
 
     dataset: str
     methods: dict[str, str]

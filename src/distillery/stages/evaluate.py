@@ -45,7 +45,7 @@ def run(
     history: Output,
     job: Job,
 ) -> None:
-    """A distilled set to the test accuracy of each network at every look, and what the last one answers to each image.
+    """A distilled set to the test accuracies of each network, and the images that it classifies correctly at the end.
 
     Network number i starts from the same weights and sees the same random numbers whatever set it is trained on.
     """

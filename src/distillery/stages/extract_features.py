@@ -1,4 +1,4 @@
-"""Describe every training image by what the last hidden layer of a reference network sees in it."""
+"""Describe every training image by the last hidden layer of a reference network."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from distillery.settings import Block
 
 
 class Settings(Block):
-    """Nothing but the network, which comes as a file."""
+    """The name of the network, which comes as a file."""
 
     reference: str
 

@@ -1,4 +1,4 @@
-"""Generate increment k, one shard of classes: candidates steered by what the student has not learned, and a choice."""
+"""Generate increment k, one shard of classes: candidates guided by learnability, and a choice among them."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from distillery.settings import Block
 
 
 class Settings(Block):
-    """What the stage depends on. Guidances are resolved; strengths that a pilot chooses are `auto`.
+    """Guidances are resolved; strengths that a pilot chooses are `auto`.
 
-    Increment 1 has no guidance and no choice: what is set for them has its default there, and no change of it counts.
+    Increment 1 has no guidance and no choice: their settings have defaults there, so that no change of them counts.
     """
 
     seed: int

@@ -15,8 +15,6 @@ COMPUTES = False
 
 
 class Settings(Block):
-    """What `ingest` reads of an experiment."""
-
     dataset: Dataset
 
     @classmethod

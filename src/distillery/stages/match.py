@@ -1,4 +1,4 @@
-"""Optimise the images of one size, or of a shard of its classes: what they are made of, at every snapshot."""
+"""Optimise the images of one size, or of a shard of its classes, and keep their parameters at every snapshot."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def run(
     history: Output,
     job: Job,
 ) -> None:
-    """Training images, and what the space and the objective need, to `snapshot/<iteration>/<name>` and losses."""
+    """Training images and the files of space and objective to `snapshot/<iteration>/<name>` and losses."""
     import pyarrow as pa
 
     from distillery.matching.build import Places

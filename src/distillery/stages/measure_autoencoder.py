@@ -1,4 +1,4 @@
-"""Measure the autoencoder on the test images: PSNR, and what reference networks lose by it."""
+"""Measure the autoencoder on the test images: PSNR, and the accuracy that reference networks lose."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from distillery.settings import Block
 
 
 class Settings(Block):
-    """What the stage depends on: names for the table, and the blocks of the experiment that were given as files."""
+    """Names for the table, and the blocks of the experiment whose files are inputs."""
 
     seed: int
     references: list[str]

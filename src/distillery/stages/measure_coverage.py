@@ -29,7 +29,7 @@ def run(
 
     from distillery.analysis.coverage import coverage_of
     from distillery.data.reading import ImageTable
-    from distillery.selection.features import read_features
+    from distillery.selection.by_class import read_features
     from distillery.storage.tables import write_table
     from distillery.students.features import features_of
     from distillery.students.networks import Classifier

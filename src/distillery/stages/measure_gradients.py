@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from distillery.job import Experiment, Input, Job, Output
-from distillery.methods.matching import LD3M
+from distillery.methods.matching import LD3M, Scene
 from distillery.settings import Block
 
 
@@ -47,8 +47,7 @@ def run(
     """A generator and a method at its start to norms of dL/dZ and dL/dc, one row per steps, residual and repeat."""
     import pyarrow as pa
 
-    from distillery.matching.build import Places, initial_latents
-    from distillery.matching.generator import open_generator
+    from distillery.matching.build import Places
     from distillery.matching.gradient_norms import gradient_norms
     from distillery.matching.real_images import RealImages
     from distillery.storage.tables import write_table
@@ -56,18 +55,10 @@ def run(
     method, key = settings.method, (settings.seed, settings.stream)
     real = RealImages.load(data, settings.held_out, settings.seed, job.device)
     objective = method.comparing_objective(real, settings.network, (*key, "match"), job.device, experts or ())
-    opened = open_generator(
-        generator[0].parent,
-        autoencoder[0].parent,
-        method.chain,
-        real.classes,
-        resolution=real.domain.size,
-        seed=settings.seed,
-        device=job.device,
-    )
     places = Places.of(key, real.classes, range(len(real.classes)), settings.ipc)
-    batch, side = method.micro_batch, opened.side
-    latents = initial_latents(method.init, real, places, opened.codec, side, key, batch=batch, device=job.device)
+    folders = (generator[0].parent, autoencoder[0].parent)
+    scene = Scene(real.classes, real.domain, settings.seed, job.device, *folders)
+    opened, latents, options = method.opened(real, places, key, scene)
     rows = gradient_norms(
         opened,
         method.chain,
@@ -76,8 +67,6 @@ def run(
         latents,
         steps=settings.steps,
         repeats=settings.repeats,
-        resolution=real.domain.size,
-        micro_batch=method.micro_batch,
-        device=job.device,
+        **options,
     )
     write_table(norms, pa.Table.from_pylist([{"seed": settings.seed, **row} for row in rows]), job.provenance)

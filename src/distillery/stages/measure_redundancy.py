@@ -1,4 +1,4 @@
-"""Measure redundancy: what a network trained on one increment already knows of the others."""
+"""Measure redundancy: the accuracy on each increment of a network trained on another."""
 
 from __future__ import annotations
 

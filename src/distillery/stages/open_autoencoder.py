@@ -13,7 +13,7 @@ COMPUTES = False
 
 
 class Settings(Block):
-    """What the stage depends on; `opened` is the block of the experiment: `autoencoder` or `guidance_autoencoder`."""
+    """`opened` is the block of the experiment: `autoencoder` or `guidance_autoencoder`."""
 
     opened: str
     autoencoder: PretrainedAutoencoder

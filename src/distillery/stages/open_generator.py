@@ -14,7 +14,7 @@ COMPUTES = False
 
 
 class Settings(Block):
-    """What the stage depends on: the generator without its sampling."""
+    """The generator without its sampling."""
 
     name: str
     generator: PretrainedGenerator

@@ -1,4 +1,4 @@
-"""Plot what guidance of each strength does to validity and to the student, and which strength was chosen."""
+"""Plot validity and student accuracy by strength of the guidance, and the strength that was chosen."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ COMPUTES = False
 
 
 class Settings(Block):
-    """What the title says."""
+    """The title."""
 
     method: str
 

@@ -18,7 +18,7 @@ class Variant(Block):
 
 
 class Settings(Block):
-    """Methods in their order, the size that they are compared at, and what reductions are measured against."""
+    """Methods in their order, the size that they are compared at, and the baseline of reductions."""
 
     methods: list[Variant]
     ipc: int
@@ -26,7 +26,7 @@ class Settings(Block):
 
     @classmethod
     def of(cls, experiment: Experiment, **wildcards: str) -> Settings:
-        """What this stage reads of an experiment: all methods at its largest IPC."""
+        """All methods at the largest IPC."""
         variants = []
         for name in sorted(experiment.methods):
             guidance = experiment.guidance(name).model_dump()

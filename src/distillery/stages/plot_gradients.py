@@ -9,7 +9,7 @@ COMPUTES = False
 
 
 class Settings(Block):
-    """Nothing: the rows say it all."""
+    """The stage depends on its files alone."""
 
     @classmethod
     def of(cls, experiment: Experiment, **wildcards: str) -> Settings:

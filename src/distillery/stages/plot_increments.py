@@ -10,7 +10,7 @@ COMPUTES = False
 
 
 class Settings(Block):
-    """What the title says."""
+    """The title."""
 
     method: str
 

@@ -11,7 +11,7 @@ from distillery.settings import Block
 
 
 class Settings(Block):
-    """What the stage depends on: slots `first` to `ipc` - 1, of one shard of classes. Guidances are resolved."""
+    """Slots `first` to `ipc` - 1, of one shard of classes. Guidances are resolved."""
 
     seed: int
     stream: str

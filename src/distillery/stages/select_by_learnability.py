@@ -10,7 +10,7 @@ from distillery.settings import Block
 
 
 class Settings(Block):
-    """What the stage depends on. Nothing scores the first increment: it is random."""
+    """The first increment is random: settings of the scores have their defaults there."""
 
     seed: int
     increment: int
@@ -47,12 +47,12 @@ def run(
 
     from distillery.data.reading import ImageTable
     from distillery.guidance.score import Scorer
-    from distillery.selection.learnability import most_learnable
+    from distillery.selection.by_class import most_learnable
     from distillery.selection.random import ordered_by_slot, random_order
     from distillery.storage.images import ImageSet, read_images, write_images
     from distillery.students.networks import Classifier
 
-    table = ImageTable(data)  # what is chosen is read, the rest may be larger than the memory
+    table = ImageTable(data)  # only chosen images are read: the table may be larger than the memory
     real = ImageSet([], table.labels, table.classes, table.paths())
     count, first = settings.increment_size, (settings.increment - 1) * settings.increment_size
     labels = range(len(real.classes))

@@ -44,15 +44,10 @@ def run(settings: Settings, *, data: Input, checkpoints: Input, gradients: Outpu
 
     from distillery.data.reading import ImageTable
     from distillery.divergence import refuse_diverged
-    from distillery.guidance.influence_gradients import (
-        checkpoint_of,
-        choose_checkpoints,
-        class_gradients,
-        refuse_other_classes,
-    )
+    from distillery.guidance.influence_gradients import choose_checkpoints, class_gradients, refuse_other_classes
     from distillery.progress import Progress
     from distillery.storage.atomic import write_bytes
-    from distillery.storage.tensors import read_tensors, write_tensors
+    from distillery.storage.tensors import below, read_tensors, write_tensors
     from distillery.students.networks import Classifier
     from distillery.students.order import accuracy_by_class, better_order, compare_orders, count_answers
 
@@ -64,7 +59,7 @@ def run(settings: Settings, *, data: Input, checkpoints: Input, gradients: Outpu
     refuse_other_classes(checkpoints, about["classes"], classes)
     refuse_diverged(tensors.values(), f"{checkpoints}: the weights", "train the surrogate at a lower learning_rate")
     classifier = Classifier.described(about).to(job.device).eval()
-    classifier.load_state_dict(checkpoint_of(tensors, about["checkpoints"] - 1))
+    classifier.load_state_dict(below(tensors, f"{about['checkpoints'] - 1}/"))
     counts = count_answers(classifier, table, (job.stage, settings.name))
     if settings.external and (order := better_order(counts)):
         right = {classes[output]: name for name, output in zip(classes, order, strict=True)}
@@ -90,7 +85,7 @@ def run(settings: Settings, *, data: Input, checkpoints: Input, gradients: Outpu
     def walk() -> Iterator[Tensor]:
         with Progress(job.stage, len(numbers), "checkpoint", start) as progress:
             for place in range(start, len(numbers)):
-                classifier.load_state_dict(checkpoint_of(tensors, numbers[place]))
+                classifier.load_state_dict(below(tensors, f"{numbers[place]}/"))
                 yield class_gradients(classifier, pixels, own, images=settings.gradient_images)
                 progress.advance()
                 resume.checkpoint(

@@ -19,9 +19,9 @@ class Settings(Block):
 def run(settings: Settings, *, candidates: list[Input], images: Output, job: Job) -> None:
     """Candidates of all shards to the chosen ones in the order slot, class.
 
-    `generate_increment` chooses as it goes, because deviation steers a slot away from what the slots before it kept.
+    `generate_increment` chooses slot by slot, because deviation steers away from the images of earlier slots.
     """
-    from distillery.selection.learnability import chosen_rows
+    from distillery.selection.by_class import chosen_rows
     from distillery.storage.images import concatenate, read_images, write_images
 
     whole = concatenate([read_images(path, "generate_increment") for path in candidates])

@@ -1,4 +1,4 @@
-"""Store what a teacher answers to every augmented image of every epoch of a protocol."""
+"""Store the logits of a teacher for every augmented image of every epoch of a protocol."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class Settings(Block):
-    """What the stage depends on: the recipe without what is the student's alone."""
+    """The recipe without the constants that only students read."""
 
     seed: int
     recipe: Recipe

@@ -1,4 +1,4 @@
-"""Tabulate what the autoencoder keeps of the test images."""
+"""Tabulate the reconstruction of the test images by the autoencoder."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ COMPUTES = False
 
 
 class Settings(Block):
-    """Nothing: all that the table says, the measurements say."""
+    """The stage depends on its files alone."""
 
     @classmethod
     def of(cls, experiment: Experiment, **wildcards: str) -> Settings:

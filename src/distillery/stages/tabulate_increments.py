@@ -1,4 +1,4 @@
-"""List each increment: what the student before it and the reference made of it."""
+"""List each increment with the accuracy of the student before it and of the reference."""
 
 from __future__ import annotations
 

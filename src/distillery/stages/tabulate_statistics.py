@@ -1,4 +1,4 @@
-"""Tabulate what stands behind each accuracy: spread, paired differences, recovery scores, sizes."""
+"""Tabulate the statistics of each accuracy: spread, paired differences, recovery scores, sizes."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from distillery.settings import Block
 
 
 class Settings(Block):
-    """What the stage depends on: experts `first` to `last` - 1."""
+    """Experts `first` to `last` - 1."""
 
     seed: int
     name: str

@@ -10,7 +10,7 @@ from distillery.settings import Block
 
 
 class Settings(Block):
-    """What the stage depends on: the generator without its sampling."""
+    """The generator without its sampling."""
 
     seed: int
     generator: Generator

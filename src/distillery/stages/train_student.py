@@ -31,7 +31,7 @@ class Settings(Block):
 
 
 def run(settings: Settings, *, images: list[Input], previous: Input | None = None, model: Output, job: Job) -> None:
-    """Increments 1 to k to a network at the end of its schedule: no look at test images chooses an epoch."""
+    """Increments 1 to k to a network at the end of its schedule; no test images choose an epoch."""
     import torch
 
     from distillery.data.pixels import decoded

@@ -30,7 +30,7 @@ class Settings(Block):
 
 
 def run(settings: Settings, *, images: Input, checkpoints: Output, job: Job) -> None:
-    """Images to the states of a network, numbered from 0 (before training) by epoch."""
+    """Images to the states of a network, numbered by epoch from 0, the state before training."""
     from distillery.data.pixels import load_pixels
     from distillery.storage.tensors import write_tensors
     from distillery.students.networks import Classifier, Domain

@@ -10,7 +10,7 @@ import json
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -23,7 +23,7 @@ from distillery.errors import NotSafetensors
 from distillery.lean_imports import without_compiler
 from distillery.progress import WORK
 from distillery.storage.atomic import discard
-from distillery.storage.tensors import load_tensors, save_tensors
+from distillery.storage.tensors import below, load_tensors, save_tensors
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 
@@ -126,17 +126,9 @@ def pack(
     modules: dict[str, nn.Module], optimizers: dict[str, torch.optim.Optimizer] | None = None
 ) -> dict[str, Tensor]:
     """The state of modules and optimizers as flat tensors, cloned."""
-    tensors = {
-        f"module/{name}/{key}": value.clone()
-        for name, module in modules.items()
-        for key, value in module.state_dict().items()
-    }
-    for name, optimizer in (optimizers or {}).items():
-        for index, state in optimizer.state_dict()["state"].items():
-            for key, value in state.items():
-                if value is not None:
-                    tensors[f"optimizer/{name}/{index}/{key}"] = torch.as_tensor(value).clone()
-    return tensors
+    states = {f"module/{name}/": module.state_dict() for name, module in modules.items()}
+    states |= {f"optimizer/{name}/": optimizer_tensors(optimizer) for name, optimizer in (optimizers or {}).items()}
+    return {f"{prefix}{key}": value.clone() for prefix, state in states.items() for key, value in state.items()}
 
 
 @without_compiler()
@@ -147,14 +139,25 @@ def unpack(
 ) -> None:
     """Load the tensors of `pack` into modules and optimizers."""
     for name, module in modules.items():
-        module.load_state_dict(dict(_below(tensors, f"module/{name}/")))
+        module.load_state_dict(below(tensors, f"module/{name}/"))
     for name, optimizer in (optimizers or {}).items():
-        state: dict[int, dict[str, Tensor]] = {}
-        for key, value in _below(tensors, f"optimizer/{name}/"):
-            index, _, field = key.partition("/")
-            state.setdefault(int(index), {})[field] = value
-        optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
+        load_optimizer(optimizer, below(tensors, f"optimizer/{name}/"))
 
 
-def _below(tensors: dict[str, Tensor], prefix: str) -> Iterable[tuple[str, Tensor]]:
-    return ((key.removeprefix(prefix), value) for key, value in tensors.items() if key.startswith(prefix))
+def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """The state of an optimizer as flat tensors, `<parameter>/<name>`."""
+    return {
+        f"{index}/{name}": torch.as_tensor(value)
+        for index, state in optimizer.state_dict()["state"].items()
+        for name, value in state.items()
+        if value is not None
+    }
+
+
+def load_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+    """Load the tensors of `optimizer_tensors` into an optimizer."""
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, value in tensors.items():
+        index, _, name = key.partition("/")
+        state.setdefault(int(index), {})[name] = value
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": state})

@@ -169,6 +169,11 @@ def opened_tensor(path: Path, name: str, made_by: str) -> Any:
         raise damaged(path, made_by, error) from error
 
 
+def below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The tensors whose names begin with a prefix, by the rest of their names."""
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+
+
 @contextmanager
 def _library_errors() -> Iterator[None]:
     from safetensors import SafetensorError

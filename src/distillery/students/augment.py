@@ -31,9 +31,6 @@ LIGHTING_VECTORS = ((-0.5675, 0.7192, 0.4009), (-0.5808, -0.0045, -0.8140), (-0.
 DSA_SATURATION, DSA_CONTRAST, DSA_CROP, DSA_CUTOUT, DSA_SCALE, DSA_DEGREES = 2.0, 0.5, 0.125, 0.5, 1.2, 15.0
 
 
-# ---- what is drawn ---------------------------------------------------------------------------------------------------
-
-
 def draw_epoch(recipe: Recipe, count: int, height: int, width: int, draws: torch.Generator) -> Tables:
     """All random numbers of one epoch over `count` images, except those that belong to a batch.
 
@@ -126,9 +123,6 @@ def draw_box(height: int, width: int, draws: torch.Generator) -> Tensor:
     return torch.tensor(
         [max(y - tall // 2, 0), min(y + tall // 2, height), max(x - wide // 2, 0), min(x + wide // 2, width)]
     )
-
-
-# ---- what is applied -------------------------------------------------------------------------------------------------
 
 
 def strip_shuffle(images: Tensor, strips: Tensor) -> Tensor:

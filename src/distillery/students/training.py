@@ -26,7 +26,8 @@ from distillery.divergence import refuse_diverged
 from distillery.lean_imports import without_compiler
 from distillery.memory_limit import in_fitting_batches
 from distillery.progress import Progress, count_images
-from distillery.storage.resume import Resume
+from distillery.storage.resume import Resume, load_optimizer, optimizer_tensors
+from distillery.storage.tensors import below
 from distillery.streams import Key, stream
 from distillery.students import augment
 from distillery.students.networks import Classifier
@@ -156,10 +157,8 @@ def train_networks(
         if kept is not None:
             kept[:] = _kept_before(tensors)
         ensemble.load_state_dict(tensors)
-        start, evaluations = (
-            facts["epoch"],
-            [[(epoch, _number(value)) for epoch, value in evaluated] for evaluated in facts["evaluations"]],
-        )
+        start = facts["epoch"]
+        evaluations = [[(epoch, percent) for epoch, percent in evaluated] for evaluated in facts["evaluations"]]
     with Progress(what, recipe.epochs, "epoch", start) as progress:
         for epoch in range(start, recipe.epochs):
             ensemble.set_rate(recipe.learning_rate * schedule_factor(recipe, epoch))
@@ -181,10 +180,7 @@ def train_networks(
                 resume.checkpoint(
                     lambda epochs=done, correct=correct: (  # type: ignore[misc]
                         {**ensemble.state_dict(), "correct": correct.to(torch.uint8), **_kept_after(kept or [])},
-                        {
-                            "epoch": epochs,
-                            "evaluations": [[(e, _storable(v)) for e, v in evaluated] for evaluated in evaluations],
-                        },
+                        {"epoch": epochs, "evaluations": evaluations},
                     ),
                     force=done == recipe.epochs,
                 )
@@ -371,27 +367,19 @@ class _Ensemble:
 
     @without_compiler()
     def state_dict(self) -> dict[str, Tensor]:
-        tensors = {f"parameter/{name}": value.detach().clone() for name, value in self.parameters.items()}
-        tensors |= {f"buffer/{name}": value.clone() for name, value in self.buffers.items()}
-        tensors |= {f"ema/{name}": value.clone() for name, value in self.ema.items()}
-        for index, fields in self.optimizer.state_dict()["state"].items():
-            for name, value in fields.items():
-                if value is not None:
-                    tensors[f"optimizer/{index}/{name}"] = torch.as_tensor(value).clone()
-        return tensors
+        states = {**self._states(), "optimizer": optimizer_tensors(self.optimizer)}
+        return {f"{kind}/{name}": value.detach().clone() for kind, s in states.items() for name, value in s.items()}
+
+    def _states(self) -> dict[str, dict[str, Tensor]]:
+        return {"parameter": self.parameters, "buffer": self.buffers, "ema": self.ema}
 
     @torch.no_grad()
     @without_compiler()
     def load_state_dict(self, tensors: dict[str, Tensor]) -> None:
-        state: dict[int, dict[str, Tensor]] = {}
-        for name, value in tensors.items():
-            kind, _, rest = name.partition("/")
-            if kind == "optimizer":
-                index, _, field = rest.partition("/")
-                state.setdefault(int(index), {})[field] = value
-            else:
-                {"parameter": self.parameters, "buffer": self.buffers, "ema": self.ema}[kind][rest].copy_(value)
-        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
+        for kind, state in self._states().items():
+            for name, value in below(tensors, f"{kind}/").items():
+                state[name].copy_(value)
+        load_optimizer(self.optimizer, below(tensors, "optimizer/"))
 
     @torch.no_grad()
     def write_back(self) -> None:
@@ -409,11 +397,10 @@ def _kept_after(kept: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
 
 
 def _kept_before(tensors: dict[str, Tensor]) -> list[dict[str, Tensor]]:
-    """What `_kept_after` added to the state of an ensemble, taken out of it again."""
     states: dict[int, dict[str, Tensor]] = {}
-    for key in [key for key in tensors if key.startswith("kept/")]:
-        _, number, name = key.split("/", 2)
-        states.setdefault(int(number), {})[name] = tensors.pop(key)
+    for key, value in below(tensors, "kept/").items():
+        number, _, name = key.partition("/")
+        states.setdefault(int(number), {})[name] = value
     return [states[number] for number in sorted(states)]
 
 
@@ -468,13 +455,11 @@ def evaluation_epochs(recipe: Recipe) -> list[int]:
 
 def _optimizer(parameters: dict[str, Tensor], recipe: Recipe, stacked: bool) -> torch.optim.Optimizer:
     """One optimizer for all networks: what it does to a weight depends on that weight alone."""
-    groups: list[dict[str, Any]] = []
-    vectors = [value for value in parameters.values() if value.ndim - stacked <= 1]
-    others = [value for value in parameters.values() if value.ndim - stacked > 1]
-    if recipe.decay_vectors:
-        groups.append({"params": list(parameters.values())})
-    else:
-        groups += [{"params": others}, {"params": vectors, "weight_decay": 0.0}]
+    groups: list[dict[str, Any]] = [{"params": list(parameters.values())}]
+    if not recipe.decay_vectors:
+        vectors = [value for value in parameters.values() if value.ndim - stacked <= 1]
+        others = [value for value in parameters.values() if value.ndim - stacked > 1]
+        groups = [{"params": others}, {"params": vectors, "weight_decay": 0.0}]
     if recipe.optimizer == "adamw":
         betas = (recipe.betas[0], recipe.betas[1])
         return torch.optim.AdamW(
@@ -483,14 +468,6 @@ def _optimizer(parameters: dict[str, Tensor], recipe: Recipe, stacked: bool) -> 
     return torch.optim.SGD(
         groups, recipe.learning_rate, momentum=recipe.momentum, weight_decay=recipe.weight_decay, fused=True
     )
-
-
-def _storable(value: float) -> float | None:
-    return None if math.isnan(value) else value
-
-
-def _number(value: float | None) -> float:
-    return math.nan if value is None else value
 
 
 def in_ensembles(networks: Sequence[int], size: int, train: Callable[[Sequence[int]], list[Trained]]) -> list[Trained]:
