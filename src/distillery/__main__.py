@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import errno
 import importlib
 import json
 import os
@@ -113,7 +114,7 @@ def _run(name: str, stage: ModuleType, arguments: list[str]) -> int:
         parallel.choose_card(visible_cards())
         try:
             lease_card()
-        except TimeoutError as error:
+        except (TimeoutError, BadInput) as error:
             print(f"distillery {name}: {error}", file=sys.stderr)
             return 1
         device: Any = prepare(threads)
@@ -125,13 +126,18 @@ def _run(name: str, stage: ModuleType, arguments: list[str]) -> int:
     job = Job(name, parsed.settings, device, threads, tuple(inputs), parsed.checkpoint_seconds, cores)
     try:
         stage.run(settings, job=job, **files)
+        if parallel.rank() == 0:
+            _record_cost(parsed.cost, name, device.type, threads)
     except (BadInput, DamagedArtifact) as error:
         print(f"distillery {name}: {error}{_unmade(stage, files, error)}", file=sys.stderr)
         return 1
+    except OSError as error:
+        if error.errno is None or error.filename is None:
+            raise
+        print(f"distillery {name}: {_of_storage(error)}", file=sys.stderr)
+        return 1
     finally:
         parallel.leave()
-    if parallel.rank() == 0:
-        _record_cost(parsed.cost, name, device.type, threads)
     return 0
 
 
@@ -141,6 +147,23 @@ def _unmade(stage: ModuleType, files: dict[str, Any], error: Exception) -> str:
 
     outputs = [files[argument] for argument, file in stage_files(stage.run).items() if file.kind == "output"]
     return f". Not made: {outputs[0]}" if outputs and isinstance(error, Diverged) else ""
+
+
+_WAYS_OUT = {
+    errno.ENOSPC: "make room there",
+    errno.EDQUOT: "make room there, or ask for a larger quota",
+    errno.EFBIG: "raise the limit on the size of files (ulimit -f)",
+    errno.EROFS: "mount it to be written, or work in another folder",
+    errno.EACCES: "ask its owner, or work in another folder",
+    errno.ENOENT: "something has removed it, or its folder, while this stage ran",
+}
+
+
+def _of_storage(error: OSError) -> str:
+    """What a disk did not do, in one line."""
+    number = error.errno or 0
+    way_out = _WAYS_OUT.get(number, "look after the disk")
+    return f"{error.filename}: {os.strerror(number)}; {way_out}; then run the same command again"
 
 
 class _Nothing:
