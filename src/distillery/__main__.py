@@ -80,10 +80,7 @@ def _parser(name: str, stage: ModuleType) -> argparse.ArgumentParser:
 def _run(name: str, stage: ModuleType, arguments: list[str]) -> int:
     from pydantic import ValidationError
 
-    from distillery import parallel
-    from distillery.devices import allowed_cores, lease_card, prepare, visible_cards
     from distillery.errors import BadInput, DamagedArtifact
-    from distillery.job import Job
 
     parsed = _parser(name, stage).parse_args(arguments)
     try:
@@ -103,6 +100,32 @@ def _run(name: str, stage: ModuleType, arguments: list[str]) -> int:
         if not path.exists():
             print(f"distillery {name}: {path}: no such file", file=sys.stderr)
             return 2
+    try:
+        _carry_out(name, stage, arguments, parsed, settings, files, inputs)
+    except (BadInput, DamagedArtifact, TimeoutError) as error:
+        print(f"distillery {name}: {error}{_unmade(stage, files, error)}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        if error.errno is None or error.filename is None:
+            raise
+        print(f"distillery {name}: {_of_storage(error)}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _carry_out(
+    name: str,
+    stage: ModuleType,
+    arguments: list[str],
+    parsed: argparse.Namespace,
+    settings: Any,
+    files: dict[str, Any],
+    inputs: list[Path],
+) -> None:
+    from distillery import parallel
+    from distillery.devices import allowed_cores, lease_card, prepare, visible_cards
+    from distillery.job import Job
+
     threads = parsed.threads or len(os.sched_getaffinity(0))
     cores = min(threads, allowed_cores())
     processes = stage.processes(settings) if hasattr(stage, "processes") else 1
@@ -112,11 +135,7 @@ def _run(name: str, stage: ModuleType, arguments: list[str]) -> int:
         from distillery.storage.resume import stop_on_signals
 
         parallel.choose_card(visible_cards())
-        try:
-            lease_card()
-        except (TimeoutError, BadInput) as error:
-            print(f"distillery {name}: {error}", file=sys.stderr)
-            return 1
+        lease_card()
         device: Any = prepare(threads)
         stop_on_signals()
         parallel.join(device)
@@ -128,17 +147,8 @@ def _run(name: str, stage: ModuleType, arguments: list[str]) -> int:
         stage.run(settings, job=job, **files)
         if parallel.rank() == 0:
             _record_cost(parsed.cost, name, device.type, threads)
-    except (BadInput, DamagedArtifact) as error:
-        print(f"distillery {name}: {error}{_unmade(stage, files, error)}", file=sys.stderr)
-        return 1
-    except OSError as error:
-        if error.errno is None or error.filename is None:
-            raise
-        print(f"distillery {name}: {_of_storage(error)}", file=sys.stderr)
-        return 1
     finally:
         parallel.leave()
-    return 0
 
 
 def _unmade(stage: ModuleType, files: dict[str, Any], error: Exception) -> str:

@@ -20,7 +20,7 @@ _CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
 @contextmanager
 def naming(path: Path, temporary: Path) -> Iterator[None]:
-    """Let the error of a disk that takes no more name `path`: that of a write names nothing, others a temporary file."""
+    """Let the error of a disk that takes no more name `path`: that of a write names none, others a temporary file."""
     try:
         yield
     except OSError as error:

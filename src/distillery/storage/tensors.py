@@ -129,7 +129,7 @@ def verify(path: Path) -> None:
     with path.open("rb") as file:
         stated, _, checksum = _checksum(file)
     if stated != checksum:
-        raise NotSafetensors("its bytes are not those that were written: another checksum")
+        raise NotSafetensors("its bytes have changed: their CRC-32 is not the crc32 of its metadata")
 
 
 def _checksum(file: BinaryIO) -> tuple[bytes, int, bytes]:
