@@ -55,7 +55,7 @@ rule distilled:
 
 
 onstart:
-    processes.write_owner(snakemake_internals.HOLDER)
+    snakemake_internals.note_holder()
     with snakemake_internals.without_traceback(slurm.SlurmProblem):
         slurm.prepare(workflow)
 

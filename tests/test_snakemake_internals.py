@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 import re
 import tomllib
 from collections.abc import Callable
@@ -29,12 +30,12 @@ from snakemake_executor_plugin_slurm import submit_string, utils
 
 from distillery import snakemake_internals
 from distillery.errors import SlurmProblem
-from distillery.processes import write_owner
 from distillery.snakemake_internals import (
     LOCKS,
     SlurmExecutor,
     before_planning,
     limit_to_cards,
+    note_holder,
     remove_stale_lock,
     without_traceback,
 )
@@ -171,7 +172,7 @@ def test_only_a_run_on_slurm_has_its_executor() -> None:
         assert SlurmExecutor.submits(SimpleNamespace(executor_plugin=SimpleNamespace(name=name))) is expected
 
 
-@pytest.mark.parametrize("holder", ["dead", "alive", "elsewhere", "nobody"])
+@pytest.mark.parametrize("holder", ["dead", "alive", "elsewhere", "nobody", "dead, and a new lock"])
 def test_only_the_lock_of_a_dead_process_is_removed(
     holder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -180,12 +181,16 @@ def test_only_the_lock_of_a_dead_process_is_removed(
     lock.parent.mkdir(parents=True)
     lock.write_text("results/a\n", "utf-8")
     if holder != "nobody":
-        write_owner(snakemake_internals.HOLDER)
+        note_holder()
         note = snakemake_internals.HOLDER.read_text("utf-8")
-        if holder == "dead":
+        if holder.startswith("dead"):
             snakemake_internals.HOLDER.write_text(re.sub(r", \d+,", ", 4194304,", note), "utf-8")
         elif holder == "elsewhere":
             snakemake_internals.HOLDER.write_text(re.sub(r'^\["[^"]*"', '["elsewhere"', note), "utf-8")
+    if holder == "dead, and a new lock":  # of a run that has written no note yet, by a clock that was set back
+        lock.unlink()
+        lock.write_text("results/a\n", "utf-8")
+        os.utime(lock, (0, 0))
     remove_stale_lock()
     assert lock.exists() == (holder != "dead")
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import errno
 import importlib
 import json
 import os
@@ -81,10 +82,7 @@ def _parser(name: str, stage: ModuleType) -> argparse.ArgumentParser:
 def _run(name: str, stage: ModuleType, arguments: list[str]) -> int:
     from pydantic import ValidationError
 
-    from distillery import parallel
-    from distillery.devices import allowed_cores, bound_cores, lease_card, prepare, visible_cards
     from distillery.errors import BadInput, DamagedArtifact
-    from distillery.job import Job
 
     parsed = _parser(name, stage).parse_args(arguments)
     try:
@@ -104,6 +102,32 @@ def _run(name: str, stage: ModuleType, arguments: list[str]) -> int:
         if not path.exists():
             print(f"distillery {name}: {path}: no such file", file=sys.stderr)
             return 2
+    try:
+        _carry_out(name, stage, arguments, parsed, settings, files, inputs)
+    except (BadInput, DamagedArtifact, TimeoutError) as error:
+        print(f"distillery {name}: {error}{_unmade(stage, files, error)}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        if error.errno is None or error.filename is None:
+            raise
+        print(f"distillery {name}: {_of_storage(error)}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _carry_out(
+    name: str,
+    stage: ModuleType,
+    arguments: list[str],
+    parsed: argparse.Namespace,
+    settings: Any,
+    files: dict[str, Any],
+    inputs: list[Path],
+) -> None:
+    from distillery import parallel
+    from distillery.devices import allowed_cores, bound_cores, lease_card, prepare, visible_cards
+    from distillery.job import Job
+
     threads = parsed.threads or bound_cores()
     cores = min(threads, allowed_cores())
     processes = stage.processes(settings) if hasattr(stage, "processes") else 1
@@ -113,11 +137,7 @@ def _run(name: str, stage: ModuleType, arguments: list[str]) -> int:
         from distillery.storage.resume import stop_on_signals
 
         parallel.choose_card(visible_cards())
-        try:
-            lease_card()
-        except TimeoutError as error:
-            print(f"distillery {name}: {error}", file=sys.stderr)
-            return 1
+        lease_card()
         device: Any = prepare(threads)
         stop_on_signals()
         parallel.join(device)
@@ -127,14 +147,10 @@ def _run(name: str, stage: ModuleType, arguments: list[str]) -> int:
     job = Job(name, parsed.settings, device, threads, tuple(inputs), parsed.checkpoint_seconds, cores)
     try:
         stage.run(settings, job=job, **files)
-    except (BadInput, DamagedArtifact) as error:
-        print(f"distillery {name}: {error}{_unmade(stage, files, error)}", file=sys.stderr)
-        return 1
+        if parallel.rank() == 0:
+            _record_cost(parsed.cost, name, device.type, threads)
     finally:
         parallel.leave()
-    if parallel.rank() == 0:
-        _record_cost(parsed.cost, name, device.type, threads)
-    return 0
 
 
 def _unmade(stage: ModuleType, files: dict[str, Any], error: Exception) -> str:
@@ -143,6 +159,23 @@ def _unmade(stage: ModuleType, files: dict[str, Any], error: Exception) -> str:
 
     outputs = [files[argument] for argument, file in stage_files(stage.run).items() if file.kind == "output"]
     return f". Not made: {outputs[0]}" if outputs and isinstance(error, Diverged) else ""
+
+
+_WAYS_OUT = {
+    errno.ENOSPC: "make room there",
+    errno.EDQUOT: "make room there, or ask for a larger quota",
+    errno.EFBIG: "raise the limit on the size of files (ulimit -f)",
+    errno.EROFS: "mount it to be written, or work in another folder",
+    errno.EACCES: "ask its owner, or work in another folder",
+    errno.ENOENT: "something has removed it, or its folder, while this stage ran",
+}
+
+
+def _of_storage(error: OSError) -> str:
+    """What a disk did not do, in one line."""
+    number = error.errno or 0
+    way_out = _WAYS_OUT.get(number, "look after the disk")
+    return f"{error.filename}: {os.strerror(number)}; {way_out}; then run the same command again"
 
 
 class _Nothing:

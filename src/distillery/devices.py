@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import math
 import os
+import stat
 import sys
 import tempfile
 import time
@@ -15,6 +16,7 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal
 
+from distillery.errors import BadInput
 from distillery.processes import take_lock
 
 if TYPE_CHECKING:
@@ -67,12 +69,19 @@ def lease_card() -> str | None:
 
     Raises:
         TimeoutError: every card was taken for as long as `LEASE_SECONDS`.
+        BadInput: somebody else has made the folder of locks, whose name everybody can tell, or may write there.
     """
     cards = visible_cards()
     if len(cards) < 2 or scheduled():
         return None
     folder = Path(tempfile.gettempdir(), f"distillery-cards-{os.getuid()}")
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(mode=0o700, exist_ok=True)
+    about = folder.lstat()
+    if not stat.S_ISDIR(about.st_mode) or about.st_uid != os.getuid() or about.st_mode & 0o022:
+        raise BadInput(
+            f"{folder}: not a folder that this user alone writes, so its locks cannot be trusted; remove it, or set "
+            "TMPDIR to a folder of your own"
+        )
     start, said = time.monotonic(), -math.inf
     while (now := time.monotonic()) - start < LEASE_SECONDS:
         if now - start > 1 and now - said > SAY_SECONDS:

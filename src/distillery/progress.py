@@ -7,8 +7,9 @@ import time
 from dataclasses import dataclass
 from types import TracebackType
 
-import psutil
 from tqdm import tqdm
+
+from distillery import processes
 
 LINE_SECONDS = 10.0
 
@@ -32,7 +33,7 @@ class Work:
     @property
     def seconds(self) -> float:
         """Since this process started, plus those of killed processes."""
-        return self.earlier + time.time() - psutil.Process().create_time()
+        return self.earlier + processes.age()
 
 
 WORK = Work()

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import importlib
 import io
+import json
 import os
 import sys
 from collections.abc import Awaitable, Callable, Iterator
@@ -17,9 +18,13 @@ from typing import Any
 
 from distillery import processes
 from distillery.devices import SCHEDULED
+from distillery.storage.atomic import write_json
 
 HOLDER = Path(".snakemake/holder.json")
 """Says which process holds the lock of this folder."""
+
+HELD = Path(".snakemake/held.json")
+"""Says which lock that is."""
 
 LOCKS = Path(".snakemake/locks")
 PLUGIN = "snakemake_executor_plugin_slurm"
@@ -28,16 +33,32 @@ Query = Callable[[str, Any], Awaitable[tuple[dict[str, str] | None, float | None
 """The command that lists the states of jobs, and a logger, to the states by the numbers of jobs, and seconds."""
 
 
+def note_holder() -> None:
+    """Write down which process holds the lock of this folder, and which lock that is."""
+    processes.write_owner(HOLDER)  # first: until the next line is done, the lock counts as unknown and stays
+    write_json(HELD, sorted(_locks()))
+
+
 def remove_stale_lock() -> None:
-    """Remove the lock that a killed Snakemake left; the lock of a living process, here or elsewhere, stays."""
-    if not HOLDER.exists():
-        return
-    # A lock younger than the note belongs to a run that has not written its own yet.
-    noted = HOLDER.stat().st_mtime
-    locks = [lock for lock in LOCKS.glob("*.lock") if lock.stat().st_mtime <= noted]
-    if processes.owner_alive(HOLDER) is False:
-        for lock in locks:
-            lock.unlink(missing_ok=True)
+    """Remove the lock that a killed Snakemake left; the lock of a living process, here or elsewhere, stays.
+
+    So does a lock that the note does not know: that of a run which has not written its own note yet.
+    """
+    with contextlib.suppress(OSError, ValueError):
+        held = json.loads(HELD.read_text("utf-8"))
+        locks = [lock for about, lock in _locks().items() if about in held]
+        if processes.owner_alive(HOLDER) is False:
+            for lock in locks:
+                lock.unlink(missing_ok=True)
+
+
+def _locks() -> dict[str, Path]:
+    """The locks of this folder by what tells each from a later one of its name, whatever the clock says."""
+    locks = {}
+    for lock in LOCKS.glob("*.lock"):
+        about = lock.stat()
+        locks[f"{about.st_ino} {about.st_mtime_ns}"] = lock
+    return locks
 
 
 def interpreter(workflow: Any) -> str:

@@ -19,7 +19,7 @@ from distillery.diffusion.autoencoder import Codec
 from distillery.divergence import refuse_diverged
 from distillery.errors import BadInput, DamagedArtifact, damaged
 from distillery.progress import Progress
-from distillery.storage.tensors import TensorWriter, read_header
+from distillery.storage.tensors import TensorWriter, read_header, verify
 
 MADE_BY = "encode_latents"
 _TYPES: dict[str, np.dtype[Any]] = {"F16": np.dtype("<f2"), "F32": np.dtype("<f4"), "I64": np.dtype("<i8")}
@@ -146,6 +146,7 @@ class LatentCache:
 def _open(path: Path) -> _Shard:
     try:
         header = read_header(path)
+        verify(path)
         about = json.loads(header.metadata["about"])
         with path.open("rb") as file:
             mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)

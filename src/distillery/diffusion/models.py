@@ -8,6 +8,7 @@ from typing import Any
 from distillery.diffusion.weights import STATISTICS, read_config, weight_files
 from distillery.errors import WeightsError, damaged
 from distillery.lean_imports import from_diffusers
+from distillery.storage.tensors import verify
 
 AUTOENCODERS = ("AutoencoderKL", "AutoencoderTiny", "VQModel")
 TRANSFORMERS = ("DiTTransformer2DModel", "Transformer2DModel")
@@ -109,8 +110,10 @@ def _class_name(folder: Path, known: tuple[str, ...]) -> str:
 
 
 def _open(kind: Any, folder: Path) -> Any:
-    weight_files(folder)
+    files = weight_files(folder)
     try:
+        for path in files:
+            verify(path)
         model, about = kind.from_pretrained(
             folder,
             local_files_only=True,

@@ -17,7 +17,7 @@ from distillery.matching.networks import Comparing
 from distillery.matching.real_images import RealImages
 from distillery.matching.settings import Experts
 from distillery.storage.resume import Resume
-from distillery.storage.tensors import described_tensors, load_slice
+from distillery.storage.tensors import described_tensors, load_slice, opened_tensor
 from distillery.students.presets import DSA
 from distillery.students.settings import Recipe, Speed
 from distillery.students.training import train_networks
@@ -145,7 +145,7 @@ class Trajectories:
         self._places: list[tuple[Path, int]] = []
         for path in paths:
             try:
-                about, count = described_tensors(path), load_slice(path, "theta").get_shape()[0]
+                about, count = described_tensors(path), opened_tensor(path, "theta", MADE_BY).get_shape()[0]
             except (OSError, ValueError) as error:
                 raise damaged(path, MADE_BY, error) from error
             if why := wrong_experts(about, wanted):

@@ -38,7 +38,7 @@ def run(settings: Settings, *, images: Input, teacher: Input, soft_labels: Outpu
     import numpy as np
 
     from distillery.data.pixels import load_pixels
-    from distillery.storage.tensors import growing_tensors, partial_name
+    from distillery.storage.tensors import growing_tensors, is_whole, partial_name
     from distillery.students.networks import Classifier, Domain
     from distillery.students.soft_labels import Teacher, store
 
@@ -47,7 +47,7 @@ def run(settings: Settings, *, images: Input, teacher: Input, soft_labels: Outpu
     known = Teacher(Classifier.load(teacher, "train_reference"), classes, domain, job.device)
     shape = (settings.recipe.epochs, len(pixels), len(classes))
     resume, first = job.resume(soft_labels), 0
-    if partial_name(soft_labels).exists() and (checkpoint := resume.restore()):
+    if is_whole(partial_name(soft_labels)) and (checkpoint := resume.restore()):
         first = int(checkpoint[1]["epochs"])
     left = 2 * math.prod((settings.recipe.epochs - first, *shape[1:]))
     need_room(soft_labels, left, "say `soft_labels: online` in the protocol: the teacher answers again")

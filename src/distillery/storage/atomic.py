@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
 import os
 import shutil
@@ -13,6 +15,19 @@ from typing import Any
 from distillery.errors import damaged
 from distillery.processes import remove_abandoned, temporary_name
 
+_CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+
+
+@contextmanager
+def naming(path: Path, temporary: Path) -> Iterator[None]:
+    """Let the error of a disk that takes no more name `path`: that of a write names none, others a temporary file."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename == str(temporary) or (error.filename is None and error.errno in _CANNOT_WRITE):
+            error.filename, error.filename2 = str(path), None
+        raise
+
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
@@ -20,16 +35,21 @@ def replacing(path: Path) -> Iterator[Path]:
 
     A kill or a full disk on the way leaves the old file or none. Two writers never share a temporary name, and the next
     one removes the file that a killed writer left.
+
+    Raises:
+        OSError: it cannot be written; its `filename` is the path.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = temporary_name(path)
     try:
-        yield temporary
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        with naming(path, temporary):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield temporary
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
+            temporary.replace(path)
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # on a disk that takes no change, the reason is told already
+            temporary.unlink(missing_ok=True)
 
 
 def discard(path: Path) -> None:

@@ -18,7 +18,7 @@ from distillery.errors import damaged
 from distillery.provenance import Provenance
 from distillery.storage.atomic import replacing
 from distillery.storage.spool import Spooled, no_room_for_temporary
-from distillery.storage.tables import metadata_of, writing_table
+from distillery.storage.tables import metadata_of, verify_footer, writing_table
 
 ROW_GROUP = 512
 """Images of a table that are written together, and held in memory together by whoever reads a few at a time."""
@@ -148,6 +148,7 @@ def read_images(path: Path, made_by: str) -> ImageSet:
         DamagedArtifact: not a whole Parquet file, or not a table of images.
     """
     try:
+        verify_footer(path)
         with pq.ParquetFile(path, pre_buffer=False, page_checksum_verification=True) as file:
             others = [name for name in file.schema_arrow.names if name != "image"]
             table = file.read(columns=["image.path", *others], use_threads=False)
@@ -159,7 +160,7 @@ def read_images(path: Path, made_by: str) -> ImageSet:
                 .field("bytes")
                 .to_pylist()
             )
-    except (OSError, pa.ArrowException, KeyError, TypeError) as error:
+    except (OSError, pa.ArrowException, KeyError, TypeError, ValueError) as error:
         if isinstance(error, OSError) and error.errno == errno.ENOSPC:
             raise no_room_for_temporary(path.stat().st_size) from error
         raise damaged(path, made_by, str(error).splitlines()[0]) from error
@@ -187,6 +188,7 @@ def read_images(path: Path, made_by: str) -> ImageSet:
 def read_classes(path: Path, made_by: str) -> list[str]:
     """Class names of an image table, without reading its images."""
     try:
+        verify_footer(path)
         metadata = pq.read_schema(path).metadata or {}
         return list(json.loads(metadata[b"huggingface"])["info"]["features"]["label"]["names"])
     except (OSError, pa.ArrowException, KeyError, ValueError) as error:

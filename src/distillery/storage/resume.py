@@ -90,7 +90,10 @@ class Resume:
         """Tensors and facts of the last checkpoint; None where there is none of this digest."""
         try:
             tensors, about = load_tensors(self.path)
-        except (FileNotFoundError, NotSafetensors):
+        except FileNotFoundError:
+            return None
+        except (OSError, NotSafetensors) as error:
+            print(f"{self.path}: cannot be read ({error}); starting afresh", file=sys.stderr)
             return None
         if about.get("digest") != self.digest:
             print(f"{self.path}: made by other settings, code or inputs; starting afresh", file=sys.stderr)

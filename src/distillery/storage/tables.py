@@ -1,8 +1,17 @@
-"""Parquet tables with their provenance."""
+"""Parquet tables with their provenance.
+
+Parquet has checksums of its pages and none of its footer, which holds names, types and counts: its CRC-32 is in the
+metadata, as `crc32`.
+"""
 
 from __future__ import annotations
 
 import json
+import os
+import re
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pyarrow as pa
@@ -12,12 +21,16 @@ from distillery.errors import damaged
 from distillery.provenance import Provenance
 from distillery.storage.atomic import replacing
 
+_NO_CHECKSUM = {b"crc32": b"0" * 8}
+_CHECKSUM = re.compile(rb"crc32\x18\x08([0-9a-f]{8})")
+"""As Thrift writes the entry."""
+
 
 def write_table(path: Path, table: pa.Table, provenance: Provenance) -> None:
     """Write a table as Parquet, atomically; its metadata gains the provenance."""
-    with replacing(path) as temporary:
-        described = table.replace_schema_metadata(metadata_of(table, provenance))
-        pq.write_table(described, temporary, compression="zstd", write_page_checksum=True)
+    described = table.replace_schema_metadata(metadata_of(table, provenance))
+    with replacing(path) as temporary, writing_table(temporary, described.schema) as writer:
+        writer.write_table(described)
 
 
 def read_table(path: Path, made_by: str) -> pa.Table:
@@ -27,16 +40,55 @@ def read_table(path: Path, made_by: str) -> pa.Table:
         DamagedArtifact: not a whole Parquet file.
     """
     try:
+        verify_footer(path)
         return pq.read_table(path, memory_map=False, page_checksum_verification=True)
-    except (OSError, pa.ArrowException) as error:
+    except (OSError, ValueError, pa.ArrowException) as error:
         raise damaged(path, made_by, str(error).splitlines()[0]) from error
 
 
 def metadata_of(table: pa.Table, provenance: Provenance) -> dict[bytes, bytes]:
-    """The metadata of a table, and the provenance."""
-    return {**(table.schema.metadata or {}), b"distillery": json.dumps(provenance, sort_keys=True).encode()}
+    """The metadata of a table, the provenance, and room for a checksum."""
+    about = {b"distillery": json.dumps(provenance, sort_keys=True).encode(), **_NO_CHECKSUM}
+    return {**(table.schema.metadata or {}), **about}
 
 
-def writing_table(path: Path, schema: pa.Schema) -> pq.ParquetWriter:
-    """A Parquet file to be written a group of rows at a time; checksums of its pages reveal a flipped bit."""
-    return pq.ParquetWriter(path, schema, compression="zstd", write_page_checksum=True)
+@contextmanager
+def writing_table(path: Path, schema: pa.Schema) -> Iterator[pq.ParquetWriter]:
+    """A Parquet file to be written a group of rows at a time; checksums reveal a flipped bit.
+
+    Args:
+        schema: with the metadata of `metadata_of`.
+    """
+    with pq.ParquetWriter(path, schema, compression="zstd", write_page_checksum=True) as writer:
+        yield writer
+    _, position, checksum = _footer_checksum(path)
+    with path.open("r+b") as file:
+        file.seek(position)
+        file.write(checksum)
+
+
+def verify_footer(path: Path) -> None:
+    """Compare the footer of a Parquet file with the checksum that it was written with, if it has one.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: its bytes have changed.
+    """
+    stated, _, checksum = _footer_checksum(path)
+    if stated != checksum:
+        raise ValueError("its footer has changed: its CRC-32 is not the crc32 of its metadata")
+
+
+def _footer_checksum(path: Path) -> tuple[bytes, int, bytes]:
+    """The checksum that a footer states, the position of it, and the one that it has; empty where it states none."""
+    with path.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(size - 8, 0))
+        length = min(int.from_bytes(file.read(4), "little") + 8, size)
+        file.seek(size - length)
+        footer = file.read()
+    if (stated := _CHECKSUM.search(footer)) is None:
+        return b"", 0, b""
+    start, stop = stated.span(1)
+    checksum = zlib.crc32(footer[:start] + b"0" * 8 + footer[stop:])
+    return stated[1], size - length + start, b"%08x" % checksum

@@ -1,4 +1,8 @@
-"""The safetensors format: the only reader and the only writer of it."""
+"""The safetensors format: the only reader and the only writer of it.
+
+A file that is written here has the CRC-32 of all its bytes in its metadata, as `crc32`. Whoever opens it reads it once
+as a whole and compares; files from elsewhere have none. The library of safetensors itself would take a flipped bit.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,8 @@ import io
 import json
 import math
 import os
+import re
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,7 +21,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from distillery.errors import BadInput, NotSafetensors, damaged
 from distillery.processes import drop_lock, take_lock
 from distillery.provenance import Provenance
-from distillery.storage.atomic import replacing
+from distillery.storage.atomic import naming, replacing
 
 if TYPE_CHECKING:
     import numpy as np
@@ -23,6 +29,11 @@ if TYPE_CHECKING:
 
 _LARGEST_HEADER = 100 * 2**20
 _TYPES = {"float16": "F16", "float32": "F32", "int64": "I64"}
+_NO_CHECKSUM = {"crc32": "0" * 8}
+_CHECKSUM = re.compile(rb'"crc32":"([0-9a-f]{8})"')
+"""Within a header no text has such quotes, which JSON escapes: this is the key of the metadata."""
+
+_BLOCK_BYTES = 2**22
 
 
 # ---- the header ------------------------------------------------------------------------------------------------------
@@ -80,6 +91,14 @@ def _header_of(file: BinaryIO) -> Header:
     return Header(metadata, tensors, shapes, 8 + length)
 
 
+def is_whole(path: Path) -> bool:
+    """Whether there is a safetensors file that is as long as its header says."""
+    try:
+        return bool(read_header(path))
+    except (OSError, NotSafetensors):
+        return False
+
+
 def described_tensors(path: Path) -> dict[str, Any]:
     """What `write_tensors` was told about the tensors of a file; reads its header alone, and without torch.
 
@@ -97,24 +116,63 @@ def _write_header(file: BinaryIO, tensors: Mapping[str, Mapping[str, Any]], meta
     return file.write(len(text).to_bytes(8, "little") + text)
 
 
+# ---- the checksum ----------------------------------------------------------------------------------------------------
+
+
+def verify(path: Path) -> None:
+    """Read a whole file and compare it with the checksum that it was written with, if it has one.
+
+    Raises:
+        OSError: it cannot be read.
+        NotSafetensors: its bytes have changed.
+    """
+    with path.open("rb") as file:
+        stated, _, checksum = _checksum(file)
+    if stated != checksum:
+        raise NotSafetensors("its bytes have changed: their CRC-32 is not the crc32 of its metadata")
+
+
+def _checksum(file: BinaryIO) -> tuple[bytes, int, bytes]:
+    """The checksum that a file states, the position of it, and the one that it has; empty where it states none."""
+    file.seek(0)
+    length = file.read(8)
+    header = file.read(min(int.from_bytes(length, "little"), _LARGEST_HEADER))
+    if (stated := _CHECKSUM.search(header)) is None:
+        return b"", 0, b""
+    start, stop = stated.span(1)
+    checksum = zlib.crc32(length + header[:start] + b"0" * 8 + header[stop:])
+    while block := file.read(_BLOCK_BYTES):
+        checksum = zlib.crc32(block, checksum)
+    return stated[1], len(length) + start, b"%08x" % checksum
+
+
+def _write_checksum(file: BinaryIO) -> None:
+    file.flush()
+    _, position, checksum = _checksum(file)
+    file.seek(position)
+    file.write(checksum)
+
+
 # ---- whole files -----------------------------------------------------------------------------------------------------
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor], provenance: Provenance, **about: Any) -> None:
     """Write tensors as safetensors, atomically; `about` (JSON) and the provenance go into its metadata."""
-    content = _saved(tensors, _metadata(provenance, about))
-    # safetensors shuffles its metadata from process to process: the header is written again with its keys sorted.
-    header = _header_of(io.BytesIO(content))
-    with replacing(path) as temporary, temporary.open("wb") as file:
-        _write_header(file, header.tensors, header.metadata)
-        file.write(memoryview(content)[header.start :])
+    save_tensors(path, tensors, _metadata(provenance, about))
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> None:
-    """Write tensors as the safetensors library does, atomically, with these texts as metadata."""
-    content = _saved(tensors, metadata)
-    with replacing(path) as temporary:
-        temporary.write_bytes(content)
+    """Write tensors as safetensors, atomically, with these texts and a checksum as metadata."""
+    from safetensors.torch import save
+
+    whole = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    content = save(whole, {**metadata, **_NO_CHECKSUM})
+    # safetensors shuffles its metadata from process to process: the header is written again with its keys sorted.
+    header = _header_of(io.BytesIO(content))
+    with replacing(path) as temporary, temporary.open("w+b") as file:
+        _write_header(file, header.tensors, header.metadata)
+        file.write(memoryview(content)[header.start :])
+        _write_checksum(file)
 
 
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -122,11 +180,12 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
     Raises:
         OSError: it cannot be read.
-        NotSafetensors: not a whole safetensors file.
+        NotSafetensors: not a whole safetensors file, or not the bytes that were written.
     """
     with _library_errors():
         from safetensors import safe_open
 
+        verify(path)
         with safe_open(path, framework="pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
 
@@ -158,12 +217,13 @@ def read_tensors(path: Path, made_by: str) -> tuple[dict[str, Tensor], dict[str,
 
 
 def opened_tensor(path: Path, name: str, made_by: str) -> Any:
-    """What `load_slice` gives, of a file that a stage made.
+    """What `load_slice` gives, of a file that a stage made; it is read once as a whole, to compare its checksum.
 
     Raises:
         DamagedArtifact: not a whole safetensors file with that tensor.
     """
     try:
+        verify(path)
         return load_slice(path, name)
     except (OSError, NotSafetensors) as error:
         raise damaged(path, made_by, error) from error
@@ -182,12 +242,6 @@ def _library_errors() -> Iterator[None]:
         yield
     except SafetensorError as error:
         raise NotSafetensors(str(error)) from error
-
-
-def _saved(tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> bytes:
-    from safetensors.torch import save
-
-    return save({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, metadata)
 
 
 def _metadata(provenance: Provenance, about: Mapping[str, Any]) -> dict[str, str]:
@@ -239,9 +293,10 @@ def writing_tensors(
     path: Path, tensors: Mapping[str, tuple[np.dtype, tuple[int, ...]]], provenance: Provenance, **about: Any
 ) -> Iterator[TensorWriter]:
     """What `write_tensors` writes, for tensors larger than the memory: name -> type and shape, filled row by row."""
-    metadata = _metadata(provenance, about)
-    with replacing(path) as temporary, temporary.open("wb") as file:
+    metadata = _metadata(provenance, about) | _NO_CHECKSUM
+    with replacing(path) as temporary, temporary.open("w+b") as file:
         yield TensorWriter(file, tensors, metadata)
+        _write_checksum(file)
 
 
 @contextmanager
@@ -257,10 +312,11 @@ def growing_tensors(
     Raises:
         BadInput: another process writes it.
     """
-    metadata = _metadata(provenance, about)
+    metadata = _metadata(provenance, about) | _NO_CHECKSUM
     path.parent.mkdir(parents=True, exist_ok=True)
-    number = os.open(partial_name(path), os.O_RDWR | os.O_CREAT, 0o666)
-    with os.fdopen(number, "r+b") as file:
+    no_link = os.O_NOFOLLOW  # in a folder where others write, a link would lead to any file of this user
+    number = os.open(partial_name(path), os.O_RDWR | os.O_CREAT | no_link, 0o666)
+    with naming(path, partial_name(path)), os.fdopen(number, "r+b") as file:
         if not take_lock(file, partial_name(path)):
             raise BadInput(f"{partial_name(path)}: another process writes it; wait for its end, or stop it")
         try:
@@ -268,6 +324,7 @@ def growing_tensors(
                 file.truncate(0)
             writer = TensorWriter(file, tensors, metadata)
             yield writer
+            _write_checksum(file)
             writer.flush()
             partial_name(path).replace(path)
         finally:
