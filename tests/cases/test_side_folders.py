@@ -47,7 +47,7 @@ def leave_side_files(root: Path) -> None:
 def run(out: Path, source: Folder, **options: Any) -> set[str]:
     """The ids of all images that the stage takes."""
     settings = ingest.Settings(dataset=Dataset(source=source, resolution=32, **options))
-    files = {name: out / f"{name}.parquet" for name in ("train", "test", "rejected")}
+    files = {name: out / f"{name}.parquet" for name in ("train", "test", "rejected", "duplicates")}
     ingest.run(settings, **files, job=Job("ingest", canonical(settings), torch.device("cpu"), 1))
     return {name for table in ("train", "test") for name in read_images(files[table], "ingest").paths}
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -25,7 +26,28 @@ KEPT_FORMATS = ("JPEG", "PNG", "WEBP")
 """What every reader of image tables shows: such a file is kept byte for byte where its picture fits as it is."""
 
 
+class Fitted(NamedTuple):
+    """An image of the wanted size and mode.
+
+    Attributes:
+        content: encoded.
+        digest: of its pixels, 64 bits: equal where all pixels are.
+        look: its perceptual hash, 64 bits, of which few differ where two images look alike; 0 unless it is asked for.
+    """
+
+    content: bytes
+    digest: int
+    look: int
+
+
 def fit_image(content: bytes, *, resolution: int, channels: Channels, crop: Crop, max_pixels: int) -> bytes:
+    """The encoded image of `fitted`."""
+    return fitted(content, resolution=resolution, channels=channels, crop=crop, max_pixels=max_pixels).content
+
+
+def fitted(
+    content: bytes, *, resolution: int, channels: Channels, crop: Crop, max_pixels: int, look: bool = False
+) -> Fitted:
     """An encoded image as an encoded image of `resolution` x `resolution` pixels, 8 bit, grey or RGB.
 
     A still PNG, JPEG or WebP that is so already returns unchanged; any other becomes a PNG. Colour profiles are not
@@ -51,10 +73,11 @@ def fit_image(content: bytes, *, resolution: int, channels: Channels, crop: Crop
                     with Image.open(io.BytesIO(content), formats=["PNG"]) as again:
                         again.verify()  # checksums, which decoding skips
                 image.load()
-                if _fits(image, content, mode, resolution):
-                    return content
-                picture = _in_mode(_upright(image), mode)
-                return encode_png(_planes(_square(picture, resolution, crop)))
+                kept = _fits(image, content, mode, resolution)
+                square = image if kept else _square(_in_mode(_upright(image), mode), resolution, crop)
+                digest = hashlib.blake2b(square.tobytes(), digest_size=8).digest()
+                encoded = content if kept else encode_png(_planes(square))
+                return Fitted(encoded, int.from_bytes(digest), _look(square) if look else 0)
     except Unusable:
         raise
     except UnidentifiedImageError:
@@ -161,6 +184,12 @@ def _square(image: Image.Image, resolution: int, crop: Crop) -> Image.Image:
         image.resize(inner, Image.Resampling.BICUBIC), ((resolution - inner[0]) // 2, (resolution - inner[1]) // 2)
     )
     return square
+
+
+def _look(image: Image.Image) -> int:
+    """The difference hash: whether each of 8 x 8 places is brighter than its right neighbour."""
+    small = np.asarray(image.convert("L").resize((9, 8), Image.Resampling.BOX))
+    return int.from_bytes(np.packbits(small[:, :-1] > small[:, 1:]).tobytes())
 
 
 def _planes(image: Image.Image) -> np.ndarray:
