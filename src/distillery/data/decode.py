@@ -13,6 +13,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from distillery.data.signatures import RAW_IN_TIFF, described, without_metadata
 from distillery.errors import Unusable
 from distillery.storage.images import encode_png
 
@@ -51,42 +52,75 @@ def fitted(
     """An encoded image as an encoded image of `resolution` x `resolution` pixels, 8 bit, grey or RGB.
 
     A still PNG, JPEG or WebP that is so already returns unchanged; any other becomes a PNG. Colour profiles are not
-    applied, as torchvision does not.
+    applied, as torchvision does not. A PNG whose metadata cannot be read returns without them.
 
     Raises:
         Unusable: it is empty, damaged, no image, animated, or has more than `max_pixels` pixels.
     """
     if not content:
         raise Unusable("zero bytes")
-    mode = "L" if channels == "grey" else "RGB"
+    options = (resolution, "L" if channels == "grey" else "RGB", crop, max_pixels, look)
     try:
-        with _pillow_limit(None), Image.open(io.BytesIO(content), formats=_known_formats()) as image:
-            width, height = image.size
-            if width * height > max_pixels:
-                raise Unusable(f"{width} x {height} pixels are more than dataset.max_pixels = {max_pixels}")
-            with _pillow_limit(max_pixels):
-                # A phone's MPO is a JPEG followed by a preview or a second eye's view: its first picture is the image.
-                frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
-                if frames > 1:
-                    raise Unusable(f"animated or of several pages: {frames} frames")
-                if image.format == "PNG":
-                    with Image.open(io.BytesIO(content), formats=["PNG"]) as again:
-                        again.verify()  # checksums, which decoding skips
-                image.load()
-                kept = _fits(image, content, mode, resolution)
-                square = image if kept else _square(_in_mode(_upright(image), mode), resolution, crop)
-                digest = hashlib.blake2b(square.tobytes(), digest_size=8).digest()
-                encoded = content if kept else encode_png(_planes(square))
-                return Fitted(encoded, int.from_bytes(digest), _look(square) if look else 0)
-    except Unusable:
-        raise
-    except UnidentifiedImageError:
-        raise Unusable("not an image, or cut off within its header") from None
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise Unusable(f"unpacks to more pixels than dataset.max_pixels = {max_pixels}") from None
+        return _fitted(content, *options)
     except Exception as error:  # whatever a decoder stumbles over, a run of a million images goes on
-        text = in_words(error)
-        raise Unusable(f"{'truncated' if 'truncated' in text.lower() else 'damaged'}: {text}") from error
+        failure = error
+    if not isinstance(failure, Unusable) and (bare := without_metadata(content)) != content:
+        try:
+            return _fitted(bare, *options)
+        except Exception as error:
+            failure = error
+    raise _unusable(failure, content, max_pixels) from failure
+
+
+def _fitted(content: bytes, resolution: int, mode: str, crop: Crop, max_pixels: int, look: bool) -> Fitted:
+    """`fitted`, or whatever Pillow raises."""
+    with _pillow_limit(None), Image.open(io.BytesIO(content), formats=_known_formats()) as image:
+        width, height = image.size
+        if width * height > max_pixels:
+            raise Unusable(f"{width} x {height} pixels are more than dataset.max_pixels = {max_pixels}")
+        with _pillow_limit(max_pixels):
+            # A phone's MPO is a JPEG followed by a preview or a second eye's view: its first picture is the image.
+            frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
+            if _is_raw(image, content):
+                raise Unusable(RAW_IN_TIFF)
+            if frames > 1:
+                raise Unusable(f"animated or of several pages: {frames} frames")
+            if image.format == "PNG":
+                with Image.open(io.BytesIO(content), formats=["PNG"]) as again:
+                    again.verify()  # checksums, which decoding skips
+            image.load()
+            _scale_transparency(image, content)
+            kept = _fits(image, content, mode, resolution)
+            square = image if kept else _square(_in_mode(_upright(image), mode), resolution, crop)
+            digest = hashlib.blake2b(square.tobytes(), digest_size=8).digest()
+            encoded = content if kept else encode_png(_planes(square))
+            return Fitted(encoded, int.from_bytes(digest), _look(square) if look else 0)
+
+
+def _unusable(failure: Exception, content: bytes, max_pixels: int) -> Unusable:
+    """Why an image cannot be used."""
+    if isinstance(failure, Unusable):
+        return failure
+    if isinstance(failure, UnidentifiedImageError):
+        return Unusable(described(content))
+    if isinstance(failure, Image.DecompressionBombError | Image.DecompressionBombWarning):
+        return Unusable(f"unpacks to more pixels than dataset.max_pixels = {max_pixels}")
+    text = in_words(failure)
+    return Unusable(f"{'truncated' if 'truncated' in text.lower() else 'damaged'}: {text}")
+
+
+def _is_raw(image: Image.Image, content: bytes) -> bool:
+    """Whether a TIFF is the raw image of a camera, whose first picture is a preview (NEF, ARW, CR2) or a DNG."""
+    tags = getattr(image, "tag_v2", {})
+    return image.format == "TIFF" and (content[8:10] == b"CR" or tags.get(254, 0) == 1 or 50706 in tags)
+
+
+def _scale_transparency(image: Image.Image, content: bytes) -> None:
+    """Bring the transparent value of a grey or RGB PNG of another depth than 8 bits to that of Pillow's pixels."""
+    key = image.info.get("transparency")
+    if image.format == "PNG" and image.mode in ("L", "RGB") and key is not None and (depth := content[24]) != 8:
+        values = [value >> 8 if depth == 16 else value * 255 // (2**depth - 1) for value in np.atleast_1d(key).tolist()]
+        image.info["transparency"] = values[0] if image.mode == "L" else tuple(values)
 
 
 @contextmanager
@@ -155,6 +189,7 @@ def _in_mode(image: Image.Image, mode: str) -> Image.Image:
         values = np.asarray(image)
         if values.min() < 0 or values.max() > 65535:
             raise Unusable("32-bit integer pixels, whose range is not known")
+        values = np.where(values == image.info.get("transparency"), 0, values)
         return Image.fromarray(((values.astype(np.int32) + 128) // 257).astype(np.uint8)).convert(mode)
     if image.has_transparency_data:
         visible = image.convert("RGBA")

@@ -77,11 +77,12 @@ def find_duplicates(images: Pictures, class_names: Sequence[str], near: int | No
             "kind": _words(kind[group_of], KINDS),
             "split": _words(test.astype(int), ("train", "test")),
             "class": _words(labels, class_names),
-            "path": pa.array([images.ids[row] for row in rows], pa.string()),
+            "path": pa.array([images.ids[row] for row in rows.tolist()], pa.string()),
             "pixels": images.digests[rows],
         }
     )
-    examples = [(images.ids[rows[row]], images.ids[rows[starts[group_of[row]]]]) for row in leaked[:EXAMPLES]]
+    firsts = rows[starts[group_of]]
+    examples = [(images.ids[int(rows[row])], images.ids[int(firsts[row])]) for row in leaked[:EXAMPLES]]
     pictures = dict(zip(KINDS, np.bincount(kind, minlength=len(KINDS)).tolist(), strict=True))
     return Duplicates(table, len(leaked), examples, pictures)
 
