@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -37,6 +37,10 @@ POOL_FROM = 2_000
 """Images from which worker processes pay for their start."""
 
 CHUNK_IMAGES, CHUNK_BYTES = 32, 2**24
+
+MOST_AHEAD = 2**28
+"""Bytes of encoded images that wait for the worker processes, and one group more."""
+
 SHOWN_REJECTED = 5
 
 Fit = Callable[[bytes], Fitted]
@@ -97,12 +101,17 @@ def _chunks(source: Iterable[Record]) -> Iterator[list[Record]]:
     size = 0
     for record in source:
         chunk.append(record)
-        size += len(record.content) if isinstance(record.content, bytes) else 0
+        size += _size(record)
         if len(chunk) == CHUNK_IMAGES or size >= CHUNK_BYTES:
             yield chunk
             chunk, size = [], 0
     if chunk:
         yield chunk
+
+
+def _size(record: Record) -> int:
+    """Bytes that a record holds in memory."""
+    return len(record.content) if isinstance(record.content, bytes) else 0
 
 
 def _fitted(source: Iterable[Record], fit: Fit, workers: int) -> Iterator[tuple[Record, Result]]:
@@ -117,8 +126,10 @@ def _fitted(source: Iterable[Record], fit: Fit, workers: int) -> Iterator[tuple[
     chunks = _chunks(source)
     try:
         while True:
-            for chunk in islice(chunks, 2 * workers - len(waiting)):  # no more than this is in memory
-                waiting.append((chunk, pool.submit(_fit_chunk, fit, chunk)))
+            while len(waiting) < 2 * workers and sum(map(_size, chain(*(group for group, _ in waiting)))) < MOST_AHEAD:
+                if not (group := next(chunks, [])):
+                    break
+                waiting.append((group, pool.submit(_fit_chunk, fit, group)))
             if not waiting:
                 return
             chunk, result = waiting.popleft()

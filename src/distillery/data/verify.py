@@ -16,6 +16,7 @@ from pathlib import Path
 from distillery.data.settings import Dataset
 from distillery.data.sources import Record, Split, class_list, records_of
 from distillery.errors import BadInput, DamagedArtifact, SourceError, damaged
+from distillery.storage.atomic import parse_json
 
 BATCH, THREADS = 256, 16
 
@@ -59,7 +60,7 @@ def verify(table: Path) -> bool:
     import pyarrow.parquet as pq
 
     try:
-        about = json.loads((pq.read_schema(table).metadata or {})[b"distillery"])
+        about = parse_json((pq.read_schema(table).metadata or {})[b"distillery"])
         dataset = Dataset.model_validate_json(json.dumps(json.loads(about["settings"])["dataset"]))
         known = about["source"]
     except (OSError, pa.ArrowException, KeyError, ValueError) as error:

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from distillery.errors import BadInput, NotSafetensors, damaged
 from distillery.provenance import Provenance
-from distillery.storage.atomic import replacing
+from distillery.storage.atomic import parse_json, replacing
+from distillery.storage.files import irregular
 
 if TYPE_CHECKING:
     import numpy as np
@@ -52,6 +53,8 @@ def read_header(path: Path) -> Header:
         OSError: it cannot be read.
         NotSafetensors: not a whole safetensors file.
     """
+    if kind := irregular(path.stat().st_mode):  # opening a pipe waits for its other end
+        raise NotSafetensors(f"{kind}, not a safetensors file")
     with path.open("rb") as file:
         return _header_of(file)
 
@@ -67,7 +70,7 @@ def _header_of(file: BinaryIO) -> Header:
         raise NotSafetensors("not a safetensors file")
     size = file.seek(0, os.SEEK_END)
     try:
-        tensors = json.loads(text)
+        tensors = parse_json(text)
         metadata = dict(tensors.pop("__metadata__", {}))
         shapes = {name: (entry["dtype"], tuple(entry["shape"])) for name, entry in tensors.items()}
         end = 8 + length + max((entry["data_offsets"][1] for entry in tensors.values()), default=0)
@@ -87,7 +90,7 @@ def described_tensors(path: Path) -> dict[str, Any]:
         OSError: it cannot be read.
         ValueError: not a whole safetensors file.
     """
-    about = json.loads(read_header(path).metadata.get("about", "{}"))
+    about = parse_json(read_header(path).metadata.get("about", "{}"))
     return about if isinstance(about, dict) else {}
 
 
