@@ -183,6 +183,10 @@ class Method(Block):
         """
         return getattr(self, "stream", None) or name
 
+    def files(self, context: Context) -> list[str]:
+        """The files from elsewhere that its sets are made of."""
+        return []
+
     def check(self, key: str, context: Context) -> Iterator[str]:
         """What is wrong with it in this experiment, one line per fault.
 

@@ -31,6 +31,11 @@ class External(Method):
         """The set of this size, imported."""
         return [Part("imported", {"ipc": ipc})]
 
+    def files(self, context: Context) -> list[str]:
+        """The files of its sets; none of those that are folders."""
+        places = [external.external_files(self.images, ipc, seed) for seed in context.seeds for ipc in context.ipc]
+        return [path for paths in places for path in paths]
+
     def check(self, key: str, context: Context) -> Iterator[str]:
         """Whether there is a set for every size, with so many images of every class."""
         yield from external.check_external(key, self.images, context.ipc, context.seeds, context.class_names)
