@@ -11,13 +11,15 @@ import torch
 from broken_images import encoded, picture
 
 from distillery.data import ingest as ingest_module
-from distillery.data.decode import fitted
+from distillery.data.decode import fitted, pixels_digest
 from distillery.data.duplicates import Pictures, find_duplicates
+from distillery.data.external import read_external, refuse_test_images
 from distillery.data.settings import Dataset, Digits, Folder, Holdout
 from distillery.errors import BadInput
 from distillery.job import Job
 from distillery.settings import canonical
 from distillery.stages import ingest
+from distillery.storage.images import decode_image
 from distillery.storage.tables import read_table
 
 NAMES = ("train", "test", "rejected", "duplicates")
@@ -159,5 +161,18 @@ def test_workers_and_order_change_no_byte_of_the_table(tmp_path: Path, monkeypat
 def test_the_digest_is_of_the_pixels_that_are_kept() -> None:
     one, same, other = encoded(picture(32)), encoded(picture(32), "TIFF"), encoded(picture(32, seed=1))
     digests = [fitted(content, **SIZE).digest for content in (one, same, other)]
+    assert digests[0] == pixels_digest(decode_image(one))
     assert digests[0] == digests[1] != digests[2]
     assert fitted(one, **SIZE).look == 0 != fitted(one, **SIZE, look=True).look
+
+
+def test_an_external_set_of_test_images_is_refused(tmp_path: Path) -> None:
+    dataset = Dataset(source=Digits(kind="digits"), resolution=32)
+    rows = read_external("methods.theirs", str(classes(tmp_path / "set", 2)), ["cat", "dog"], 2, dataset)
+    others = [decode_image(encoded(picture(32, seed=seed))) for seed in range(500, 510)]
+    refuse_test_images("methods.theirs", rows, others, 0.0)
+    leaked = [*others, decode_image(rows[3][2])]
+    said = r"theirs.images: 1 of 4 images are test images, dog/1.png among them, and dataset.max_leaked allows 1.0%"
+    with pytest.raises(BadInput, match=said):
+        refuse_test_images("methods.theirs", rows, leaked, 0.01)
+    refuse_test_images("methods.theirs", rows, leaked, 0.25)

@@ -41,6 +41,11 @@ class Fitted(NamedTuple):
     look: int
 
 
+def pixels_digest(pixels: np.ndarray) -> int:
+    """64 bits that are equal where all pixels of two images, (C, H, W) uint8, are."""
+    return int.from_bytes(hashlib.blake2b(np.ascontiguousarray(pixels), digest_size=8).digest())
+
+
 def fit_image(content: bytes, *, resolution: int, channels: Channels, crop: Crop, max_pixels: int) -> bytes:
     """The encoded image of `fitted`."""
     return fitted(content, resolution=resolution, channels=channels, crop=crop, max_pixels=max_pixels).content
@@ -92,9 +97,8 @@ def _fitted(content: bytes, resolution: int, mode: str, crop: Crop, max_pixels: 
             _scale_transparency(image, content)
             kept = _fits(image, content, mode, resolution)
             square = image if kept else _square(_in_mode(_upright(image), mode), resolution, crop)
-            digest = hashlib.blake2b(square.tobytes(), digest_size=8).digest()
             encoded = content if kept else encode_png(_planes(square))
-            return Fitted(encoded, int.from_bytes(digest), _look(square) if look else 0)
+            return Fitted(encoded, pixels_digest(_planes(square)), _look(square) if look else 0)
 
 
 def _unusable(failure: Exception, content: bytes, max_pixels: int) -> Unusable:
