@@ -94,8 +94,8 @@ def measured(stage: str, settings: object, cores: int, **files: Path) -> tuple[f
 
 def ingest(source: dict[str, object], side: int, folder: Path, cores: int) -> tuple[float, int, float]:
     """`measured` of that stage."""
-    dataset = {"source": source, "resolution": side, "holdout": {"fraction": 0.1}}
-    files = {name: folder / f"{name}.parquet" for name in ("train", "test", "rejected")}
+    dataset = {"source": source, "resolution": side, "holdout": {"fraction": 0.1}, "max_leaked": 1.0}
+    files = {name: folder / f"{name}.parquet" for name in ("train", "test", "rejected", "duplicates")}
     return measured("ingest", {"dataset": dataset}, cores, **files)
 
 

@@ -249,7 +249,7 @@ def test_a_wrong_call_loads_nothing_that_computes(tmp_path: Path) -> None:
 def test_many_images_are_decoded_by_several_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ingest_module, "POOL_FROM", 1)
     settings = {"dataset": {"source": {"kind": "digits"}, "resolution": 16, "holdout": {}, "classes": ["0", "1"]}}
-    files = {name: tmp_path / f"{name}.parquet" for name in ("train", "test", "rejected")}
+    files = {name: tmp_path / f"{name}.parquet" for name in ("train", "test", "rejected", "duplicates")}
     pools: list[int] = []
     pool = ingest_module.ProcessPoolExecutor
 

@@ -9,17 +9,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from broken_images import encoded, picture
 from clone import PROJECT
 from wildcards import Job
 
-from distillery.data import content
+from distillery.data import content, verify
 from distillery.data.external import external_content
-from distillery.data.settings import Digits, Folder, Parquet
+from distillery.data.settings import Dataset, Digits, Folder, Holdout, Parquet
 from distillery.data.sources import content_digest
+from distillery.job import Job as Run
 from distillery.plan.inputs import Inputs
 from distillery.plan.load import load
+from distillery.settings import canonical
+from distillery.stages import ingest
 
 
 def pictures(root: Path, seed: int = 0) -> Path:
@@ -174,3 +178,32 @@ READ_FROM_ELSEWHERE = (
 def test_a_rule_that_reads_files_from_elsewhere_has_their_digest(name: str) -> None:
     text = "".join(path.read_text("utf-8") for path in (PROJECT / "workflow" / "rules").glob("*.smk"))
     assert "        content=inputs." in text.split(f"rule {name}:\n")[1].split("\nrule ")[0]
+
+
+def test_the_full_look_sees_a_picture_of_equal_size_and_kept_times(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = pictures(tmp_path / "set")
+    settings = ingest.Settings(
+        dataset=Dataset(source=Folder(kind="folder", train=str(root)), resolution=16, holdout=Holdout(fraction=0.3))
+    )
+    files = {name: tmp_path / f"{name}.parquet" for name in ("train", "test", "rejected", "duplicates")}
+    ingest.run(settings, **files, job=Run("ingest", canonical(settings), torch.device("cpu"), 1))
+    made = files["train"].read_bytes()
+    for path in root.rglob("*.bmp"):
+        path.touch()
+    monkeypatch.setattr(content, "WHOLE_FILES", 1)
+    assert verify.main([str(files["train"]), str(files["test"])]) == 0
+    assert capsys.readouterr().out.count("unchanged") == 2
+    path = root / "dog" / "1.bmp"
+    before = folder(root)
+    keep_times(path, lambda: path.write_bytes(encoded(picture(16, seed=99), "BMP")))
+    assert folder(root) == before
+    assert verify.main([str(files["train"])]) == 1
+    assert "run again with `--forcerun ingest`" in capsys.readouterr().out
+    ingest.run(settings, **files, job=Run("ingest", canonical(settings), torch.device("cpu"), 1))
+    assert files["train"].read_bytes() != made
+    shutil.rmtree(root)
+    assert verify.main([str(files["train"])]) == 2
+    assert "no such folder" in capsys.readouterr().err
+    assert verify.main([str(path)]) == verify.main([]) == 2

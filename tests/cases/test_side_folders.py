@@ -47,7 +47,7 @@ def leave_side_files(root: Path) -> None:
 def run(out: Path, source: Folder, **options: Any) -> set[str]:
     """The ids of all images that the stage takes."""
     settings = ingest.Settings(dataset=Dataset(source=source, resolution=32, **options))
-    files = {name: out / f"{name}.parquet" for name in ("train", "test", "rejected")}
+    files = {name: out / f"{name}.parquet" for name in ("train", "test", "rejected", "duplicates")}
     ingest.run(settings, **files, job=Job("ingest", canonical(settings), torch.device("cpu"), 1))
     return {name for table in ("train", "test") for name in read_images(files[table], "ingest").paths}
 
@@ -102,7 +102,10 @@ def test_an_external_set_may_lie_on_a_nas(tmp_path: Path, capsys: pytest.Capture
     write_images(tmp_path / "train.parquet", real, {"stage": "test"})
     settings = import_images.Settings(name="theirs", images=str(root), ipc=4, dataset=dataset)
     job = Job("import_images", canonical(settings), torch.device("cpu"), 1)
-    import_images.run(settings, data=tmp_path / "train.parquet", images=tmp_path / "out.parquet", job=job)
+    other = ImageSet([encoded(picture(32, seed=77))], real.labels[:1], ["cat", "dog"], ["c"])
+    write_images(tmp_path / "test.parquet", other, {"stage": "test"})
+    files = {name: tmp_path / f"{name}.parquet" for name in ("test", "images")}
+    import_images.run(settings, data=tmp_path / "train.parquet", **files, job=job)
     assert "import_images: passed over: 23 side files and folders" in capsys.readouterr().err
 
 

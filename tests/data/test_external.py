@@ -52,13 +52,22 @@ def test_a_set_of_this_project_opens_as_it_was_written(tmp_path: Path) -> None:
     settings = import_images.Settings(name="theirs", images=str(tmp_path / "theirs-2.parquet"), ipc=2, dataset=DATA)
     with pytest.raises(BadInput, match="no class 'two'; there are: zero, one"):
         import_images.run(
-            settings, data=tmp_path / "train.parquet", images=tmp_path / "o", job=job("import_images", settings)
+            settings,
+            data=tmp_path / "train.parquet",
+            test=tmp_path / "test.parquet",
+            images=tmp_path / "o",
+            job=job("import_images", settings),
         )
     two = real.take(np.flatnonzero(labels.numpy() < 2))
     two = ImageSet(two.images, two.labels, two.classes[:2], two.paths, {})
     write_images(tmp_path / "two.parquet", two, MADE_BY)
+    write_images(tmp_path / "test.parquet", two.take(np.array([10, 11])), MADE_BY)
     import_images.run(
-        settings, data=tmp_path / "two.parquet", images=tmp_path / "o", job=job("import_images", settings)
+        settings,
+        data=tmp_path / "two.parquet",
+        test=tmp_path / "test.parquet",
+        images=tmp_path / "o",
+        job=job("import_images", settings),
     )
     opened = read_images(tmp_path / "o", "import_images")
     assert opened.classes == real.classes[:2] and opened.columns["slot"].tolist() == [0, 0, 1, 1]

@@ -46,9 +46,10 @@ class Made:
 
     def __init__(self, folder: Path) -> None:
         self.train, self.test, self.rejected = (folder / f"{name}.parquet" for name in ("train", "test", "rejected"))
+        self.duplicates = folder / "duplicates.parquet"
 
     def bytes(self) -> list[bytes]:
-        return [path.read_bytes() for path in (self.train, self.test, self.rejected)]
+        return [path.read_bytes() for path in (self.train, self.test, self.rejected, self.duplicates)]
 
     def reasons(self) -> dict[str, str]:
         table = read_table(self.rejected, "ingest")
@@ -65,10 +66,11 @@ class Made:
 
 def make(out: Path, source: Any, threads: int = 1, **options: Any) -> Made:
     made = Made(out)
-    dataset = Dataset(source=source, **{"resolution": 32, **options})
+    dataset = Dataset(source=source, **{"resolution": 32, "max_leaked": 1.0, **options})
     settings = ingest.Settings(dataset=dataset)
     job = Job("ingest", canonical(settings), torch.device("cpu"), threads)
-    ingest.run(settings, train=made.train, test=made.test, rejected=made.rejected, job=job)
+    paths = {"train": made.train, "test": made.test, "rejected": made.rejected, "duplicates": made.duplicates}
+    ingest.run(settings, **paths, job=job)
     return made
 
 
@@ -378,7 +380,7 @@ def test_several_workers_write_the_same_bytes_as_one(tmp_path: Path, monkeypatch
     made = []
     for workers in (1, 3):
         one = Made(tmp_path / str(workers))
-        paths = {"train": one.train, "test": one.test, "rejected": one.rejected}
+        paths = {"train": one.train, "test": one.test, "rejected": one.rejected, "duplicates": one.duplicates}
         ingest_module.ingest_images(dataset, **paths, provenance={}, workers=workers)
         made.append(one.bytes())
     assert made[0] == made[1]

@@ -47,11 +47,11 @@ def made_folder(folder: Path) -> None:
             for content, end in kinds:
                 (place.parent / f"pic {row} (1).{end}").write_bytes(content)
         extra = [
-            encoded(picture(40, 40, 7).convert("L")),
-            encoded(picture(40, 40, 8).convert("P")),
+            encoded(picture(40, 40, 7 + 1000 * number).convert("L")),
+            encoded(picture(40, 40, 8 + 1000 * number).convert("P")),
             deep_grey(number),
             see_through(number),
-            encoded(picture(64, 64, 9), "WEBP"),
+            encoded(picture(64, 64, 9 + 1000 * number), "WEBP"),
         ]
         for row, content in enumerate(extra):
             (place / f"{row}.img").write_bytes(content)

@@ -1,11 +1,11 @@
 # From a source of labelled images to training and test images of one size.
 #
 # in:  the source that `dataset` names
-# out: <results>/data/{train,test,rejected}.parquet
+# out: <results>/data/{train,test,rejected,duplicates}.parquet
 
 
 rule ingest:
-    """Read the source, bring every image to one size, set test images aside, list what cannot be read."""
+    """Read the source, bring every image to one size, set test images aside, list what cannot be read or occurs twice."""
     input:
         source=inputs.source,
     output:
@@ -15,6 +15,7 @@ rule ingest:
         **layout.logs("ingest"),
         # a log outlives a failed job, and a failure is when a user wants to read it
         rejected=layout.REJECTED,
+        duplicates=layout.DUPLICATES,
     conda:
         "../../envs/distillery.yaml"
     # on this machine as many as Snakemake has; a cluster gives cpus_per_task

@@ -220,6 +220,7 @@ rule import_images:
     input:
         external=inputs.external,
         data=layout.TRAIN,
+        test=layout.TEST,
     output:
         images=layout.IMPORTED,
     log:

@@ -12,10 +12,13 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 from pathlib import Path
 from typing import TypeVar
+
+from distillery.storage.files import irregular
 
 T = TypeVar("T")
 
@@ -23,20 +26,6 @@ WHOLE_BYTES, WHOLE_FILES = 2**28, 50_000
 MOST_STATED = 2_000_000
 PIECE, PIECES = 2**14, 256
 THREADS, BATCH = 16, 500
-
-
-IRREGULAR = {
-    stat.S_IFIFO: "a named pipe",
-    stat.S_IFSOCK: "a socket",
-    stat.S_IFCHR: "a device",
-    stat.S_IFBLK: "a device",
-    stat.S_IFDIR: "a folder",
-}
-
-
-def irregular(mode: int) -> str:
-    """What has this mode (`st_mode`), if it is no file that can be read; empty for one that can."""
-    return IRREGULAR.get(stat.S_IFMT(mode), "")
 
 
 def files_digest(paths: Sequence[str]) -> str:
@@ -52,19 +41,21 @@ def folder_digest(root: str, files: Sequence[str], whole: int = WHOLE_BYTES) -> 
         whole: bytes up to which a folder is read as a whole.
     """
     step = max(-(-len(files) // MOST_STATED), 1)
-    about = list(_each(files[::step], _status))
-    if step == 1 and len(files) <= WHOLE_FILES and sum(int(size) for size, *_ in about) <= whole:
-        facts: Iterator[str] = _each(files, _of_whole)
-        places: list[str] = []
+    total, statuses = 0, hashlib.sha256()
+    for size, status in _each(files[::step], _status):
+        total += size
+        statuses.update(os.fsencode(status) + b"\0")
+    facts: Iterable[str]
+    if step == 1 and len(files) <= WHOLE_FILES and total <= whole:
+        facts = _each(files, _of_whole)
     else:
-        facts = ("\0".join(status) for status in about)
         folders = sorted({path.rpartition("/")[0] for path in files})
         start = "/" if Path(root).is_absolute() else os.path.realpath(".")
-        places = [os.path.relpath(os.path.realpath(folder), start) for folder in folders]
-    return _joined([*places, "", *(path.removeprefix(root) for path in files), "", *facts])
+        facts = [statuses.hexdigest(), *(os.path.relpath(os.path.realpath(folder), start) for folder in folders)]
+    return _joined(chain((path.removeprefix(root) for path in files), [""], facts))
 
 
-def _joined(lines: Sequence[str] | Iterator[str]) -> str:
+def _joined(lines: Iterable[str]) -> str:
     digest = hashlib.sha256()
     for line in lines:
         digest.update(os.fsencode(line) + b"\0")
@@ -79,15 +70,15 @@ def _each(paths: Sequence[str], of: Callable[[str], T]) -> Iterator[T]:
             yield from answers
 
 
-def _status(path: str) -> tuple[str, str, str]:
-    """Size, time of change and place of a link; what the system says of a file that cannot be asked."""
+def _status(path: str) -> tuple[int, str]:
+    """Size, and size, time of change and place of a link; what the system says of a file that cannot be asked."""
     try:
         about = os.lstat(path)
         target = str(Path(path).readlink()) if stat.S_ISLNK(about.st_mode) else ""
         about = Path(path).stat() if target else about
     except OSError as error:
-        return "0", str(error.errno), ""
-    return str(about.st_size), str(about.st_mtime_ns), target
+        return 0, str(error.errno)
+    return about.st_size, f"{about.st_size} {about.st_mtime_ns} {target}"
 
 
 def _of_whole(path: str) -> str:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from distillery.data.signatures import RAW_IN_TIFF, described, without_metadata
 from distillery.errors import Unusable
 from distillery.storage.images import encode_png
 
@@ -25,45 +27,104 @@ KEPT_FORMATS = ("JPEG", "PNG", "WEBP")
 """What every reader of image tables shows: such a file is kept byte for byte where its picture fits as it is."""
 
 
+class Fitted(NamedTuple):
+    """An image of the wanted size and mode.
+
+    Attributes:
+        content: encoded.
+        digest: of its pixels, 64 bits: equal where all pixels are.
+        look: its perceptual hash, 64 bits, of which few differ where two images look alike; 0 unless it is asked for.
+    """
+
+    content: bytes
+    digest: int
+    look: int
+
+
+def pixels_digest(pixels: np.ndarray) -> int:
+    """64 bits that are equal where all pixels of two images, (C, H, W) uint8, are."""
+    return int.from_bytes(hashlib.blake2b(np.ascontiguousarray(pixels).data, digest_size=8).digest())
+
+
 def fit_image(content: bytes, *, resolution: int, channels: Channels, crop: Crop, max_pixels: int) -> bytes:
+    """The encoded image of `fitted`."""
+    return fitted(content, resolution=resolution, channels=channels, crop=crop, max_pixels=max_pixels).content
+
+
+def fitted(
+    content: bytes, *, resolution: int, channels: Channels, crop: Crop, max_pixels: int, look: bool = False
+) -> Fitted:
     """An encoded image as an encoded image of `resolution` x `resolution` pixels, 8 bit, grey or RGB.
 
     A still PNG, JPEG or WebP that is so already returns unchanged; any other becomes a PNG. Colour profiles are not
-    applied, as torchvision does not.
+    applied, as torchvision does not. A PNG whose metadata cannot be read returns without them.
 
     Raises:
         Unusable: it is empty, damaged, no image, animated, or has more than `max_pixels` pixels.
     """
     if not content:
         raise Unusable("zero bytes")
-    mode = "L" if channels == "grey" else "RGB"
+    options = (resolution, "L" if channels == "grey" else "RGB", crop, max_pixels, look)
     try:
-        with _pillow_limit(None), Image.open(io.BytesIO(content), formats=_known_formats()) as image:
-            width, height = image.size
-            if width * height > max_pixels:
-                raise Unusable(f"{width} x {height} pixels are more than dataset.max_pixels = {max_pixels}")
-            with _pillow_limit(max_pixels):
-                # A phone's MPO is a JPEG followed by a preview or a second eye's view: its first picture is the image.
-                frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
-                if frames > 1:
-                    raise Unusable(f"animated or of several pages: {frames} frames")
-                if image.format == "PNG":
-                    with Image.open(io.BytesIO(content), formats=["PNG"]) as again:
-                        again.verify()  # checksums, which decoding skips
-                image.load()
-                if _fits(image, content, mode, resolution):
-                    return content
-                picture = _in_mode(_upright(image), mode)
-                return encode_png(_planes(_square(picture, resolution, crop)))
-    except Unusable:
-        raise
-    except UnidentifiedImageError:
-        raise Unusable("not an image, or cut off within its header") from None
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise Unusable(f"unpacks to more pixels than dataset.max_pixels = {max_pixels}") from None
+        return _fitted(content, *options)
     except Exception as error:  # whatever a decoder stumbles over, a run of a million images goes on
-        text = in_words(error)
-        raise Unusable(f"{'truncated' if 'truncated' in text.lower() else 'damaged'}: {text}") from error
+        failure = error
+    if not isinstance(failure, Unusable) and (bare := without_metadata(content)) != content:
+        try:
+            return _fitted(bare, *options)
+        except Exception as error:
+            failure = error
+    raise _unusable(failure, content, max_pixels) from failure
+
+
+def _fitted(content: bytes, resolution: int, mode: str, crop: Crop, max_pixels: int, look: bool) -> Fitted:
+    """`fitted`, or whatever Pillow raises."""
+    with _pillow_limit(None), Image.open(io.BytesIO(content), formats=_known_formats()) as image:
+        width, height = image.size
+        if width * height > max_pixels:
+            raise Unusable(f"{width} x {height} pixels are more than dataset.max_pixels = {max_pixels}")
+        with _pillow_limit(max_pixels):
+            # A phone's MPO is a JPEG followed by a preview or a second eye's view: its first picture is the image.
+            frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
+            if _is_raw(image, content):
+                raise Unusable(RAW_IN_TIFF)
+            if frames > 1:
+                raise Unusable(f"animated or of several pages: {frames} frames")
+            if image.format == "PNG":
+                with Image.open(io.BytesIO(content), formats=["PNG"]) as again:
+                    again.verify()  # checksums, which decoding skips
+            image.load()
+            _scale_transparency(image, content)
+            kept = _fits(image, content, mode, resolution)
+            square = image if kept else _square(_in_mode(_upright(image), mode), resolution, crop)
+            encoded = content if kept else encode_png(_planes(square))
+            return Fitted(encoded, pixels_digest(_planes(square)), _look(square) if look else 0)
+
+
+def _unusable(failure: Exception, content: bytes, max_pixels: int) -> Unusable:
+    """Why an image cannot be used."""
+    if isinstance(failure, Unusable):
+        return failure
+    if isinstance(failure, UnidentifiedImageError):
+        return Unusable(described(content))
+    if isinstance(failure, Image.DecompressionBombError | Image.DecompressionBombWarning):
+        return Unusable(f"unpacks to more pixels than dataset.max_pixels = {max_pixels}")
+    text = in_words(failure)
+    return Unusable(f"{'truncated' if 'truncated' in text.lower() else 'damaged'}: {text}")
+
+
+def _is_raw(image: Image.Image, content: bytes) -> bool:
+    """Whether a TIFF is the raw image of a camera, whose first picture is a preview (NEF, ARW, CR2) or a DNG."""
+    tags = getattr(image, "tag_v2", {})
+    return image.format == "TIFF" and (content[8:10] == b"CR" or tags.get(254, 0) == 1 or 50706 in tags)
+
+
+def _scale_transparency(image: Image.Image, content: bytes) -> None:
+    """Bring the transparent value of a grey or RGB PNG of another depth than 8 bits to that of Pillow's pixels."""
+    key = image.info.get("transparency")
+    if image.format == "PNG" and image.mode in ("L", "RGB") and key is not None and (depth := content[24]) != 8:
+        values = [value >> 8 if depth == 16 else value * 255 // (2**depth - 1) for value in np.atleast_1d(key).tolist()]
+        image.info["transparency"] = values[0] if image.mode == "L" else tuple(values)
 
 
 @contextmanager
@@ -132,6 +193,7 @@ def _in_mode(image: Image.Image, mode: str) -> Image.Image:
         values = np.asarray(image)
         if values.min() < 0 or values.max() > 65535:
             raise Unusable("32-bit integer pixels, whose range is not known")
+        values = np.where(values == image.info.get("transparency"), 0, values)
         return Image.fromarray(((values.astype(np.int32) + 128) // 257).astype(np.uint8)).convert(mode)
     if image.has_transparency_data:
         visible = image.convert("RGBA")
@@ -161,6 +223,12 @@ def _square(image: Image.Image, resolution: int, crop: Crop) -> Image.Image:
         image.resize(inner, Image.Resampling.BICUBIC), ((resolution - inner[0]) // 2, (resolution - inner[1]) // 2)
     )
     return square
+
+
+def _look(image: Image.Image) -> int:
+    """The difference hash: whether each of 8 x 8 places is brighter than its right neighbour."""
+    small = np.asarray(image.convert("L").resize((9, 8), Image.Resampling.BOX))
+    return int.from_bytes(np.packbits(small[:, :-1] > small[:, 1:]).tobytes())
 
 
 def _planes(image: Image.Image) -> np.ndarray:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from distillery.data.identity import hint_of, same_class
 from distillery.data.settings import Dataset, Folder, Parquet, Source
 from distillery.data.sources import class_sizes, content_digest, records
 from distillery.errors import BadInput, SourceError
+
+if TYPE_CHECKING:
+    import numpy as np
 
 TRAIN = "dataset.source.train"
 """What errors of a source call the place of its images."""
@@ -97,6 +101,32 @@ def read_external(
         raise BadInput(str(error).replace(TRAIN, f"{key}.images")) from error
     ordered = {label: sorted(rows, key=lambda row: row[1]) for label, rows in found.items()}
     return [ordered[label][slot] for slot in range(ipc) for label in range(len(classes))]
+
+
+def refuse_test_images(
+    key: str, rows: Sequence[tuple[int, str, bytes]], test: Iterable[np.ndarray], most: float
+) -> None:
+    """Refuse a set that holds test images, by their pixels.
+
+    Args:
+        key: of the method, for errors.
+        rows: as `read_external` returns them.
+        test: the test images, (C, H, W) uint8 each.
+        most: the share of the set that may be test images.
+
+    Raises:
+        BadInput: more of them are.
+    """
+    from distillery.data.decode import pixels_digest
+    from distillery.storage.images import decode_image
+
+    seen = set(map(pixels_digest, test))
+    leaked = [name for _, name, content in rows if pixels_digest(decode_image(content)) in seen]
+    if len(leaked) > most * len(rows):
+        raise BadInput(
+            f"{key}.images: {len(leaked)} of {len(rows)} images are test images, {leaked[0]} among them, and "
+            f"dataset.max_leaked allows {most:.1%}; give a set that was made of training images, or raise it"
+        )
 
 
 def external_files(images: str, ipc: int, seed: int) -> list[str]:

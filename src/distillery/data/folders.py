@@ -67,18 +67,26 @@ def _(source: Folder, split: Split, classes: Collection[str]) -> Iterator[Record
 def _(source: Folder, whole: int = WHOLE_BYTES) -> str:
     digests = []
     for split, folder in _splits(source).items():
-        files = [path for _, below in _class_folders(folder, split) for path in files_below(below).files]
+        try:
+            files = [path for _, below in _class_folders(folder, split) for path in files_below(below).files]
+        except SourceError as error:  # whoever reads the folder says so, in one line
+            return str(error)
         digests.append(folder_digest(folder, files, whole))
     return " ".join(digests)
 
 
 @passed_over.register
 def _(source: Folder) -> str:
-    below = []
+    return listing.passed_over(_listings(source))
+
+
+def _listings(source: Folder) -> Iterator[listing.Listing]:
+    """What lies beside the class folders, and below each of them."""
     for split, folder in _splits(source).items():
-        below += [files_below(path) for _, path in _class_folders(folder, split)]
-        below.append(listing.class_folders(folder)[1])
-    return listing.passed_over(below)
+        folders = _class_folders(folder, split)
+        yield listing.class_folders(folder)[1]
+        for _, path in folders:
+            yield files_below(path)
 
 
 def _splits(source: Folder) -> dict[Split, str]:

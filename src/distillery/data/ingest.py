@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import multiprocessing
 import multiprocessing.connection
 import os
@@ -12,16 +13,18 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
-from distillery.data.decode import fit_image, in_words
+from distillery.data.decode import Fitted, fitted, in_words
+from distillery.data.duplicates import Duplicates, Pictures, find_duplicates
 from distillery.data.settings import Dataset
-from distillery.data.sources import Record, Split, check_digests, class_list, count, passed_over, records
+from distillery.data.sources import Record, Split, check_digests, class_list, count, passed_over, records_of
+from distillery.data.verify import SourceDigest
 from distillery.errors import BadInput, SourceError, Unusable
 from distillery.ordering import seeded_order
 from distillery.progress import Progress
@@ -34,9 +37,13 @@ POOL_FROM = 2_000
 """Images from which worker processes pay for their start."""
 
 CHUNK_IMAGES, CHUNK_BYTES = 32, 2**24
+
+MOST_AHEAD = 2**28
+"""Bytes of encoded images that wait for the worker processes, and one group more."""
+
 SHOWN_REJECTED = 5
 
-Fit = Callable[[bytes], bytes]
+Fit = Callable[[bytes], Fitted]
 
 
 @dataclass(frozen=True)
@@ -53,25 +60,39 @@ class Rejected:
 
 
 class Tally(NamedTuple):
-    """How many images went where, and what was passed over, in words."""
+    """How many images went where.
+
+    Attributes:
+        passed_over: what was not read, in words.
+        duplicates: how many pictures occur more than once, by kind (`distillery.data.duplicates`).
+    """
 
     train: int
     test: int
     rejected: int
     passed_over: str
+    duplicates: dict[str, int]
 
 
-def _fit_chunk(fit: Fit, chunk: Sequence[Record]) -> list[bytes | str]:
-    """For each record the image, or the reason why there is none."""
-    images: list[bytes | str] = []
-    for record in chunk:
-        try:
-            images.append(fit(record.read()) if record.class_name is not None else "its label names no class")
-        except Unusable as error:
-            images.append(str(error))
-        except OSError as error:
-            images.append(f"cannot be read: {error.strerror or in_words(error)}")
-    return images
+Result = tuple[str, Fitted | str]
+"""Digest of an encoded image, and the image, or the reason why there is none."""
+
+
+def _fit_chunk(fit: Fit, chunk: Sequence[Record]) -> list[Result]:
+    """What becomes of each record."""
+    return [_fit_one(fit, record) for record in chunk]
+
+
+def _fit_one(fit: Fit, record: Record) -> Result:
+    try:
+        content = record.read()
+    except OSError as error:
+        return "", f"cannot be read: {error.strerror or in_words(error)}"
+    digest = hashlib.sha256(content).hexdigest()
+    try:
+        return digest, fit(content) if record.class_name is not None else "its label names no class"
+    except Unusable as error:
+        return digest, str(error)
 
 
 def _chunks(source: Iterable[Record]) -> Iterator[list[Record]]:
@@ -80,7 +101,7 @@ def _chunks(source: Iterable[Record]) -> Iterator[list[Record]]:
     size = 0
     for record in source:
         chunk.append(record)
-        size += len(record.content) if isinstance(record.content, bytes) else 0
+        size += _size(record)
         if len(chunk) == CHUNK_IMAGES or size >= CHUNK_BYTES:
             yield chunk
             chunk, size = [], 0
@@ -88,20 +109,27 @@ def _chunks(source: Iterable[Record]) -> Iterator[list[Record]]:
         yield chunk
 
 
-def _fitted(source: Iterable[Record], fit: Fit, workers: int) -> Iterator[tuple[Record, bytes | str]]:
-    """Each record with its image or the reason why there is none, in the order of the source."""
+def _size(record: Record) -> int:
+    """Bytes that a record holds in memory."""
+    return len(record.content) if isinstance(record.content, bytes) else 0
+
+
+def _fitted(source: Iterable[Record], fit: Fit, workers: int) -> Iterator[tuple[Record, Result]]:
+    """Each record with what becomes of it, in the order of the source."""
     if workers == 1:
         for chunk in _chunks(source):
             yield from zip(chunk, _fit_chunk(fit, chunk), strict=True)
         return
     # Spawned, not forked: a fork of a process that runs threads (Arrow's, torch's) may hang.
     pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=_follow_parent)
-    waiting: deque[tuple[list[Record], Future[list[bytes | str]]]] = deque()
+    waiting: deque[tuple[list[Record], Future[list[Result]]]] = deque()
     chunks = _chunks(source)
     try:
         while True:
-            for chunk in islice(chunks, 2 * workers - len(waiting)):  # no more than this is in memory
-                waiting.append((chunk, pool.submit(_fit_chunk, fit, chunk)))
+            while len(waiting) < 2 * workers and sum(map(_size, chain(*(group for group, _ in waiting)))) < MOST_AHEAD:
+                if not (group := next(chunks, [])):
+                    break
+                waiting.append((group, pool.submit(_fit_chunk, fit, group)))
             if not waiting:
                 return
             chunk, result = waiting.popleft()
@@ -128,12 +156,14 @@ def _follow_parent() -> None:
 
 
 class _Entry(NamedTuple):
-    """One usable image: its place in the table's order, and in the buffer."""
+    """One usable image: its place in the table's order, and in the buffer; and what tells its picture from others."""
 
     label: int
     id: str
     start: int
     stop: int
+    digest: int
+    look: int
 
 
 def hold_out(ids: Iterable[str], class_name: str, fraction: float, seed: int) -> set[str]:
@@ -159,9 +189,16 @@ def hold_out(ids: Iterable[str], class_name: str, fraction: float, seed: int) ->
 
 
 def ingest_images(
-    dataset: Dataset, *, train: Path, test: Path, rejected: Path, provenance: Provenance, workers: int = 1
+    dataset: Dataset,
+    *,
+    train: Path,
+    test: Path,
+    rejected: Path,
+    duplicates: Path,
+    provenance: Provenance,
+    workers: int = 1,
 ) -> Tally:
-    """Write the training and test images of a data set, and the list of images that cannot be used.
+    """Write the training and test images of a data set, and the lists of images that cannot be used or occur twice.
 
     The tables are sorted by label and id, and their bytes do not depend on `workers`. A few images at a time are in
     memory; in between they lie in a nameless file beside `train`, which takes as much of the disk as the tables.
@@ -172,7 +209,8 @@ def ingest_images(
         test: image table to write.
         rejected: table with columns `path` and `reason` to write; it is there even if `BadInput` is raised after
             the images were read.
-        provenance: goes into the metadata of the tables.
+        duplicates: table of `Duplicates` to write; it is there even if `BadInput` is raised for what is in it.
+        provenance: goes into the metadata of the tables; `source` beside it is the digest of all that was read.
         workers: processes that decode.
 
     Returns:
@@ -180,7 +218,7 @@ def ingest_images(
 
     Raises:
         BadInput: the source or the class list is wrong, too many images were rejected, a class has no image left, or
-            too few to hold some out.
+            too few to hold some out; or too many test images are training images too.
     """
     try:
         classes = class_list(dataset)
@@ -191,9 +229,10 @@ def ingest_images(
         kept: dict[Split, list[_Entry]] = {}
         refused: dict[Split, list[Rejected]] = {}
         train.parent.mkdir(parents=True, exist_ok=True)
+        digest = SourceDigest()
         spool = Spool(train.parent, in_memory=0)
         for split in splits:
-            kept[split], refused[split] = _read(dataset, split, classes, spool, workers)
+            kept[split], refused[split] = _read(dataset, split, classes, spool, workers, digest)
         bad = [image for split in splits for image in refused[split]]
         _write_rejected(rejected, bad, provenance)
         for split in splits:
@@ -202,11 +241,15 @@ def ingest_images(
             _check_classes(split, kept[split], classes, rejected)
         if dataset.holdout is not None:
             kept = _split(kept["train"], classes, dataset.holdout.fraction, dataset.holdout.seed)
+        twice = _duplicates(kept, classes, dataset.near_duplicates)
+        write_table(duplicates, twice.table, provenance)
+        _check_leaked(dataset, len(kept["test"]), twice, duplicates)
+        provenance = {**provenance, "source": digest.hexdigest()}
         _write_images(train, kept["train"], spool, classes, provenance)
         _write_images(test, kept["test"], spool, classes, provenance)
     except SourceError as error:
         raise BadInput(str(error)) from error
-    return Tally(len(kept["train"]), len(kept["test"]), len(bad), beside)
+    return Tally(len(kept["train"]), len(kept["test"]), len(bad), beside, twice.pictures)
 
 
 def _check_split(dataset: Dataset) -> None:
@@ -222,30 +265,31 @@ def _check_split(dataset: Dataset) -> None:
 
 
 def _read(
-    dataset: Dataset, split: Split, classes: list[str], spool: Spool, workers: int
+    dataset: Dataset, split: Split, classes: list[str], spool: Spool, workers: int, digest: SourceDigest
 ) -> tuple[list[_Entry], list[Rejected]]:
     """Put the usable images of a split into the buffer."""
     labels = {name: label for label, name in enumerate(classes)}
     fit = partial(
-        fit_image,
+        fitted,
         resolution=dataset.resolution,
         channels=dataset.channels,
         crop=dataset.crop,
         max_pixels=dataset.max_pixels,
+        look=dataset.near_duplicates is not None,
     )
     total = count(dataset.source, split, labels)
     entries: list[_Entry] = []
     bad: list[Rejected] = []
     with Progress(f"reading {split} images", total, "image") as progress:
-        source: Iterable[Record] = records(dataset.source, split, labels)
-        if split == "test" and (begins := dataset.test_names) is not None:
-            source = (record for record in source if record.name.startswith(begins))
-        for record, result in _fitted(source, fit, workers if total >= POOL_FROM else 1):
+        source = records_of(dataset, split, labels)
+        for record, (content, result) in _fitted(source, fit, workers if total >= POOL_FROM else 1):
+            digest.add(split, record, content)
             if isinstance(result, str):
                 bad.append(Rejected(record.origin, result))
             else:
                 assert record.class_name is not None
-                entries.append(_Entry(labels[record.class_name], record.id, *spool.put(result)))
+                place = spool.put(result.content)
+                entries.append(_Entry(labels[record.class_name], record.id, *place, result.digest, result.look))
             progress.advance()
     return sorted(entries), bad
 
@@ -291,6 +335,30 @@ def _split(entries: list[_Entry], classes: list[str], fraction: float, seed: int
         "train": [entry for entry in entries if (entry.label, entry.id) not in held],
         "test": [entry for entry in entries if (entry.label, entry.id) in held],
     }
+
+
+def _duplicates(kept: dict[Split, list[_Entry]], classes: list[str], near: int | None) -> Duplicates:
+    """The pictures that occur more than once."""
+    entries = [*kept["train"], *kept["test"]]
+    pictures = Pictures(
+        [entry.id for entry in entries],
+        np.arange(len(entries)) >= len(kept["train"]),
+        np.fromiter((entry.label for entry in entries), np.int64),
+        np.fromiter((entry.digest for entry in entries), np.uint64),
+        np.fromiter((entry.look for entry in entries), np.uint64),
+    )
+    return find_duplicates(pictures, classes, near)
+
+
+def _check_leaked(dataset: Dataset, images: int, twice: Duplicates, table: Path) -> None:
+    """Refuse test images of which too many are training images too."""
+    if twice.leaked > dataset.max_leaked * images:
+        first = "; ".join(f"test {name} is train {other}" for name, other in twice.examples)
+        raise BadInput(
+            f"dataset.max_leaked: {twice.leaked} of {images} test images ({twice.leaked / images:.1%}) are training"
+            f" images too, and {dataset.max_leaked:.1%} may be: {first}{'; …' * (twice.leaked > len(twice.examples))}."
+            f" {table} names all of them. Remove them on one side, or raise dataset.max_leaked"
+        )
 
 
 def _write_rejected(path: Path, bad: list[Rejected], provenance: Provenance) -> None:

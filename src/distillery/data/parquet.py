@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections import Counter
 from collections.abc import Collection, Iterator
@@ -23,12 +22,17 @@ from distillery.data.source import (
     shown,
 )
 from distillery.errors import SourceError
+from distillery.storage.atomic import parse_json
+from distillery.storage.files import no_file
 
 if TYPE_CHECKING:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-BATCH_ROWS = 64
+BATCH_ROWS, MOST_LABELS, BATCH_BYTES = 64, 2**16, 2**28
+
+MOST_UNPACKED = 100
+"""Times that images take more room after decompression; they are compressed already."""
 
 
 @names_of.register
@@ -80,10 +84,53 @@ def _check_files(source: Parquet) -> None:
     twice = [path for path, times in Counter(map(os.path.realpath, source.files)).items() if times > 1]
     if twice:
         raise SourceError(f"dataset.source: a file is named more than once in train and test: {shown(twice)}")
-    for path in source.train:
-        _open(source, "train", path).close()
-    for path in source.test:
-        _open(source, "test", path).close()
+    splits: dict[Split, list[str]] = {"train": source.train, "test": source.test}
+    for split, paths in splits.items():
+        for path in paths:
+            with _open(source, split, path) as file:
+                _check_contents(source, f"dataset.source.{split}: {path}", path, file.metadata)
+
+
+def _check_contents(source: Parquet, key: str, path: str, about: pq.FileMetaData) -> None:
+    """Refuse a file that holds no images, or unpacks to more than can be images, by its footer alone."""
+    if about.num_rows > Path(path).stat().st_size:
+        raise SourceError(f"{key}: {about.num_rows} rows in {Path(path).stat().st_size} bytes; give a table of images")
+    nulls = 0
+    for number in range(about.num_row_groups):
+        for column in _chunks(about.row_group(number), source.image_column):
+            packed, unpacked = column.total_compressed_size, column.total_uncompressed_size
+            if unpacked > BATCH_BYTES and unpacked > MOST_UNPACKED * packed:
+                raise SourceError(
+                    f"{key}: row group {number} of {source.image_column!r} unpacks from {packed} to {unpacked} bytes, "
+                    "and no images do; make the file again"
+                )
+            if column.path_in_schema in (source.image_column, f"{source.image_column}.bytes"):
+                nulls += column.statistics.null_count or 0 if column.is_stats_set else 0
+    if nulls == about.num_rows > 0:
+        raise SourceError(
+            f"{key}: its images are paths without bytes; write it with the bytes of the files in "
+            f"`{source.image_column}.bytes`, or give a folder of class folders"
+        )
+
+
+def _chunks(group: pq.RowGroupMetaData, *columns: str) -> Iterator[pq.ColumnChunkMetaData]:
+    """What the footer says of these columns of a row group, and of what is nested in them."""
+    for number in range(group.num_columns):
+        column = group.column(number)
+        if column.path_in_schema.split(".")[0] in columns or column.path_in_schema in columns:
+            yield column
+
+
+def _batches(file: pq.ParquetFile, columns: list[str], most: int) -> Iterator[pa.RecordBatch]:
+    """The rows of a file in groups of at most `most`, and of so few that they fit into memory.
+
+    A value that a dictionary holds once may stand in every row: so many rows are read as would fit if each were as
+    large as the whole column.
+    """
+    for number in range(file.num_row_groups):
+        sizes = [column.total_uncompressed_size for column in _chunks(file.metadata.row_group(number), *columns)]
+        rows = max(min(most, BATCH_BYTES // max(*sizes, 1)), 1)
+        yield from file.iter_batches(rows, row_groups=[number], columns=columns, use_threads=False)
 
 
 def _open(source: Parquet, split: Split, path: str) -> pq.ParquetFile:
@@ -92,19 +139,20 @@ def _open(source: Parquet, split: Split, path: str) -> pq.ParquetFile:
     import pyarrow.parquet as pq
 
     key = f"dataset.source.{split}: {path}"
-    if not Path(path).exists():
+    if what := no_file(path):
         where = source.origin or "give the path of a Parquet file"
-        raise SourceError(f"{key}: no such file; {where} (a relative one starts at {Path.cwd()})")
-    if Path(path).is_dir():
-        raise SourceError(f"{key}: a folder; name each of its Parquet files, or take `kind: folder` for class folders")
+        if what == "a folder":
+            where = "name each of its Parquet files, or take `kind: folder` for class folders"
+        raise SourceError(f"{key}: {what}; {where} (a relative path starts at {Path.cwd()})")
     try:
         # Buffered without reading ahead: a row group of any size is read in small pieces.
         file = pq.ParquetFile(path, buffer_size=2**20, pre_buffer=False)
-    except (OSError, pa.ArrowException) as error:
+        schema = file.schema_arrow
+        parse_json((schema.metadata or {}).get(b"huggingface", b"{}"))
+    except (OSError, pa.ArrowException, ValueError, RecursionError) as error:  # of names or metadata, too
         if _is_lfs_pointer(path):
             raise SourceError(f"{key}: a Git LFS pointer, not the data; fetch it with `git lfs pull`") from error
         raise SourceError(f"{key}: not a whole Parquet file ({_first_line(error)}); fetch or make it again") from error
-    schema = file.schema_arrow
     for option, column, fits, wanted in (
         ("image_column", source.image_column, _holds_images, "a struct with `bytes`, or plain bytes"),
         ("label_column", source.label_column, _holds_labels, "integers or text"),
@@ -134,7 +182,7 @@ def _first_line(error: BaseException) -> str:
 def _is_bytes(kind: pa.DataType) -> bool:
     import pyarrow as pa
 
-    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
+    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind)
 
 
 def _holds_images(kind: pa.DataType) -> bool:
@@ -151,7 +199,8 @@ def _holds_labels(kind: pa.DataType) -> bool:
 
     if pa.types.is_dictionary(kind):
         kind = kind.value_type
-    return pa.types.is_integer(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind)
+    texts = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
+    return pa.types.is_integer(kind) or any(is_text(kind) for is_text in texts)
 
 
 def _declared_names(source: Parquet, split: Split, path: str, file: pq.ParquetFile) -> list[str] | None:
@@ -162,7 +211,7 @@ def _declared_names(source: Parquet, split: Split, path: str, file: pq.ParquetFi
     """
     try:
         text = (file.schema_arrow.metadata or {})[b"huggingface"]
-        names = json.loads(text)["info"]["features"][source.label_column]["names"]
+        names = parse_json(text)["info"]["features"][source.label_column]["names"]
         names = [names[key] for key in sorted(names, key=int)] if isinstance(names, dict) else names
     except (KeyError, TypeError, ValueError):
         return None
@@ -201,7 +250,7 @@ def _label_counts(source: Parquet, split: Split) -> dict[str | None, int]:
         with _open(source, split, path) as file:
             names = _declared_names(source, split, path, file)
             try:
-                for batch in file.iter_batches(2**16, columns=[source.label_column], use_threads=False):
+                for batch in _batches(file, [source.label_column], MOST_LABELS):
                     for pair in batch.column(source.label_column).value_counts().to_pylist():
                         name = _class_of(pair["values"], names)
                         counts[name] += pair["counts"]
@@ -220,22 +269,25 @@ def _paths_identify(source: Parquet, split: Split) -> bool:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    chunks = []
+    seen: set[int] = set()
+    rows = 0
     for path in _files(source, split):
         with _open(source, split, path) as file:
             kind = file.schema_arrow.field(source.image_column).type
             if not pa.types.is_struct(kind) or kind.get_field_index("path") < 0:
                 return False
             try:
-                table = file.read(columns=[f"{source.image_column}.path"], use_threads=False)
+                for batch in _batches(file, [f"{source.image_column}.path"], MOST_LABELS):
+                    names = pc.struct_field(batch.column(0), "path").to_pylist()
+                    if not all(names):
+                        return False
+                    rows += len(names)
+                    seen.update(map(hash, names))
+                    if len(seen) < rows:
+                        return False
             except (OSError, pa.ArrowException) as error:
                 raise _unreadable(split, path, error) from error
-        paths = pc.struct_field(table[source.image_column], "path").cast(pa.large_string())
-        if paths.null_count or pc.any(pc.equal(paths, "")).as_py():
-            return False
-        chunks += paths.chunks
-    paths = pa.chunked_array(chunks, pa.large_string())
-    return pc.count_distinct(paths).as_py() == len(paths)
+    return True
 
 
 def _parquet_records(source: Parquet, split: Split, classes: Collection[str]) -> Iterator[Record]:
@@ -250,7 +302,7 @@ def _parquet_records(source: Parquet, split: Split, classes: Collection[str]) ->
             names = _declared_names(source, split, path, file)
             columns = [source.image_column, source.label_column]
             try:
-                for batch in file.iter_batches(BATCH_ROWS, columns=columns, use_threads=False):
+                for batch in _batches(file, columns, BATCH_ROWS):
                     labels = batch.column(source.label_column).to_pylist()
                     for image, label in zip(batch.column(source.image_column), labels, strict=True):
                         row += 1

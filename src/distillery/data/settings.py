@@ -107,4 +107,14 @@ class Dataset(Block):
         "what a network that was pretrained on ImageNet has not seen.",
     )
     max_rejected: Fraction = Field(0.01, description="A larger share of unreadable images stops the run.")
+    max_leaked: Fraction = Field(
+        0.01, description="A larger share of test images whose picture is a training image too stops the run."
+    )
+    near_duplicates: int | None = Field(
+        None,
+        ge=0,
+        le=7,
+        description="Bits, of the 64 of a difference hash, in which two images of one picture may differ; none: only "
+        "images of equal pixels are one picture.",
+    )
     max_pixels: Pixels = Field(100_000_000, description="An image of more pixels is rejected unread.")

@@ -14,9 +14,10 @@ from functools import singledispatch
 from pathlib import Path
 from typing import Literal
 
-from distillery.data.content import WHOLE_BYTES, files_digest, irregular
+from distillery.data.content import WHOLE_BYTES, files_digest
 from distillery.data.settings import Source
 from distillery.errors import SourceError
+from distillery.storage.files import irregular
 
 Split = Literal["train", "test"]
 
@@ -111,9 +112,6 @@ def content_digest(source: Source, whole: int = WHOLE_BYTES) -> str:
 
     Args:
         whole: bytes up to which a folder is read as a whole.
-
-    Raises:
-        SourceError: as `names_of`.
     """
     return files_digest(source.files)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 from distillery.data import digits, folders, parquet
 from distillery.data.identity import same_class, spelled, twice_alike, unprintable, written_alike
@@ -41,6 +41,7 @@ __all__ = [
     "count",
     "passed_over",
     "records",
+    "records_of",
 ]
 
 
@@ -99,6 +100,13 @@ def _missing(wanted: Sequence[str], known: Sequence[str]) -> Iterator[str]:
         close = difflib.get_close_matches(name, known, n=3)
         others = f"close: {', '.join(close)}" if close else f"there are: {', '.join(known[:20])}"
         yield f"dataset.classes: no class {name!r} in the data; {written_alike([name], known) or others}"
+
+
+def records_of(dataset: Dataset, split: Split, classes: Collection[str]) -> Iterator[Record]:
+    """The images of a data set: `records`, of test images those that `dataset.test_names` keeps."""
+    begins = dataset.test_names if split == "test" else None
+    images = records(dataset.source, split, classes)
+    return images if begins is None else (record for record in images if record.name.startswith(begins))
 
 
 def class_list(dataset: Dataset) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -10,7 +9,7 @@ from typing import Any, Literal
 from distillery.diffusion.weights import read_config
 from distillery.errors import WeightsError
 from distillery.lean_imports import from_diffusers
-from distillery.storage.atomic import copy_file, write_json
+from distillery.storage.atomic import copy_file, parse_json, write_json
 
 
 def open_scheduler(folder: Path) -> Any:
@@ -23,7 +22,7 @@ def open_scheduler(folder: Path) -> Any:
     """
     path = folder / "scheduler_config.json"
     try:
-        config = json.loads(path.read_text("utf-8"))
+        config = parse_json(path.read_text("utf-8"))
         betas = {key: config[key] for key in ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule")}
     except FileNotFoundError:
         raise WeightsError(f"{path}: no such file; the download is not complete") from None

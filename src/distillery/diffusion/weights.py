@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from distillery.errors import NotSafetensors, WeightsError
+from distillery.storage.atomic import parse_json
+from distillery.storage.files import no_file
 from distillery.storage.tensors import read_header
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
@@ -97,8 +99,10 @@ def read_config(folder: Path, name: str = "config.json") -> dict[str, Any]:
         WeightsError: it is absent or no JSON object.
     """
     path = folder / name
+    if path.exists() and (what := no_file(path)):  # opening a pipe waits for its other end
+        raise WeightsError(f"{path}: {what}; give a folder in the layout of diffusers")
     try:
-        config = json.loads(path.read_text("utf-8"))
+        config = parse_json(path.read_text("utf-8"))
     except FileNotFoundError:
         raise WeightsError(f"{path}: no such file; the folder is no model of diffusers, or not wholly there") from None
     except (OSError, ValueError) as error:
@@ -119,8 +123,8 @@ def weight_files(folder: Path) -> list[Path]:
         files = [one]
     elif index.exists():
         try:
-            names = sorted(set(json.loads(index.read_text("utf-8"))["weight_map"].values()))
-        except (OSError, ValueError, KeyError, AttributeError) as error:
+            names = sorted(set(read_config(folder, index.name)["weight_map"].values()))
+        except (KeyError, AttributeError) as error:
             raise WeightsError(f"{index}: cannot be read ({error!r})") from error
         if outside := [name for name in names if Path(str(name)).name != name or name == ".."]:
             raise WeightsError(f"{index}: names {outside[0]!r}, which lies outside the folder")

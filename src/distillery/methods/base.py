@@ -182,6 +182,10 @@ class Method(Block):
         """The name of the stream that it draws from, for the name of the method."""
         return getattr(self, "stream", None) or name
 
+    def files(self, context: Context) -> list[str]:
+        """The files from elsewhere that its sets are made of."""
+        return []
+
     def check(self, key: str, context: Context) -> Iterator[str]:
         """The faults of its settings in this experiment, one line each; `key` is its place in the file."""
         yield from ()

@@ -26,5 +26,10 @@ class External(Method):
     def parts(self, ipc: int, sizes: Sequence[int]) -> list[Part]:
         return [Part("imported", {"ipc": ipc})]
 
+    def files(self, context: Context) -> list[str]:
+        """The files of its sets; none of those that are folders."""
+        places = [external.external_files(self.images, ipc, seed) for seed in context.seeds for ipc in context.ipc]
+        return [path for paths in places for path in paths]
+
     def check(self, key: str, context: Context) -> Iterator[str]:
         yield from external.check_external(key, self.images, context.ipc, context.seeds, context.class_names)

@@ -10,9 +10,11 @@ from collections.abc import Iterator, Mapping
 from distillery.data.identity import same_class
 from distillery.data.settings import Dataset
 from distillery.data.sources import class_faults, class_names, class_sizes
+from distillery.errors import SourceError
 from distillery.matching.checks import held_out_of
 from distillery.plan.check_analysis import check_analysis
 from distillery.plan.check_generators import check_generators, check_latents
+from distillery.plan.check_inputs import check_inputs
 from distillery.plan.check_networks import check_networks
 from distillery.plan.experiment import Experiment
 from distillery.plan.messages import alike, repeated
@@ -21,7 +23,10 @@ from distillery.plan.messages import alike, repeated
 def check_experiment(experiment: Experiment) -> Iterator[str]:
     """What stands in the blocks of an experiment and cannot go together, one line each with its key."""
     # The number of images is worth counting once everything else is right.
-    yield from list(_blocks(experiment)) or _sizes(experiment)
+    try:
+        yield from list(_blocks(experiment)) or list(check_inputs(experiment)) or _sizes(experiment)
+    except SourceError as error:
+        yield str(error)
 
 
 def _blocks(experiment: Experiment) -> Iterator[str]:
@@ -29,7 +34,7 @@ def _blocks(experiment: Experiment) -> Iterator[str]:
     known: list[str] = []
     try:
         known = class_names(experiment.dataset.source)
-    except ValueError as error:
+    except SourceError as error:
         yield str(error)
     yield from _data(experiment.dataset, known)
     yield from repeated("seeds", experiment.seeds)

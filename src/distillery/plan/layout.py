@@ -14,6 +14,7 @@ RESULTS = "<results>/"
 TRAIN = "<results>/data/train.parquet"
 TEST = "<results>/data/test.parquet"
 REJECTED = "<results>/data/rejected.parquet"
+DUPLICATES = "<results>/data/duplicates.parquet"
 
 CHECKED_NETWORKS = "<results>/networks.csv"
 

@@ -26,11 +26,14 @@ class Settings(Block):
         return cls(name=method, images=place, ipc=int(ipc), dataset=experiment.dataset)
 
 
-def run(settings: Settings, *, data: Input, images: Output, job: Job) -> None:
-    """A folder or a Parquet file to `ipc` images of each class of the training images, in the order slot, class."""
+def run(settings: Settings, *, data: Input, test: Input, images: Output, job: Job) -> None:
+    """A folder or a Parquet file to `ipc` images of each class of the training images, in the order slot, class.
+
+    A set that holds test images is refused.
+    """
     import numpy as np
 
-    from distillery.data.external import read_external, source_at
+    from distillery.data.external import read_external, refuse_test_images, source_at
     from distillery.data.reading import ImageTable
     from distillery.data.sources import passed_over
     from distillery.storage.images import ImageSet, write_images
@@ -38,6 +41,8 @@ def run(settings: Settings, *, data: Input, images: Output, job: Job) -> None:
     classes = ImageTable(data).classes
     key = f"methods.{settings.name}"
     rows = read_external(key, settings.images, classes, settings.ipc, settings.dataset)
+    tests = (image for batch, _ in ImageTable(test).batches(256, workers=job.cores) for image in batch.numpy())
+    refuse_test_images(key, rows, tests, settings.dataset.max_leaked)
     if beside := passed_over(source_at(settings.images)):
         print(f"import_images: passed over: {beside}", file=sys.stderr)
     labels, ids, contents = zip(*rows, strict=True)

@@ -1,6 +1,7 @@
 """Make the training and test images of one size and colour from a source of labelled images.
 
-An image that cannot be used is left out and named, with the reason, in the table of rejected images.
+An image that cannot be used is left out and named, with the reason, in the table of rejected images. A picture that
+occurs more than once is named in the table of duplicates.
 """
 
 from __future__ import annotations
@@ -22,15 +23,24 @@ class Settings(Block):
         return cls(dataset=experiment.dataset)
 
 
-def run(settings: Settings, *, train: Output, test: Output, rejected: Log, job: Job) -> None:
-    """Write the image tables `train` and `test`, and the table `rejected` with columns `path` and `reason`."""
+def run(settings: Settings, *, train: Output, test: Output, rejected: Log, duplicates: Log, job: Job) -> None:
+    """Write the image tables `train` and `test`, and the tables of what was left out and of what occurs twice."""
     from distillery.data.ingest import ingest_images
 
     tally = ingest_images(
-        settings.dataset, train=train, test=test, rejected=rejected, provenance=job.provenance, workers=job.cores
+        settings.dataset,
+        train=train,
+        test=test,
+        rejected=rejected,
+        duplicates=duplicates,
+        provenance=job.provenance,
+        workers=job.cores,
     )
     if tally.passed_over:
         print(f"ingest: passed over: {tally.passed_over}", file=sys.stderr)
+    if any(tally.duplicates.values()):
+        counts = ", ".join(f"{number} in {kind}" for kind, number in tally.duplicates.items())
+        print(f"ingest: pictures that occur more than once: {counts}; {duplicates} names them", file=sys.stderr)
     print(
         f"ingest: {tally.train} training images, {tally.test} test images, {tally.rejected} rejected", file=sys.stderr
     )

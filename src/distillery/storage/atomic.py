@@ -69,6 +69,18 @@ def write_json(path: Path, content: Any) -> None:
     write_bytes(path, (json.dumps(content, sort_keys=True, indent=2) + "\n").encode())
 
 
+def parse_json(text: str | bytes) -> Any:
+    """The value of a JSON text.
+
+    Raises:
+        ValueError: it is none, or nested too deep to be read.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("nested too deep") from None
+
+
 def read_json(path: Path, made_by: str) -> Any:
     """Read what `write_json` wrote.
 
@@ -76,7 +88,7 @@ def read_json(path: Path, made_by: str) -> Any:
         DamagedArtifact: it cannot be read.
     """
     try:
-        return json.loads(path.read_text("utf-8"))
+        return parse_json(path.read_text("utf-8"))
     except (OSError, ValueError) as error:
         raise damaged(path, made_by, error) from error
 

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from distillery.errors import damaged
 from distillery.provenance import Provenance
-from distillery.storage.atomic import replacing
+from distillery.storage.atomic import parse_json, replacing
 from distillery.storage.spool import Spooled, no_room_for_temporary
 from distillery.storage.tables import metadata_of, verify_footer, writing_table
 
@@ -165,7 +165,7 @@ def read_images(path: Path, made_by: str) -> ImageSet:
             raise no_room_for_temporary(path.stat().st_size) from error
         raise damaged(path, made_by, str(error).splitlines()[0]) from error
     try:
-        features = json.loads(table.schema.metadata[b"huggingface"])["info"]["features"]
+        features = parse_json(table.schema.metadata[b"huggingface"])["info"]["features"]
         columns = {}
         for name in others[1:]:
             column = table[name].combine_chunks()
@@ -190,8 +190,8 @@ def read_classes(path: Path, made_by: str) -> list[str]:
     try:
         verify_footer(path)
         metadata = pq.read_schema(path).metadata or {}
-        return list(json.loads(metadata[b"huggingface"])["info"]["features"]["label"]["names"])
-    except (OSError, pa.ArrowException, KeyError, ValueError) as error:
+        return list(parse_json(metadata[b"huggingface"])["info"]["features"]["label"]["names"])
+    except (OSError, pa.ArrowException, KeyError, TypeError, ValueError) as error:
         raise damaged(path, made_by, error) from error
 
 

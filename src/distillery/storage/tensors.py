@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from distillery.errors import BadInput, NotSafetensors, damaged
 from distillery.processes import drop_lock, take_lock
 from distillery.provenance import Provenance
-from distillery.storage.atomic import naming, replacing
+from distillery.storage.atomic import naming, parse_json, replacing
+from distillery.storage.files import irregular
 
 if TYPE_CHECKING:
     import numpy as np
@@ -63,6 +64,8 @@ def read_header(path: Path) -> Header:
         OSError: it cannot be read.
         NotSafetensors: not a whole safetensors file.
     """
+    if kind := irregular(path.stat().st_mode):  # opening a pipe waits for its other end
+        raise NotSafetensors(f"{kind}, not a safetensors file")
     with path.open("rb") as file:
         return _header_of(file)
 
@@ -78,7 +81,7 @@ def _header_of(file: BinaryIO) -> Header:
         raise NotSafetensors("not a safetensors file")
     size = file.seek(0, os.SEEK_END)
     try:
-        tensors = json.loads(text)
+        tensors = parse_json(text)
         metadata = dict(tensors.pop("__metadata__", {}))
         shapes = {name: (entry["dtype"], tuple(entry["shape"])) for name, entry in tensors.items()}
         end = 8 + length + max((entry["data_offsets"][1] for entry in tensors.values()), default=0)
@@ -106,7 +109,7 @@ def described_tensors(path: Path) -> dict[str, Any]:
         OSError: it cannot be read.
         ValueError: not a whole safetensors file.
     """
-    about = json.loads(read_header(path).metadata.get("about", "{}"))
+    about = parse_json(read_header(path).metadata.get("about", "{}"))
     return about if isinstance(about, dict) else {}
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 from distillery.data.identity import hint_of, same_class
 from distillery.divergence import refuse_diverged
 from distillery.errors import BadInput, NotSafetensors
+from distillery.storage.atomic import parse_json
 from distillery.storage.tensors import load_tensors
 from distillery.students.names import OURS
 from distillery.students.networks import Classifier, Domain
@@ -97,7 +97,7 @@ def _from_file(path: Path, network: str) -> tuple[dict[str, Tensor], list[str]]:
     """The tensors of a safetensors file, and the names of its classes where it is one of this project."""
     try:
         tensors, metadata = load_tensors(path)
-        return tensors, json.loads(metadata.get("about", "{}")).get("classes", [])
+        return tensors, parse_json(metadata.get("about", "{}")).get("classes", [])
     except (OSError, NotSafetensors) as error:
         raise BadInput(
             f"{path}: no safetensors file with weights of {network} ({error}). From a checkpoint of PyTorch: "
