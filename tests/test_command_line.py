@@ -154,7 +154,7 @@ def test_the_cost_is_a_file_of_its_own(
     assert cost["seconds"] > 0
     # Of this process or of one that it has started, which here may be one of an earlier test.
     most = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    assert 10 < cost["peak_memory_mb"] <= most / 1024 + 0.1
+    assert 10 < cost["peak_memory_mb"] <= 1.01 * most / 1024  # the two peaks are not counted at the same moment
     assert json.loads(capsys.readouterr().err) == cost
 
 

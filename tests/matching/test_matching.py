@@ -503,8 +503,11 @@ def test_a_training_of_experts_that_is_killed_after_every_epoch_goes_on(
     assert list(tmp_path.glob("*.resume.safetensors")) == []
 
 
+MATCHED = Pixels(kind="pixel", objective=TRAJECTORY, iterations=4)
+
+
 def test_an_expert_that_diverges_is_refused_with_its_key(place: Path, tmp_path: Path) -> None:
-    block = Experts(batch_size=16, learning_rate=1e20)
+    block = Experts(batch_size=16).model_copy(update={"learning_rate": 1e20})
     settings = train_experts.Settings(
         seed=0, name="e", network=NETWORK, experts=block, epochs=2, held_out=0.25, first=0, last=1
     )
@@ -518,7 +521,7 @@ def test_an_expert_that_diverges_is_refused_with_its_key(place: Path, tmp_path: 
     ("method", "keys"),
     [
         (
-            Pixels(kind="pixel", objective={**TRAJECTORY, "learning_rate": 1e30}, iterations=4),
+            MATCHED.model_copy(update={"objective": MATCHED.objective.model_copy(update={"learning_rate": 1e30})}),
             ("methods.it.step: ", "or the rates of methods.it.objective"),
         ),
         (
