@@ -48,6 +48,16 @@ def read_file(path: Path) -> dict[str, Any]:
         raise ExperimentError("\n".join(f"{path}{line}" for line in refused.args)) from None
 
 
+def check_folder(folder: Path) -> None:
+    """Whether Snakemake can work in the folder of a clone.
+
+    Raises:
+        ExperimentError: its path has braces, which Snakemake reads in the paths of environments.
+    """
+    if {"{", "}"} & set(str(folder)):
+        raise ExperimentError(f"{folder}: Snakemake reads braces in the path of a clone; move it to another folder")
+
+
 class _Refused(Exception):
     """What is wrong with a file: lines that follow its name."""
 
