@@ -207,7 +207,7 @@ def test_the_default_experiment_is_read_first(clone: Clone, tmp_path: Path) -> N
     [line] = refused_by_snakemake(elsewhere, "--snakefile", str(clone.folder / "Snakefile"))
     assert line == (
         f"Error: config.yaml: no such file; a relative path starts at {tmp_path}, so start Snakemake in the folder of "
-        "the project"
+        "the project; targets after --configfile stand behind `--`"
     )
 
 
