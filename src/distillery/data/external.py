@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from distillery.data.identity import same_class
 from distillery.data.settings import Dataset, Folder, Parquet, Source
 from distillery.data.sources import class_sizes, records
@@ -67,8 +69,8 @@ def read_external(
     from distillery.data.decode import fit_image
     from distillery.errors import Unusable
 
-    source = _source(place)
     try:
+        source = _source(place)
         counts = class_sizes(source)
         if faults := list(_miscounted(f"{key}.images: {place}", counts, classes, ipc)):
             raise BadInput(faults[0])
@@ -104,7 +106,10 @@ def external_files(images: str, ipc: int, seed: int) -> list[str]:
 def _source(place: str) -> Source:
     if Path(place).is_dir():
         return Folder(kind="folder", train=place)
-    return Parquet(kind="parquet", train=[place])
+    try:
+        return Parquet(kind="parquet", train=[place])
+    except ValidationError as error:
+        raise SourceError(f"{TRAIN}: {str(error.errors()[0]['msg']).removeprefix('Value error, ')}") from None
 
 
 def external_listing(images: str, ipc: int, seed: int) -> str:

@@ -96,6 +96,7 @@ def read_config(folder: Path, name: str = "config.json") -> dict[str, Any]:
         WeightsError: it is absent or no JSON object.
     """
     path = folder / name
+    _refuse_pipe(path)
     try:
         config = json.loads(path.read_text("utf-8"))
     except FileNotFoundError:
@@ -140,12 +141,19 @@ def weight_files(folder: Path) -> list[Path]:
     return files
 
 
+def _refuse_pipe(path: Path) -> None:
+    """Raise instead of waiting for what never ends."""
+    if path.exists() and not path.is_file():
+        raise WeightsError(f"{path}: no plain file; give a folder of the files as they were downloaded")
+
+
 def header(path: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
     """Name -> type and shape of the tensors of a safetensors file, without reading them.
 
     Raises:
         WeightsError: the file is absent, broken off, or no safetensors file.
     """
+    _refuse_pipe(path)
     try:
         return read_header(path).shapes
     except FileNotFoundError:
