@@ -84,11 +84,13 @@ def test_an_unknown_stage_is_told_which_there_are(capsys: pytest.CaptureFixture[
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ("{", "Invalid JSON"),
-        ("[]", "object"),
-        ("{}", "ipc\n  Field required"),
-        ('{"ipc": 2, "icp": 3}', "icp\n  Extra inputs are not permitted"),
-        ('{"ipc": "2"}', "Input should be a valid integer"),
+        ("{", "no JSON: Expecting property name"),
+        ("[]", "a JSON object is wanted: ipc"),
+        ("{}", "ipc: field required"),
+        ('{"ipc": 2, "icp": 3}', "icp: no such key; did you mean 'ipc'?; allowed: ipc"),
+        ('{"ipc": "2"}', "ipc: input should be a valid integer (given: '2')"),
+        ("[" * 100_000, "too many blocks within one another"),
+        ("", "no JSON: Expecting value"),
     ],
 )
 def test_wrong_settings_are_refused(
@@ -96,9 +98,8 @@ def test_wrong_settings_are_refused(
 ) -> None:
     call[2] = settings
     assert command_line.main(call) == 2
-    told = capsys.readouterr().err
-    assert told.startswith("distillery collect: --settings: ")
-    assert words in told
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith("distillery collect: --settings: ") and words in line
     assert not (tmp_path / "out.parquet").exists()
 
 
@@ -107,6 +108,34 @@ def test_a_missing_input_is_named(call: list[str], tmp_path: Path, capsys: pytes
     assert command_line.main(call) == 2
     assert capsys.readouterr().err == f"distillery collect: {tmp_path / 'two.parquet'}: no such file\n"
     assert not (tmp_path / "out.parquet").exists()
+
+
+@pytest.mark.parametrize("argument", ["--parts", "--images"])
+def test_a_folder_or_a_pipe_in_the_place_of_a_file_is_named(
+    call: list[str], argument: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for path, words in ((tmp_path, "a folder; give a file"), (tmp_path / "pipe", "no plain file")):
+        call[call.index(argument) + 1] = str(path)
+        assert command_line.main(call) == 2
+        [line] = capsys.readouterr().err.splitlines()
+        assert line.startswith(f"distillery collect: {path}: {words}")
+
+
+@pytest.mark.parametrize("option", ["--threads", "--checkpoint-seconds"])
+@pytest.mark.parametrize("value", ["0.5x", "-1", "nan", "", "1e400", "9" * 5000])
+def test_a_number_of_the_command_line_is_one(
+    call: list[str], option: str, value: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        command_line.main([*call, f"{option}={value}"])
+    assert ended.value.code == 2
+    assert "is no number of" in capsys.readouterr().err
+    if option == "--checkpoint-seconds":
+        monkeypatch.setenv("DISTILLERY_CHECKPOINT_SECONDS", value)
+        with pytest.raises(SystemExit):
+            command_line.main(call)
+        assert "is no number of seconds" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("argument", ["--settings", "--parts", "--images"])

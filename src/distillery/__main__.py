@@ -10,15 +10,20 @@ import ast
 import errno
 import importlib
 import json
+import math
 import os
+import re
 import signal
 import sys
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from distillery.processes import accept_all_characters
 from distillery.signature import option, stage_files
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
 
 STAGES = Path(__file__).parent / "stages"
 
@@ -59,12 +64,14 @@ def _parser(name: str, stage: ModuleType) -> argparse.ArgumentParser:
         allow_abbrev=False,  # `--image` shall not pass for `--images`
     )
     parser.add_argument("--settings", required=True, help="JSON: " + ", ".join(stage.Settings.model_fields))
-    parser.add_argument("--threads", type=int, default=None, help="threads to compute with; none: all that are allowed")
+    parser.add_argument(
+        "--threads", type=_threads, default=None, help="threads to compute with; none: all that are allowed"
+    )
     parser.add_argument("--cost", type=Path, help="file for seconds and peak memory")
     parser.add_argument(
         "--checkpoint-seconds",
-        type=float,
-        default=float(os.environ.get("DISTILLERY_CHECKPOINT_SECONDS", "120")),
+        type=_seconds,
+        default=os.environ.get("DISTILLERY_CHECKPOINT_SECONDS", "120"),  # a text is read by `type` too
         help="between two checkpoints; DISTILLERY_CHECKPOINT_SECONDS sets it for the jobs of a workflow",
     )
     for argument, file in stage_files(stage.run).items():
@@ -79,6 +86,46 @@ def _parser(name: str, stage: ModuleType) -> argparse.ArgumentParser:
     return parser
 
 
+def _threads(text: str) -> int:
+    if not re.fullmatch(r"[0-9]{1,4}", text) or not 1 <= int(text) <= 1024:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of threads; allowed: 1 to 1024")
+    return int(text)
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0 <= seconds <= 1e9:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds; allowed: 0 to 1e9")
+    return seconds
+
+
+def _faults(stage: ModuleType, text: str, error: ValidationError) -> list[str]:
+    """What is wrong with the settings of a stage, one line per key."""
+    from distillery.plan.messages import described, one_line
+
+    try:
+        given = json.loads(text)
+    except ValueError as wrong:
+        return [f"no JSON: {wrong}"]
+    except RecursionError:
+        return ["no JSON of settings: too many blocks within one another"]
+    if not isinstance(given, dict):
+        return [f"a JSON object is wanted: {', '.join(stage.Settings.model_fields)}"]
+    return list(map(one_line, described(error.errors(), given, stage.Settings)))
+
+
+def _wrong_path(path: Path, kind: str) -> str | None:
+    """Why a file cannot be read or written at a path; None if it can."""
+    if path.is_dir():
+        return "a folder; give a file"
+    if path.exists() and not path.is_file():
+        return "no plain file (a pipe, a socket or a device); give a file"
+    return "no such file" if kind == "input" and not path.exists() else None
+
+
 def _run(name: str, stage: ModuleType, arguments: list[str]) -> int:
     from pydantic import ValidationError
 
@@ -88,20 +135,22 @@ def _run(name: str, stage: ModuleType, arguments: list[str]) -> int:
     try:
         settings = stage.Settings.model_validate_json(parsed.settings)
     except ValidationError as error:
-        print(f"distillery {name}: --settings: {error}", file=sys.stderr)
+        for line in _faults(stage, parsed.settings, error):
+            print(f"distillery {name}: --settings: {line}", file=sys.stderr)
         return 2
     files: dict[str, Any] = {}
     inputs: list[Path] = []
+    wrong: list[str] = []
     for argument, file in stage_files(stage.run).items():
         value = getattr(parsed, argument)
         paths = value if isinstance(value, list) else [value]
         if file.kind == "input":
             inputs += paths
         files[argument] = paths if file.many else (paths[0] if paths else None)
-    for path in inputs:
-        if not path.exists():
-            print(f"distillery {name}: {path}: no such file", file=sys.stderr)
-            return 2
+        wrong += [f"{path}: {why}" for path in paths if (why := _wrong_path(path, file.kind))]
+    if wrong:
+        print(f"distillery {name}: {wrong[0]}", file=sys.stderr)
+        return 2
     try:
         _carry_out(name, stage, arguments, parsed, settings, files, inputs)
     except (BadInput, DamagedArtifact, TimeoutError) as error:

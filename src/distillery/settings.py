@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import json
 import re
+import stat
 import unicodedata
+from pathlib import Path
 from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
@@ -98,16 +100,30 @@ def _no_file(name: str) -> str:
     return name
 
 
-def _printable(path: str) -> str:
-    """Refuse what no file system and no log takes: an empty path, NUL, line breaks and other control characters."""
+def _user_path(path: str) -> str:
+    """Refuse what no file system and no log takes, and what would be read for ever: pipes, sockets and devices."""
     if not path or any(unicodedata.category(letter) in CONTROLS for letter in path):
         raise ValueError(f"{path!r} is no path: it is empty, or has control characters")
+    try:
+        mode = Path(path).stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return path
+    except OSError as error:
+        raise ValueError(f"{path[:100]!r}: cannot be opened: {error.strerror}") from None
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise ValueError(f"{path!r}: no plain file (a pipe, a socket or a device); give a file or a folder")
+    return path
+
+
+def _pattern(path: str) -> str:
+    """Refuse what Snakemake reads in the path of an input, once `{ipc}` and `{seed}` are numbers."""
+    _input(path.replace("{ipc}", "0").replace("{seed}", "0"))
     return path
 
 
 def _input(path: str) -> str:
     """Refuse what Snakemake reads in the path of an input."""
-    if read := _SNAKEMAKE_READS.search(path.replace("{ipc}", "").replace("{seed}", "")):
+    if read := _SNAKEMAKE_READS.search(path):
         raise ValueError(
             f"{path!r}: Snakemake replaces {read[0]} in a path, and cannot be told not to; rename it, or make a link "
             "of another name to it with `ln -s`"
@@ -116,11 +132,14 @@ def _input(path: str) -> str:
 
 
 Name = Annotated[str, Field(pattern=NAME, max_length=100), AfterValidator(_no_file)]
-UserPath = Annotated[str, AfterValidator(_printable)]
+UserPath = Annotated[str, AfterValidator(_user_path)]
 """A path that only stages and checks open."""
 
 InputPath = Annotated[UserPath, AfterValidator(_input)]
 """A path that becomes an input of a rule."""
+
+InputPattern = Annotated[UserPath, AfterValidator(_pattern)]
+"""Such a path for each size and seed: `{ipc}` and `{seed}` in it stand for numbers."""
 
 
 class Block(BaseModel):

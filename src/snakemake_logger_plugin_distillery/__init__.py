@@ -7,11 +7,12 @@ afterwards, and the Snakefile last.
 from __future__ import annotations
 
 from logging import LogRecord
+from pathlib import Path
 
 from snakemake_interface_logger_plugins.base import LogHandlerBase
 
 from distillery.errors import ExperimentError
-from distillery.plan.files import read_file
+from distillery.plan.files import check_folder, read_file
 from distillery.snakemake_internals import experiment_files, without_traceback
 
 __all__ = ["LogHandler"]
@@ -29,6 +30,7 @@ class LogHandler(LogHandlerBase):
             CliException: one cannot be read; Snakemake prints its text and ends.
         """
         with without_traceback(ExperimentError):
+            check_folder(Path.cwd())
             for path in experiment_files():
                 read_file(path)
 

@@ -207,8 +207,22 @@ def test_the_default_experiment_is_read_first(clone: Clone, tmp_path: Path) -> N
     [line] = refused_by_snakemake(elsewhere, "--snakefile", str(clone.folder / "Snakefile"))
     assert line == (
         f"Error: config.yaml: no such file; a relative path starts at {tmp_path}, so start Snakemake in the folder of "
-        "the project"
+        "the project; targets after --configfile stand behind `--`"
     )
+
+
+@pytest.mark.parametrize("name", ["{a}", "{}", "a{b"])
+def test_a_clone_in_a_folder_with_braces_is_refused(name: str, clone: Clone, tmp_path: Path) -> None:
+    elsewhere = clone.copy(tmp_path / name)
+    [line] = refused_by_snakemake(elsewhere, "--configfile", SMOKE)
+    assert line == (
+        f"Error: {elsewhere.folder}: Snakemake reads braces in the path of a clone; move it to another folder"
+    )
+
+
+@pytest.mark.parametrize("name", ["<b>", "a b", "it's", "$HOME", "狗"])
+def test_a_clone_in_any_other_folder_plans(name: str, clone: Clone, tmp_path: Path) -> None:
+    assert clone.copy(tmp_path / name).plan().outputs
 
 
 @pytest.mark.parametrize(

@@ -105,7 +105,7 @@ def with_path(key: str, path: str) -> list[Any]:
     return [*needed, put(block, filled(PATHS[key]))]
 
 
-@pytest.mark.parametrize("path", ["data/{a}/x", "data/{ a , b}", "{{a}}", "data/<results>/x", "<b>"])
+@pytest.mark.parametrize("path", ["data/{a}/x", "data/{ a , b}", "{{a}}", "{{ipc}}", "data/<results>/x", "<b>"])
 @pytest.mark.parametrize("key", PATHS)
 def test_a_path_that_snakemake_would_replace_is_refused(key: str, path: str) -> None:
     lines = faults(*with_path(key, path))
@@ -118,6 +118,41 @@ def test_a_path_that_cannot_be_written_down_is_refused(key: str, path: str) -> N
     edits = with_path(key, path) if key in PATHS else [put("dataset.source", {"kind": "folder", "train": path})]
     lines = faults(*edits)
     assert any("is no path: it is empty, or has control characters" in line for line in lines)
+
+
+@pytest.mark.parametrize("key", [*PATHS, "folder"])
+def test_what_is_no_file_is_not_opened(key: str, tmp_path: Path) -> None:
+    """A pipe or a device would be read for ever; a name that is too long, or a link to itself, cannot be opened."""
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    places = {
+        tmp_path / "pipe": "no plain file (a pipe, a socket or a device)",
+        Path("/dev/zero"): "no plain file",
+        tmp_path / "loop": "cannot be opened: Too many levels of symbolic links",
+        tmp_path / ("x" * 500): "cannot be opened: File name too long",
+    }
+    for path, words in places.items():
+        source = {"kind": "folder", "train": str(path)}
+        lines = faults(*(with_path(key, str(path)) if key in PATHS else [put("dataset.source", source)]))
+        assert any(words in line and len(line) < 400 for line in lines)
+
+
+def test_a_pipe_in_a_folder_of_weights_is_not_opened(tmp_path: Path) -> None:
+    for name in ("config.json", "diffusion_pytorch_model.safetensors"):
+        folder = tmp_path / name.partition(".")[0]
+        folder.mkdir()
+        (folder / "config.json").write_text('{"_class_name": "AutoencoderKL"}', "utf-8")
+        (folder / name).unlink(missing_ok=True)
+        os.mkfifo(folder / name)
+        [line] = faults(put("autoencoder", {"kind": "pretrained", "weights": str(folder)}))
+        assert line.startswith(f"autoencoder.weights: {folder / name}: no plain file")
+
+
+def test_only_sets_from_elsewhere_have_a_path_for_each_size() -> None:
+    [line] = faults(put("references.real.weights", "weights/{ipc}.safetensors"))
+    assert "Snakemake replaces {ipc}" in line
+    lines = faults(put("methods.other", {"kind": "external", "images": "sets/{ipc}-{seed}.parquet"}))
+    assert lines and all("no such file" in line for line in lines)
 
 
 def test_a_path_may_hold_all_else(tmp_path: Path) -> None:

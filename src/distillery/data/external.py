@@ -6,6 +6,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pydantic import ValidationError
+
 from distillery.data.identity import hint_of, same_class
 from distillery.data.settings import Dataset, Folder, Parquet, Source
 from distillery.data.sources import class_sizes, content_digest, records
@@ -75,8 +77,8 @@ def read_external(
     from distillery.data.decode import fit_image
     from distillery.errors import Unusable
 
-    source = source_at(place)
     try:
+        source = source_at(place)
         counts = class_sizes(source)
         if faults := list(_miscounted(f"{key}.images: {place}", counts, classes, ipc)):
             raise BadInput(faults[0])
@@ -139,7 +141,10 @@ def source_at(place: str) -> Source:
     """The images of a place as a source of training images."""
     if Path(place).is_dir():
         return Folder(kind="folder", train=place)
-    return Parquet(kind="parquet", train=[place])
+    try:
+        return Parquet(kind="parquet", train=[place])
+    except ValidationError as error:
+        raise SourceError(f"{TRAIN}: {str(error.errors()[0]['msg']).removeprefix('Value error, ')}") from None
 
 
 def external_content(images: str, ipc: int, seed: int) -> str:

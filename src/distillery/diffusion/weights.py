@@ -181,6 +181,8 @@ def header(path: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
     Raises:
         WeightsError: the file is absent, broken off, or no safetensors file.
     """
+    if path.exists() and (what := no_file(path)):
+        raise WeightsError(f"{path}: {what}; give a folder of the files as they were downloaded")
     try:
         return read_header(path).shapes
     except FileNotFoundError:

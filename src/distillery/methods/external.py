@@ -9,7 +9,7 @@ from pydantic import Field
 
 from distillery.data import external
 from distillery.methods.base import Context, Method, Part
-from distillery.settings import InputPath
+from distillery.settings import InputPattern
 
 
 class External(Method):
@@ -18,7 +18,7 @@ class External(Method):
     stage: ClassVar[str] = "import_images"
     nested: ClassVar[bool] = False  # a set of one size need not hold that of another
     kind: Literal["external"]
-    images: InputPath = Field(
+    images: InputPattern = Field(
         description="A folder of class folders, or a Parquet file in the Hugging Face image layout. `{ipc}` in it "
         "stands for the images per class, `{seed}` for the seed of the experiment.",
     )

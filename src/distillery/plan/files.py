@@ -48,6 +48,16 @@ def read_file(path: Path) -> dict[str, Any]:
         raise ExperimentError("\n".join(f"{path}{line}" for line in refused.args)) from None
 
 
+def check_folder(folder: Path) -> None:
+    """Whether Snakemake can work in the folder of a clone.
+
+    Raises:
+        ExperimentError: its path has braces, which Snakemake reads in the paths of environments.
+    """
+    if {"{", "}"} & set(str(folder)):
+        raise ExperimentError(f"{folder}: Snakemake reads braces in the path of a clone; move it to another folder")
+
+
 class _Refused(Exception):
     """What is wrong with a file: lines that follow its name."""
 
@@ -68,8 +78,8 @@ def _text(path: Path) -> str:
             raise _Refused(f": {about.st_size} bytes, which no experiment file has; allowed: {LARGEST_FILE}")
         content = path.read_bytes()
     except FileNotFoundError:
-        start = f"a relative path starts at {Path.cwd()}"
-        raise _Refused(f": no such file; {start}, so start Snakemake in the folder of the project") from None
+        start = f"a relative path starts at {Path.cwd()}, so start Snakemake in the folder of the project"
+        raise _Refused(f": no such file; {start}; targets after --configfile stand behind `--`") from None
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
         raise _Refused(f": cannot be read: {getattr(error, 'strerror', None) or error}") from None
     if content.startswith((b"\xff\xfe", b"\xfe\xff")):
