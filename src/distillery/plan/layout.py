@@ -15,7 +15,7 @@ TRAIN = "<results>/data/train.parquet"
 TEST = "<results>/data/test.parquet"
 REJECTED = "<results>/data/rejected.parquet"
 
-CHECKED_NETWORKS = "<results>/networks.csv"
+CHECKED_NETWORK = "<results>/networks/{foreign}-{side}-{need}.csv"
 
 LATENTS = "<results>/{run}latents/train-{shard}.safetensors"
 REFERENCE = "<results>/{run}reference/{reference}.safetensors"
