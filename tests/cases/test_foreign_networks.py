@@ -14,10 +14,13 @@ import torch
 import yaml
 from clone import Clone
 from tiny import job
+from wildcards import Job as Wildcards
 
 from distillery.errors import BadInput
+from distillery.plan.inputs import Inputs
 from distillery.plan.load import load
-from distillery.stages import check_networks
+from distillery.plan.rules import checked
+from distillery.stages import check_network
 from distillery.students.foreign import network_fault
 from distillery.students.names import (
     LEAST_TOKENS,
@@ -194,28 +197,47 @@ def test_a_network_has_to_compare_and_to_have_features_where_it_is_asked_for_the
     assert network_fault(distilled, CLASSES, Domain(64, 3)) is None
 
 
-def test_the_stage_names_every_network_with_its_keys(tmp_path: Path) -> None:
-    config = {**OWN, "evaluation": {"networks": ["vgg11", "resnet10t"], "protocol": {"preset": "small", "size": 16}}}
-    config["references"] = {"real": {"network": "inception_v3"}}
-    settings = check_networks.Settings.of(load(config))
-    assert [(named.network, named.side) for named in settings.networks] == [
-        ("inception_v3", 64),
-        ("resnet10t", 16),
-        ("vgg11", 16),
-    ]
+@pytest.mark.parametrize(
+    ("network", "need", "words"),
+    [
+        ("vgg11", "trained", "vgg11 cannot take images of 16 px: .*; give another network, or another side"),
+        ("resnet10t", "compared", "resnet10t has running statistics"),
+        ("resnet10t", "trained", None),
+        ("resnet10t", "features", None),
+    ],
+)
+def test_the_stage_refuses_a_network_or_notes_it(network: str, need: str, words: str | None, tmp_path: Path) -> None:
+    settings = check_network.Settings.of(load(OWN), foreign=network, side="16", need=need)
     assert (settings.channels, settings.classes) == (1, 10)
-    out = tmp_path / "networks.csv"
-    with pytest.raises(BadInput) as refusal:
-        check_networks.run(settings, checked=out, job=job("check_networks", settings))
-    lines = str(refusal.value).splitlines()
-    assert lines[0].startswith("references.real.network: inception_v3 cannot take images of 64 px")
-    assert lines[1].startswith("evaluation.networks[0]: vgg11 cannot take images of 16 px")
-    assert len(lines) == 2 and not out.exists()
-    sound = settings.model_copy(
-        update={"networks": [named for named in settings.networks if "resnet" in named.network]}
-    )
-    check_networks.run(sound, checked=out, job=job("check_networks", sound))
-    assert out.read_text("utf-8") == "network,side\nresnet10t,16\n"
+    out = tmp_path / "checked.csv"
+    if words is None:
+        check_network.run(settings, checked=out, job=job("check_network", settings))
+        assert out.read_text("utf-8") == f"network,side,need\n{network},16,{need}\n"
+        return
+    with pytest.raises(BadInput, match=words):
+        check_network.run(settings, checked=out, job=job("check_network", settings))
+    assert not out.exists()
+
+
+def test_every_stage_that_trains_asks_for_the_check_of_its_own_network() -> None:
+    config = {**OWN, "evaluation": {"networks": ["resnet10t"], "protocol": {"preset": "small", "size": 32}}}
+    config["references"] = {"real": {"network": "convnext_atto"}, "small": {"network": "convnet3"}}
+    config["methods"] = {"dm": {"kind": "pixel", "objective": "distribution", "network": "convnext_atto", "ipc": None}}
+    config["methods"]["dm"].pop("ipc")
+    experiment = load(config)
+
+    def files(stage: str, need: str = "trained", **wildcards: object) -> list[str]:
+        return [Path(path).stem for path in checked(experiment, stage, need)(Wildcards(**wildcards))]
+
+    method = {"method": "dm", "ipc": 3}
+    assert files("train_reference", reference="real") == ["convnext_atto-64-trained"]
+    assert files("train_reference", reference="small") == []
+    protocol = experiment.evaluation.protocols[0].label
+    assert files("evaluate", **method, network="resnet10t", protocol=protocol) == ["resnet10t-32-trained"]
+    assert files("match", "compared", **method, shard=0) == ["convnext_atto-64-compared"]
+    assert files("choose_snapshot", **method) == ["convnext_atto-32-trained"]
+    features = Inputs(experiment).checked_features(Wildcards(reference="real"))
+    assert features == ["<results>/networks/convnext_atto-64-features.csv"]
 
 
 def planned(clone: Clone, networks: list[str]) -> Any:
@@ -228,11 +250,11 @@ def planned(clone: Clone, networks: list[str]) -> Any:
 def test_networks_of_timm_are_checked_once_and_retrain_nothing(tmp_path: Path) -> None:
     """Outputs that are only touched stand for those of a finished run."""
     clone = Clone.of_project(tmp_path / "clone")
-    assert "check_networks" not in planned(clone, ["convnet1_w8"]).rules
+    assert "check_network" not in planned(clone, ["convnet1_w8"]).rules
     plan = planned(clone, ["convnet1_w8", "resnet10t"])
-    assert plan.rules["check_networks"] == 1
-    waits = {job.outputs[0].split("/")[-2] for job in plan.jobs if "results/own/networks.csv" in job.inputs}
-    assert waits == {"resnet10t"}
+    assert plan.rules["check_network"] == 1
+    file = "results/own/networks/resnet10t-64-trained.csv"
+    assert {job.outputs[0].split("/")[-2] for job in plan.jobs if file in job.inputs} == {"resnet10t"}
     for output in plan.outputs:
         (clone.folder / output).parent.mkdir(parents=True, exist_ok=True)
         (clone.folder / output).touch()
@@ -242,5 +264,5 @@ def test_networks_of_timm_are_checked_once_and_retrain_nothing(tmp_path: Path) -
     assert planned(clone, ["convnet1_w8", "resnet10t"]).nothing
     plan = planned(clone, ["convnet1_w8", "resnet10t", "mobilenetv2_035"])
     trained = Counter(output.split("/")[-2] for output in plan.outputs if "/evaluation/" in output)
-    assert (plan.rules["check_networks"], set(trained)) == (1, {"mobilenetv2_035"})
+    assert (plan.rules["check_network"], set(trained)) == (1, {"mobilenetv2_035"})
     assert not {"ingest", "select", "collect"} & set(plan.rules)

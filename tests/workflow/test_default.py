@@ -316,7 +316,7 @@ def test_an_edit_of_the_sampler_reruns_sampling_and_what_follows(tree: Clone) ->
         ),
         pytest.param(
             lambda e: e["evaluation"].update(networks=["convnet2_w8", "resnet10t"]),
-            {"check_networks": 1, "evaluate": 7, "tabulate_accuracy": 1, "tabulate_statistics": 1, "plot_accuracy": 1},
+            {"check_network": 1, "evaluate": 7, "tabulate_accuracy": 1, "tabulate_statistics": 1, "plot_accuracy": 1},
             id="one more network, of timm",
         ),
         pytest.param(

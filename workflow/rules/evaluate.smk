@@ -35,7 +35,7 @@ rule evaluate:
         test=layout.TEST,
         teacher=inputs.online_teacher,
         soft_labels=inputs.stored_labels,
-        networks=ancient(checked("evaluate")),
+        network=checked("evaluate"),
     output:
         history=layout.EVALUATION,
     log:
@@ -58,7 +58,7 @@ rule measure_redundancy:
     input:
         images=inputs.largest_set,
         teacher=inputs.redundancy_teacher,
-        networks=ancient(checked("measure_redundancy")),
+        network=checked("measure_redundancy"),
     output:
         matrix=layout.REDUNDANCY,
     log:

@@ -10,7 +10,7 @@ rule train_experts:
     """Train experts on the real images, one shard, and keep their weights after every epoch."""
     input:
         data=layout.TRAIN,
-        networks=ancient(checked("train_experts")),
+        network=checked("train_experts", "compared"),
     output:
         trajectories=layout.TRAJECTORIES,
     log:
@@ -36,7 +36,7 @@ rule match:
         generator=inputs.generator,
         autoencoder=inputs.method_autoencoder,
         experts=inputs.experts,
-        networks=ancient(checked("match")),
+        network=checked("match", "compared"),
     output:
         snapshots=layout.SNAPSHOTS,
         history=layout.HISTORY,
@@ -84,7 +84,7 @@ rule choose_snapshot:
     input:
         data=layout.TRAIN,
         rendered=inputs.rendered,
-        networks=ancient(checked("choose_snapshot")),
+        network=checked("choose_snapshot"),
     output:
         images=layout.CHOSEN,
         choice=layout.CHOICE,

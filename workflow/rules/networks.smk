@@ -1,19 +1,19 @@
 # The networks that judge and guide.
 #
 # in:  <results>/data/train.parquet, increments
-# out: <results>/networks.csv   networks of timm that take their images
+# out: <results>/networks/   a file for each network of timm and side of its images: it takes them
 #      <results>/{run}reference/{reference}.safetensors, its accuracy on each class beside it
 #      <results>/{run}features/{reference}.parquet
 #      <results>/{run}distilled/{method}/increment-{k}/student.safetensors
 #      <results>/{run}surrogates/{surrogate}/   every epoch of a network, and its gradients where learning turns
 
 
-rule check_networks:
-    """Build each network of timm that the experiment names, and pass a batch of its images through it."""
+rule check_network:
+    """Build a network of timm for the side of its images, and pass a batch through it."""
     output:
-        checked=layout.CHECKED_NETWORKS,
+        checked=layout.CHECKED_NETWORK,
     log:
-        **layout.logs("check_networks"),
+        **layout.logs("check_network", "foreign", "side", "need"),
     # first, and with all cores: on this machine nothing is trained before it has ended
     priority: 1000
     conda:
@@ -24,10 +24,10 @@ rule check_networks:
         mem=memory(4),
         runtime="1h",
     params:
-        *code("check_networks"),
-        settings=settings("check_networks"),
+        *code("check_network"),
+        settings=settings("check_network"),
     shell:
-        command("check_networks")
+        command("check_network")
 
 
 rule train_reference:
@@ -36,7 +36,7 @@ rule train_reference:
         images=layout.TRAIN,
         test=layout.TEST,
         weights=inputs.reference_weights,
-        networks=ancient(checked("train_reference")),
+        network=checked("train_reference"),
     output:
         model=layout.REFERENCE,
         by_class=layout.REFERENCE_BY_CLASS,
@@ -62,6 +62,7 @@ rule extract_features:
     input:
         images=layout.TRAIN,
         reference=layout.REFERENCE,
+        network=inputs.checked_features,
     output:
         features=layout.FEATURES,
     log:
@@ -83,7 +84,7 @@ rule train_surrogate:
     """Train the surrogate of influence guidance on all training images, and keep every epoch."""
     input:
         images=layout.TRAIN,
-        networks=ancient(checked("train_surrogate")),
+        network=checked("train_surrogate"),
     output:
         checkpoints=layout.CHECKPOINTS,
     log:
@@ -132,7 +133,7 @@ rule train_student:
     input:
         images=inputs.increments_up_to,
         previous=inputs.continued_from,
-        networks=ancient(checked("train_student")),
+        network=checked("train_student"),
     output:
         model=layout.STUDENT,
     log:

@@ -9,6 +9,7 @@ from typing import Any
 from distillery.data.identity import hint_of
 from distillery.matching.checks import check_expert_files
 from distillery.methods.base import Trained, check_named
+from distillery.methods.matching import AS_STORED
 from distillery.plan.experiment import Experiment
 from distillery.plan.messages import repeated
 from distillery.storage.tensors import described_tensors
@@ -32,10 +33,31 @@ def check_networks(experiment: Experiment, classes: Sequence[str]) -> Iterator[s
     yield from _experts(experiment, classes)
 
 
+def _trained(experiment: Experiment) -> Iterator[Trained]:
+    """Every network that the file names, with its key and the protocol that trains it."""
+    evaluation, matching = experiment.evaluation, experiment.matching
+    first = evaluation.protocols[0]
+    for protocol in evaluation.protocols:
+        for index, network in enumerate(evaluation.networks):
+            yield Trained(f"evaluation.networks[{index}]", network, protocol)
+    for name, reference in experiment.references.items():
+        yield Trained(f"references.{name}.network", reference.network, reference.training)
+    for name, surrogate in experiment.surrogates.items():
+        yield Trained(f"surrogates.{name}.network", surrogate.network, surrogate.training)
+    for name, method in experiment.methods.items():
+        yield from method.networks(f"methods.{name}", experiment)
+    for name in experiment.experts:
+        yield Trained(f"experts.{name}.network", experiment.experts_network(name), AS_STORED, compares=True)
+    if matching.network:
+        yield Trained("matching.network", matching.network, matching.protocol or first)
+    if experiment.analysis.redundancy.network:
+        yield Trained("analysis.redundancy.network", experiment.analysis.redundancy.network, first)
+
+
 def _sides(experiment: Experiment) -> Iterator[str]:
     """Whether networks take images of the side that they will see, and can be compared where they are."""
     side = experiment.dataset.resolution
-    for trained in experiment.named_networks():
+    for trained in _trained(experiment):
         size = trained.protocol.side(experiment.classes)
         if why := refused_side(trained.network, size or side):
             where = f"the size of protocol {trained.protocol.label}" if size else "dataset.resolution"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal, TypeVar
@@ -19,9 +18,9 @@ from distillery.guidance.mode import Mode
 from distillery.guidance.registry import Guidances
 from distillery.guidance.settings import Surrogate
 from distillery.matching.settings import Experts, Matching
-from distillery.methods.base import Method, Trained, smaller
+from distillery.methods.base import Method, smaller
 from distillery.methods.lgd import Incremental
-from distillery.methods.matching import AS_STORED, Matched, last_epoch_read
+from distillery.methods.matching import Matched, last_epoch_read
 from distillery.methods.registry import AnyMethod
 from distillery.methods.sampling import Sampled
 from distillery.plan import layout
@@ -225,37 +224,16 @@ class Experiment(Block):
         size: int | Literal["full"] = "full" if ipc == "full" else int(ipc)
         return protocol.recipe(network=network, ipc=size, classes=self.classes)
 
-    def named_networks(self) -> Iterator[Trained]:
-        """Every network that the file names, with its key and the protocol that trains it."""
-        evaluation, matching = self.evaluation, self.matching
-        first = evaluation.protocols[0]
-        for protocol in evaluation.protocols:
-            for index, network in enumerate(evaluation.networks):
-                yield Trained(f"evaluation.networks[{index}]", network, protocol)
-        for name, reference in self.references.items():
-            yield Trained(f"references.{name}.network", reference.network, reference.training)
-        for name, surrogate in self.surrogates.items():
-            yield Trained(f"surrogates.{name}.network", surrogate.network, surrogate.training)
-        for name, method in self.methods.items():
-            yield from method.networks(f"methods.{name}", self)
-        for name in self.experts:
-            yield Trained(f"experts.{name}.network", self.experts_network(name), AS_STORED, compares=True)
-        if matching.network:
-            yield Trained("matching.network", matching.network, matching.protocol or first)
-        if self.analysis.redundancy.network:
-            yield Trained("analysis.redundancy.network", self.analysis.redundancy.network, first)
+    def network_check(self, network: str, side: int | None, need: str = "trained") -> list[str]:
+        """The check that a network of timm takes images of a side, None: as they are stored; ours need none.
 
-    @property
-    def foreign_networks(self) -> list[Trained]:
-        """The networks of timm among them: whether they take their images, only building them tells."""
-        return [trained for trained in self.named_networks() if not OURS.fullmatch(trained.network)]
-
-    @property
-    def references_with_features(self) -> list[str]:
-        """The keys of the networks whose features are read."""
-        coverage = self.analysis.coverage
-        names = {method.needs.features for method in self.methods.values()} | {coverage.features if coverage else None}
-        return [f"references.{name}.network" for name in sorted(filter(None, names))]
+        Args:
+            need: `trained`, `compared`, or that its `features` are read.
+        """
+        if OURS.fullmatch(network):
+            return []
+        side = side or self.dataset.resolution
+        return [layout.fill(layout.CHECKED_NETWORK, foreign=network, side=side, need=need)]
 
     def experts_network(self, experts: str) -> str:
         """The network of experts."""

@@ -138,6 +138,12 @@ class Inputs:
         """Every reference of a run, by name."""
         return [self._path(layout.REFERENCE, wildcards, reference=name) for name in sorted(self.experiment.references)]
 
+    def checked_features(self, wildcards: Wildcards) -> list[str]:
+        """The check that features of a reference can be read, where its network is one of timm."""
+        reference = self.experiment.references[wildcards.reference]
+        side = reference.training.side(self.experiment.classes)
+        return self.experiment.network_check(reference.network, side, "features")
+
     def reference_weights(self, wildcards: Wildcards) -> list[str]:
         """The file that a reference is opened from, where it is not trained here."""
         weights = self.experiment.references[wildcards.reference].weights

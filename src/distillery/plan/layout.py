@@ -16,7 +16,7 @@ TEST = "<results>/data/test.parquet"
 REJECTED = "<results>/data/rejected.parquet"
 DUPLICATES = "<results>/data/duplicates.parquet"
 
-CHECKED_NETWORKS = "<results>/networks.csv"
+CHECKED_NETWORK = "<results>/networks/{foreign}-{side}-{need}.csv"
 
 LATENTS = "<results>/{run}latents/train-{shard}.safetensors"
 REFERENCE = "<results>/{run}reference/{reference}.safetensors"

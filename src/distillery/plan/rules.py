@@ -8,11 +8,9 @@ from collections.abc import Callable, Iterable
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from distillery.plan.layout import CHECKED_NETWORKS
 from distillery.provenance import code_digests
 from distillery.settings import canonical
 from distillery.signature import shell_command
-from distillery.students.names import OURS
 
 if TYPE_CHECKING:
     from distillery.plan.experiment import Experiment
@@ -29,16 +27,19 @@ def settings(experiment: Experiment, stage: str) -> Callable[[Wildcards], str]:
     return of
 
 
-def checked(experiment: Experiment, stage: str) -> Callable[[Wildcards], list[str]]:
-    """A function from the wildcards of a job to the check of timm's networks, where its stage trains one of them.
+def checked(experiment: Experiment, stage: str, need: str = "trained") -> Callable[[Wildcards], list[str]]:
+    """A function from the wildcards of a job to the check of its network, where that is one of timm.
 
-    Rules take it as `ancient`: another network in the experiment trains nothing again.
+    There is a file for each network, side and need, so that another network in the experiment trains nothing again.
+
+    Args:
+        need: as `Experiment.network_check` takes it.
     """
     block = stage_module(stage).Settings
 
     def of(wildcards: Wildcards) -> list[str]:
-        network = block.of(experiment, **dict(wildcards.items())).network
-        return [] if OURS.fullmatch(network) else [CHECKED_NETWORKS]
+        own = block.of(experiment, **dict(wildcards.items()))
+        return experiment.network_check(own.network, own.recipe.size if hasattr(own, "recipe") else None, need)
 
     return of
 

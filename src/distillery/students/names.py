@@ -208,7 +208,7 @@ def refused_side(name: str, size: int) -> str | None:
 
     Of timm's networks it knows those that cut patches, by their names (`patch16`) and modules: at other sides timm
     would leave out the pixels of the last rows and columns, and at small ones attention has next to no tokens. The
-    others of timm are not refused here: `check_networks` builds each of them.
+    others of timm are not refused here: the stage `check_network` builds each of them.
     """
     ours, least, patch, token = OURS.fullmatch(name), least_side(name), _patch(name), token_side(name)
     if ours and ours["depth"] and size < least:
