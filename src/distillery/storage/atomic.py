@@ -69,16 +69,19 @@ def write_json(path: Path, content: Any) -> None:
     write_bytes(path, (json.dumps(content, sort_keys=True, indent=2) + "\n").encode())
 
 
-def read_json(path: Path, made_by: str) -> Any:
-    """Read what `write_json` wrote.
+def read_json(path: Path, made_by: str, *keys: str) -> Any:
+    """Read what `write_json` wrote: an object that has these keys.
 
     Raises:
-        DamagedArtifact: it cannot be read.
+        DamagedArtifact: it cannot be read, or a key is missing.
     """
     try:
-        return json.loads(path.read_text("utf-8"))
+        content = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError) as error:
         raise damaged(path, made_by, error) from error
+    if missing := [key for key in keys if key not in content]:
+        raise damaged(path, made_by, f"no key {', '.join(missing)}")
+    return content
 
 
 def copy_file(source: Path, target: Path) -> None:
