@@ -317,7 +317,7 @@ def growing_tensors(
     """
     metadata = _metadata(provenance, about) | _NO_CHECKSUM
     path.parent.mkdir(parents=True, exist_ok=True)
-    no_link = os.O_NOFOLLOW  # in a folder where others write, a link would lead to any file of this user
+    no_link = getattr(os, "O_NOFOLLOW", 0)  # in a folder where others write, a link would lead to any file of this user
     number = os.open(partial_name(path), os.O_RDWR | os.O_CREAT | no_link, 0o666)
     with naming(path, partial_name(path)), os.fdopen(number, "r+b") as file:
         try:
