@@ -157,7 +157,7 @@ def _run(name: str, stage: ModuleType, arguments: list[str]) -> int:
         print(f"distillery {name}: {error}{_unmade(stage, files, error)}", file=sys.stderr)
         return 1
     except OSError as error:
-        if error.errno is None or error.filename is None:
+        if error.errno is None:
             raise
         print(f"distillery {name}: {_of_storage(error)}", file=sys.stderr)
         return 1
@@ -224,7 +224,7 @@ def _of_storage(error: OSError) -> str:
     """What a disk did not do, in one line."""
     number = error.errno or 0
     way_out = _WAYS_OUT.get(number, "look after the disk")
-    return f"{error.filename}: {os.strerror(number)}; {way_out}; then run the same command again"
+    return f"{error.filename or 'the disk'}: {os.strerror(number)}; {way_out}; then run the same command again"
 
 
 class _Nothing:

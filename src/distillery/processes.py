@@ -33,18 +33,18 @@ _FIRST = time.monotonic()
 _OWNER = re.compile(r"(?P<machine>[0-9a-f]{8})-(?P<pid>\d+)-(?P<process>[0-9a-f]{8})-[0-9a-f]{8}\.tmp")
 
 
-def write_owner(note: Path) -> None:
-    """Write down which process this is."""
+def write_owner(note: Path, *about: str) -> None:
+    """Write down which process this is, and more about it."""
     note.parent.mkdir(parents=True, exist_ok=True)
     temporary = temporary_name(note)
-    temporary.write_text(json.dumps([socket.gethostname(), os.getpid(), identity(os.getpid())]), "utf-8")
+    temporary.write_text(json.dumps([socket.gethostname(), os.getpid(), identity(os.getpid()), *about]), "utf-8")
     temporary.replace(note)
 
 
 def owner_alive(note: Path) -> bool | None:
     """Whether the process that `write_owner` noted lives; None where that cannot be told from here."""
     try:
-        host, pid, process = json.loads(note.read_text("utf-8"))
+        host, pid, process, *_ = json.loads(note.read_text("utf-8"))
     except (OSError, ValueError):
         return None
     if host != socket.gethostname():

@@ -18,13 +18,9 @@ from typing import Any
 
 from distillery import processes
 from distillery.devices import SCHEDULED
-from distillery.storage.atomic import write_json
 
 HOLDER = Path(".snakemake/holder.json")
 """Says which process holds the lock of this folder."""
-
-HELD = Path(".snakemake/held.json")
-"""Says which lock that is."""
 
 LOCKS = Path(".snakemake/locks")
 PLUGIN = "snakemake_executor_plugin_slurm"
@@ -35,8 +31,7 @@ Query = Callable[[str, Any], Awaitable[tuple[dict[str, str] | None, float | None
 
 def note_holder() -> None:
     """Write down which process holds the lock of this folder, and which lock that is."""
-    processes.write_owner(HOLDER)  # first: until the next line is done, the lock counts as unknown and stays
-    write_json(HELD, sorted(_locks()))
+    processes.write_owner(HOLDER, *_locks())
 
 
 def remove_stale_lock() -> None:
@@ -45,8 +40,8 @@ def remove_stale_lock() -> None:
     So does a lock that the note does not know: that of a run which has not written its own note yet.
     """
     with contextlib.suppress(OSError, ValueError):
-        held = json.loads(HELD.read_text("utf-8"))
-        locks = [lock for about, lock in _locks().items() if about in held]
+        noted = json.loads(HOLDER.read_text("utf-8"))
+        locks = [lock for about, lock in _locks().items() if about in noted]
         if processes.owner_alive(HOLDER) is False:
             for lock in locks:
                 lock.unlink(missing_ok=True)

@@ -13,7 +13,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ import pytest
 import yaml
 from clone import PROJECT, SMOKE, SMOKE_RUN, Clone, Plan, wait_until
 from PIL import Image
+from private_facts import USER, private_facts, private_words
 from safetensors import safe_open
 from timing import least_seconds
 
@@ -88,7 +88,10 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
     recorder = clone.folder / "src/sitecustomize.py"
     recorder.write_text(RECORD_IMPORTS, "utf-8")
     before = os.times()
-    printed = clone.smoke()
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("LOGNAME", USER)
+        environment.setenv("USER", USER)
+        printed = clone.smoke()
     now = os.times()
     recorder.unlink()
     seconds = now.children_user - before.children_user + now.children_system - before.children_system
@@ -191,6 +194,10 @@ def test_a_run_leaves_no_temporary_and_no_resume_files(finished: Finished) -> No
     assert left == []
 
 
+def test_nothing_that_is_published_names_the_user_the_machine_or_a_folder(finished: Finished) -> None:
+    assert private_facts(finished.clone.folder / "results", private_words(finished.clone.folder)) == []
+
+
 def test_every_job_has_a_log_and_a_cost(finished: Finished) -> None:
     results = finished.clone.folder / "results/smoke"
     logs = {path.stem for path in (results / "logs").iterdir()}
@@ -248,9 +255,8 @@ def test_touches_the_order_of_keys_and_words_change_nothing(tree: Clone) -> None
     edit_words(tree)
     files = [path for path in tree.folder.rglob("*") if path.is_file() and ".snakemake" not in path.parts]
     random.Random(0).shuffle(files)
-    now = time.time()
     for place, path in enumerate(files):
-        os.utime(path, (now + place - len(files),) * 2)
+        os.utime(path, (1 + 4e9 * place / len(files),) * 2)  # from 1970 to 2096, in any order
     assert tree.plan("--cores", "1").nothing
 
 

@@ -15,12 +15,13 @@ from distillery.data.pixels import room_for, to_unit
 from distillery.devices import fused_attention, lowered
 from distillery.diffusion.ema import follow
 from distillery.diffusion.models import open_autoencoder
-from distillery.diffusion.weights import latent_statistics, model_digest
+from distillery.diffusion.weights import WEIGHTS, latent_statistics, model_digest
 from distillery.divergence import TrainingWatch
 from distillery.errors import Diverged, WeightsError, damaged
 from distillery.lean_imports import from_diffusers, without_compiler
 from distillery.progress import Progress
 from distillery.storage.resume import Resume, pack, unpack
+from distillery.storage.tensors import stage_that_wrote
 from distillery.streams import stream
 
 
@@ -59,7 +60,7 @@ class Codec:
         try:
             return cls(open_autoencoder(folder), model_digest(folder))
         except WeightsError as error:
-            raise damaged(folder, made_by, error) from error
+            raise damaged(folder, stage_that_wrote(folder / WEIGHTS, made_by), error) from error
 
     def to(self, device: torch.device) -> Codec:
         """Move to a device; on a GPU convolutions want their channels last."""

@@ -49,7 +49,7 @@ def condition_classes(
     Raises:
         BadInput: the generator does not know a class, and no row is to be added.
     """
-    names = dict(read_json(generator / "model_index.json", "train_generator")["id2label"])
+    names = dict(read_json(generator / "model_index.json", "train_generator", "id2label")["id2label"])
     try:
         rows_of_labels = conditions(names, classes)
     except UnknownClass as missing:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from distillery.diffusion.weights import STATISTICS, read_config, weight_files
+from distillery.diffusion.weights import STATISTICS, WEIGHTS, read_config, weight_files
 from distillery.errors import WeightsError, damaged
 from distillery.lean_imports import from_diffusers
-from distillery.storage.tensors import verify
+from distillery.storage.tensors import stage_that_wrote, verify
 
 AUTOENCODERS = ("AutoencoderKL", "AutoencoderTiny", "VQModel")
 TRANSFORMERS = ("DiTTransformer2DModel", "Transformer2DModel")
@@ -48,7 +48,8 @@ def load_generator(folder: Path) -> tuple[Any, Any]:
             folder / "scheduler", local_files_only=True
         )
     except Exception as error:  # diffusers raises anything here
-        made_by = "open_generator" if part == "unet" else "train_generator"
+        otherwise = "open_generator" if part == "unet" else "train_generator"
+        made_by = stage_that_wrote(folder / part / WEIGHTS, otherwise)
         raise damaged(folder, made_by, str(error).splitlines()[0]) from error
 
 

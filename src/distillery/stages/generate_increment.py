@@ -107,7 +107,7 @@ def run(
         loop = LoopGuidance(settings.guidance, files, scene)
         chosen = loop.learnability.model_dump(include={"strength", "reference_weight"})
         if calibrated is not None:
-            chosen = read_json(calibrated, "calibrate_guidance")
+            chosen = read_json(calibrated, "calibrate_guidance", "strength", "reference_weight")
         scorer = Scorer(
             Classifier.load(student, "train_student").to(job.device),
             Classifier.load(reference, "train_reference").to(job.device),

@@ -81,16 +81,19 @@ def parse_json(text: str | bytes) -> Any:
         raise ValueError("nested too deep") from None
 
 
-def read_json(path: Path, made_by: str) -> Any:
-    """Read what `write_json` wrote.
+def read_json(path: Path, made_by: str, *keys: str) -> Any:
+    """Read what `write_json` wrote: an object that has these keys.
 
     Raises:
-        DamagedArtifact: it cannot be read.
+        DamagedArtifact: it cannot be read, or a key is missing.
     """
     try:
-        return parse_json(path.read_text("utf-8"))
+        content = parse_json(path.read_text("utf-8"))
     except (OSError, ValueError) as error:
         raise damaged(path, made_by, error) from error
+    if missing := [key for key in keys if key not in content]:
+        raise damaged(path, made_by, f"no key {', '.join(missing)}")
+    return content
 
 
 def copy_file(source: Path, target: Path) -> None:

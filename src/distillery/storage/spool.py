@@ -14,6 +14,7 @@ from typing import overload
 import numpy as np
 
 from distillery.errors import BadInput
+from distillery.storage.atomic import naming
 
 MOST_IN_MEMORY = 2**25
 """Bytes of one set that are kept in memory. A job that joins increments opens many sets."""
@@ -50,8 +51,9 @@ class Spool:
     def __init__(self, folder: Path | None = None, in_memory: int | None = None) -> None:
         """The folder is that of temporary files (`TMPDIR`) unless given; `in_memory` bytes need no file."""
         most = MOST_IN_MEMORY if in_memory is None else in_memory
+        self._folder = folder or Path(tempfile.gettempdir())
         # It lives as long as somebody can ask for its pieces, so no block of code can own it.
-        self._file = tempfile.SpooledTemporaryFile(most, prefix="distillery-", dir=str(folder) if folder else None)  # noqa: SIM115
+        self._file = tempfile.SpooledTemporaryFile(most, prefix="distillery-", dir=str(self._folder))  # noqa: SIM115
         if not most:
             self._file.rollover()
         self._end = 0
@@ -62,7 +64,8 @@ class Spool:
 
     def put(self, content: bytes) -> tuple[int, int]:
         """Add a piece; its place, for `get`."""
-        self._file.write(content)
+        with naming(self._folder, self._folder):
+            self._file.write(content)
         self._end += len(content)
         return self._end - len(content), self._end
 

@@ -22,7 +22,7 @@ from distillery.provenance import Provenance
 from distillery.storage.atomic import replacing
 
 _NO_CHECKSUM = {b"crc32": b"0" * 8}
-_CHECKSUM = re.compile(rb"crc32\x18\x08([0-9a-f]{8})")
+_CHECKSUM = re.compile(rb"crc32\x18\x08(.{8})", re.DOTALL)
 """As Thrift writes the entry."""
 
 

@@ -13,7 +13,7 @@ import os
 import re
 import zlib
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 _LARGEST_HEADER = 100 * 2**20
 _TYPES = {"float16": "F16", "float32": "F32", "int64": "I64"}
 _NO_CHECKSUM = {"crc32": "0" * 8}
-_CHECKSUM = re.compile(rb'"crc32":"([0-9a-f]{8})"')
+_CHECKSUM = re.compile(rb'"crc32":"(.{8})"', re.DOTALL)
 """Within a header no text has such quotes, which JSON escapes: this is the key of the metadata."""
 
 _BLOCK_BYTES = 2**22
@@ -111,6 +111,14 @@ def described_tensors(path: Path) -> dict[str, Any]:
     """
     about = parse_json(read_header(path).metadata.get("about", "{}"))
     return about if isinstance(about, dict) else {}
+
+
+def stage_that_wrote(path: Path, otherwise: str) -> str:
+    """The stage that wrote a damaged file, if its header still says so."""
+    with suppress(OSError, ValueError, KeyError, TypeError), path.open("rb") as file:
+        header = json.loads(file.read(min(int.from_bytes(file.read(8), "little"), _LARGEST_HEADER)))
+        return str(json.loads(header["__metadata__"]["distillery"])["stage"])
+    return otherwise
 
 
 def _write_header(file: BinaryIO, tensors: Mapping[str, Mapping[str, Any]], metadata: Mapping[str, str]) -> int:
@@ -317,7 +325,7 @@ def growing_tensors(
     """
     metadata = _metadata(provenance, about) | _NO_CHECKSUM
     path.parent.mkdir(parents=True, exist_ok=True)
-    no_link = os.O_NOFOLLOW  # in a folder where others write, a link would lead to any file of this user
+    no_link = getattr(os, "O_NOFOLLOW", 0)  # in a folder where others write, a link would lead to any file of this user
     number = os.open(partial_name(path), os.O_RDWR | os.O_CREAT | no_link, 0o666)
     with naming(path, partial_name(path)), os.fdopen(number, "r+b") as file:
         if not take_lock(file, partial_name(path)):
