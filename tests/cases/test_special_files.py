@@ -131,7 +131,7 @@ def test_an_input_that_is_no_file_is_refused_in_one_line(
     [line] = faults({"kind": "parquet", "train": [path]})
     assert line.startswith(f"dataset.source.train: {path}: {words}; ")
     [line] = faults({"kind": "folder", "train": path})
-    assert line.startswith(f"dataset.source.train: {path}: ")
+    assert line == f"dataset.source.train: {path}: {words}; give the folder that holds one folder of images per class"
     [line] = faults(images, methods={"theirs": {"kind": "external", "images": path}})
     assert line.startswith(f"methods.theirs.images: {path}: {words}; ")
     training = {"network": "convnet2_w8", "training": "reference"}

@@ -43,7 +43,7 @@ class Fitted(NamedTuple):
 
 def pixels_digest(pixels: np.ndarray) -> int:
     """64 bits that are equal where all pixels of two images, (C, H, W) uint8, are."""
-    return int.from_bytes(hashlib.blake2b(np.ascontiguousarray(pixels).data, digest_size=8).digest())
+    return int.from_bytes(hashlib.blake2b(pixels.tobytes(), digest_size=8).digest())
 
 
 def fit_image(content: bytes, *, resolution: int, channels: Channels, crop: Crop, max_pixels: int) -> bytes:

@@ -23,6 +23,7 @@ from distillery.data.source import (
     records,
 )
 from distillery.errors import SourceError
+from distillery.storage.files import no_file
 
 SPLITS = frozenset({"train", "training", "val", "valid", "validation", "test", "testing"})
 """Names of folders that hold class folders; no data set has nothing but such classes."""
@@ -114,10 +115,10 @@ def _class_folders(folder: str, split: Split, origin: str | None = None) -> list
         where = origin or "give the folder that holds one folder of images per class"
         where += "; ~ does not stand for the home folder here" if folder.startswith("~") else ""
         raise SourceError(f"{key}: no such folder; {where} (a relative path starts at {Path.cwd()})") from None
-    except NotADirectoryError:
-        raise SourceError(f"{key}: a file; give the folder that holds one folder of images per class") from None
     except OSError as error:
-        raise SourceError(f"{key}: cannot be read: {error.strerror}") from error
+        if (what := no_file(folder) or "a file") == "a folder":
+            raise SourceError(f"{key}: cannot be read: {error.strerror}; put its permissions right") from error
+        raise SourceError(f"{key}: {what}; give the folder that holds one folder of images per class") from error
     except SourceError as error:
         raise SourceError(f"dataset.source.{split}: {error}") from error
     if not folders:
