@@ -80,8 +80,14 @@ def test_an_autoencoder_that_diverges_names_its_learning_rate(tmp_path: Path) ->
         train_autoencoder(digits()[0][:8], learning_rate=HUGE, resume=no_resume(tmp_path), **options)
 
 
-def sampled(world: World, out: Path, guidance_scale: float, capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
-    """Exit status and words of the stage `sample` on the command line."""
+def sampled(
+    world: World,
+    out: Path,
+    guidance_scale: float,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> tuple[int, str]:
+    """Exit status and words of the stage `sample` on the command line, with a scale that its settings would refuse."""
     settings = sample.Settings.model_validate_json(
         json.dumps(
             {
@@ -90,7 +96,7 @@ def sampled(world: World, out: Path, guidance_scale: float, capsys: pytest.Captu
                 "first": 0,
                 "ipc": 2,
                 "resolution": SIDE,
-                "sampling": {"steps": 4, "guidance_scale": guidance_scale},
+                "sampling": {"steps": 4, "guidance_scale": 3.0},
                 "guidance": {},
                 "guidance_files": {},
                 "shard": 0,
@@ -98,6 +104,9 @@ def sampled(world: World, out: Path, guidance_scale: float, capsys: pytest.Captu
             }
         )
     )
+    sampling = settings.sampling.model_copy(update={"guidance_scale": guidance_scale})
+    scaled = settings.model_copy(update={"sampling": sampling})
+    monkeypatch.setattr(sample.Settings, "model_validate_json", lambda _: scaled)
     files = {"data": [world.data], **world.models, "images": [out]}
     words = ["sample", "--settings", canonical(settings), "--threads", "1"]
     words += [word for name, paths in files.items() for word in (f"--{name}", *map(str, paths))]
@@ -105,16 +114,20 @@ def sampled(world: World, out: Path, guidance_scale: float, capsys: pytest.Captu
 
 
 def test_samples_of_a_huge_guidance_scale_end_the_stage_by_name(
-    world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str], no_request: None
+    world: World,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    no_request: None,
 ) -> None:
     out = tmp_path / "distilled" / "plain" / "sampled.parquet"
-    status, words = sampled(world, out, HUGE, capsys)
+    status, words = sampled(world, out, HUGE, capsys, monkeypatch)
     assert (status, out.exists()) == (1, False)
     line = next(line for line in words.splitlines() if line.startswith("distillery sample: "))
     assert "generators.generator: sampling: the latents after step" in line
     assert "lower its sampling.guidance_scale" in line and line.endswith(f"Not made: {out}")
     assert "Traceback" not in words
-    assert sampled(world, out, 3.0, capsys)[0] == 0
+    assert sampled(world, out, 3.0, capsys, monkeypatch)[0] == 0
 
 
 class Flat(torch.nn.Module):
@@ -145,7 +158,7 @@ def test_a_student_in_the_loop_that_diverges_ends_its_stage(tmp_path: Path) -> N
     write_images(
         tmp_path / "set.parquet", image_set_of(pixels[:16], labels[:16], slot=np.arange(16)), {"stage": "test"}
     )
-    recipe = Recipe(epochs=4, batch_size=4, learning_rate=1e38)
+    recipe = Recipe(epochs=4, batch_size=4, learning_rate=1.0).model_copy(update={"learning_rate": 1e38})
     settings = train_student.Settings(seed=0, increment=1, network=NETWORK, start="fresh", recipe=recipe)
     out = tmp_path / "student.safetensors"
     with pytest.raises(Diverged, match=r"weights after 4 epochs at learning_rate 1e\+38 are not finite numbers; lower"):

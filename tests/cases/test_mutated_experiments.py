@@ -139,7 +139,7 @@ def planned(experiment: Experiment) -> int:
     wanted = [*targets.distilled_sets(experiment), *targets.tables(experiment), *targets.figures(experiment)]
     job = Job()
     wanted += [*inputs.all_evaluations(job), *inputs.all_increments(job), *inputs.latents(job), *inputs.references(job)]
-    inputs.source(job), inputs.source_listing(job)
+    inputs.source(job), inputs.source_content(job)
     stages = {"ingest": [{}], "tabulate_accuracy": [{}], "tabulate_statistics": [{}]}
     methods = [{"method": name} for name in experiment.methods]
     for about in methods:

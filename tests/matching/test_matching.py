@@ -507,7 +507,7 @@ MATCHED = Pixels(kind="pixel", objective=TRAJECTORY, iterations=4)
 
 
 def test_an_expert_that_diverges_is_refused_with_its_key(place: Path, tmp_path: Path) -> None:
-    block = Experts(batch_size=16).model_copy(update={"learning_rate": 1e20})
+    block = Experts(batch_size=16, learning_rate=100.0)
     settings = train_experts.Settings(
         seed=0, name="e", network=NETWORK, experts=block, epochs=2, held_out=0.25, first=0, last=1
     )

@@ -16,6 +16,7 @@ from pathlib import Path
 from distillery.data.settings import Dataset
 from distillery.data.sources import Record, Split, class_list, records_of
 from distillery.errors import BadInput, DamagedArtifact, SourceError, damaged
+from distillery.processes import accept_all_characters
 from distillery.storage.atomic import parse_json
 
 BATCH, THREADS = 256, 16
@@ -81,6 +82,7 @@ def verify(table: Path) -> bool:
 
 def main(paths: Sequence[str]) -> int:
     """Say of each table whether its source is unchanged; the exit status is 1 if one is not."""
+    accept_all_characters()
     if not paths or paths[0].startswith("-"):
         print(__doc__, file=sys.stderr)
         return 2

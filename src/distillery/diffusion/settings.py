@@ -231,7 +231,7 @@ class Sampling(Block):
         "order, for about 20 steps.",
     )
     steps: int = Field(50, ge=2, le=1000)
-    guidance_scale: Positive = Field(4.0, description="Classifier-free guidance; 1 means none.")
+    guidance_scale: Positive = Field(4.0, le=100, description="Classifier-free guidance; 1 means none.")
     cfg_channels: Count | Literal["auto", "all"] = Field(
         "auto",
         description="Noise channels that classifier-free guidance acts on; auto: the first 3 for a model of learned "

@@ -1,7 +1,8 @@
 """Parquet tables with their provenance.
 
 Parquet has checksums of its pages and none of its footer, which holds names, types and counts: its CRC-32 is in the
-metadata, as `crc32`.
+metadata, as `crc32`, with the size of the file. A file of another size was written again by another program, which
+kept the metadata: its footer is not compared.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ from distillery.errors import damaged
 from distillery.provenance import Provenance
 from distillery.storage.atomic import replacing
 
-_NO_CHECKSUM = {b"crc32": b"0" * 8}
-_CHECKSUM = re.compile(rb"crc32\x18\x08(.{8})", re.DOTALL)
+_EMPTY = b"0" * 20
+_CHECKSUM = re.compile(rb"crc32\x18\x14([0-9a-f]{20})")
 """As Thrift writes the entry."""
 
 
@@ -48,7 +49,7 @@ def read_table(path: Path, made_by: str) -> pa.Table:
 
 def metadata_of(table: pa.Table, provenance: Provenance) -> dict[bytes, bytes]:
     """The metadata of a table, the provenance, and room for a checksum."""
-    about = {b"distillery": json.dumps(provenance, sort_keys=True).encode(), **_NO_CHECKSUM}
+    about = {b"distillery": json.dumps(provenance, sort_keys=True).encode(), b"crc32": _EMPTY}
     return {**(table.schema.metadata or {}), **about}
 
 
@@ -75,12 +76,12 @@ def verify_footer(path: Path) -> None:
         ValueError: its bytes have changed.
     """
     stated, _, checksum = _footer_checksum(path)
-    if stated != checksum:
+    if stated[8:] == checksum[8:] and stated != checksum:
         raise ValueError("its footer has changed: its CRC-32 is not the crc32 of its metadata")
 
 
 def _footer_checksum(path: Path) -> tuple[bytes, int, bytes]:
-    """The checksum that a footer states, the position of it, and the one that it has; empty where it states none."""
+    """The checksum and size that a footer states, their position, and those that it has; empty where it states none."""
     with path.open("rb") as file:
         size = file.seek(0, os.SEEK_END)
         file.seek(max(size - 8, 0))
@@ -90,5 +91,5 @@ def _footer_checksum(path: Path) -> tuple[bytes, int, bytes]:
     if (stated := _CHECKSUM.search(footer)) is None:
         return b"", 0, b""
     start, stop = stated.span(1)
-    checksum = zlib.crc32(footer[:start] + b"0" * 8 + footer[stop:])
-    return stated[1], size - length + start, b"%08x" % checksum
+    checksum = zlib.crc32(footer[:start] + _EMPTY + footer[stop:])
+    return stated[1], size - length + start, b"%08x%012x" % (checksum, size)
