@@ -46,8 +46,8 @@ def csv_bytes(table: pd.DataFrame) -> bytes:
 def gradient_markdown(table: pd.DataFrame) -> str:
     """Steps downwards, residuals across, the published norm without a residual at the right; latents, then vectors."""
     text = (
-        f"Mean over images of the norm of dL/dZ, ± sample deviation, {words_of_n(table['n'])} gradients per cell; residuals "
-        "across. The published column is of another generator and loss: its decay compares, not its size.\n\n"
+        f"Mean over images of the norm of dL/dZ, ± sample deviation, {words_of_n(table['n'])} gradients per cell; "
+        "residuals across. The published column is of another generator and loss: its decay compares, not its size.\n\n"
         + _part(table, "latent", published=True)
     )
     if table["condition_mean"].notna().any():
