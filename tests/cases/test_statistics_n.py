@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from distillery.report import tables
+from distillery.report.figures import accuracy_figure
 from distillery.report.gradients import gradient_table
 from distillery.report.published import beside_published
 from distillery.report.statistics import statistics_markdown, statistics_table
@@ -66,6 +67,13 @@ def test_a_replicate_that_lacks_a_network_is_in_no_spread_of_the_mean() -> None:
         (3, 3, 2),
     ]
     assert "| n | sets |" in " ".join(statistics_markdown(statistics).split())
+
+
+def test_figures_tell_over_how_many_values_their_bars_are() -> None:
+    table = tables.accuracy_table(evaluations(diverged=("vgg11_in", 1, 0)), ["dit"], NETWORKS)
+    figure = accuracy_figure(table, ["dit"], NETWORKS)
+    titles = [axes.get_title() for axes in figure.axes]
+    assert titles == ["convnet3, n = 4", "resnet10_in, n = 4", "vgg11_in, n = 3", "mean over networks, n = 3"]
 
 
 def test_redundancy_tells_over_how_many_replicates_it_spreads() -> None:

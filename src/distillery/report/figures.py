@@ -20,7 +20,16 @@ from matplotlib.text import Text
 from matplotlib.ticker import FixedLocator
 from matplotlib.transforms import BboxBase
 
-from distillery.report.tables import ABSENT, MEAN, SYMBOLS, against, number, redundancy_matrices, redundancy_table
+from distillery.report.tables import (
+    ABSENT,
+    MEAN,
+    SYMBOLS,
+    against,
+    number,
+    redundancy_matrices,
+    redundancy_table,
+    words_of_n,
+)
 from distillery.report.text import FONT
 from distillery.storage.atomic import write_bytes
 
@@ -103,7 +112,7 @@ def save(figure: Figure, png: Path, svg: Path) -> None:
 def accuracy_figure(
     table: pd.DataFrame, methods: Sequence[str], networks: Sequence[str], full: str | None = None
 ) -> Figure:
-    """Accuracy against IPC: a panel per network, a line per method, bars of one standard deviation.
+    """Accuracy against IPC: a panel per network, a line per method, bars of one standard deviation over n.
 
     Args:
         table: what `tables.accuracy_table` returned.
@@ -147,6 +156,7 @@ def accuracy_figure(
         for mean in level["accuracy_mean"]:
             axes.axhline(mean, color="#777777", linestyle=(0, (1, 1.5)), linewidth=1.2, label=full)
         name = "mean over networks" if network == MEAN else network
+        name += f", {words_of_n(part['n'])}" if len(part) else ""
         axes.set_title(name if len(protocols) == 1 else f"{name}, {protocol}")
         axes.set_xlabel("images per class")
         axes.xaxis.set_major_locator(FixedLocator(sizes))
@@ -310,7 +320,7 @@ def front_figure(table: pd.DataFrame, methods: Sequence[str], baseline: str | No
     lines += pairwise(zip(*where, strict=True))
     axes.plot(*where, color="#999999", marker="o", linewidth=1, zorder=2, label="Pareto-optimal", **ring)
     axes.set_xlabel(against(baseline, "reduction of redundancy"))
-    axes.set_ylabel("test accuracy, mean over networks (%)")
+    axes.set_ylabel(f"test accuracy, mean over networks (%), {words_of_n(table['n'])}")
     axes.set_title(f"{ipc} images per class")
     axes.margins(0.12)
     _legend(figure, [axes])

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatter
 
 from distillery.report.figures import PRINT_DPI, styled
-from distillery.report.tables import ABSENT, markdown_table
+from distillery.report.tables import ABSENT, markdown_table, words_of_n
 from distillery.report.text import csv_text
 
 COLUMNS = ("seed", "steps", "residual", "repeat", "loss", "latent", "condition")
@@ -49,10 +49,9 @@ def csv_bytes(table: pd.DataFrame) -> bytes:
 
 def gradient_markdown(table: pd.DataFrame) -> str:
     """Steps downwards, residuals across, the published norm without a residual at the right; latents, then vectors."""
-    n = int(table["n"].min())
     text = (
-        f"Mean over images of the norm of dL/dZ, ± sample deviation, n = {n} gradients per cell; residuals across. The "
-        "published column is of another generator and loss: its decay compares, not its size.\n\n"
+        f"Mean over images of the norm of dL/dZ, ± sample deviation, {words_of_n(table['n'])} gradients per cell; "
+        "residuals across. The published column is of another generator and loss: its decay compares, not its size.\n\n"
         + _part(table, "latent", published=True)
     )
     if table["condition_mean"].notna().any():
@@ -115,6 +114,6 @@ def gradient_figure(table: pd.DataFrame) -> Figure:
     for axis_part in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
         axis_part(LogFormatter())  # without mathematics, which figures do not read
     axes.set_xlabel("sampling steps")
-    axes.set_ylabel("norm of dL/dZ")
+    axes.set_ylabel(f"norm of dL/dZ, {words_of_n(table['n'])}")
     figure.legend(loc="outside lower center", ncols=4, fontsize=8)
     return figure

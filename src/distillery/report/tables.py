@@ -358,9 +358,9 @@ def accuracy_markdown(table: pd.DataFrame, abbreviated: Mapping[str, str]) -> st
             networks.remove(MEAN)
         constants = f" ({abbreviated[str(protocol)]})" if protocol in abbreviated else ""
         is_mean = part["network"] == MEAN
-        over = f"over trained networks, {_counts(part.loc[~is_mean, 'n'])} per network"
+        over = f"over trained networks, {words_of_n(part.loc[~is_mean, 'n'])} per network"
         if MEAN in networks:
-            over += f"; of `mean` over replicates (seed and student), {_counts(part.loc[is_mean, 'n'])}"
+            over += f"; of `mean` over replicates (seed and student), {words_of_n(part.loc[is_mean, 'n'])}"
         for name, title in (("accuracy", "last epoch"), ("best", "best epoch on the test set")):
             cells = {
                 (row["method"], row["ipc"], row["network"]): mean_and_std(row[f"{name}_mean"], row[f"{name}_std"])
@@ -375,7 +375,7 @@ def accuracy_markdown(table: pd.DataFrame, abbreviated: Mapping[str, str]) -> st
     return "\n".join(parts)
 
 
-def _counts(n: pd.Series[int]) -> str:
+def words_of_n(n: pd.Series[int]) -> str:
     """`n = 4`, or `n = 3 to 4`."""
     return f"n = {n.min()}" if n.nunique() == 1 else f"n = {n.min()} to {n.max()}"
 
