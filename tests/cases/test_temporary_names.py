@@ -63,7 +63,7 @@ def kill_all(folder: Path) -> None:
         if (child := os.fork()) == 0:
             os.fsync = lambda _: os.kill(os.getpid(), signal.SIGKILL)  # type: ignore[assignment]
             write(folder / name)
-            os._exit(0)
+            sys.exit()
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
 
 
