@@ -15,7 +15,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from distillery.selection.features import read_features
 from tiny import CLASSES, CPU, LATENT, World, digits, image_set_of
 
 import distillery.__main__ as command_line
@@ -29,6 +28,7 @@ from distillery.guidance.influence_gradients import GradientDistance
 from distillery.guidance.mode_discovery import read_modes
 from distillery.matching.experts import Trajectories
 from distillery.report.tables import read_rows
+from distillery.selection.by_class import read_features
 from distillery.settings import canonical
 from distillery.stages import encode_latents, train_generator
 from distillery.storage.atomic import read_json, write_json
