@@ -53,8 +53,11 @@ class ImageTable:
 
     def paths(self) -> list[str]:
         """A stable id of each image."""
-        with pq.ParquetFile(self.path, pre_buffer=False, page_checksum_verification=True) as file:
-            column = file.read(columns=["image.path"], use_threads=False)["image"]
+        try:
+            with pq.ParquetFile(self.path, pre_buffer=False, page_checksum_verification=True) as file:
+                column = file.read(columns=["image.path"], use_threads=False)["image"]
+        except (OSError, pa.ArrowException) as error:
+            raise damaged(self.path, self._made_by, str(error).splitlines()[0]) from error
         return pc.struct_field(column, "path").to_pylist()
 
     def encoded(self, start: int = 0, stop: int | None = None) -> Iterator[bytes]:

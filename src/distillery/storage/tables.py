@@ -23,7 +23,7 @@ from distillery.provenance import Provenance
 from distillery.storage.atomic import replacing
 
 _EMPTY = b"0" * 20
-_CHECKSUM = re.compile(rb"crc32\x18\x14([0-9a-f]{20})")
+_CHECKSUM = re.compile(rb"crc32\x18\x14(.{20})", re.DOTALL)
 """As Thrift writes the entry."""
 
 
