@@ -136,6 +136,7 @@ def test_the_accuracy_table_has_its_columns_and_a_row_for_all(finished: Finished
         "network",
         "protocol",
         "n",
+        "trained",
         "accuracy_mean",
         "accuracy_std",
         "best_mean",
@@ -148,7 +149,7 @@ def test_the_accuracy_table_has_its_columns_and_a_row_for_all(finished: Finished
         for network in networks
     ]
     for row in rows:
-        accuracy, best = float(row[5]), float(row[7])
+        accuracy, best = float(row[6]), float(row[8])
         assert 0 <= accuracy <= best <= 100
 
 
