@@ -108,9 +108,8 @@ def _write_data(path: Path, scale: Scale) -> None:
     names = [f"n{label:08d}" for label in range(scale.classes)]
     labels = [label for label in range(scale.classes) for _ in range(max(scale.ipc) + 10)]
     features = {"image": {"_type": "Image"}, "label": {"_type": "ClassLabel", "names": names}}
-    images = pa.array(
-        [{"bytes": b"", "path": None}] * len(labels), pa.struct({"bytes": pa.binary(), "path": pa.string()})
-    )
+    contents = [{"bytes": row.to_bytes(8, "big"), "path": None} for row in range(len(labels))]
+    images = pa.array(contents, pa.struct({"bytes": pa.binary(), "path": pa.string()}))
     table = pa.table({"image": images, "label": pa.array(labels, pa.int64())})
     path.parent.mkdir()
     table = table.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})})

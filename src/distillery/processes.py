@@ -23,8 +23,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import IO, Any
 
-import psutil
-
 PROC = Path("/proc")
 LONGEST_NAME = 255
 """Bytes of a file name that file systems take."""
@@ -59,6 +57,8 @@ def identity(pid: int) -> str:
     """
     if not (PROC / "self/stat").exists():
         try:
+            import psutil
+
             return f"{psutil.Process(pid).create_time():.0f}"
         except psutil.NoSuchProcess:
             return ""

@@ -109,9 +109,10 @@ def _user_path(path: str) -> str:
     except (FileNotFoundError, NotADirectoryError):
         return path
     except OSError as error:
-        raise ValueError(f"{path[:100]!r}: cannot be opened: {error.strerror}") from None
+        raise ValueError(f"{path[:100]}: cannot be opened: {error.strerror}; give a file or a folder") from None
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
-        raise ValueError(f"{path!r}: no plain file (a pipe, a socket or a device); give a file or a folder")
+        what = "a named pipe" if stat.S_ISFIFO(mode) else "a socket" if stat.S_ISSOCK(mode) else "a device"
+        raise ValueError(f"{path}: {what}; give a file or a folder")
     return path
 
 

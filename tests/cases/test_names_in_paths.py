@@ -126,8 +126,8 @@ def test_what_is_no_file_is_not_opened(key: str, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "loop").symlink_to(tmp_path / "loop")
     places = {
-        tmp_path / "pipe": "no plain file (a pipe, a socket or a device)",
-        Path("/dev/zero"): "no plain file",
+        tmp_path / "pipe": "a named pipe",
+        Path("/dev/zero"): "a device",
         tmp_path / "loop": "cannot be opened: Too many levels of symbolic links",
         tmp_path / ("x" * 500): "cannot be opened: File name too long",
     }
@@ -145,7 +145,7 @@ def test_a_pipe_in_a_folder_of_weights_is_not_opened(tmp_path: Path) -> None:
         (folder / name).unlink(missing_ok=True)
         os.mkfifo(folder / name)
         [line] = faults(put("autoencoder", {"kind": "pretrained", "weights": str(folder)}))
-        assert line.startswith(f"autoencoder.weights: {folder / name}: no plain file")
+        assert line.startswith(f"autoencoder.weights: {folder / name}: a named pipe; ")
 
 
 def test_only_sets_from_elsewhere_have_a_path_for_each_size() -> None:

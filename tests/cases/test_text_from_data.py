@@ -111,7 +111,9 @@ def test_the_stage_that_draws_increments_ends_well_with_such_names(tmp_path: Pat
 
 def test_no_figure_reads_mathematics(tmp_path: Path) -> None:
     """Whatever a figure draws goes through the style, also where a user's settings say otherwise."""
-    table = pd.DataFrame({"steps": [1, 2, 5], "residual": "x0", "latent_mean": [1e-1, 1e-3, 1e-5], "latent_std": 0.0})
+    table = pd.DataFrame(
+        {"steps": [1, 2, 5], "residual": "x0", "latent_mean": [1e-1, 1e-3, 1e-5], "latent_std": 0.0, "n": 3}
+    )
     with rc_context({"text.parse_math": True}):
         drawn = [gradients.gradient_figure(table), sheet_of(["$a$", "b"])]
     for figure in drawn:

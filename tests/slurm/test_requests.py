@@ -88,7 +88,7 @@ def test_one_command_cancels_orphans_and_nothing_else(cluster: Cluster, untraine
 
 def test_jobs_that_wait_are_explained(cluster: Cluster, caplog: pytest.LogCaptureFixture) -> None:
     submit("sleep 300", "--nodes=2", "--exclusive")
-    wait_until(lambda: cluster.jobs("RUNNING"), 30, "the cluster does not fill")
+    wait_until(lambda: cluster.jobs("RUNNING"), 120, "the cluster does not fill")
     run = f"{OURS}_waits"
     submit("true", name="waits")
     wait_until(lambda: "Resources" in slurm("squeue", "-h", "-n", run, "-o", "%r"), 30, "it does not wait")

@@ -169,7 +169,7 @@ REFUSED: dict[str, tuple[str, Any, str]] = {
     "gradients through more steps than there are": (
         "analysis.gradients.steps",
         [10, 1001],
-        "analysis.gradients.steps: 1001 steps of a schedule of 1000; allowed: 1 to 1000",
+        "analysis.gradients.steps[1]: input should be less than or equal to 1000 (given: 1001)",
     ),
     "a network too deep for the images": (
         "experts.conv.network",
