@@ -1,7 +1,8 @@
 """Reads the experiment files before Snakemake opens them; `profiles/default` names this plugin. It logs nothing.
 
 A logger plugin is what Snakemake calls first of all that belongs to a project: it opens the files of `--configfile`
-afterwards, and the Snakefile last.
+afterwards, and the Snakefile last. Every Snakemake of the environment imports this module, whatever its project: so
+the module imports nothing of this project before it is used.
 """
 
 from __future__ import annotations
@@ -10,10 +11,6 @@ from logging import LogRecord
 from pathlib import Path
 
 from snakemake_interface_logger_plugins.base import LogHandlerBase
-
-from distillery.errors import ExperimentError
-from distillery.plan.files import check_folder, read_file
-from distillery.snakemake_internals import experiment_files, without_traceback
 
 __all__ = ["LogHandler"]
 
@@ -29,6 +26,10 @@ class LogHandler(LogHandlerBase):
         Raises:
             CliException: one cannot be read; Snakemake prints its text and ends.
         """
+        from distillery.errors import ExperimentError
+        from distillery.plan.files import check_folder, read_file
+        from distillery.snakemake_internals import experiment_files, without_traceback
+
         with without_traceback(ExperimentError):
             check_folder(Path.cwd())
             for path in experiment_files():

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import re
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from itertools import pairwise
@@ -242,3 +244,13 @@ def test_a_right_experiment_has_no_word_of_the_reader(clone: Clone) -> None:
     assert status == 0 and "Error" not in printed
     with_reader, without = clone.plan(), clone.plan("--workflow-profile", "none")
     assert with_reader.outputs == without.outputs
+
+
+def test_snakemake_imports_the_reader_without_the_project(tmp_path: Path) -> None:
+    """Another package of the name, or an older one, must not stop the workflows of others."""
+    (tmp_path / "distillery").mkdir()
+    (tmp_path / "distillery/__init__.py").write_text("raise SystemExit('another distillery')", "utf-8")
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(PROJECT / "src")])}
+    command = [sys.executable, "-c", "import snakemake_logger_plugin_distillery"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
