@@ -49,11 +49,7 @@ def option(argument: str) -> str:
 
 
 def shell_command(stage: str, run: Callable[..., object], threads: str = "1") -> str:
-    """The command of a rule: every file of the stage under its name, quoted by Snakemake.
-
-    `PYTHON` is a variable of the Snakefile (`snakemake_internals.interpreter`): the text of the rule is the same for
-    every interpreter, and no job runs again because of another one.
-    """
-    words = [f"{{PYTHON:q}} -m distillery {stage}", "--settings {params.settings:q}", f"--threads {threads}"]
+    """The command of a rule: every file of the stage under its name, quoted by Snakemake."""
+    words = [f"python -m distillery {stage}", "--settings {params.settings:q}", f"--threads {threads}"]
     words += [f"{option(name)} {{{file.kind}.{name}:q}}" for name, file in stage_files(run).items()]
     return " ".join([*words, "--cost {log.cost:q} > {log.text:q} 2>&1"])

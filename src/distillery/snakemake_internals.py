@@ -11,6 +11,7 @@ import importlib
 import io
 import json
 import os
+import shlex
 import sys
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
@@ -68,6 +69,16 @@ def tell_jobs(workflow: Any) -> None:
     """Tell the jobs of an executor that submits them that a scheduler has given them their cards."""
     if workflow.remote_exec:
         os.environ[SCHEDULED] = "1"
+
+
+def shell_prefix(workflow: Any) -> str:
+    """What the shell does before the command of a rule, whose first word, `python`, stands for `interpreter`.
+
+    The stage takes the place of its shell: it gets itself the signal that ends a job, and saves. A shell would die of
+    it alone. The text of a rule is the same for every interpreter, and no job runs again because of another one.
+    """
+    python = shlex.quote(interpreter(workflow)).replace("{", "{{").replace("}", "}}")
+    return f'set -euo pipefail; stage() {{{{ shift; exec {python} "$@"; }}}}; stage '
 
 
 def limit_to_cards(workflow: Any, cards: int) -> None:

@@ -15,7 +15,6 @@ from distillery.plan.rules import code, command, memory, one_of
 with snakemake_internals.without_traceback(ExperimentError):
     EXPERIMENT = load_files(list(map(Path, workflow.configfiles)), config)
 
-PYTHON = snakemake_internals.interpreter(workflow)
 RESULTS = f"results/{EXPERIMENT.name}"
 UNETS = [name for name, block in EXPERIMENT.generators.items() if block.part == "unet"]
 OPENED = EXPERIMENT.opened_autoencoders
@@ -46,6 +45,4 @@ wildcard_constraints:
     modes=r"[1-9]\d*",
 
 
-# The stage takes the place of its shell: it gets itself the signal that ends a job, and saves. A shell would die of it
-# alone.
-shell.prefix("set -euo pipefail; exec ")
+shell.prefix(snakemake_internals.shell_prefix(workflow))
