@@ -58,8 +58,6 @@ def test_the_command_runs_in_the_interpreter_in_the_place_of_its_shell(tmp_path:
         "shell.prefix(internals.shell_prefix(workflow))\n"
         "rule all:\n    output: 'out'\n"
         f'    shell: """python -c {shlex.quote(program)} > {{output}}"""\n',
-            ")' >", ')" >'
-        ),
         "utf-8",
     )
     environment = {**os.environ, "PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"}
