@@ -82,6 +82,19 @@ def test_no_module_imports_itself_by_way_of_others() -> None:
         visit(name, ())
 
 
+def test_packages_lie_in_at_most_nine_layers() -> None:
+    below: dict[str, set[str]] = {}
+    for name, path in NAMES.items():
+        package = name.partition(".")[0]
+        below.setdefault(package, set()).update(other.partition(".")[0] for other in imports(path))
+
+    @cache
+    def height(package: str) -> int:
+        return 1 + max((height(other) for other in below[package] - {package}), default=0)
+
+    assert max(map(height, below)) <= 9, sorted((height(package), package) for package in below)
+
+
 def blocks() -> set[str]:
     """The classes of settings: those that extend `Block`, also by way of others."""
     bases: dict[str, set[str]] = {}

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal
 
 from distillery.errors import BadInput
-from distillery.processes import take_lock
+from distillery.processes import scheduled, take_lock
 
 if TYPE_CHECKING:
     import torch
@@ -28,23 +28,12 @@ LEASE_SECONDS = 24 * 3600.0
 SAY_SECONDS = 600.0
 """Between two words on that."""
 
-SCHEDULED = "DISTILLERY_SCHEDULED"
-"""The environment variable that the Snakefile sets in the jobs of an executor that submits them."""
-
 _leases: list[IO[str]] = []
 
 
 def bound_cores() -> int:
     """The cores that this process is bound to; all of the machine where the system cannot say, as that of a Mac."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def scheduled() -> bool:
-    """Whether an executor of Snakemake has submitted this job: then the scheduler has given it its cards.
-
-    A Snakemake that runs its jobs itself, also in an interactive allocation of Slurm, leaves that to leases.
-    """
-    return SCHEDULED in os.environ
 
 
 def allowed_cores() -> int:

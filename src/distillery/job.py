@@ -8,22 +8,18 @@ import shutil
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from distillery.errors import BadInput
 from distillery.provenance import code_digest, package_versions
 from distillery.signature import Input, Log, Output
 
-__all__ = ["Experiment", "Input", "Job", "Log", "Output", "need_room"]
+__all__ = ["Input", "Job", "Log", "Output", "need_room"]
 
 if TYPE_CHECKING:
     import torch
 
-    from distillery.plan.experiment import Experiment
     from distillery.storage.resume import Resume
-else:
-    Experiment = Any
-    """What a rule reads the settings of its stage from; a running stage never sees it."""
 
 WHOLE_DIGEST_BYTES = 64 * 2**20
 """Inputs up to this size are told apart by content, larger ones by size and time."""

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from distillery.devices import scheduled
+from distillery.processes import scheduled
 
 if TYPE_CHECKING:
     import torch

@@ -27,6 +27,9 @@ PROC = Path("/proc")
 LONGEST_NAME = 255
 """Bytes of a file name that file systems take."""
 
+SCHEDULED = "DISTILLERY_SCHEDULED"
+"""The environment variable that the Snakefile sets in the jobs of an executor that submits them."""
+
 _FIRST = time.monotonic()
 _OWNER = re.compile(r"(?P<machine>[0-9a-f]{8})-(?P<pid>\d+)-(?P<process>[0-9a-f]{8})-[0-9a-f]{8}\.tmp")
 
@@ -80,6 +83,14 @@ def age() -> float:
         return time.clock_gettime(time.CLOCK_BOOTTIME) - int(ticks) / os.sysconf("SC_CLK_TCK")
     except (OSError, AttributeError):
         return time.monotonic() - _FIRST
+
+
+def scheduled() -> bool:
+    """Whether an executor of Snakemake has submitted this job: then the scheduler has given it its cards.
+
+    A Snakemake that runs its jobs itself, also in an interactive allocation of Slurm, leaves that to leases.
+    """
+    return SCHEDULED in os.environ
 
 
 # ---- temporary files -------------------------------------------------------------------------------------------------

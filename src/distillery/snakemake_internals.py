@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 from distillery import processes
-from distillery.devices import SCHEDULED
 
 HOLDER = Path(".snakemake/holder.json")
 """Says which process holds the lock of this folder."""
@@ -68,7 +67,7 @@ def interpreter(workflow: Any) -> str:
 def tell_jobs(workflow: Any) -> None:
     """Tell the jobs of an executor that submits them that a scheduler has given them their cards."""
     if workflow.remote_exec:
-        os.environ[SCHEDULED] = "1"
+        os.environ[processes.SCHEDULED] = "1"
 
 
 def shell_prefix(workflow: Any) -> str:

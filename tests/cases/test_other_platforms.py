@@ -17,9 +17,9 @@ import pytest
 from clone import PROJECT
 
 from distillery import cost, parallel
-from distillery.devices import SCHEDULED, bound_cores, lease_card, scheduled
+from distillery.devices import bound_cores, lease_card
 from distillery.errors import BadInput
-from distillery.processes import drop_lock, take_lock
+from distillery.processes import SCHEDULED, drop_lock, scheduled, take_lock
 from distillery.snakemake_internals import tell_jobs
 from distillery.storage import spool
 from distillery.storage.tensors import growing_tensors, partial_name

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from distillery.diffusion.settings import Sampling
 from distillery.guidance.base import counts
 from distillery.guidance.registry import Guidances
 from distillery.guidance.settings import Calibration
-from distillery.job import Experiment, Input, Job, Output
+from distillery.job import Input, Job, Output
 from distillery.methods.lgd import LGD
 from distillery.settings import Block
 from distillery.students.settings import Recipe
+
+if TYPE_CHECKING:
+    from distillery.plan.experiment import Experiment
 
 MOST_CLASSES = 100
 """The pilot spreads over at most this many classes."""

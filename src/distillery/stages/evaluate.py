@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from distillery.errors import BadInput
-from distillery.job import Experiment, Input, Job, Output
+from distillery.job import Input, Job, Output
 from distillery.settings import Block
 from distillery.students.settings import Recipe, Speed
+
+if TYPE_CHECKING:
+    from distillery.plan.experiment import Experiment
 
 
 class Settings(Block):

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import sys
+from typing import TYPE_CHECKING
 
 from distillery.data.external import place_of
 from distillery.data.settings import Dataset
-from distillery.job import Experiment, Input, Job, Output
+from distillery.job import Input, Job, Output
 from distillery.methods.external import External
 from distillery.settings import Block
+
+if TYPE_CHECKING:
+    from distillery.plan.experiment import Experiment
 
 COMPUTES = False
 

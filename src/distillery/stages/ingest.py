@@ -7,10 +7,14 @@ occurs more than once is named in the table of duplicates.
 from __future__ import annotations
 
 import sys
+from typing import TYPE_CHECKING
 
 from distillery.data.settings import Dataset
-from distillery.job import Experiment, Job, Log, Output
+from distillery.job import Job, Log, Output
 from distillery.settings import Block
+
+if TYPE_CHECKING:
+    from distillery.plan.experiment import Experiment
 
 COMPUTES = False
 

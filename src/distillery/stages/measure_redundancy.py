@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from distillery.job import Experiment, Input, Job, Output
+from typing import TYPE_CHECKING
+
+from distillery.job import Input, Job, Output
 from distillery.settings import Block
 from distillery.students.settings import Recipe
+
+if TYPE_CHECKING:
+    from distillery.plan.experiment import Experiment
 
 
 class Settings(Block):

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import sys
+from typing import TYPE_CHECKING
 
 from distillery.diffusion.settings import PretrainedAutoencoder
 from distillery.errors import BadInput
-from distillery.job import Experiment, Job, Output
+from distillery.job import Job, Output
 from distillery.settings import Block
+
+if TYPE_CHECKING:
+    from distillery.plan.experiment import Experiment
 
 COMPUTES = False
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import sys
+from typing import TYPE_CHECKING
 
 from distillery.diffusion.generators import PretrainedGenerator
 from distillery.diffusion.settings import Sampling
 from distillery.errors import BadInput
-from distillery.job import Experiment, Job, Output
+from distillery.job import Job, Output
 from distillery.settings import Block
+
+if TYPE_CHECKING:
+    from distillery.plan.experiment import Experiment
 
 COMPUTES = False
 

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from distillery.errors import BadInput
-from distillery.job import Experiment, Input, Job, Output
+from distillery.job import Input, Job, Output
 from distillery.settings import Block
+
+if TYPE_CHECKING:
+    from distillery.plan.experiment import Experiment
 
 COMPUTES = False
 

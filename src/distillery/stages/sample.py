@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from distillery.diffusion.settings import Sampling
 from distillery.guidance.base import counts
 from distillery.guidance.registry import Guidances
-from distillery.job import Experiment, Input, Job, Output
+from distillery.job import Input, Job, Output
 from distillery.methods.sampling import Sampled
 from distillery.settings import Block
+
+if TYPE_CHECKING:
+    from distillery.plan.experiment import Experiment
 
 
 class Settings(Block):

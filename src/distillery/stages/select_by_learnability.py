@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from distillery.job import Experiment, Input, Job, Output
+from distillery.job import Input, Job, Output
 from distillery.methods.lgd import RealByLearnability
 from distillery.settings import Block
+
+if TYPE_CHECKING:
+    from distillery.plan.experiment import Experiment
 
 
 class Settings(Block):

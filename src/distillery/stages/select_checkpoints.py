@@ -6,11 +6,13 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from distillery.errors import BadInput
-from distillery.job import Experiment, Input, Job, Output
+from distillery.job import Input, Job, Output
 from distillery.settings import Block
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from distillery.plan.experiment import Experiment
 
 
 class Settings(Block):

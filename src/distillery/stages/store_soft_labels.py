@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from distillery.job import Experiment, Input, Job, Output, need_room
+from distillery.job import Input, Job, Output, need_room
 from distillery.settings import Block
 from distillery.students.settings import Recipe
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from distillery.plan.experiment import Experiment
 
 
 class Settings(Block):

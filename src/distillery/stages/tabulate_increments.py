@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-from distillery.job import Experiment, Input, Job, Output
+from typing import TYPE_CHECKING
+
+from distillery.job import Input, Job, Output
 from distillery.settings import Block
+
+if TYPE_CHECKING:
+    from distillery.plan.experiment import Experiment
 
 COMPUTES = False
 

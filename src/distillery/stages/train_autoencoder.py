@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from distillery.diffusion.settings import Autoencoder
 from distillery.errors import BadInput
-from distillery.job import Experiment, Input, Job, Output
+from distillery.job import Input, Job, Output
 from distillery.settings import Block
+
+if TYPE_CHECKING:
+    from distillery.plan.experiment import Experiment
 
 
 class Settings(Block):

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from distillery.job import Experiment, Input, Job, Output
+from distillery.job import Input, Job, Output
 from distillery.settings import Block
 from distillery.students.settings import Network, Recipe
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from distillery.plan.experiment import Experiment
 
 
 class Settings(Block):
