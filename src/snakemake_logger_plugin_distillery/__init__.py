@@ -28,8 +28,10 @@ class LogHandler(LogHandlerBase):
         """
         from distillery.errors import ExperimentError
         from distillery.plan.files import check_folder, read_file
+        from distillery.processes import accept_all_characters
         from distillery.snakemake_internals import experiment_files, without_traceback
 
+        accept_all_characters()
         with without_traceback(ExperimentError):
             check_folder(Path.cwd())
             for path in experiment_files():

@@ -40,7 +40,7 @@ CONTENTS: dict[str, tuple[str | bytes, str]] = {
     "aliases of aliases": (
         "a: &a [x, x, x, x, x, x, x, x, x]\n"
         + "".join(f"{new}: &{new} [{', '.join(['*' + old] * 9)}]\n" for old, new in pairwise("abcdefg")),
-        f"more than {MOST_VALUES} values, by aliases of aliases",
+        f"more than {MOST_VALUES} values (an alias counts as often as it is used)",
     ),
     "two documents": ("name: a\n---\nname: b\n", ", line 2, column 1: but found another document; an experiment"),
     "a key twice": ("name: a\nseeds: [0]\nname: b\n", ": name: stands there 2 times, in lines 1, 3"),

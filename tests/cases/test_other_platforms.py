@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from clone import PROJECT
+from clone import PROJECT, Clone
 
 from distillery import cost, parallel
 from distillery.devices import bound_cores, lease_card
@@ -191,6 +191,17 @@ def test_a_finished_run_ends_well_on_a_terminal_that_cannot_show_its_table(tmp_p
     done = subprocess.run(command, env=environment, text=True, capture_output=True, check=False)
     assert done.returncode == 0, done.stderr
     assert r"97.3 \N{PLUS-MINUS SIGN} 0.4" in done.stdout
+
+
+def test_a_refusal_is_one_message_on_a_terminal_that_cannot_show_it(tmp_path: Path) -> None:
+    clone = Clone.of_project(tmp_path / "clone")
+    clone.edit("config.yaml", "seeds:", "Häuser: 1\nseeds:")
+    command = [sys.executable, "-m", "snakemake", "-n"]
+    environment = {**clone.environment, "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(command, cwd=clone.folder, env=environment, text=True, capture_output=True, check=False)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr + done.stdout and "Logging error" not in done.stderr + done.stdout
+    assert r"H\N{LATIN SMALL LETTER A WITH DIAERESIS}user: no such key" in done.stderr + done.stdout
 
 
 @pytest.mark.parametrize(

@@ -26,8 +26,10 @@ from distillery.report import figures, gradients
 from distillery.report.contact_sheet import contact_sheet
 from distillery.report.pictures import write_pictures
 from distillery.report.tables import csv_bytes, markdown_table
-from distillery.report.text import csv_text, figure_text, markdown_text
+from distillery.report.text import figure_text, markdown_text
+from distillery.spreadsheets import csv_text
 from distillery.storage.images import ImageSet, encode_png, write_images
+from distillery.students.order import accuracy_by_class
 
 HOSTILE = [
     *("$^$", "$", "$$", "a$b", "$\\frac{1}{", "a_b", "_a_", "x^2", "\\alpha", "50 %", "#1", "{}", "{0}", "%s", "~"),
@@ -128,6 +130,11 @@ def test_no_figure_reads_mathematics(tmp_path: Path) -> None:
 
 
 # ---- Markdown, CSV, folders ------------------------------------------------------------------------------------------
+
+
+def test_the_accuracy_of_classes_holds_no_formula() -> None:
+    table = accuracy_by_class(np.eye(2, dtype=np.int64)[None], ["=cmd()", "b"]).decode()
+    assert table.splitlines()[1] == "'=cmd(),1,100.0,'=cmd(),100.0"
 
 
 @pytest.mark.parametrize("text", HOSTILE, ids=ascii)

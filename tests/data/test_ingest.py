@@ -140,7 +140,8 @@ def test_too_many_rejected_images_stop_the_run_and_the_table_names_them(tmp_path
     made = Made(tmp_path / "out")
     assert len(made.reasons()) == 2
     assert not made.train.exists() and not made.test.exists()
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["rejected.parquet"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["duplicates.parquet", "rejected.parquet"]
+    assert read_table(tmp_path / "out/duplicates.parquet", "ingest").num_rows == 0
 
 
 def test_exactly_the_allowed_share_may_be_rejected(tmp_path: Path) -> None:

@@ -551,7 +551,7 @@ TOGETHER = {
     ),
     "redundancy of one increment": (
         at("analysis.redundancy.increment_size", 2),
-        "analysis.redundancy.increment_size: ipc 2 gives fewer than two increments",
+        "analysis.redundancy.increment_size: ipc 2 gives fewer than two increments; make it smaller",
     ),
     "a front without redundancy": (
         at("analysis", {"front": True}),

@@ -229,6 +229,8 @@ def ingest_images(
         kept: dict[Split, list[_Entry]] = {}
         refused: dict[Split, list[Rejected]] = {}
         train.parent.mkdir(parents=True, exist_ok=True)
+        _write_rejected(rejected, [], provenance)  # whole tables, also where what follows ends with an error
+        write_table(duplicates, _duplicates({"train": [], "test": []}, classes, None).table, provenance)
         digest = SourceDigest()
         spool = Spool(train.parent, in_memory=0)
         for split in splits:

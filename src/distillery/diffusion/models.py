@@ -131,4 +131,5 @@ def _open(kind: Any, folder: Path) -> Any:
                 f"{folder}: {what.replace('_', ' ')} between config.json and the weights: {', '.join(wrong[:3])}"
                 f"{', …' if len(wrong) > 3 else ''}; the download is not complete, or the two do not belong together"
             )
+    model.register_to_config(_name_or_path="")  # diffusers notes the folder, which others need not know
     return model.float()

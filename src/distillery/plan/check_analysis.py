@@ -48,7 +48,7 @@ def _of_redundancy(experiment: Experiment) -> Iterator[str]:
     if redundancy.methods and largest % redundancy.increment_size:
         yield f"{key}.increment_size: {redundancy.increment_size} does not divide the largest of ipc, {largest}"
     elif redundancy.methods and largest < 2 * redundancy.increment_size:
-        yield f"{key}.increment_size: ipc {largest} gives fewer than two increments"
+        yield f"{key}.increment_size: ipc {largest} gives fewer than two increments; make it smaller"
     if not experiment.analysis.front:
         return
     if not (redundancy.methods and redundancy.baseline):

@@ -194,7 +194,10 @@ def _wrong_values(root: yaml.Node) -> Iterator[str]:
         inside.discard(id(node))
         sizes[id(node)] = 1 + sum(sizes[id(child)] for child in children)
         if sizes[id(node)] > MOST_VALUES:
-            raise _at(node.start_mark, f"more than {MOST_VALUES} values, by aliases of aliases; write them out")
+            raise _at(
+                node.start_mark,
+                f"more than {MOST_VALUES} values (an alias counts as often as it is used); write a shorter file",
+            )
 
     return walk(root, "")
 

@@ -63,14 +63,12 @@ def print_closing_words(results: Path) -> None:
 
 
 def closing_words(results: Path) -> str:
-    """The main table of a finished run, and where the rest is."""
+    """The main table of a finished run, and where the rest is, as far as it was made."""
     table = results / "tables" / "accuracy.md"
-    return "\n".join(
-        [
-            "",
-            table.read_text("utf-8") if table.exists() else "",
-            f"tables:         {results}/tables/",
-            f"figures:        {results}/figures/",
-            f"distilled sets: {results}/distilled/<method>/ipc<n>.parquet",
-        ]
-    )
+    places = {
+        "tables": f"tables:         {results}/tables/",
+        "figures": f"figures:        {results}/figures/",
+        "distilled": f"distilled sets: {results}/distilled/<method>/ipc<n>.parquet",
+    }
+    made = [words for folder, words in places.items() if (results / folder).exists()]
+    return "\n".join(["", table.read_text("utf-8") if table.exists() else "", *made])

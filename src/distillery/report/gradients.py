@@ -9,7 +9,7 @@ from matplotlib.ticker import LogFormatter
 
 from distillery.report.figures import PRINT_DPI, styled
 from distillery.report.tables import ABSENT, markdown_table, words_of_n
-from distillery.report.text import csv_text
+from distillery.spreadsheets import csv_text
 
 COLUMNS = ("seed", "steps", "residual", "repeat", "loss", "latent", "condition")
 

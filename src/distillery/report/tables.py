@@ -17,7 +17,8 @@ import pyarrow as pa
 
 from distillery.errors import BadInput, damaged
 from distillery.provenance import Provenance
-from distillery.report.text import csv_text, markdown_text
+from distillery.report.text import markdown_text
+from distillery.spreadsheets import csv_text
 from distillery.storage.atomic import write_bytes
 from distillery.storage.tables import read_table, write_table
 

@@ -12,7 +12,6 @@ FONT = "DejaVu Sans"
 """Comes with matplotlib, so that a figure is the same everywhere."""
 
 _MARKDOWN = re.compile(r"[\\`*\[\]|]|<(?=[A-Za-z/!?])|&(?=[#\w]+;)|(?<!\w)_|_(?!\w)")
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 def _one_line(text: str) -> str:
@@ -23,11 +22,6 @@ def _one_line(text: str) -> str:
 def markdown_text(text: str) -> str:
     """Text as a cell or a sentence of Markdown shows it."""
     return _MARKDOWN.sub(r"\\\g<0>", _one_line(text))
-
-
-def csv_text(text: str) -> str:
-    """Text as a cell of a CSV file: an apostrophe before what a spreadsheet would compute, as OWASP advises."""
-    return f"'{text}" if text.startswith(_FORMULA) else text
 
 
 def figure_text(text: str, otherwise: str) -> str:

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from distillery.data.reading import ImageTable
+from distillery.spreadsheets import csv_text
 from distillery.streams import Key, stream
 from distillery.students.networks import Classifier
 from distillery.students.training import logits_of
@@ -125,5 +126,6 @@ def accuracy_by_class(counts: np.ndarray, classes: Sequence[str]) -> bytes:
     for label, row in enumerate(counts.sum(0)):
         images, answer = max(int(row.sum()), 1), int(row.argmax())
         shares = (f"{100 * row[output] / images:.1f}" for output in (label, answer))
-        writer.writerow([classes[label], row.sum(), next(shares), classes[answer], next(shares)])
+        named, answered = csv_text(classes[label]), csv_text(classes[answer])
+        writer.writerow([named, row.sum(), next(shares), answered, next(shares)])
     return text.getvalue().encode()
