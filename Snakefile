@@ -15,7 +15,9 @@ include: "workflow/rules/common.smk"
 snakemake_internals.remove_stale_lock()
 snakemake_internals.tell_jobs(workflow)
 snakemake_internals.limit_to_cards(workflow, len(visible_cards()))
-snakemake_internals.before_planning(workflow, partial(slurm.clear, workflow), slurm.SlurmProblem)
+snakemake_internals.before_planning(
+    workflow, partial(slurm.clear, workflow), slurm.SlurmProblem
+)
 
 
 pathvars:
