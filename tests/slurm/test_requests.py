@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import shutil
 import signal
 from typing import Any
 
@@ -126,3 +127,20 @@ def test_nodes_that_are_down_for_now_are_waited_for(cluster: Cluster, untrained:
     stage = run.stage_saved()
     end(run, signal.SIGINT)
     go_on(stage)
+
+
+def test_a_folder_with_a_quote_and_a_space_is_text_to_every_shell(cluster: Cluster, fresh: Clone) -> None:
+    """The login node's shell, that of the job, and that of the stage read its name; one with `$` is refused before."""
+    target = "results/small/data/train.parquet"
+    command = ("snakemake", "--cores", "all", "--profile", "slurm", "--configfile", SMALL, "--", target)
+    quoted = fresh.copy(fresh.folder.with_name("it's a clone"))
+    done = quoted.run(*command)
+    assert done.returncode == 0, done.stdout
+    assert (quoted.folder / target).exists()
+    hostile = fresh.copy(fresh.folder.with_name("$(touch ran)"))
+    done = hostile.run(*command)
+    assert (done.returncode, done.stdout.count("has been submitted")) == (1, 0)
+    assert "the shell that submits jobs would read this as a command" in done.stdout
+    assert not [*fresh.folder.parent.rglob("ran")]
+    shutil.rmtree(quoted.folder)
+    shutil.rmtree(hostile.folder)
