@@ -58,7 +58,7 @@ def lease_card() -> str | None:
 
     Raises:
         TimeoutError: every card was taken for as long as `LEASE_SECONDS`.
-        BadInput: somebody else has made the folder of locks, whose name everybody can tell, or may write there.
+        BadInput: another user made the folder of locks, or may write in it.
     """
     cards = visible_cards()
     if len(cards) < 2 or scheduled():

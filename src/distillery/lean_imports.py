@@ -1,4 +1,4 @@
-"""Imports that pay for what is used alone: packages load their whole tables, and torch loads a compiler.
+"""Import single classes of large packages, and use optimizers without loading torch's compiler.
 
 `import torch._dynamo`, which each optimizer and each model of diffusers asks for, takes as long as torch itself;
 `from diffusers import AutoencoderKL` loads every autoencoder, and each of their schedulers `scipy.stats`. None of it

@@ -1,4 +1,4 @@
-"""Which files of a folder are its images: not what systems and tools leave beside them."""
+"""The image files of a folder, without the files and folders that systems and tools leave beside them."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def files_below(folder: str) -> Listing:
     Raises:
         SourceError: a folder cannot be listed.
     """
-    found = Listing()
+    listing = Listing()
     waiting: list[tuple[str, tuple[str, ...]]] = [(folder, ())]
     while waiting:
         current, way = waiting.pop()
@@ -97,21 +97,21 @@ def files_below(folder: str) -> Listing:
             with os.scandir(current) as entries:
                 for entry in entries:
                     if side := _side(entry.name):
-                        found.side[side] += 1
+                        listing.side[side] += 1
                     elif _is_folder(entry):
                         linked = (*way, os.path.realpath(current)) if entry.is_symlink() else way
                         if entry.is_symlink() and _encloses(entry.path, linked):
-                            found.side["links to a folder above"] += 1
+                            listing.side["links to a folder above"] += 1
                         else:
                             waiting.append((entry.path, linked))
                     elif (end := Path(entry.name).suffix.lower()) in OTHER_FILES:
-                        found.other[end] += 1
+                        listing.other[end] += 1
                     else:  # also a pipe or a dangling link: an image that cannot be read
-                        found.files.append(entry.path)
+                        listing.files.append(entry.path)
         except OSError as error:
             raise SourceError(f"{current}: cannot be read: {error.strerror}; put its permissions right") from error
-    found.files.sort()
-    return found
+    listing.files.sort()
+    return listing
 
 
 def _side(name: str) -> str:
