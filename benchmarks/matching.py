@@ -162,7 +162,7 @@ def figure(rows: list[dict[str, Any]], name: Path) -> None:
     """Peak memory against the number of steps, a line for each way."""
     from matplotlib.figure import Figure
 
-    from distillery.report.figures import save
+    from distillery.report.style import save
 
     drawn = Figure(figsize=(4.4, 3.0), dpi=200, layout="constrained")
     axes = drawn.subplots()

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from about import ABOUT
 
 from distillery.report import tables
 from distillery.report.figures import accuracy_figure
@@ -71,7 +72,7 @@ def test_a_replicate_that_lacks_a_network_is_in_no_spread_of_the_mean() -> None:
 
 def test_figures_tell_over_how_many_values_their_bars_are() -> None:
     table = tables.accuracy_table(evaluations(diverged=("vgg11_in", 1, 0)), ["dit"], NETWORKS)
-    figure = accuracy_figure(table, ["dit"], NETWORKS)
+    figure = accuracy_figure(table, ["dit"], NETWORKS, ABOUT)
     titles = [axes.get_title() for axes in figure.axes]
     assert titles == ["convnet3, n = 4", "resnet10_in, n = 4", "vgg11_in, n = 3", "mean over networks, n = 3"]
 

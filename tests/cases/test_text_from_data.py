@@ -14,6 +14,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pandas as pd
 import pytest
+from about import ABOUT, SETTING
 from clone import PROJECT
 from matplotlib import rc_context
 from matplotlib.figure import Figure
@@ -22,7 +23,7 @@ from PIL import Image
 from tiny import MADE_BY
 
 from distillery.__main__ import main
-from distillery.report import figures, gradients
+from distillery.report import gradients, style
 from distillery.report.contact_sheet import contact_sheet
 from distillery.report.pictures import write_pictures
 from distillery.report.tables import csv_bytes, markdown_table
@@ -69,7 +70,7 @@ def sheet_of(names: list[str]) -> Figure:
     """A contact sheet of one image of each class."""
     pixel = encode_png(np.zeros((1, 4, 4), np.uint8))
     labels = np.arange(len(names))
-    return contact_sheet([ImageSet([pixel] * len(names), labels, names, [""] * len(names))], "lgd")
+    return contact_sheet([ImageSet([pixel] * len(names), labels, names, [""] * len(names))], "lgd", ABOUT)
 
 
 def shown(figure: Figure) -> list[str]:
@@ -82,7 +83,7 @@ def test_a_class_of_any_name_has_a_row_on_the_contact_sheet(name: str, tmp_path:
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # a letter that the font lacks is a warning
         figure = sheet_of([name, "other"])
-        figures.save(figure, tmp_path / "f.png", tmp_path / "f.svg")
+        style.save(figure, tmp_path / "f.png", tmp_path / "f.svg")
     drawn = shown(figure)
     assert drawn[0] in (name, "class 0", f"{name[:23]}…") and drawn[1] == "other"
     Image.open(tmp_path / "f.png").verify()
@@ -106,7 +107,7 @@ def test_the_stage_that_draws_increments_ends_well_with_such_names(tmp_path: Pat
         {"slot": np.zeros(len(HOSTILE), np.int64), "increment": np.ones(len(HOSTILE), np.int64)},
     )
     write_images(tmp_path / "images.parquet", images, MADE_BY)
-    arguments = ["plot_increments", "--settings", json.dumps({"method": "lgd"})]
+    arguments = ["plot_increments", "--settings", json.dumps({"method": "lgd", **SETTING})]
     arguments += ["--increments", str(tmp_path / "images.parquet")]
     assert main([*arguments, "--png", str(tmp_path / "f.png"), "--svg", str(tmp_path / "f.svg")]) == 0
 
@@ -117,9 +118,9 @@ def test_no_figure_reads_mathematics(tmp_path: Path) -> None:
         {"steps": [1, 2, 5], "residual": "x0", "latent_mean": [1e-1, 1e-3, 1e-5], "latent_std": 0.0, "n": 3}
     )
     with rc_context({"text.parse_math": True}):
-        drawn = [gradients.gradient_figure(table), sheet_of(["$a$", "b"])]
+        drawn = [gradients.gradient_figure(table, ABOUT), sheet_of(["$a$", "b"])]
     for figure in drawn:
-        figures.save(figure, tmp_path / "f.png", tmp_path / "f.svg")
+        style.save(figure, tmp_path / "f.png", tmp_path / "f.svg")
         texts = [text for text in figure.findobj(Text) if text.get_text()]
         assert texts
         assert not any(text.get_parse_math() for text in texts)

@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from about import ABOUT, SETTING
 from clone import PROJECT, SMOKE
 from PIL import Image
 
@@ -202,21 +203,21 @@ def test_the_published_pair_gives_a_reduction_of_39_1_percent(tmp_path: Path) ->
     rows = matrix("dit", [[100, 94.7], [94.7, 100]]) + matrix("lgd", [[100, 57.65], [57.65, 100]])
     cells = redundancies(tmp_path, rows)
     assert list(cells) == ["lgd", "dit"]
-    assert round(cells["lgd"]["reduction_vs_dit_percent"], 1) == 39.1
-    assert cells["dit"]["reduction_vs_dit_percent"] == 0
+    assert round(cells["lgd"]["reduction_percent"], 1) == 39.1
+    assert cells["dit"]["reduction_percent"] == 0
     assert "39.1 |" in (tmp_path / "t.md").read_text("utf-8")
     assert (tmp_path / "t.csv").read_text("utf-8").splitlines() == [
-        "method,increments,n,off_diagonal_mean,off_diagonal_std,reduction_vs_dit_percent",
-        "lgd,2,1,57.65,,39.12",
-        "dit,2,1,94.70,,0.00",
+        "method,increments,n,off_diagonal_mean,off_diagonal_std,baseline,reduction_percent",
+        "lgd,2,1,57.65,,dit,39.12",
+        "dit,2,1,94.70,,dit,0.00",
     ]
 
 
 @pytest.mark.parametrize("baseline", ["dit", None])
 def test_without_a_baseline_there_is_no_reduction(tmp_path: Path, baseline: str | None) -> None:
     cells = redundancies(tmp_path, matrix("lgd", [[100, 50], [50, 100]]), baseline)
-    assert cells["lgd"]["reduction_vs_dit_percent"] is None
-    assert read_csv(tmp_path / "t.csv")[0]["reduction_vs_dit_percent"] == ""
+    assert cells["lgd"]["reduction_percent"] is None
+    assert read_csv(tmp_path / "t.csv")[0]["reduction_percent"] == ""
 
 
 def test_an_incomplete_matrix_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -235,6 +236,7 @@ FRONT: dict[str, Any] = {
     ],
     "ipc": 10,
     "baseline": "dit",
+    **SETTING,
 }
 
 
@@ -263,13 +265,15 @@ def test_the_front_holds_what_no_other_method_beats(tmp_path: Path) -> None:
     assert [name for name, row in rows.items() if row["pareto"] == "True"] == ["gentle", "strong"]
     assert rows["random"]["redundancy"] == rows["random"]["strength"] == ""
     assert rows["worse"]["strength"] == "auto"
-    assert (tmp_path / "t.csv").read_text("utf-8").splitlines()[3] == "gentle,0.5,2,0,97.00,1.41,2,2,60.00,25.00,True"
+    assert (tmp_path / "t.csv").read_text("utf-8").splitlines()[
+        3
+    ] == "gentle,0.5,2,0,97.00,1.41,2,2,60.00,dit,25.00,True"
 
 
 def test_without_the_baseline_there_is_no_front(tmp_path: Path) -> None:
     rows = front(tmp_path, tmp_path, without=("dit",))
     assert {row["pareto"] for row in rows} == {"False"}
-    assert {row["reduction_vs_dit_percent"] for row in rows} == {""}
+    assert {row["reduction_percent"] for row in rows} == {""}
 
 
 def test_an_ipc_that_was_not_evaluated_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -343,10 +347,10 @@ def draw_all(tmp_path: Path, into: Path) -> dict[str, bytes]:
         tmp_path / "m.parquet", matrix("dit", [[100, 80], [70, 100]]) + matrix("lgd", [[100, 9], [8, 100]])
     )
     drawn: list[tuple[str, dict[str, Any], dict[str, Path | list[Path]]]] = [
-        ("plot_accuracy", {**ORDER, "full": None}, {"table": tmp_path / "accuracy/t.parquet"}),
-        ("plot_redundancy", AGAINST_DIT, {"matrices": matrices}),
-        ("plot_calibration", {"method": "lgd"}, {"table": calibration(tmp_path / "c.parquet")}),
-        ("plot_increments", {"method": "lgd"}, {"increments": increments(tmp_path)}),
+        ("plot_accuracy", {**ORDER, "full": None, **SETTING}, {"table": tmp_path / "accuracy/t.parquet"}),
+        ("plot_redundancy", {**AGAINST_DIT, **SETTING}, {"matrices": matrices}),
+        ("plot_calibration", {"method": "lgd", **SETTING}, {"table": calibration(tmp_path / "c.parquet")}),
+        ("plot_increments", {"method": "lgd", **SETTING}, {"increments": increments(tmp_path)}),
     ]
     for stage, settings, inputs in drawn:
         assert run(stage, settings, into / stage, FIGURE_FILES, **inputs) == 0
@@ -374,7 +378,7 @@ def test_full_data_is_a_level_and_not_a_far_point() -> None:
 
     rows = evaluation("dit", [[70], [72]]) + evaluation("full", [[98], [99]], ipc=5000)
     table = accuracy_table(pd.DataFrame(rows), ["dit", "full"], ["convnet"])
-    axes = accuracy_figure(table, ["dit", "full"], ["convnet"], "full").axes[0]
+    axes = accuracy_figure(table, ["dit", "full"], ["convnet"], ABOUT, "full").axes[0]
     assert axes.get_xlim()[1] < 50
     assert [list(line.get_ydata()) for line in axes.lines if line.get_label() == "full"] == [[98.5, 98.5]]
 
@@ -382,7 +386,7 @@ def test_full_data_is_a_level_and_not_a_far_point() -> None:
 def test_small_images_stay_crisp_on_the_contact_sheet(tmp_path: Path) -> None:
     size = 16
     files = increments(tmp_path, count=1, size=size)
-    assert run("plot_increments", {"method": "lgd"}, tmp_path, FIGURE_FILES, increments=files) == 0
+    assert run("plot_increments", {"method": "lgd", **SETTING}, tmp_path, FIGURE_FILES, increments=files) == 0
     with Image.open(tmp_path / "f.png") as sheet:
         drawn = np.asarray(sheet.convert("L"))
     encoded = pq.read_table(files[0])["image"][0]["bytes"].as_py()
@@ -395,7 +399,7 @@ def test_small_images_stay_crisp_on_the_contact_sheet(tmp_path: Path) -> None:
 
 def test_a_contact_sheet_of_nothing_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
-        run("plot_increments", {"method": "lgd"}, tmp_path, FIGURE_FILES, increments=[])
+        run("plot_increments", {"method": "lgd", **SETTING}, tmp_path, FIGURE_FILES, increments=[])
     assert stopped.value.code == 2
     assert "--increments: expected at least one argument" in capsys.readouterr().err
 
@@ -407,22 +411,20 @@ def test_the_contact_sheet_says_what_it_leaves_out() -> None:
     names = [f"class {index}" for index in range(25)]
     labels = np.arange(25).repeat(12)
     images = ImageSet([pixel] * len(labels), labels, names, [""] * len(labels))
-    figure = contact_sheet([images], "lgd")
+    figure = contact_sheet([images], "lgd", ABOUT)
     texts = [text.get_text() for text in figure.texts]
-    assert texts == ["lgd", "first 20 of 25 classes, first 10 of up to 12 images per class and increment"]
-
-
-def test_a_method_looks_the_same_in_every_figure_and_unlike_the_others() -> None:
-    from distillery.report.figures import method_styles
-
-    evaluations = method_styles([f"method {index}" for index in range(28)])
-    assert len(set(evaluations.values())) == 28
-    assert method_styles(list(evaluations)[:3]) == dict(list(evaluations.items())[:3])
+    assert texts[:-1] == ["lgd", "first 20 of 25 classes, first 10 of up to 12 images per class and increment"]
 
 
 def test_a_report_needs_no_torch(tmp_path: Path) -> None:
     files = increments(tmp_path, count=1)
-    arguments = ["plot_increments", "--settings", '{"method": "lgd"}', "--increments", str(files[0])]
+    arguments = [
+        "plot_increments",
+        "--settings",
+        json.dumps({"method": "lgd", **SETTING}),
+        "--increments",
+        str(files[0]),
+    ]
     arguments += ["--png", str(tmp_path / "f.png"), "--svg", str(tmp_path / "f.svg")]
     program = f"import sys, distillery.__main__ as main; sys.exit(main.main({arguments!r}) or 'torch' in sys.modules)"
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2] / "src")}

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
-from distillery.data.identity import class_list_called
+from distillery.data.identity import class_list_called, class_lists
 from distillery.settings import Block, Fraction, InputPath, Pixels, Seed, UserPath
 
 
@@ -17,6 +18,19 @@ class _Source(Block):
     def files(self) -> list[str]:
         """Its files, where they are few enough to be declared as inputs of a rule."""
         return []
+
+    @property
+    def called(self) -> str:
+        """What its images are called: its kind, or the last folder or file of its path that has a name of its own.
+
+        No folder above the clone: `../data/imagenette2/train` is `imagenette2`, and `hf/train-00000.parquet` is `hf`.
+        """
+        paths = getattr(self, "train", None)
+        if not paths:
+            return str(getattr(self, "kind", ""))
+        parts = Path(paths if isinstance(paths, str) else paths[0]).with_suffix("").parts
+        own = [part for part in parts if part not in ("/", "..") and not part.startswith(("train", "data"))]
+        return own[-1] if own else parts[-1]
 
     @property
     def has_test(self) -> bool:
@@ -118,3 +132,9 @@ class Dataset(Block):
         "images of equal pixels are one picture.",
     )
     max_pixels: Pixels = Field(100_000_000, description="An image of more pixels is rejected unread.")
+
+    @property
+    def called(self) -> str:
+        """The name of the published class list that it has, or what its source is called."""
+        wanted = tuple(self.classes or ())
+        return next((name for name, wnids in class_lists().items() if wnids == wanted), self.source.called)

@@ -24,6 +24,7 @@ from distillery.methods.matching import Matched, last_epoch_read
 from distillery.methods.registry import AnyMethod
 from distillery.methods.sampling import Sampled
 from distillery.plan import layout
+from distillery.report.about import About
 from distillery.settings import Block, Count, Images, Name, Repeats, Seed
 from distillery.students.names import OURS
 from distillery.students.settings import Evaluation, Network, Protocol, Recipe, Reference
@@ -110,6 +111,15 @@ class Experiment(Block):
     def classes(self) -> int:
         """How many classes the data has."""
         return len(self.dataset.classes or class_names(self.dataset.source))
+
+    @property
+    def about(self) -> About:
+        """What its tables and figures say of it."""
+        return About(
+            experiment=self.name,
+            dataset=f"{self.dataset.called} ({self.classes} classes of {self.dataset.resolution} px)",
+            protocols=[protocol.label for protocol in self.evaluation.protocols],
+        )
 
     @cached_property
     def latent_shape(self) -> LatentShape | None:

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.textpath import TextPath
 from PIL import Image
 
-from distillery.report.figures import SCREEN_DPI, styled
+from distillery.report.about import About
+from distillery.report.style import SCREEN_DPI, describe, styled, text_width
 from distillery.report.text import figure_text
 from distillery.storage.images import ImageSet
 
@@ -31,12 +31,13 @@ class _Block:
     images: list[list[bytes]]
 
 
-def contact_sheet(increments: list[ImageSet], title: str) -> Figure:
+def contact_sheet(increments: list[ImageSet], title: str, about: About) -> Figure:
     """One block per increment: a row per class, a column per image. One pixel of the sheet is one pixel of the PNG.
 
     Args:
         increments: in their order; `increment`, `slot` and `learnability` are used where they are present.
         title: of the sheet; a second line names the classes and images that are left out.
+        about: of the experiment.
     """
     names = increments[0].classes
     shown = range(min(len(names), MOST_CLASSES))
@@ -50,7 +51,9 @@ def contact_sheet(increments: list[ImageSet], title: str) -> Figure:
     if most > MOST_IMAGES:
         notes.append(f"first {MOST_IMAGES} of up to {most} images per class and increment")
     heading = [title, *([", ".join(notes)] if notes else [])]
-    return _draw(blocks, [_short(figure_text(names[label], f"class {label}")) for label in shown], across, heading)
+    sheet = _draw(blocks, [_short(figure_text(names[label], f"class {label}")) for label in shown], across, heading)
+    describe(sheet, about, n=f"n = {sum(map(len, increments))} images in {len(increments)} increments")
+    return sheet
 
 
 def _block(images: ImageSet, position: int, rows: list[np.ndarray], across: int) -> _Block:
@@ -119,13 +122,13 @@ def _draw(blocks: list[_Block], names: list[str], across: int, heading: list[str
     height, width = sheets[0].shape[:2]
 
     margin = round(12 * points)
-    left = margin + round(max(_text_width(name, _FONT) for name in names) * points) + margin // 2
+    left = margin + round(max(text_width(name, _FONT) for name in names) * points) + margin // 2
     title_lines = max(block.title.count("\n") + 1 for block in blocks)
     above = round((title_lines * _FONT * 1.3 + 5) * points)
     head = margin + round(len(heading) * _TITLE_FONT * 1.4 * points) + margin // 2
-    step_x = max(width, *(round(_text_width(text, _FONT) * points) for b in blocks for text in b.title.split("\n")))
+    step_x = max(width, *(round(text_width(text, _FONT) * points) for b in blocks for text in b.title.split("\n")))
     step_x += margin
-    needed = margin + round(max(_text_width(text, _TITLE_FONT) for text in heading) * points)
+    needed = margin + round(max(text_width(text, _TITLE_FONT) for text in heading) * points)
     total_x = max(left + abreast * step_x, needed + margin)
     total_y = head + lines * (above + height + margin)
 
@@ -148,7 +151,3 @@ def _draw(blocks: list[_Block], names: list[str], across: int, heading: list[str
                 middle = place * (side + _GAP) + side / 2
                 axes.text(-margin / 2, middle, name, fontsize=_FONT, ha="right", va="center")
     return figure
-
-
-def _text_width(text: str, size: float) -> float:
-    return float(TextPath((0, 0), text, size=size).get_extents().width) if text.strip() else 0.0

@@ -1,18 +1,15 @@
-"""The figures of a paper. A method has the same colour, marker and line in all of them; equal data give equal bytes."""
+"""The figures of a paper; their look is that of `distillery.report.style`."""
 
 from __future__ import annotations
 
-import io
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from itertools import pairwise
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from matplotlib import colormaps, style
+from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
@@ -20,77 +17,21 @@ from matplotlib.text import Text
 from matplotlib.ticker import FixedLocator
 from matplotlib.transforms import BboxBase
 
+from distillery.report.about import About
+from distillery.report.style import MARKERS, columns_of, describe, legend, method_styles, panels_of, styled
 from distillery.report.tables import (
-    ABSENT,
     MEAN,
     SYMBOLS,
     against,
+    mean_and_std,
     number,
     redundancy_matrices,
     redundancy_table,
     words_of_n,
 )
-from distillery.report.text import FONT
-from distillery.storage.atomic import write_bytes
-
-PRINT_DPI = 200
-SCREEN_DPI = 100
-
-_PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-"""Okabe and Ito, without the yellow that white paper swallows: told apart with any colour vision."""
-
-_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
-_LINES = ("-", "--", "-.", ":")
 
 _Point = tuple[float, float]
 _Box = tuple[float, float, float, float]
-
-_STYLE: dict[str, Any] = {
-    "font.family": FONT,
-    "text.parse_math": False,  # names of classes are no mathematics
-    "font.size": 9,
-    "axes.titlesize": 10,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": "#dddddd",
-    "grid.linewidth": 0.6,
-    "legend.frameon": False,
-    "figure.dpi": PRINT_DPI,
-    # Otherwise the ids inside an SVG are random.
-    "svg.hashsalt": "distillery",
-}
-
-
-@contextmanager
-def _styled() -> Iterator[None]:
-    with style.context(["default", _STYLE]):
-        yield
-
-
-styled = _styled()
-"""Decorates what builds or writes a figure."""
-
-
-class MethodStyle(NamedTuple):
-    """The look of a method in every figure."""
-
-    color: str
-    marker: str
-    line: str
-
-
-def method_styles(methods: Sequence[str]) -> dict[str, MethodStyle]:
-    """A look of its own for each method, by its position: the same list gives the same looks in every figure."""
-    return {
-        method: MethodStyle(
-            _PALETTE[place % len(_PALETTE)],
-            _MARKERS[place % len(_MARKERS)],
-            _LINES[place // len(_PALETTE) % len(_LINES)],
-        )
-        for place, method in enumerate(methods)
-    }
 
 
 class _Label(NamedTuple):
@@ -100,17 +41,8 @@ class _Label(NamedTuple):
 
 
 @styled
-def save(figure: Figure, png: Path, svg: Path) -> None:
-    """Write a figure in both formats, without the time and the software that made it."""
-    for path, kind, metadata in ((png, "png", {"Software": None}), (svg, "svg", {"Date": None, "Creator": None})):
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format=kind, dpi="figure", metadata=metadata)
-        write_bytes(path, buffer.getvalue())
-
-
-@styled
 def accuracy_figure(
-    table: pd.DataFrame, methods: Sequence[str], networks: Sequence[str], full: str | None = None
+    table: pd.DataFrame, methods: Sequence[str], networks: Sequence[str], about: About, full: str | None = None
 ) -> Figure:
     """Accuracy against IPC: a panel per network, a line per method, bars of one standard deviation over n.
 
@@ -118,6 +50,7 @@ def accuracy_figure(
         table: what `tables.accuracy_table` returned.
         methods: all methods, in their order.
         networks: all networks, in their order; their mean follows if there are several.
+        about: of the experiment.
         full: the method that takes all real images; it has one size, far off, and is drawn as a level.
     """
     levels, table = table[table["method"] == full], table[table["method"] != full]
@@ -127,7 +60,7 @@ def accuracy_figure(
         names.append(MEAN)
     protocols = sorted(set(table["protocol"]))
     panels = [(protocol, name) for protocol in protocols for name in names]
-    figure, grid = _grid(len(panels), 3.1, 2.8, share_y=True)
+    figure, grid = panels_of(len(panels), 3.1, 2.8, share_y=True)
     styles = method_styles([*methods, *sorted(set(table["method"]) - {*methods})])
     sizes = sorted({int(value) for value in table["ipc"]})
     span = sizes[-1] - sizes[0] or 1
@@ -162,10 +95,21 @@ def accuracy_figure(
         axes.xaxis.set_major_locator(FixedLocator(sizes))
         axes.set_xticklabels(_apart(sizes, span))
         axes.set_xlim(sizes[0] - 0.08 * span, sizes[-1] + 0.08 * span)
-        if index % _columns(len(panels)) == 0:
+        if index % columns_of(len(panels)) == 0:
             axes.set_ylabel("test accuracy (%)")
-    _legend(figure, grid)
+    legend(figure, grid)
+    is_mean = table["network"] == MEAN
+    n = f"{words_of_n(table.loc[~is_mean, 'n'], 'network')} per point"
+    if MEAN in names:
+        n += f", of the mean {words_of_n(table.loc[is_mean, 'n'], 'replicate')} (seed and student)"
+    notes = ["last epoch", *([f"dotted: {full}, one size"] if len(levels) else [])]
+    describe(figure, about, protocol=protocols, n=n, bars=_bars(table["accuracy_std"]), notes=notes)
     return figure
+
+
+def _bars(spreads: pd.Series[float]) -> str | None:
+    """What bars of these lengths are; None where there are none."""
+    return "one sample standard deviation over n" if spreads.notna().any() else None
 
 
 def _apart(sizes: Sequence[int], span: float) -> list[str]:
@@ -179,13 +123,14 @@ def _apart(sizes: Sequence[int], span: float) -> list[str]:
 
 
 @styled
-def redundancy_figure(rows: pd.DataFrame, methods: Sequence[str], baseline: str | None) -> Figure:
+def redundancy_figure(rows: pd.DataFrame, methods: Sequence[str], baseline: str | None, about: About) -> Figure:
     """A heatmap per method, the baseline first: accuracy on one increment of a network trained on another.
 
     Args:
         rows: the columns `tables.REDUNDANCY`; the cells are means over trained networks.
         methods: all methods, in their order.
         baseline: the method that reductions are measured against.
+        about: of the experiment; its first protocol trained the networks.
     """
     stacks = redundancy_matrices(rows)
     panels = sorted(
@@ -193,7 +138,7 @@ def redundancy_figure(rows: pd.DataFrame, methods: Sequence[str], baseline: str 
     )
     largest = max(stack.shape[-1] for stack in stacks.values())
     side = max(2.3, 0.4 * largest)
-    figure, grid = _grid(len(panels), side + 0.3, side + 0.55)
+    figure, grid = panels_of(len(panels), side + 0.3, side + 0.55)
     colours = colormaps["YlGnBu"]
     for axes, panel in zip(grid, panels, strict=True):
         method = panel["method"]
@@ -210,28 +155,37 @@ def redundancy_figure(rows: pd.DataFrame, methods: Sequence[str], baseline: str 
         axes.spines[:].set_visible(False)
         axes.set_xlabel("tested on increment")
         axes.set_ylabel("trained on increment")
-        mean, reduction = panel["off_diagonal_mean"], panel["reduction_vs_dit_percent"]
-        title = f"{method}\noff-diagonal {number(mean, 1, ABSENT)}"
+        mean, reduction = panel["off_diagonal_mean"], panel["reduction_percent"]
+        title = f"{method}\noff-diagonal {mean_and_std(mean, panel['off_diagonal_std'])}"
         if method != baseline and not np.isnan(reduction):
             title += f"\nreduction {number(reduction, 1)} %"
         axes.set_title(title, fontsize=9)
     figure.colorbar(shown, ax=list(grid), label="accuracy (%)", shrink=0.8, pad=0.02)
+    n = pd.Series([len(stack) for stack in stacks.values()])
+    notes = [f"network {', '.join(sorted(set(rows['network'])))}", "cells are means over n"]
+    if not all(np.isnan([panel["off_diagonal_std"] for panel in panels])):
+        notes.append("± one sample standard deviation over n")
+    notes += [
+        f"{panel['method']}: one increment, nothing off the diagonal" for panel in panels if panel["increments"] == 1
+    ]
+    describe(figure, about, protocol=about.protocols[0], n=f"{words_of_n(n, 'network')} per increment", notes=notes)
     return figure
 
 
 @styled
-def calibration_figure(table: pd.DataFrame, about: dict[str, Any], title: str) -> Figure:
+def calibration_figure(table: pd.DataFrame, setting: dict[str, Any], title: str, about: About) -> Figure:
     """Validity and student accuracy by strength of the guidance, a line per reference weight.
 
     Args:
         table: the columns of a calibration, fractions; the row of strength 0 is plain sampling.
-        about: `threshold` (fraction), `judge` and `aim`, where they are known.
+        setting: `threshold` (fraction), `judge`, `aim` and `images` (number of the pilot), where they are known.
         title: precedes the chosen setting in the title.
+        about: of the experiment.
     """
     panels = [("validity", "validity: accuracy of the judge (%)"), ("student_accuracy", "student accuracy (%)")]
     if table["pilot_accuracy"].notna().any():
         panels.append(("pilot_accuracy", "accuracy with the pilot (%)"))
-    figure, grid = _grid(len(panels), 3.5, 3.0)
+    figure, grid = panels_of(len(panels), 3.5, 3.0)
     # Strengths grow by factors and begin at zero: places of equal distance show both.
     strengths = sorted(set(table["relative_strength"]))
     places = {strength: place for place, strength in enumerate(strengths)}
@@ -245,9 +199,14 @@ def calibration_figure(table: pd.DataFrame, about: dict[str, Any], title: str) -
             line = line.sort_values("relative_strength")
             x = line["relative_strength"].map(places)
             axes.plot(x, 100 * line[column], color=inks[place], linewidth=1.4, zorder=2)
+            if f"{column}_low" in table:
+                reach = [100 * (line[column] - line[f"{column}_low"]), 100 * (line[f"{column}_high"] - line[column])]
+                axes.errorbar(
+                    x, 100 * line[column], yerr=reach, fmt="none", ecolor=inks[place], elinewidth=1, capsize=2
+                )
             for valid, fill in ((True, inks[place]), (False, "white")):
                 some = (line["valid"] == valid) & (line["strength"] > 0)
-                marker = _MARKERS[place % len(_MARKERS)]
+                marker = MARKERS[place % len(MARKERS)]
                 look: dict[str, Any] = {"color": inks[place], "marker": marker, "markersize": 5.5}
                 axes.plot(x[some], 100 * line[column][some], linestyle="", markerfacecolor=fill, zorder=3, **look)
             axes.plot([], [], label=f"ω = {weight:g}", linewidth=1.4, **look)
@@ -257,8 +216,8 @@ def calibration_figure(table: pd.DataFrame, about: dict[str, Any], title: str) -
         if len(guided) and not guided["valid"].all():
             hollow: dict[str, Any] = {"color": "grey", "markerfacecolor": "white", "marker": "o", "linestyle": ""}
             axes.plot([], [], label="hollow: not valid", **hollow)
-        if column == "validity" and about.get("threshold") is not None:
-            threshold = 100 * float(about["threshold"])
+        if column == "validity" and setting.get("threshold") is not None:
+            threshold = 100 * float(setting["threshold"])
             axes.axhline(threshold, color="#D55E00", linestyle="--", linewidth=1.2, label="validity threshold")
         chosen = table[table["chosen"].astype(bool)]
         ring: dict[str, Any] = {"markeredgecolor": "#D55E00", "markeredgewidth": 1.8, "markersize": 13}
@@ -274,14 +233,17 @@ def calibration_figure(table: pd.DataFrame, about: dict[str, Any], title: str) -
         else "chosen: no guidance"
         for row in chosen.head(1).to_dict("records")
     ]
-    notes += [f"{key}: {about[key]}" for key in ("aim", "judge") if about.get(key)]
+    notes += [f"{key}: {setting[key]}" for key in ("aim", "judge") if setting.get(key)]
     figure.suptitle("\n".join(part for part in (title, ", ".join(notes)) if part), fontsize=10)
-    _legend(figure, grid)
+    legend(figure, grid)
+    n = f"n = {setting['images']} pilot images per point" if setting.get("images") else None
+    bars = "Wilson intervals, 95 %" if "validity_low" in table else None
+    describe(figure, about, n=n, bars=bars, notes=["measured on training images and a pilot, never on test images"])
     return figure
 
 
 @styled
-def front_figure(table: pd.DataFrame, methods: Sequence[str], baseline: str | None, ipc: int) -> Figure:
+def front_figure(table: pd.DataFrame, methods: Sequence[str], baseline: str | None, ipc: int, about: About) -> Figure:
     """Accuracy against the reduction of redundancy; Pareto-optimal methods are ringed and joined.
 
     A method without a redundancy (a selection of real images has no increments) is a horizontal line.
@@ -291,6 +253,7 @@ def front_figure(table: pd.DataFrame, methods: Sequence[str], baseline: str | No
         methods: all methods, in their order.
         baseline: the method that reductions are measured against; its accuracy is a line too.
         ipc: of the title.
+        about: of the experiment.
     """
     figure = Figure(figsize=(6.4, 4.6), layout="constrained")
     axes = figure.add_subplot()
@@ -300,7 +263,7 @@ def front_figure(table: pd.DataFrame, methods: Sequence[str], baseline: str | No
     levels: list[float] = []
     for row in table.to_dict("records"):
         look = styles[row["method"]]
-        x, y = row["reduction_vs_dit_percent"], row["accuracy_mean"]
+        x, y = row["reduction_percent"], row["accuracy_mean"]
         placed = not np.isnan(x)
         if placed:
             spread = 0.0 if np.isnan(row["accuracy_std"]) else row["accuracy_std"]
@@ -314,18 +277,22 @@ def front_figure(table: pd.DataFrame, methods: Sequence[str], baseline: str | No
             name = f"{row['method']} (accuracy)" if placed else row["method"]
             axes.axhline(y, color=look.color, linestyle="--" if placed else ":", linewidth=1.2, label=name, zorder=1)
             levels.append(y)
-    front = table[table["pareto"]].sort_values("reduction_vs_dit_percent")
+    front = table[table["pareto"]].sort_values("reduction_percent")
     ring: dict[str, Any] = {"markerfacecolor": "none", "markeredgecolor": "#666666", "markersize": 12}
-    where = (front["reduction_vs_dit_percent"], front["accuracy_mean"])
+    where = (front["reduction_percent"], front["accuracy_mean"])
     lines += pairwise(zip(*where, strict=True))
     axes.plot(*where, color="#999999", marker="o", linewidth=1, zorder=2, label="Pareto-optimal", **ring)
     axes.set_xlabel(against(baseline, "reduction of redundancy"))
     axes.set_ylabel(f"test accuracy, mean over networks (%), {words_of_n(table['n'])}")
     axes.set_title(f"{ipc} images per class")
     axes.margins(0.12)
-    _legend(figure, [axes])
+    legend(figure, [axes])
     left, right = axes.get_xlim()
     _label(figure, axes, labels, [*lines, *(((left, level), (right, level)) for level in levels)])
+    n = f"{words_of_n(table['n'], 'replicate')} (seed and student)"
+    lost = [name for name, x in zip(table["method"], table["reduction_percent"], strict=True) if np.isnan(x)]
+    notes = [f"horizontal lines: no measured redundancy ({', '.join(lost)})"] if lost else []
+    describe(figure, about, protocol=about.protocols, n=n, bars=_bars(table["accuracy_std"]), notes=notes)
     return figure
 
 
@@ -371,28 +338,3 @@ def _place(axes: Axes, label: _Label, reach: float, inside: BboxBase, taken: lis
             return True
         text.remove()
     return False
-
-
-def _columns(panels: int) -> int:
-    return math.ceil(panels / math.ceil(panels / 4))
-
-
-def _grid(panels: int, width: float, height: float, share_y: bool = False) -> tuple[Figure, list[Axes]]:
-    """A figure with this many axes of this size in inches; their values have one range if they share it."""
-    columns = _columns(panels)
-    rows = math.ceil(panels / columns)
-    figure = Figure(figsize=(columns * width, rows * height + 0.4), layout="constrained")
-    grid: list[Axes] = []
-    for place in range(panels):
-        grid.append(figure.add_subplot(rows, columns, place + 1, sharey=grid[0] if share_y and grid else None))
-    return figure, grid
-
-
-def _legend(figure: Figure, grid: Sequence[Axes]) -> None:
-    entries: dict[str, Any] = {}
-    for axes in grid:
-        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
-            entries.setdefault(label, handle)
-    widest = 0.075 * max(map(len, entries), default=0) + 0.65
-    columns = max(1, min(len(entries), int(figure.get_figwidth() / widest)))
-    figure.legend(list(entries.values()), list(entries), loc="outside lower center", ncols=columns)

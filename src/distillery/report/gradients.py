@@ -7,7 +7,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatter
 
-from distillery.report.figures import PRINT_DPI, styled
+from distillery.report.about import About
+from distillery.report.style import PALETTE, PRINT_DPI, describe, styled
 from distillery.report.tables import ABSENT, markdown_table, words_of_n
 from distillery.spreadsheets import csv_text
 
@@ -16,7 +17,7 @@ COLUMNS = ("seed", "steps", "residual", "repeat", "loss", "latent", "condition")
 PUBLISHED = {10: 58.1, 20: 33.5, 30: 19.8, 40: 15.4, 50: 13.9, 60: 12.1, 70: 10.4, 80: 8.7, 90: 6.5}
 """Norm of dL/dZ times 1e4 without a residual, by steps: table 1 of arXiv 2403.03881, for its generator and its loss."""
 
-_LOOKS = {"x0": ("#0072B2", "o", "-"), "eq7": ("#D55E00", "s", "--"), "none": ("#009E73", "^", "-.")}
+_LOOKS = {"x0": (PALETTE[0], "o", "-"), "eq7": (PALETTE[1], "s", "--"), "none": (PALETTE[2], "^", "-.")}
 
 
 def gradient_table(rows: pd.DataFrame) -> pd.DataFrame:
@@ -79,7 +80,7 @@ def _short(value: float) -> str:
 
 
 @styled
-def gradient_figure(table: pd.DataFrame) -> Figure:
+def gradient_figure(table: pd.DataFrame, about: About) -> Figure:
     """Norm of dL/dZ against the number of steps, a line per residual, and the published decay scaled to its first."""
     figure = Figure(figsize=(4.6, 3.2), dpi=PRINT_DPI, layout="constrained")
     axes = figure.subplots()
@@ -116,4 +117,6 @@ def gradient_figure(table: pd.DataFrame) -> Figure:
     axes.set_xlabel("sampling steps")
     axes.set_ylabel(f"norm of dL/dZ, {words_of_n(table['n'])}")
     figure.legend(loc="outside lower center", ncols=4, fontsize=8)
+    bars = "one sample standard deviation over n" if table["latent_std"].notna().any() else None
+    describe(figure, about, n=f"{words_of_n(table['n'], 'gradient')} per point, each of another network", bars=bars)
     return figure

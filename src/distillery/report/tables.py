@@ -179,7 +179,8 @@ def redundancy_table(rows: pd.DataFrame, methods: Sequence[str], baseline: str |
                 "n": len(values),
                 "off_diagonal_mean": mean,
                 "off_diagonal_std": float(values.std(ddof=1)) if len(values) > 1 else np.nan,
-                "reduction_vs_dit_percent": reduction_percent(mean, reference),
+                "baseline": baseline,
+                "reduction_percent": reduction_percent(mean, reference),
             }
         )
     return pd.DataFrame(table)
@@ -237,7 +238,7 @@ def front_table(
     if len(protocols := sorted(set(rows["protocol"]))) > 1:
         raise BadInput(f"accuracies of different protocols do not compare: {', '.join(protocols)}. Give one")
     known = {str(row["method"]): row for row in redundancy.to_dict("records")}
-    nothing = {"off_diagonal_mean": np.nan, "reduction_vs_dit_percent": np.nan}
+    nothing: dict[Any, Any] = {"off_diagonal_mean": np.nan, "baseline": None, "reduction_percent": np.nan}
     compared = []
     for row in rows.sort_values("method", key=lambda names: names.map(_rank(list(labels)))).to_dict("records"):
         method = str(row["method"])
@@ -249,11 +250,12 @@ def front_table(
                 **{key: _setting(guidance.get(key)) for key in SYMBOLS},
                 **{key: row[key] for key in ("accuracy_mean", "accuracy_std", "n", "trained")},
                 "redundancy": float(measured["off_diagonal_mean"]),
-                "reduction_vs_dit_percent": float(measured["reduction_vs_dit_percent"]),
+                "baseline": measured["baseline"],
+                "reduction_percent": float(measured["reduction_percent"]),
             }
         )
     table = pd.DataFrame(compared)
-    table["pareto"] = pareto(table["reduction_vs_dit_percent"].to_numpy(), table["accuracy_mean"].to_numpy())
+    table["pareto"] = pareto(table["reduction_percent"].to_numpy(), table["accuracy_mean"].to_numpy())
     return table
 
 
@@ -376,9 +378,10 @@ def accuracy_markdown(table: pd.DataFrame, abbreviated: Mapping[str, str]) -> st
     return "\n".join(parts)
 
 
-def words_of_n(n: pd.Series[int]) -> str:
-    """`n = 4`, or `n = 3 to 4`."""
-    return f"n = {n.min()}" if n.nunique() == 1 else f"n = {n.min()} to {n.max()}"
+def words_of_n(n: pd.Series[int], noun: str = "") -> str:
+    """`n = 4`, or `n = 3 to 4`; with a noun, which gets an s: `n = 4 networks`."""
+    words = f"n = {n.min()}" if n.nunique() == 1 else f"n = {n.min()} to {n.max()}"
+    return f"{words} {noun}{'' if n.max() == 1 else 's'}" if noun else words
 
 
 def diverged_markdown(rows: pd.DataFrame) -> str:
@@ -401,7 +404,7 @@ def redundancy_markdown(table: pd.DataFrame, baseline: str | None) -> str:
             str(row["increments"]),
             str(row["n"]),
             mean_and_std(row["off_diagonal_mean"], row["off_diagonal_std"]),
-            number(row["reduction_vs_dit_percent"], 1, ABSENT),
+            number(row["reduction_percent"], 1, ABSENT),
         ]
         for row in table.to_dict("records")
     ]
@@ -440,7 +443,7 @@ def front_markdown(table: pd.DataFrame, ipc: int, baseline: str | None) -> str:
             str(row["n"]),
             mean_and_std(row["accuracy_mean"], row["accuracy_std"]),
             number(row["redundancy"], 1, ABSENT),
-            number(row["reduction_vs_dit_percent"], 1, ABSENT),
+            number(row["reduction_percent"], 1, ABSENT),
             "yes" if row["pareto"] else "",
         ]
         for row in table.to_dict("records")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from distillery.job import Input, Job, Output
+from distillery.report.about import About
 from distillery.settings import Block
 
 if TYPE_CHECKING:
@@ -14,11 +15,12 @@ COMPUTES = False
 
 
 class Settings(Block):
-    """The order of lines and panels; a method's place gives it its colour."""
+    """The order of lines and panels, and the line below them."""
 
     methods: list[str]
     networks: list[str]
     full: str | None
+    about: About
 
     @classmethod
     def of(cls, experiment: Experiment, **wildcards: str) -> Settings:
@@ -26,13 +28,15 @@ class Settings(Block):
             methods=sorted(experiment.methods),
             networks=sorted(experiment.evaluation.networks),
             full=experiment.first_of("full"),
+            about=experiment.about,
         )
 
 
 def run(settings: Settings, *, table: Input, png: Output, svg: Output, job: Job) -> None:
     """Draw the table that `tabulate_accuracy` made."""
-    from distillery.report import figures
+    from distillery.report import figures, style
     from distillery.storage.tables import read_table
 
     accuracies = read_table(table, made_by="tabulate_accuracy").to_pandas()
-    figures.save(figures.accuracy_figure(accuracies, settings.methods, settings.networks, settings.full), png, svg)
+    order = (settings.methods, settings.networks)
+    style.save(figures.accuracy_figure(accuracies, *order, settings.about, settings.full), png, svg)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from distillery.job import Input, Job, Output
+from distillery.report.about import About
 from distillery.settings import Block, Number
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ class Settings(Block):
     methods: list[Variant]
     ipc: int
     baseline: str | None
+    about: About
 
     @classmethod
     def of(cls, experiment: Experiment, **wildcards: str) -> Settings:
@@ -40,7 +42,8 @@ class Settings(Block):
                 labels = {label: learnability[label] for label in ("strength", "reference_weight")}
                 labels["deviation"] = guidance.get("deviation", {"strength": 0.0})["strength"]
             variants.append(Variant(name=name, **labels))
-        return cls(methods=variants, ipc=max(experiment.ipc), baseline=experiment.analysis.redundancy.baseline)
+        baseline = experiment.analysis.redundancy.baseline
+        return cls(methods=variants, ipc=max(experiment.ipc), baseline=baseline, about=experiment.about)
 
 
 def run(
@@ -55,7 +58,7 @@ def run(
     job: Job,
 ) -> None:
     """Join the tables of `tabulate_accuracy` and `tabulate_redundancy`, and draw the result."""
-    from distillery.report import figures, tables
+    from distillery.report import figures, style, tables
     from distillery.storage.atomic import write_bytes
     from distillery.storage.tables import read_table
 
@@ -68,4 +71,5 @@ def run(
     )
     write_bytes(csv, tables.csv_bytes(table))
     write_bytes(markdown, tables.front_markdown(table, settings.ipc, settings.baseline).encode())
-    figures.save(figures.front_figure(table, list(labels), settings.baseline, settings.ipc), png, svg)
+    figure = figures.front_figure(table, list(labels), settings.baseline, settings.ipc, settings.about)
+    style.save(figure, png, svg)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from distillery.job import Input, Job, Output
+from distillery.report.about import About
 from distillery.settings import Block
 
 if TYPE_CHECKING:
@@ -14,22 +15,24 @@ COMPUTES = False
 
 
 class Settings(Block):
-    """The stage depends on its files alone."""
+    """The line below the figure."""
+
+    about: About
 
     @classmethod
     def of(cls, experiment: Experiment, **wildcards: str) -> Settings:
-        return cls()
+        return cls(about=experiment.about)
 
 
 def run(
     settings: Settings, *, norms: list[Input], csv: Output, markdown: Output, png: Output, svg: Output, job: Job
 ) -> None:
     """Join what `measure_gradients` wrote for every seed, and draw it."""
-    from distillery.report import figures, gradients, tables
+    from distillery.report import gradients, style, tables
     from distillery.storage.atomic import write_bytes
 
     rows = tables.read_rows(norms, gradients.COLUMNS, made_by="measure_gradients")
     table = gradients.gradient_table(rows)
     write_bytes(csv, gradients.csv_bytes(table))
     write_bytes(markdown, gradients.gradient_markdown(table).encode())
-    figures.save(gradients.gradient_figure(table), png, svg)
+    style.save(gradients.gradient_figure(table, settings.about), png, svg)

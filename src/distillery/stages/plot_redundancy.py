@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from distillery.job import Input, Job, Output
+from distillery.report.about import About
 from distillery.settings import Block
 
 if TYPE_CHECKING:
@@ -18,15 +19,17 @@ class Settings(Block):
 
     methods: list[str]
     baseline: str | None
+    about: About
 
     @classmethod
     def of(cls, experiment: Experiment, **wildcards: str) -> Settings:
-        return cls(methods=sorted(experiment.methods), baseline=experiment.analysis.redundancy.baseline)
+        baseline = experiment.analysis.redundancy.baseline
+        return cls(methods=sorted(experiment.methods), baseline=baseline, about=experiment.about)
 
 
 def run(settings: Settings, *, matrices: list[Input], png: Output, svg: Output, job: Job) -> None:
     """Draw a heatmap per method, the baseline first."""
-    from distillery.report import figures, tables
+    from distillery.report import figures, style, tables
 
     rows = tables.read_rows(matrices, tables.REDUNDANCY, made_by="measure_redundancy")
-    figures.save(figures.redundancy_figure(rows, settings.methods, settings.baseline), png, svg)
+    style.save(figures.redundancy_figure(rows, settings.methods, settings.baseline, settings.about), png, svg)
