@@ -11,7 +11,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -57,6 +57,24 @@ class Trained:
     correct: Tensor
 
 
+@dataclass
+class Watched:
+    """Images that networks are asked about while they train, as stored: in eval mode, in fp32, without augmentation.
+
+    Attributes:
+        pixels: (M, C, H, W) uint8.
+        labels: (M,) int64.
+        epochs: after which networks are asked; 0 stands for before training.
+        log_probability: (networks, M) fp32 on the CPU for each of those epochs, in their order: the logarithm of the
+            probability of the label, minus the cross-entropy. Training appends them.
+    """
+
+    pixels: Tensor
+    labels: Tensor
+    epochs: frozenset[int]
+    log_probability: list[Tensor] = field(default_factory=list)
+
+
 def train_network(
     classifier: Classifier,
     pixels: Tensor,
@@ -69,6 +87,7 @@ def train_network(
     resume: Resume | None = None,
     what: str = "train_network",
     kept: list[dict[str, Tensor]] | None = None,
+    watched: Watched | None = None,
 ) -> None:
     """Train one network in place to the last epoch; no look at test images chooses one.
 
@@ -80,6 +99,7 @@ def train_network(
         resume: left in place at the end with the finished state; its owner calls `finish` when the outputs stand.
         kept: gains the state of the network before training and after every epoch, on the CPU, by the names of
             `Classifier.state_dict`.
+        watched: gains what the network answers.
 
     Raises:
         Diverged: it has diverged; what it would say of an image is no number, and the highest of none is class 0.
@@ -95,6 +115,7 @@ def train_network(
         resume=resume,
         what=what,
         kept=kept,
+        watched=watched,
     )
     refuse_diverged(
         classifier.state_dict().values(),
@@ -118,6 +139,7 @@ def train_networks(
     resume: Resume | None = None,
     what: str = "train_networks",
     kept: list[dict[str, Tensor]] | None = None,
+    watched: Watched | None = None,
 ) -> list[Trained]:
     """Train networks of one architecture in place, at once: stacked weights, one optimizer, element by element.
 
@@ -129,6 +151,7 @@ def train_networks(
         soft_labels: the teacher, where the recipe has soft labels.
         resume: left in place at the end with the finished state; its owner calls `finish` when the outputs stand.
         kept: gains the state of the first network before training and after every epoch, as `train_network` says.
+        watched: gains what the networks answer.
 
     Returns:
         One `Trained` per network; without `test`, empty ones.
@@ -149,6 +172,8 @@ def train_networks(
     evaluations: list[list[Evaluated]] = [[] for _ in classifiers]
     if kept is not None:
         kept.append(ensemble.snapshot())
+    ask = _Asking(watched, ensemble)
+    ask.after(0)
     correct = torch.zeros(len(classifiers), len(looked[1]) if looked else 0, dtype=torch.bool)
     start, when = 0, set(evaluation_epochs(recipe)) if looked else set()
     if resume and (checkpoint := resume.restore()):
@@ -156,6 +181,7 @@ def train_networks(
         correct = tensors.pop("correct").bool()
         if kept is not None:
             kept[:] = _kept_before(tensors)
+        ask.load_state_dict(tensors)
         ensemble.load_state_dict(tensors)
         start = facts["epoch"]
         evaluations = [[(epoch, percent) for epoch, percent in evaluated] for evaluated in facts["evaluations"]]
@@ -169,6 +195,7 @@ def train_networks(
             ensemble.average(done)
             if kept is not None:
                 kept.append(ensemble.snapshot())
+            ask.after(done)
             if looked and done in when:
                 correct, finite = ensemble.answers(*looked)
                 for network, evaluated in enumerate(evaluations):
@@ -179,7 +206,12 @@ def train_networks(
             if resume:
                 resume.checkpoint(
                     lambda epochs=done, correct=correct: (  # type: ignore[misc]
-                        {**ensemble.state_dict(), "correct": correct.to(torch.uint8), **_kept_after(kept or [])},
+                        {
+                            **ensemble.state_dict(),
+                            "correct": correct.to(torch.uint8),
+                            **_kept_after(kept or []),
+                            **ask.state_dict(),
+                        },
                         {"epoch": epochs, "evaluations": evaluations},
                     ),
                     force=done == recipe.epochs,
@@ -348,22 +380,38 @@ class _Ensemble:
     @torch.no_grad()
     def answers(self, images: Tensor, labels: Tensor, batch_size: int = 512) -> tuple[Tensor, Tensor]:
         """(S, M) bool on the CPU, which test images each network classifies correctly; (S,) whether it is finite."""
+        correct, finite = [], torch.ones(len(self.classifiers), dtype=torch.bool, device=self.device)
+        with self.autocast():
+            for rows, network, logits in self._logits(images, batch_size):
+                correct.append(logits.argmax(1) == labels[rows])
+                finite[network] &= logits.isfinite().all()
+        several = len(self.classifiers)
+        return torch.stack([torch.cat(correct[i::several]) for i in range(several)]).cpu(), finite.cpu()
+
+    @torch.no_grad()
+    def log_probabilities(self, images: Tensor, labels: Tensor, batch_size: int = 512) -> Tensor:
+        """(S, M) fp32 on the CPU: the logarithm of the probability of the label."""
+        asked = [
+            -F.cross_entropy(logits.float(), labels[rows], reduction="none")
+            for rows, _, logits in self._logits(images, batch_size)
+        ]
+        several = len(self.classifiers)
+        return torch.stack([torch.cat(asked[i::several]) for i in range(several)]).cpu()
+
+    def _logits(self, images: Tensor, batch_size: int) -> Iterator[tuple[slice, int, Tensor]]:
+        """Rows of a batch, number of a network, and its logits in eval mode; the networks of a batch in their order."""
         tested = self.ema or self.parameters
         base = self.base if self.stacked else self.classifiers[0].network
         base.eval()
-        correct, finite = [], torch.ones(len(self.classifiers), dtype=torch.bool, device=self.device)
         for start in range(0, len(images), batch_size):
-            seen = (images[start : start + batch_size].to(torch.float32) / 255 - self.mean) / self.std
+            rows = slice(start, start + batch_size)
+            seen = (images[rows].to(self.device, torch.float32) / 255 - self.mean) / self.std
             for network in range(len(self.classifiers)):
                 weights = {name: value[network] if self.stacked else value for name, value in tested.items()}
                 buffers = {name: value[network] if self.stacked else value for name, value in self.buffers.items()}
-                with self.autocast():
-                    logits = functional_call(base, (weights, buffers), (seen.contiguous(memory_format=self.layout),))
-                correct.append(logits.argmax(1) == labels[start : start + batch_size])
-                finite[network] &= logits.isfinite().all()
+                seen = seen.contiguous(memory_format=self.layout)
+                yield rows, network, functional_call(base, (weights, buffers), (seen,))
         base.train()
-        several = len(self.classifiers)
-        return torch.stack([torch.cat(correct[i::several]) for i in range(several)]).cpu(), finite.cpu()
 
     @without_compiler()
     def state_dict(self) -> dict[str, Tensor]:
@@ -390,6 +438,30 @@ class _Ensemble:
             for name, value in (tested | self.buffers).items():
                 own[name].copy_(value[network] if self.stacked else value)
             classifier.eval().requires_grad_(False)
+
+
+class _Asking:
+    """What networks answer to watched images during their training; without such images it does nothing."""
+
+    def __init__(self, watched: Watched | None, ensemble: _Ensemble) -> None:
+        self.ensemble = ensemble
+        self.epochs, self.asked = frozenset[int](), list[Tensor]()
+        if watched is not None:
+            self.epochs, self.asked = watched.epochs, watched.log_probability
+            self.images = placed(augment.test_images(watched.pixels, ensemble.recipe), ensemble.device)
+            self.labels = watched.labels.to(ensemble.device)
+
+    def after(self, epochs: int) -> None:
+        """Ask, if it is time to."""
+        if epochs in self.epochs:
+            self.asked.append(self.ensemble.log_probabilities(self.images, self.labels))
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return {"watched": torch.stack(self.asked)} if self.asked else {}
+
+    def load_state_dict(self, tensors: dict[str, Tensor]) -> None:
+        if "watched" in tensors:
+            self.asked[:] = tensors.pop("watched").unbind()
 
 
 def _kept_after(kept: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
