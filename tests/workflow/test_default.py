@@ -13,6 +13,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -219,6 +220,20 @@ def test_every_job_has_a_log_and_a_cost(finished: Finished) -> None:
 def test_the_run_ends_with_the_table_and_where_things_are(finished: Finished) -> None:
     for words in ("Accuracy in percent", "| lgd ", "results/smoke/tables/", "results/smoke/distilled/"):
         assert words in finished.printed
+
+
+def test_the_report_of_snakemake_holds_every_final_table_and_figure(finished: Finished, tmp_path: Path) -> None:
+    report = tmp_path / "report.zip"
+    done = finished.clone.run("snakemake", "--configfile", SMOKE, "--report", str(report))
+    assert done.returncode == 0, done.stdout
+    assert "not found" not in done.stdout  # a part of the page that Snakemake would download
+    results = finished.clone.folder / "results/smoke"
+    with zipfile.ZipFile(report) as archive:
+        held = Counter(Path(name).name for name in archive.namelist() if "/data/raw/" in name)
+        page = archive.read("report/report.html").decode()
+    assert held == Counter(path.name for path in [*results.glob("tables/*.csv"), *results.glob("figures/*.svg")])
+    for words in ("Accuracy of the students", "Redundancy matrices", "sample standard deviation"):
+        assert words in page
 
 
 # ---- nothing runs again without a reason -----------------------------------------------------------------------------

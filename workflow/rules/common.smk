@@ -11,6 +11,7 @@ from distillery.plan import layout, rules, targets
 from distillery.plan.inputs import Inputs
 from distillery.plan.load import load_files
 from distillery.plan.rules import code, command, memory, one_of
+from distillery.report.captions import Captions
 
 with snakemake_internals.without_traceback(ExperimentError):
     EXPERIMENT = load_files(list(map(Path, workflow.configfiles)), config)
@@ -22,6 +23,9 @@ OPENED = EXPERIMENT.opened_autoencoders
 inputs = Inputs(EXPERIMENT)
 settings = partial(rules.settings, EXPERIMENT)
 checked = partial(rules.checked, EXPERIMENT)
+shown = partial(
+    rules.shown, report, Captions.below(Path(workflow.basedir, "workflow/report"))
+)
 
 ANY_RUN = r"(seed-\d+/)?"
 

@@ -77,9 +77,9 @@ rule calibrate_guidance:
         judge=inputs.judge,
         guidance_files=inputs.guidance_files,
     output:
+        **shown({"csv": layout.CALIBRATION_CSV}),
         guidance=layout.CALIBRATED,
         curve=layout.CALIBRATION_CURVE,
-        csv=layout.CALIBRATION_CSV,
     log:
         **layout.logs("calibrate_guidance", "method", run="{run}"),
     priority: 10

@@ -133,8 +133,8 @@ rule plot_gradients:
     input:
         norms=inputs.all_gradient_norms,
     output:
-        **layout.figure("gradients"),
-        csv=layout.table("gradients")["csv"],
+        **shown(layout.figure("gradients")),
+        csv=shown(layout.table("gradients"))["csv"],
         markdown=layout.table("gradients")["markdown"],
     log:
         **layout.logs("plot_gradients"),

@@ -9,7 +9,7 @@ rule tabulate_accuracy:
     input:
         evaluations=inputs.all_evaluations,
     output:
-        **layout.table("accuracy"),
+        **shown(layout.table("accuracy")),
     log:
         **layout.logs("tabulate_accuracy"),
     localrule: True
@@ -27,7 +27,7 @@ rule tabulate_autoencoder:
     input:
         measured=inputs.all_reconstructions,
     output:
-        **layout.table("autoencoder"),
+        **shown(layout.table("autoencoder")),
     log:
         **layout.logs("tabulate_autoencoder"),
     localrule: True
@@ -45,7 +45,7 @@ rule tabulate_statistics:
     input:
         evaluations=inputs.all_evaluations,
     output:
-        **layout.table("statistics"),
+        **shown(layout.table("statistics")),
     log:
         **layout.logs("tabulate_statistics"),
     localrule: True
@@ -63,7 +63,7 @@ rule compare_published:
     input:
         accuracy=layout.table("accuracy")["parquet"],
     output:
-        **layout.table("published"),
+        **shown(layout.table("published")),
     log:
         **layout.logs("compare_published"),
     localrule: True
@@ -81,7 +81,7 @@ rule tabulate_redundancy:
     input:
         matrices=inputs.all_matrices,
     output:
-        **layout.table("redundancy"),
+        **shown(layout.table("redundancy")),
     log:
         **layout.logs("tabulate_redundancy"),
     localrule: True
@@ -99,7 +99,7 @@ rule tabulate_coverage:
     input:
         coverages=inputs.all_coverages,
     output:
-        **layout.table("coverage"),
+        **shown(layout.table("coverage")),
     log:
         **layout.logs("tabulate_coverage"),
     localrule: True
@@ -117,7 +117,7 @@ rule tabulate_increments:
     input:
         increments=inputs.all_increments,
     output:
-        **layout.table("increments"),
+        **shown(layout.table("increments")),
     log:
         **layout.logs("tabulate_increments"),
     localrule: True
@@ -135,7 +135,7 @@ rule plot_accuracy:
     input:
         table=layout.table("accuracy")["parquet"],
     output:
-        **layout.figure("accuracy"),
+        **shown(layout.figure("accuracy")),
     log:
         **layout.logs("plot_accuracy"),
     localrule: True
@@ -153,7 +153,7 @@ rule plot_redundancy:
     input:
         matrices=inputs.all_matrices,
     output:
-        **layout.figure("redundancy"),
+        **shown(layout.figure("redundancy")),
     log:
         **layout.logs("plot_redundancy"),
     localrule: True
@@ -171,7 +171,7 @@ rule plot_increments:
     input:
         increments=inputs.increments,
     output:
-        **layout.figure("increments-{method}", "{run}"),
+        **shown(layout.figure("increments-{method}", "{run}")),
     log:
         **layout.logs("plot_increments", "method", run="{run}"),
     localrule: True
@@ -189,7 +189,7 @@ rule plot_calibration:
     input:
         table=layout.CALIBRATION_CURVE,
     output:
-        **layout.figure("calibration-{method}", "{run}"),
+        **shown(layout.figure("calibration-{method}", "{run}")),
     log:
         **layout.logs("plot_calibration", "method", run="{run}"),
     localrule: True
@@ -208,8 +208,8 @@ rule plot_front:
         accuracy=layout.table("accuracy")["parquet"],
         redundancy=layout.table("redundancy")["parquet"],
     output:
-        **layout.figure("front"),
-        csv=layout.table("front")["csv"],
+        **shown(layout.figure("front")),
+        csv=shown(layout.table("front"))["csv"],
         markdown=layout.table("front")["markdown"],
     log:
         **layout.logs("plot_front"),

@@ -15,6 +15,11 @@ from distillery.signature import shell_command
 if TYPE_CHECKING:
     from distillery.plan.experiment import Experiment
     from distillery.plan.inputs import Wildcards
+    from distillery.plan.layout import Pattern
+    from distillery.report.captions import Captions
+
+SHOWN = ("csv", "svg")
+"""The formats of tables and figures that reports show."""
 
 
 def settings(experiment: Experiment, stage: str) -> Callable[[Wildcards], str]:
@@ -52,6 +57,27 @@ def code(stage: str) -> list[str]:
 def command(stage: str, threads: str = "1") -> str:
     """The shell command of a stage, from the signature of its `run`."""
     return shell_command(stage, stage_module(stage).run, threads)
+
+
+def shown(report: Callable[..., Pattern], captions: Captions, files: dict[str, Pattern]) -> dict[str, Pattern]:
+    """The files of a table or figure, as outputs that the report of Snakemake shows with title, category and caption.
+
+    Args:
+        report: Snakemake's flag of that name.
+        files: of `layout.table` or `layout.figure`: one format is flagged, a CSV or an SVG.
+
+    Raises:
+        BadInput: there is no caption.
+    """
+    flagged = {}
+    for name, path in files.items():
+        flagged[name] = path
+        if path.rpartition(".")[2] in SHOWN:
+            caption = captions.of(path)
+            labels = {caption.kind: caption.title, **{word: f"{{{word}}}" for word in re.findall(r"{(\w+)}", path)}}
+            file = str(captions.file(path).resolve())
+            flagged[name] = report(path, caption=file, category=caption.category, labels=labels)
+    return flagged
 
 
 def one_of(names: Iterable[str]) -> str:

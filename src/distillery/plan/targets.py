@@ -35,7 +35,10 @@ def tables(experiment: Experiment) -> list[str]:
         "gradients": analysis.gradients is not None,
         "front": analysis.front,
     }
-    return [layout.table(name)["csv"] for name, is_wanted in wanted.items() if is_wanted]
+    files = [layout.table(name)["csv"] for name, is_wanted in wanted.items() if is_wanted]
+    for run in experiment.runs:
+        files += [layout.fill(layout.CALIBRATION_CSV, run=run, method=name) for name in _calibrated(experiment)]
+    return files
 
 
 def figures(experiment: Experiment) -> list[str]:
@@ -51,9 +54,14 @@ def figures(experiment: Experiment) -> list[str]:
     for run in experiment.runs:
         for name in experiment.made_by("generate_increment"):
             files.append(layout.figure(f"increments-{name}", run))
-            if experiment.method_of(name, LGD).calibrates:
-                files.append(layout.figure(f"calibration-{name}", run))
+        files += [layout.figure(f"calibration-{name}", run) for name in _calibrated(experiment)]
     return [path for figure in files for path in figure.values()]
+
+
+def _calibrated(experiment: Experiment) -> list[str]:
+    """The methods whose guidance is calibrated."""
+    incremental = experiment.made_by("generate_increment")
+    return [name for name in incremental if experiment.method_of(name, LGD).calibrates]
 
 
 def print_closing_words(results: Path) -> None:
