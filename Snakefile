@@ -43,6 +43,7 @@ rule all:
     """Everything that the experiment file asks for: distilled sets, tables and figures."""
     default_target: True
     input:
+        experiment=layout.EXPERIMENT,
         distilled=targets.distilled_sets(EXPERIMENT),
         tables=targets.tables(EXPERIMENT),
         figures=targets.figures(EXPERIMENT),
@@ -52,6 +53,7 @@ rule all:
 rule distilled:
     """The distilled sets alone, without evaluation."""
     input:
+        experiment=layout.EXPERIMENT,
         distilled=targets.distilled_sets(EXPERIMENT),
     localrule: True
 

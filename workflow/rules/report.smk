@@ -1,7 +1,23 @@
 # Tables and figures.
 #
-# in:  evaluations, redundancy matrices, increments, calibration curves
-# out: <results>/tables/*.{csv,parquet,md}, <results>/{run}figures/*.{png,svg}
+# in:  the experiment, evaluations, redundancy matrices, increments, calibration curves
+# out: <results>/experiment.yaml, <results>/tables/*.{csv,parquet,md}, <results>/{run}figures/*.{png,svg}
+
+
+rule write_experiment:
+    """Write the experiment with all defaults filled in."""
+    output:
+        experiment=layout.EXPERIMENT,
+    log:
+        **layout.logs("write_experiment"),
+    localrule: True
+    conda:
+        "../../envs/distillery.yaml"
+    params:
+        *code("write_experiment"),
+        settings=settings("write_experiment"),
+    shell:
+        command("write_experiment")
 
 
 rule tabulate_accuracy:

@@ -227,6 +227,19 @@ class Experiment(Block):
         """
         return self.guidance(method).files(MethodFiles(self, run, method, ipc or max(self.ipc)))
 
+    @property
+    def resolved(self) -> dict[str, Any]:
+        """The experiment as a file would have it that leaves nothing to a default: loaded, it asks for the same jobs.
+
+        The chosen variant is merged in, class lists are written out, and guidances have sampling indices.
+        """
+        blocks = self.model_dump(mode="json", exclude={"variants", "variant"})
+        for name, method in self.methods.items():
+            if isinstance(method, Sampled):
+                off = dict.fromkeys(method.published)  # those of its kind that the file switches off stay so
+                blocks["methods"][name]["guidance"] = off | self.resolved_guidance(name).model_dump(mode="json")
+        return blocks
+
     # ---- networks ----------------------------------------------------------------------------------------------------
 
     def recipe(self, protocol: Protocol, network: str, ipc: int | str) -> Recipe:

@@ -11,6 +11,9 @@ Pattern = str
 RESULTS = "<results>/"
 """What every path of a file begins with that a job makes."""
 
+EXPERIMENT = "<results>/experiment.yaml"
+"""The resolved experiment."""
+
 TRAIN = "<results>/data/train.parquet"
 TEST = "<results>/data/test.parquet"
 REJECTED = "<results>/data/rejected.parquet"
