@@ -79,9 +79,8 @@ def test_defaults_are_filled_in_and_indices_resolved() -> None:
 def test_a_guidance_that_is_switched_off_stays_off() -> None:
     config = yaml.safe_load((PROJECT / "experiments/digits-igd.yaml").read_text("utf-8"))
     influence = config["methods"]["igd"]["guidance"]["influence"]
-    config["methods"] = {"alone": {**config["methods"]["igd"], "guidance": {"deviation": None, "influence": influence}}}
-    for block in ("redundancy", "coverage"):
-        config.get("analysis", {}).pop(block, None)
+    alone = {**config["methods"]["igd"], "guidance": {"deviation": None, "influence": influence}}
+    config["methods"]["alone"] = alone
     experiment = load(config)
     assert experiment.guidance("alone").present().keys() == {"influence"}
     assert load(experiment.resolved).guidance("alone").present().keys() == {"influence"}
