@@ -249,6 +249,7 @@ def _record_cost(path: Path | None, stage: str, device: str, threads: int) -> No
     if WORK.images:
         cost["images"] = WORK.images
         cost["images_per_second"] = round(WORK.images / seconds, 1)
+        cost["images_by_seconds"] = WORK.rates
     if device == "cuda":
         import torch
 

@@ -163,7 +163,9 @@ def test_a_student_in_the_loop_that_diverges_ends_its_stage(tmp_path: Path) -> N
     out = tmp_path / "student.safetensors"
     with pytest.raises(Diverged, match=r"weights after 4 epochs at learning_rate 1e\+38 are not finite numbers; lower"):
         run = job("train_student", settings)
-        train_student.run(settings, images=[tmp_path / "set.parquet"], model=out, job=run)
+        train_student.run(
+            settings, images=[tmp_path / "set.parquet"], model=out, history=out.with_suffix(".parquet"), job=run
+        )
     assert not out.exists()
 
 

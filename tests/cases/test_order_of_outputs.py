@@ -30,7 +30,11 @@ def opened(world: World, weights: Path, out: Path, rows: list[int] | None) -> fl
     settings = train_reference.Settings(**options, rows=rows)
     files = {"images": world.data, "test": world.data, "weights": weights, "model": out}
     train_reference.run(
-        settings, **files, by_class=out.with_suffix(".csv"), job=job("train_reference", settings, [world.data, weights])
+        settings,
+        **files,
+        by_class=out.with_suffix(".csv"),
+        history=out.with_suffix(".parquet"),
+        job=job("train_reference", settings, [world.data, weights]),
     )
     return read_tensors(out, "train_reference")[1]["accuracy_on_training_images"]
 

@@ -140,6 +140,7 @@ class Ready:
             base=[self.base / "model_index.json"],
             autoencoder=[self.folder / "autoencoder" / "config.json"],
             **openings(folder),
+            history=folder / "history.parquet",
             changed=folder / "changed.safetensors",
             vae_config=folder / "vae" / "config.json",
             vae_weights=folder / "vae" / "diffusion_pytorch_model.safetensors",

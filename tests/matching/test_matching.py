@@ -94,7 +94,13 @@ def experts(place: Path, path: Path, network: str = NETWORK, data: str = "train.
     settings = train_experts.Settings(
         seed=0, name="e", network=network, experts=Experts(batch_size=16), epochs=2, held_out=held, first=0, last=2
     )
-    train_experts.run(settings, data=place / data, trajectories=path, job=job("train_experts", settings))
+    train_experts.run(
+        settings,
+        data=place / data,
+        trajectories=path,
+        history=path.with_suffix(".parquet"),
+        job=job("train_experts", settings),
+    )
     return path
 
 
@@ -466,7 +472,13 @@ def test_experts_keep_every_epoch_and_do_not_depend_on_their_shard(place: Path, 
         seed=0, name="e", network=NETWORK, experts=Experts(batch_size=16), epochs=2, held_out=0.25, first=1, last=2
     )
     path = tmp_path / "second.safetensors"
-    train_experts.run(settings, data=place / "train.parquet", trajectories=path, job=job("train_experts", settings))
+    train_experts.run(
+        settings,
+        data=place / "train.parquet",
+        trajectories=path,
+        history=path.with_suffix(".parquet"),
+        job=job("train_experts", settings),
+    )
     assert torch.equal(read_tensors(path, "x")[0]["theta"][0], theta[1])
     read = Trajectories([place / "experts.safetensors", path], {})
     assert len(read) == 3 and torch.equal(read.state(2, 1), theta[1, 1])
@@ -513,7 +525,13 @@ def test_an_expert_that_diverges_is_refused_with_its_key(place: Path, tmp_path: 
     )
     path = tmp_path / "experts.safetensors"
     with pytest.raises(BadInput, match=r"expert 0 diverges: .*; lower experts.<name>.learning_rate"):
-        train_experts.run(settings, data=place / "train.parquet", trajectories=path, job=job("train_experts", settings))
+        train_experts.run(
+            settings,
+            data=place / "train.parquet",
+            trajectories=path,
+            history=path.with_suffix(".parquet"),
+            job=job("train_experts", settings),
+        )
     assert not path.exists()
 
 

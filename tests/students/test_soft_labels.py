@@ -140,7 +140,9 @@ def evaluated(folder: Path, out: Path, **files: Path) -> list[dict[str, Any]]:
     )
     images, test = folder / "set.parquet", folder / "test.parquet"
     run = job("evaluate", settings, [images, test, *files.values()])
-    evaluate.run(settings, images=images, test=test, history=out, job=run, **files)
+    evaluate.run(
+        settings, images=images, test=test, evaluations=out, history=out.with_suffix(".history"), job=run, **files
+    )
     return read_table(out, "evaluate").to_pylist()
 
 
@@ -281,6 +283,7 @@ def test_the_digest_of_a_reference_is_compared(folder: Path, tmp_path: Path) -> 
         model = tmp_path / "out.safetensors"
         files: dict[str, Any] = {"images": images, "test": test, "weights": weights, "model": model}
         files["by_class"] = tmp_path / "by-class.csv"
+        files["history"] = tmp_path / "history.parquet"
         if fits:
             train_reference.run(settings, **files, job=run)
         else:
@@ -295,7 +298,16 @@ def test_a_reference_is_opened_instead_of_trained_and_its_accuracy_is_measured(f
     out = tmp_path / "reference.safetensors"
     run = job("train_reference", settings, [images, test, weights])
     by_class = tmp_path / "by-class.csv"
-    train_reference.run(settings, images=images, test=test, weights=weights, model=out, by_class=by_class, job=run)
+    train_reference.run(
+        settings,
+        images=images,
+        test=test,
+        weights=weights,
+        model=out,
+        by_class=by_class,
+        history=out.with_suffix(".history"),
+        job=run,
+    )
     pixels, labels = (values[300:400] for values in digits())
     assert torch.equal(logits_of(Classifier.load(out, "train_reference"), pixels), logits_of(known, pixels))
     expected = 100 * (logits_of(known, pixels).argmax(1) == labels).double().mean().item()

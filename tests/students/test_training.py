@@ -477,7 +477,14 @@ def evaluated(distilled: Path, out: Path, **options: Any) -> list[dict[str, Any]
     }
     settings = evaluate.Settings(**{**defaults, **options})
     images, test = distilled / "set.parquet", distilled / "test.parquet"
-    evaluate.run(settings, images=images, test=test, history=out, job=job("evaluate", settings, [images, test]))
+    evaluate.run(
+        settings,
+        images=images,
+        test=test,
+        evaluations=out,
+        history=out.with_suffix(".history"),
+        job=job("evaluate", settings, [images, test]),
+    )
     return read_table(out, "evaluate").to_pylist()
 
 
@@ -518,7 +525,14 @@ def student(distilled: Path, out: Path, previous: Path | None = None, **options:
     defaults: dict[str, Any] = {"seed": 0, "increment": 1, "network": NETWORK, "start": "fresh", "recipe": QUICK}
     settings = train_student.Settings(**{**defaults, **options})
     images = [distilled / "set.parquet"]
-    train_student.run(settings, images=images, previous=previous, model=out, job=job("train_student", settings, images))
+    train_student.run(
+        settings,
+        images=images,
+        previous=previous,
+        model=out,
+        history=out.with_suffix(".history"),
+        job=job("train_student", settings, images),
+    )
     return Classifier.load(out, "train_student")
 
 
@@ -559,7 +573,9 @@ def test_a_reference_records_its_accuracy_and_resumes_to_the_same_answers(
         images = distilled / "test.parquet"
         run = job("train_reference", settings, [images])
         files = {"images": images, "test": distilled / "set.parquet", "model": out}
-        train_reference.run(settings, **files, by_class=out.with_suffix(".csv"), job=run)
+        train_reference.run(
+            settings, **files, by_class=out.with_suffix(".csv"), history=out.with_suffix(".history"), job=run
+        )
         return Classifier.load(out, "train_reference")
 
     whole = make(tmp_path / "whole.safetensors")

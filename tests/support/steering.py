@@ -64,7 +64,13 @@ def abar_of(world: World) -> Tensor:
 def trained(world: World, out: Path) -> Path:
     recipe = Recipe(epochs=3, batch_size=32, learning_rate=2e-3)
     settings = train_surrogate.Settings(seed=0, name="conv", network=NETWORK, recipe=recipe)
-    train_surrogate.run(settings, images=world.data, checkpoints=out, job=job("train_surrogate", settings))
+    train_surrogate.run(
+        settings,
+        images=world.data,
+        checkpoints=out,
+        history=out.with_suffix(".parquet"),
+        job=job("train_surrogate", settings),
+    )
     return out
 
 

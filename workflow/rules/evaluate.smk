@@ -37,7 +37,8 @@ rule evaluate:
         soft_labels=inputs.stored_labels,
         network=checked("evaluate"),
     output:
-        history=layout.EVALUATION,
+        evaluations=layout.EVALUATION,
+        history=layout.EVALUATION_HISTORY,
     log:
         **layout.logs("evaluate", "method", "ipc", "network", "protocol", run="{run}"),
     conda:

@@ -18,6 +18,7 @@ rule train_autoencoder:
         reference=inputs.perceptual_reference,
     output:
         **layout.autoencoder("{run}autoencoder"),
+        history=layout.AUTOENCODER_HISTORY,
     log:
         **layout.logs("train_autoencoder", run="{run}"),
     wildcard_constraints:
@@ -112,6 +113,7 @@ rule train_generator:
         latents=inputs.latents,
     output:
         **layout.generator(),
+        history=layout.GENERATOR_HISTORY,
     log:
         **layout.logs("train_generator", "generator", run="{run}"),
     wildcard_constraints:
@@ -170,6 +172,7 @@ rule finetune_generator:
         autoencoder=inputs.autoencoder,
     output:
         **layout.finetuned(),
+        history=layout.GENERATOR_HISTORY,
     log:
         **layout.logs("finetune_generator", "generator", run="{run}"),
     wildcard_constraints:

@@ -13,6 +13,7 @@ rule train_experts:
         network=checked("train_experts", "compared"),
     output:
         trajectories=layout.TRAJECTORIES,
+        history=layout.EXPERTS_HISTORY,
     log:
         **layout.logs("train_experts", "experts", "shard", run="{run}"),
     priority: 10
@@ -39,7 +40,7 @@ rule match:
         network=checked("match", "compared"),
     output:
         snapshots=layout.SNAPSHOTS,
-        history=layout.HISTORY,
+        history=layout.MATCHING_HISTORY,
     log:
         **layout.logs("match", "method", "ipc", "shard", run="{run}"),
     conda:

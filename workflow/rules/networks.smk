@@ -40,6 +40,7 @@ rule train_reference:
     output:
         model=layout.REFERENCE,
         by_class=layout.REFERENCE_BY_CLASS,
+        history=layout.REFERENCE_HISTORY,
     log:
         **layout.logs("train_reference", "reference", run="{run}"),
     priority: 10
@@ -87,6 +88,7 @@ rule train_surrogate:
         network=checked("train_surrogate"),
     output:
         checkpoints=layout.CHECKPOINTS,
+        history=layout.SURROGATE_HISTORY,
     log:
         **layout.logs("train_surrogate", "surrogate", run="{run}"),
     priority: 10
@@ -136,6 +138,7 @@ rule train_student:
         network=checked("train_student"),
     output:
         model=layout.STUDENT,
+        history=layout.STUDENT_HISTORY,
     log:
         **layout.logs("train_student", "method", "k", run="{run}"),
     priority: 10

@@ -237,3 +237,21 @@ rule plot_front:
         settings=settings("plot_front"),
     shell:
         command("plot_front")
+
+
+rule plot_training:
+    """Draw the losses of all trainings of a run."""
+    input:
+        histories=inputs.histories,
+    output:
+        **layout.figure("training-losses", "{run}"),
+    log:
+        **layout.logs("plot_training", run="{run}"),
+    localrule: True
+    conda:
+        "../../envs/distillery.yaml"
+    params:
+        *code("plot_training"),
+        settings=settings("plot_training"),
+    shell:
+        command("plot_training")

@@ -20,6 +20,7 @@ from distillery.divergence import TrainingWatch
 from distillery.errors import Diverged, WeightsError, damaged
 from distillery.lean_imports import from_diffusers, without_compiler
 from distillery.progress import Progress
+from distillery.storage.history import History, history_tensors, restore_history
 from distillery.storage.resume import Resume, pack, unpack
 from distillery.storage.tensors import stage_that_wrote
 from distillery.streams import stream
@@ -127,6 +128,7 @@ def train_autoencoder(
     seed: int,
     device: torch.device,
     resume: Resume,
+    history: History | None = None,
 ) -> Any:
     """Train an `AutoencoderKL`: mean squared error + KL, Adam, cosine schedule.
 
@@ -134,6 +136,7 @@ def train_autoencoder(
         pixels: (N, C, H, W) uint8.
         ema_decay: of the average of the weights that is returned; none: the last weights are.
         perceptual: from reconstructions and images, both (N, C, H, W) in about [-1, 1], to a further loss.
+        history: of as many steps; it gains the loss, its terms, the learning rate and the norm of the gradient.
 
     Returns:
         The autoencoder; `config.scaling_factor` brings the latents of `pixels` to unit variance.
@@ -141,22 +144,9 @@ def train_autoencoder(
     Raises:
         Diverged: a loss or a weight is not finite, or the images have all the same latents.
     """
-    groups = next(g for g in (32, 16, 8, 4, 2, 1) if all(width % g == 0 for width in block_out_channels))
-    blocks = len(block_out_channels)
-    with torch.random.fork_rng(devices=[]):  # diffusers draws initial weights from the global stream
-        torch.manual_seed(stream(seed, "train_autoencoder", "weights").initial_seed())
-        model: Any = from_diffusers("AutoencoderKL")(
-            in_channels=pixels.shape[1],
-            out_channels=pixels.shape[1],
-            down_block_types=("DownEncoderBlock2D",) * blocks,
-            up_block_types=("UpDecoderBlock2D",) * blocks,
-            block_out_channels=tuple(block_out_channels),
-            layers_per_block=layers_per_block,
-            latent_channels=latent_channels,
-            norm_num_groups=groups,
-            sample_size=pixels.shape[-1],
-            scaling_factor=1.0,
-        )
+    model = _new_autoencoder(
+        seed, pixels.shape[1], pixels.shape[-1], block_out_channels, layers_per_block, latent_channels
+    )
     model.train().to(device)
     with without_compiler():
         optimizer = torch.optim.Adam(model.parameters(), learning_rate, fused=True)
@@ -164,15 +154,20 @@ def train_autoencoder(
     kept = {"model": model} if average is None else {"model": model, "average": average}
     watch = TrainingWatch(steps, f"lower autoencoder.learning_rate, {learning_rate:g}", resume.path)
 
+    history = history or History(steps)
+
     def state(done: int) -> tuple[dict[str, Tensor], dict[str, int]]:
         watch.check(model.parameters())
-        return pack(kept, {"adam": optimizer}), {"step": done}
+        return pack(kept, {"adam": optimizer}) | history_tensors(history), {"step": done}
 
     start = 0
     if checkpoint := resume.restore():
         unpack(checkpoint[0], kept, {"adam": optimizer})
+        restore_history(history, checkpoint[0])
         start = checkpoint[1]["step"]
-    with Progress("train_autoencoder", steps * batch_size, "image", start * batch_size) as progress:
+    with Progress(
+        "train_autoencoder", steps * batch_size, "image", start * batch_size, state=history.summary
+    ) as progress:
         for step in range(start, steps):
             draws = stream(seed, "train_autoencoder", step)
             chosen = torch.randint(len(pixels), (batch_size,), generator=draws)
@@ -181,16 +176,21 @@ def train_autoencoder(
                 posterior = model.encode(images).latent_dist
                 noise = torch.randn(posterior.mean.shape, generator=draws).to(device)
                 decoded = model.decode(posterior.mean + posterior.std * noise).sample
-            loss = F.mse_loss(decoded.float(), images) + kl_weight * posterior.kl().float().mean()
+            terms = {"squared_error": F.mse_loss(decoded.float(), images), "kl": posterior.kl().float().mean()}
+            loss = terms["squared_error"] + kl_weight * terms["kl"]
             if perceptual is not None:
-                loss = loss + perceptual(decoded.float(), images)
+                terms["perceptual"] = perceptual(decoded.float(), images)
+                loss = loss + terms["perceptual"]
             watch.note(step + 1, loss)
+            rate = learning_rate * 0.5 * (1 + torch.cos(torch.tensor(torch.pi * step / steps)).item())
             for group in optimizer.param_groups:
-                group["lr"] = learning_rate * 0.5 * (1 + torch.cos(torch.tensor(torch.pi * step / steps)).item())
+                group["lr"] = rate
             with without_compiler():
                 optimizer.zero_grad(set_to_none=True)
                 loss.backward()
                 optimizer.step()
+            norm = torch.nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None])
+            history.add(step + 1, loss=loss, **terms, learning_rate=rate, gradient_norm=norm)
             if average is not None and ema_decay is not None:
                 follow(average.parameters(), model.parameters(), ema_decay, step)
             progress.advance(batch_size)
@@ -205,6 +205,28 @@ def train_autoencoder(
         )
     model.register_to_config(scaling_factor=1 / sigma)
     return model.cpu()
+
+
+def _new_autoencoder(
+    seed: int, channels: int, side: int, block_out_channels: Sequence[int], layers_per_block: int, latent_channels: int
+) -> Any:
+    """An `AutoencoderKL` with weights drawn from the stream of a seed."""
+    groups = next(g for g in (32, 16, 8, 4, 2, 1) if all(width % g == 0 for width in block_out_channels))
+    blocks = len(block_out_channels)
+    with torch.random.fork_rng(devices=[]):  # diffusers draws initial weights from the global stream
+        torch.manual_seed(stream(seed, "train_autoencoder", "weights").initial_seed())
+        return from_diffusers("AutoencoderKL")(
+            in_channels=channels,
+            out_channels=channels,
+            down_block_types=("DownEncoderBlock2D",) * blocks,
+            up_block_types=("UpDecoderBlock2D",) * blocks,
+            block_out_channels=tuple(block_out_channels),
+            layers_per_block=layers_per_block,
+            latent_channels=latent_channels,
+            norm_num_groups=groups,
+            sample_size=side,
+            scaling_factor=1.0,
+        )
 
 
 @torch.no_grad()

@@ -100,7 +100,13 @@ class TrainingStep(Noised):
 
 
 class TrainingObjective(Protocol):
-    """The loss of a step, and what it has to remember from one step to the next."""
+    """The loss of a step, and what it has to remember from one step to the next.
+
+    Attributes:
+        terms: of the last loss, () each, for a history.
+    """
+
+    terms: dict[str, Tensor]
 
     def loss(self, step: TrainingStep) -> Tensor:
         """The loss, (); what is remembered takes the step in, after the loss is computed."""
@@ -141,6 +147,7 @@ class DiffusionLoss:
 
     def __init__(self, scheduler: Any, device: torch.device, min_snr_gamma: float | None = None) -> None:
         self._schedule, self._gamma = VarianceSchedule(scheduler, device), min_snr_gamma
+        self.terms: dict[str, Tensor] = {}
 
     def loss(self, step: TrainingStep) -> Tensor:
         if self._gamma is None:
@@ -148,7 +155,11 @@ class DiffusionLoss:
         else:
             errors = (step.answer - step.target).square().flatten(1).mean(1)
             loss = (min_snr_weights(step.alpha_cumprod, self._gamma, step.prediction) * errors).mean()
-        return loss if step.variance_logits is None else loss + self._schedule.bound(step).mean()
+        if step.variance_logits is None:
+            return loss
+        bound = self._schedule.bound(step).mean()
+        self.terms = {"squared_error": loss.detach(), "variational_bound": bound.detach()}
+        return loss + bound
 
     def summary(self) -> str:
         return ""

@@ -98,6 +98,7 @@ class MemoryObjective:
             raise ValueError("multiplicity: cumulative counts classes, and reduction: sample_mean has none")
         self.real, self.generated = real, generated
         self._plain = plain
+        self.terms: dict[str, Tensor] = {}
         self._lambdas = lambda_real, lambda_generated
         self._options: dict[str, Any] = {"reduction": reduction, "multiplicity": multiplicity}
         self._real_latent, self._max_timestep = real_latent, max_timestep
@@ -105,6 +106,7 @@ class MemoryObjective:
     def loss(self, step: TrainingStep) -> Tensor:
         """The loss, (); afterwards both memories hold the step."""
         loss = self._plain.loss(step)
+        self.terms = self._plain.terms or {"squared_error": loss.detach()}
         # Cosines are taken in fp32 whatever the network computes in.
         with torch.autocast(step.clean.device.type, enabled=False):
             labels, limit = step.labels, self._max_timestep
@@ -114,17 +116,17 @@ class MemoryObjective:
             # One product says what is compared and what the memory of real latents wants to know of those that come.
             both = self.real.cosines(torch.cat([predicted, real]), labels.repeat(2)).chunk(2)
             earlier = self.generated.cosines(predicted, labels)
-            compared: list[tuple[float, LatentMemory, Tensor, Literal["min", "max"]]] = [
-                (self._lambdas[0], self.real, both[0], "min"),
-                (self._lambdas[1], self.generated, earlier, "max"),
+            compared: list[tuple[str, float, LatentMemory, Tensor, Literal["min", "max"]]] = [
+                ("representativeness", self._lambdas[0], self.real, both[0], "min"),
+                ("diversity", self._lambdas[1], self.generated, earlier, "max"),
             ]
-            for weight, memory, cosines, extreme in compared:
+            for name, weight, memory, cosines, extreme in compared:
                 if weight:
                     extremes, has = memory.extremes_among(predicted, labels, cosines, extreme)
                     classes = len(memory.valid)
-                    loss = loss + weight * reduce_extremes(
-                        extremes, has & near, labels, classes, extreme=extreme, **self._options
-                    )
+                    term = reduce_extremes(extremes, has & near, labels, classes, extreme=extreme, **self._options)
+                    self.terms[name] = term.detach()
+                    loss = loss + weight * term
             self.real.add_units(real, labels, both[1])
             self.generated.add_units(predicted.detach(), labels, earlier, near)
         return loss

@@ -19,6 +19,7 @@ from distillery.divergence import TrainingWatch
 from distillery.errors import BadInput
 from distillery.lean_imports import without_compiler
 from distillery.progress import Progress
+from distillery.storage.history import History, history_tensors, restore_history
 from distillery.storage.resume import Resume, pack, stop_requested, unpack
 from distillery.streams import stream
 
@@ -82,6 +83,7 @@ def train_generator(
     seed: int,
     device: torch.device,
     resume: Resume,
+    history: History | None = None,
     accumulate: int = 1,
     schedule: Literal["cosine", "constant"] = "cosine",
     ema_warmup: bool = True,
@@ -100,6 +102,7 @@ def train_generator(
             channels it learns the variance too.
         labels: (N,) positions in the class list.
         conditions: (number of classes,) class indices of the generator.
+        history: of as many steps; it gains the loss, its terms, the learning rate and the norm of the gradient.
         accumulate: passes that a batch is cut into.
         objective: the loss; none: `DiffusionLoss`, to which `min_snr_gamma` belongs. It sees each piece of a batch.
         what: names the random stream, and the line of progress.
@@ -122,13 +125,16 @@ def train_generator(
     objective = objective or DiffusionLoss(scheduler, device, min_snr_gamma)
     way_out = f"lower the learning_rate of the generator, {learning_rate:g}"
     watch = TrainingWatch(steps, way_out, resume.path)
+    history = history or History(steps)
     start = 0
     if checkpoint := resume.restore():
-        start = _restore(checkpoint, trained, average, objective, optimizer)
+        start = _restore(checkpoint, trained, average, objective, optimizer, history)
     alphas_cumprod, prediction = scheduler.alphas_cumprod, scheduler.config.prediction_type
     null_class = transformer.config.num_embeds_ada_norm
     quiet = parallel.rank() > 0
-    with Progress(what, steps * batch_size, "image", start * batch_size, quiet=quiet) as progress:
+    with Progress(
+        what, steps * batch_size, "image", start * batch_size, quiet=quiet, state=history.summary
+    ) as progress:
         for step in range(start, steps):
             batch = _draw(
                 stream(seed, what, step),
@@ -143,18 +149,25 @@ def train_generator(
             )
             with without_compiler():
                 optimizer.zero_grad(set_to_none=True)
+            losses: list[dict[str, Tensor]] = []
             for part in _parts(batch, batch_size, accumulate):
                 loss = objective.loss(_denoise(transformer, part.to(device), prediction, step, device, precision))
                 watch.note(step + 1, loss)
                 (loss / accumulate if accumulate > 1 else loss).backward()
-            parallel.average([value.grad for value in trained.values() if value.grad is not None])
+                losses.append({"loss": loss.detach(), **objective.terms})
+            values = {name: torch.stack([part[name] for part in losses]).float().mean() for name in losses[0]}
+            gradients = [value.grad for value in trained.values() if value.grad is not None]
+            parallel.average([*gradients, *values.values()])
+            rate = learning_rate * _factor(step, steps, warmup_steps, schedule)
             for group in optimizer.param_groups:
-                group["lr"] = learning_rate * _factor(step, steps, warmup_steps, schedule)
+                group["lr"] = rate
+            norm = torch.nn.utils.get_total_norm(gradients)
+            history.add(step + 1, **values, learning_rate=rate, gradient_norm=norm)
             with without_compiler():
                 optimizer.step()
             follow(average.values(), trained.values(), ema_decay, step, ema_warmup)
             progress.advance(batch_size)
-            _checkpoint(resume, step + 1, trained, average, objective, optimizer, device, watch)
+            _checkpoint(resume, step + 1, trained, average, objective, optimizer, device, watch, history)
     watch.check(trained.values())
     if weights == "ema":
         with torch.no_grad():
@@ -223,12 +236,13 @@ def _checkpoint(
     optimizer: torch.optim.Optimizer,
     device: torch.device,
     watch: TrainingWatch,
+    history: History,
 ) -> None:
     """Save if it is time to; where processes share the training, the first one does it, and all stop together."""
 
     def state() -> tuple[dict[str, Tensor], dict[str, Any]]:
         watch.check(trained.values())
-        tensors = pack({}, {"adam": optimizer})
+        tensors = pack({}, {"adam": optimizer}) | history_tensors(history)
         tensors |= {f"objective/{name}": value for name, value in objective.state_dict().items()}
         tensors |= {f"trained/{name}": value.detach().clone() for name, value in trained.items()}
         tensors |= {f"average/{name}": value.clone() for name, value in average.items()}
@@ -250,10 +264,12 @@ def _restore(
     average: dict[str, Tensor],
     objective: TrainingObjective,
     optimizer: torch.optim.Optimizer,
+    history: History,
 ) -> int:
     """Put a checkpoint back; the step that comes next."""
     tensors, facts = checkpoint
     unpack(tensors, {}, {"adam": optimizer})
+    restore_history(history, tensors)
     prefix = "objective/"
     objective.load_state_dict({name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)})
     with torch.no_grad():

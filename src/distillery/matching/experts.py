@@ -16,8 +16,9 @@ from distillery.matching.checks import wrong_experts
 from distillery.matching.networks import Comparing
 from distillery.matching.real_images import RealImages
 from distillery.matching.settings import Experts
+from distillery.storage.history import History
 from distillery.storage.resume import Resume
-from distillery.storage.tensors import described_tensors, load_slice, opened_tensor
+from distillery.storage.tensors import below, described_tensors, load_slice, opened_tensor
 from distillery.students.presets import DSA
 from distillery.students.settings import Recipe, Speed
 from distillery.students.training import train_networks
@@ -69,8 +70,10 @@ def train_experts(
     device: torch.device,
     resume: Resume,
     resume_of: Callable[[int], Resume],
-) -> Tensor:
+) -> tuple[Tensor, list[History]]:
     """Trajectories of experts of these numbers: (experts, epochs + 1, P) fp32, the state before training first.
+
+    Beside them the history of each expert.
 
     fp32 throughout: in bfloat16 the differences between epochs would drown in rounding. `resume` is that of finished
     experts, `resume_of` that of the training of one expert.
@@ -79,11 +82,14 @@ def train_experts(
         Diverged: an expert diverges.
     """
     done: list[Tensor] = []
+    histories = [History(recipe.epochs, "epoch", [number]) for number in numbers]
     if checkpoint := resume.restore():
         done = list(checkpoint[0]["theta"].unbind())
+        for number, history in zip(numbers, histories, strict=True):
+            history.load_state_dict(below(checkpoint[0], f"history-{number}/"))
         for number in numbers[: len(done)]:  # it may have been stopped between the two files
             resume_of(number).finish()
-    for number in numbers[len(done) :]:
+    for number, history in list(zip(numbers, histories, strict=True))[len(done) :]:
         classifier, training = networks.classifier((*key, number)), resume_of(number)
         kept: list[dict[str, Tensor]] = []
         train_networks(
@@ -97,6 +103,7 @@ def train_experts(
             kept=kept,
             resume=training,
             what=f"expert {number}",
+            history=history,
         )
         shapes = {f"network.{name}": shape for name, shape in shapes_of(classifier.network).items()}
         theta = torch.stack([flattened(state, shapes) for state in kept])
@@ -107,9 +114,19 @@ def train_experts(
                 f"{recipe.learning_rate:g}; lower experts.<name>.learning_rate"
             )
         done.append(theta)
-        resume.checkpoint(lambda: ({"theta": torch.stack(done)}, {"experts": len(done)}), force=True)
+        resume.checkpoint(
+            lambda: ({"theta": torch.stack(done), **_states(numbers, histories)}, {"experts": len(done)}), force=True
+        )
         training.finish()
-    return torch.stack(done)
+    return torch.stack(done), histories
+
+
+def _states(numbers: Sequence[int], histories: Sequence[History]) -> dict[str, Tensor]:
+    return {
+        f"history-{number}/{name}": value
+        for number, history in zip(numbers, histories, strict=True)
+        for name, value in history.state_dict().items()
+    }
 
 
 def description(networks: Comparing, real: RealImages, recipe: Recipe, held_out: str) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from distillery.matching.objectives import Objective
 from distillery.matching.spaces import Space
 from distillery.matching.steps import Optimiser
 from distillery.progress import Progress, count_images
+from distillery.storage.history import History, history_tensors, restore_history
 from distillery.storage.resume import Resume
 from distillery.storage.tensors import below
 
@@ -40,11 +41,11 @@ class Run:
 
     Attributes:
         snapshots: iteration -> all that its images are made of, on the CPU.
-        history: one row per iteration, of its last step: iteration, loss, and the other metrics of the objective.
+        history: of every iteration the metrics of its last step: loss, those of the objective, norms of gradients.
     """
 
+    history: History
     snapshots: dict[int, dict[str, Tensor]] = field(default_factory=dict)
-    history: list[dict[str, float]] = field(default_factory=list)
 
 
 def match(
@@ -72,12 +73,12 @@ def match(
     Raises:
         MatchingDiverged: see there.
     """
-    run, start, updates = Run(), 0, objective.updates
+    run, start, updates = Run(History(iterations, "iteration")), 0, objective.updates
     if checkpoint := resume.restore():
         start = _restore(checkpoint, space, objective, optimiser, run)
     if not start:
         run.snapshots[0] = _snapshot(space, 0)
-    with Progress(what, iterations * updates, "step", start) as progress:
+    with Progress(what, iterations * updates, "step", start, state=run.history.summary) as progress:
         for step in range(start, iterations * updates):
             images = space.render(step)
             try:
@@ -89,14 +90,14 @@ def match(
             sizes = {
                 f"gradient_{name}": float(value.flatten(1).norm(dim=1).mean()) for name, value in gradients.items()
             }
-            row = {"iteration": float(step // updates), **metrics, **sizes}
+            row = {**metrics, **sizes}
             _refuse(metrics, step // updates, run, inside=True)
             _refuse(row, step // updates, run)
             optimiser.step(gradients)
             _refuse_growth(optimiser, step // updates, run)
             done = step + 1
             if done % updates == 0:
-                run.history.append(row)
+                run.history.add(done // updates, **row)
                 if done // updates % every == 0 or done == iterations * updates:
                     run.snapshots[done // updates] = _snapshot(space, done)
             progress.advance()
@@ -127,8 +128,8 @@ def _checkpoint(
     tensors = {f"parameter/{name}": value.clone() for name, value in space.parameters.items()}
     tensors |= {f"optimiser/{name}": value for name, value in optimiser.state_dict().items()}
     tensors |= {f"objective/{name}": value for name, value in objective.state_dict().items()}
-    facts = {"step": step, "micro_batch": space.batches.size, "history": run.history}
-    return tensors | snapshot_tensors(run.snapshots), facts
+    facts = {"step": step, "micro_batch": space.batches.size}
+    return tensors | snapshot_tensors(run.snapshots) | history_tensors(run.history), facts
 
 
 @torch.no_grad()
@@ -145,7 +146,7 @@ def _restore(
     optimiser.load_state_dict(below(tensors, "optimiser/"))
     objective.load_state_dict(below(tensors, "objective/"))
     run.snapshots.update(snapshots_of(tensors))
-    run.history[:] = facts["history"]
+    restore_history(run.history, tensors)
     space.batches.size = facts["micro_batch"]
     return int(facts["step"])
 

@@ -16,6 +16,7 @@ from distillery.methods.lgd import LGD
 from distillery.methods.matching import Matched
 from distillery.plan import layout
 from distillery.plan.experiment import Experiment
+from distillery.plan.trainings import trainings
 from distillery.students.settings import Recipe
 
 
@@ -368,6 +369,10 @@ class Inputs:
             for label in sorted(protocol.label for protocol in evaluation.protocols)
         ]
         return self._each_run(layout.EVALUATION, names)
+
+    def histories(self, wildcards: Wildcards) -> list[str]:
+        """The histories of all trainings of a run."""
+        return [training.history for training in trainings(self.experiment, wildcards.run)]
 
     def all_reconstructions(self, wildcards: Wildcards) -> list[str]:
         """The measurement of the autoencoder of every run."""

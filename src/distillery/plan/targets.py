@@ -52,6 +52,7 @@ def figures(experiment: Experiment) -> list[str]:
     }
     files = [layout.figure(name) for name, is_wanted in wanted.items() if is_wanted]
     for run in experiment.runs:
+        files.append(layout.figure("training-losses", run))
         for name in experiment.made_by("generate_increment"):
             files.append(layout.figure(f"increments-{name}", run))
         files += [layout.figure(f"calibration-{name}", run) for name in _calibrated(experiment)]

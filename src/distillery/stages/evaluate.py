@@ -46,6 +46,7 @@ def run(
     test: Input,
     teacher: Input | None = None,
     soft_labels: Input | None = None,
+    evaluations: Output,
     history: Output,
     job: Job,
 ) -> None:
@@ -57,6 +58,7 @@ def run(
     import pyarrow as pa
 
     from distillery.data.pixels import load_pixels
+    from distillery.storage.history import History, write_history
     from distillery.storage.tables import write_table
     from distillery.storage.tensors import opened_tensor
     from distillery.students.networks import Classifier, Domain
@@ -68,7 +70,7 @@ def run(
     tested, test_labels, tested_classes, _ = load_pixels(test)
     if tested_classes != classes:
         raise BadInput(f"{test}: has classes {', '.join(tested_classes)}, and {images} has {', '.join(classes)}")
-    resumes = []
+    resumes, histories = [], list[History]()
 
     def key(student: int) -> tuple[int | str, ...]:
         return (settings.seed, job.stage, settings.network, student)
@@ -85,9 +87,10 @@ def run(
 
     def train(ensemble: Sequence[int]) -> list[Trained]:
         span = f"{ensemble[0]}-{ensemble[-1]}" if len(ensemble) > 1 else f"{ensemble[0]}"
-        resumes.append(job.resume(history.with_name(f"{history.stem}.student-{span}")))
+        resumes.append(job.resume(evaluations.with_name(f"{evaluations.stem}.student-{span}")))
         keys = [(settings.seed, "soft_labels") if soft_labels is not None else key(student) for student in ensemble]
-        return train_networks(
+        recorded = History(recipe.epochs, "epoch", ensemble)
+        trained = train_networks(
             [network(student) for student in ensemble],
             pixels,
             labels,
@@ -99,7 +102,10 @@ def run(
             speed=settings.speed,
             resume=resumes[-1],
             what=f"{settings.method} ipc {settings.ipc or 'full'} {settings.network} {span} of {settings.students}",
+            history=recorded,
         )
+        histories.append(recorded)
+        return trained
 
     at_once = networks_at_once(settings.speed, settings.students, job.device, first)
     trained = in_ensembles(range(settings.students), at_once, train)
@@ -126,6 +132,7 @@ def run(
         for student, result in enumerate(trained)
         for epoch, percent in result.evaluations
     ]
-    write_table(history, pa.Table.from_pylist(rows), job.provenance)
+    write_history(history, histories, job.provenance)
+    write_table(evaluations, pa.Table.from_pylist(rows), job.provenance)
     for resume in resumes:
         resume.finish()

@@ -45,6 +45,7 @@ def run(
     changed: Output,
     vae_config: Output,
     vae_weights: Output,
+    history: Output,
     job: Job,
 ) -> None:
     """Latents and a generator to a folder that `DiTPipeline` opens, and to what has changed in it alone."""
@@ -60,6 +61,7 @@ def run(
     from distillery.diffusion.training import options_of, train_generator
     from distillery.diffusion.weights import model_digest
     from distillery.storage.atomic import write_bytes
+    from distillery.storage.history import History, write_history
     from distillery.storage.tensors import write_tensors
 
     cache, recipe = LatentCache(latents), settings.generator
@@ -72,7 +74,7 @@ def run(
         raise BadInput(f"generators.{settings.name}: {error}") from error
     difffit.share_embeddings(transformer)
     difffit.prepare(transformer, recipe.trainable, recipe.gamma_blocks)
-    resume = job.resume(weights)
+    resume, recorded = job.resume(weights), History(recipe.steps)
     tuned = [name for name, value in transformer.named_parameters() if value.requires_grad]
     objective = objective_of(
         recipe, noise, classes=len(cache.classes), numbers=math.prod(cache.shape), device=job.device
@@ -87,6 +89,7 @@ def run(
         seed=settings.seed,
         device=job.device,
         resume=resume,
+        history=recorded,
         what=job.stage,
         objective=objective,
     )
@@ -94,6 +97,7 @@ def run(
         return
     if summary := objective.summary():
         print(summary)
+    write_history(history, [recorded], job.provenance)
     write_tensors(
         changed,
         difffit.changed(trained, tuned, conditions.tolist()),

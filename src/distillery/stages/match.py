@@ -52,14 +52,12 @@ def run(
     job: Job,
 ) -> None:
     """Training images and the files of space and objective to `snapshot/<iteration>/<name>` and losses."""
-    import pyarrow as pa
-
     from distillery.matching.build import Places
     from distillery.matching.loop import MatchingDiverged, Run, match, snapshot_tensors
     from distillery.matching.real_images import RealImages
     from distillery.matching.steps import Optimiser
     from distillery.storage.atomic import discard
-    from distillery.storage.tables import write_table
+    from distillery.storage.history import write_history
     from distillery.storage.tensors import write_tensors
 
     method, key = settings.method, (settings.seed, settings.stream)
@@ -94,7 +92,7 @@ def run(
         )
     except MatchingDiverged as diverged:
         last = max(diverged.run.snapshots)
-        write(last_good, Run({last: diverged.run.snapshots[last]}))
+        write(last_good, Run(diverged.run.history, {last: diverged.run.snapshots[last]}))
         resume.finish()
         inside = method.inner_rates(f"methods.{settings.name}") if diverged.inside else ""
         raise Diverged(
@@ -102,6 +100,6 @@ def run(
             f"iteration {last}, is kept in {last_good}; lower the rate{f', or {inside}' if inside else ''}"
         ) from diverged
     write(snapshots, done)
-    write_table(history, pa.Table.from_pylist(done.history), job.provenance)
+    write_history(history, [done.history], job.provenance)
     discard(last_good)  # of an earlier attempt that diverged
     resume.finish()

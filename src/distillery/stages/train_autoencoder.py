@@ -23,7 +23,14 @@ class Settings(Block):
 
 
 def run(
-    settings: Settings, *, images: Input, reference: Input | None = None, config: Output, weights: Output, job: Job
+    settings: Settings,
+    *,
+    images: Input,
+    reference: Input | None = None,
+    config: Output,
+    weights: Output,
+    history: Output,
+    job: Job,
 ) -> None:
     """Images, and a reference for the perceptual term, to an `AutoencoderKL` that diffusers opens."""
     import torch
@@ -32,6 +39,7 @@ def run(
     from distillery.data.reading import ImageTable
     from distillery.diffusion.autoencoder import train_autoencoder
     from distillery.storage.atomic import write_bytes
+    from distillery.storage.history import History, write_history
     from distillery.storage.tensors import write_tensors
     from distillery.streams import stream
     from distillery.students.networks import Classifier
@@ -53,7 +61,7 @@ def run(
             perceptual = PerceptualDistance(network, recipe.perceptual.weight)
         except ValueError as error:
             raise BadInput(f"autoencoder.perceptual.reference: {error}") from error
-    resume = job.resume(weights)
+    resume, recorded = job.resume(weights), History(recipe.steps)
     model = train_autoencoder(
         pixels,
         **recipe.model_dump(exclude={"kind", "images", "perceptual"}),
@@ -61,7 +69,9 @@ def run(
         seed=settings.seed,
         device=job.device,
         resume=resume,
+        history=recorded,
     )
+    write_history(history, [recorded], job.provenance)
     write_tensors(weights, model.state_dict(), job.provenance)
     write_bytes(config, model.to_json_string().encode())
     resume.finish()

@@ -41,19 +41,20 @@ class Settings(Block):
         )
 
 
-def run(settings: Settings, *, data: Input, trajectories: Output, job: Job) -> None:
+def run(settings: Settings, *, data: Input, trajectories: Output, history: Output, job: Job) -> None:
     """Training images to `theta` (experts, epochs + 1, P) fp32, the state before training first."""
     from distillery.matching.checks import words_of_holdout
     from distillery.matching.experts import description, expert_recipe, train_experts
     from distillery.matching.networks import Comparing
     from distillery.matching.real_images import RealImages
+    from distillery.storage.history import write_history
     from distillery.storage.tensors import write_tensors
 
     real = RealImages.load(data, settings.held_out, settings.seed, job.device)
     networks = Comparing(settings.network, real.classes, real.domain, job.device)
     recipe = expert_recipe(settings.experts, settings.epochs)
     resume = job.resume(trajectories)
-    theta = train_experts(
+    theta, histories = train_experts(
         real,
         networks,
         recipe,
@@ -63,6 +64,7 @@ def run(settings: Settings, *, data: Input, trajectories: Output, job: Job) -> N
         resume=resume,
         resume_of=lambda number: job.resume(trajectories.with_name(f"{trajectories.stem}.expert-{number}")),
     )
+    write_history(history, histories, job.provenance)
     held_out = words_of_holdout(settings.held_out, settings.seed)
     write_tensors(trajectories, {"theta": theta}, job.provenance, **description(networks, real, recipe, held_out))
     resume.finish()

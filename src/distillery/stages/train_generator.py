@@ -39,6 +39,7 @@ def run(
     config: Output,
     weights: Output,
     scheduler: Output,
+    history: Output,
     job: Job,
 ) -> None:
     """Latents to a transformer and a noise schedule in the layout of diffusers, with the names of its classes."""
@@ -50,6 +51,7 @@ def run(
     from distillery.diffusion.schedule import training_scheduler
     from distillery.diffusion.training import new_transformer, options_of, train_generator
     from distillery.storage.atomic import write_bytes, write_json
+    from distillery.storage.history import History, write_history
     from distillery.storage.tensors import write_tensors
 
     cache, recipe = LatentCache(latents), settings.generator
@@ -57,7 +59,7 @@ def run(
     if size % recipe.patch_size:
         raise BadInput(f"patch_size: {recipe.patch_size} does not divide the {size} x {size} latents")
     noise = training_scheduler(recipe.prediction)
-    resume = job.resume(weights)
+    resume, recorded = job.resume(weights), History(recipe.steps)
     transformer = new_transformer(
         settings.seed,
         classes=len(cache.classes),
@@ -79,12 +81,14 @@ def run(
         seed=settings.seed,
         device=job.device,
         resume=resume,
+        history=recorded,
         objective=objective,
     )
     if parallel.rank() > 0:
         return
     if summary := objective.summary():
         print(summary)
+    write_history(history, [recorded], job.provenance)
     write_tensors(weights, trained.state_dict(), job.provenance)
     write_bytes(config, trained.to_json_string().encode())
     write_bytes(scheduler, noise.to_json_string().encode())

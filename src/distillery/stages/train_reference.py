@@ -44,6 +44,7 @@ def run(
     weights: Input | None = None,
     model: Output,
     by_class: Output,
+    history: Output,
     job: Job,
 ) -> None:
     """Images to a network with its domain and its accuracy, by class too; the test images choose nothing.
@@ -54,6 +55,7 @@ def run(
     from distillery.data.reading import ImageTable
     from distillery.diffusion.weights import file_digest
     from distillery.storage.atomic import write_bytes
+    from distillery.storage.history import History, write_history
     from distillery.students.networks import Classifier, Domain
     from distillery.students.order import accuracy_by_class, better_order, compare_orders, count_answers
     from distillery.students.pretrained import open_pretrained
@@ -62,7 +64,7 @@ def run(
     table = ImageTable(images)
     key = (settings.seed, job.stage, settings.name)
     domain = Domain.of(table.pixels([0]), settings.recipe)
-    resume, rows = job.resume(model), list[int]()
+    resume, rows, recorded = job.resume(model), list[int](), History(settings.recipe.epochs, "epoch")
     if settings.pretrained:
         if weights is not None and settings.sha256 not in (None, digest := file_digest(weights)):
             raise BadInput(
@@ -74,7 +76,15 @@ def run(
         pixels, labels, classes, _ = load_pixels(images)
         classifier = Classifier(settings.network, classes, domain, key)
         train_network(
-            classifier, pixels, labels, settings.recipe, key=key, device=job.device, resume=resume, what=job.stage
+            classifier,
+            pixels,
+            labels,
+            settings.recipe,
+            key=key,
+            device=job.device,
+            resume=resume,
+            what=job.stage,
+            history=recorded,
         )
     counts = count_answers(classifier.to(job.device), table, key)
     if settings.pretrained and (order := better_order(counts)):
@@ -82,6 +92,7 @@ def run(
             f"references.{settings.name}.weights: {weights or 'timm'}: {compare_orders(counts, order, table.classes)}. "
             f"Set references.{settings.name}.rows: {[rows[output] for output in order]}"
         )
+    write_history(history, [recorded], job.provenance)
     write_bytes(by_class, accuracy_by_class(counts, table.classes))
     classifier.save(
         model,

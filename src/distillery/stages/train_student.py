@@ -33,11 +33,20 @@ class Settings(Block):
         )
 
 
-def run(settings: Settings, *, images: list[Input], previous: Input | None = None, model: Output, job: Job) -> None:
+def run(
+    settings: Settings,
+    *,
+    images: list[Input],
+    previous: Input | None = None,
+    model: Output,
+    history: Output,
+    job: Job,
+) -> None:
     """Increments 1 to k to a network at the end of its schedule; no test images choose an epoch."""
     import torch
 
     from distillery.data.pixels import decoded
+    from distillery.storage.history import History, write_history
     from distillery.storage.images import concatenate, read_images
     from distillery.students.networks import Classifier, Domain
     from distillery.students.training import train_network
@@ -49,9 +58,18 @@ def run(settings: Settings, *, images: list[Input], previous: Input | None = Non
         classifier = Classifier.load(previous, job.stage)
     else:
         classifier = Classifier(settings.network, distilled.classes, Domain.of(pixels, settings.recipe), key)
-    resume = job.resume(model)
+    resume, recorded = job.resume(model), History(settings.recipe.epochs, "epoch")
     train_network(
-        classifier, pixels, labels, settings.recipe, key=key, device=job.device, resume=resume, what=job.stage
+        classifier,
+        pixels,
+        labels,
+        settings.recipe,
+        key=key,
+        device=job.device,
+        resume=resume,
+        what=job.stage,
+        history=recorded,
     )
+    write_history(history, [recorded], job.provenance)
     classifier.save(model, job.provenance)
     resume.finish()

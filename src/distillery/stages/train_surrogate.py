@@ -31,9 +31,10 @@ class Settings(Block):
         )
 
 
-def run(settings: Settings, *, images: Input, checkpoints: Output, job: Job) -> None:
+def run(settings: Settings, *, images: Input, checkpoints: Output, history: Output, job: Job) -> None:
     """Images to the states of a network, numbered by epoch from 0, the state before training."""
     from distillery.data.pixels import load_pixels
+    from distillery.storage.history import History, write_history
     from distillery.storage.tensors import write_tensors
     from distillery.students.networks import Classifier, Domain
     from distillery.students.training import train_network
@@ -41,7 +42,7 @@ def run(settings: Settings, *, images: Input, checkpoints: Output, job: Job) -> 
     pixels, labels, classes, _ = load_pixels(images)
     key = (settings.seed, job.stage, settings.name)
     classifier = Classifier(settings.network, classes, Domain.of(pixels, settings.recipe), key)
-    resume = job.resume(checkpoints)
+    resume, recorded = job.resume(checkpoints), History(settings.recipe.epochs, "epoch")
     kept: list[dict[str, Tensor]] = []
     train_network(
         classifier,
@@ -53,7 +54,9 @@ def run(settings: Settings, *, images: Input, checkpoints: Output, job: Job) -> 
         resume=resume,
         what=job.stage,
         kept=kept,
+        history=recorded,
     )
+    write_history(history, [recorded], job.provenance)
     tensors = {f"{number}/{name}": value for number, state in enumerate(kept) for name, value in state.items()}
     write_tensors(checkpoints, tensors, job.provenance, **classifier.description, checkpoints=len(kept))
     resume.finish()

@@ -26,6 +26,7 @@ from distillery.divergence import refuse_diverged
 from distillery.lean_imports import without_compiler
 from distillery.memory_limit import in_fitting_batches
 from distillery.progress import Progress, count_images
+from distillery.storage.history import History, history_tensors, restore_history
 from distillery.storage.resume import Resume, load_optimizer, optimizer_tensors
 from distillery.storage.tensors import below
 from distillery.streams import Key, stream
@@ -88,6 +89,7 @@ def train_network(
     what: str = "train_network",
     kept: list[dict[str, Tensor]] | None = None,
     watched: Watched | None = None,
+    history: History | None = None,
 ) -> None:
     """Train one network in place to the last epoch; no look at test images chooses one.
 
@@ -100,6 +102,7 @@ def train_network(
         kept: gains the state of the network before training and after every epoch, on the CPU, by the names of
             `Classifier.state_dict`.
         watched: gains what the network answers.
+        history: of as many epochs; it gains the mean training loss and the learning rate of each.
 
     Raises:
         Diverged: it has diverged; what it would say of an image is no number, and the highest of none is class 0.
@@ -116,6 +119,7 @@ def train_network(
         what=what,
         kept=kept,
         watched=watched,
+        history=history,
     )
     refuse_diverged(
         classifier.state_dict().values(),
@@ -140,6 +144,7 @@ def train_networks(
     what: str = "train_networks",
     kept: list[dict[str, Tensor]] | None = None,
     watched: Watched | None = None,
+    history: History | None = None,
 ) -> list[Trained]:
     """Train networks of one architecture in place, at once: stacked weights, one optimizer, element by element.
 
@@ -152,6 +157,7 @@ def train_networks(
         resume: left in place at the end with the finished state; its owner calls `finish` when the outputs stand.
         kept: gains the state of the first network before training and after every epoch, as `train_network` says.
         watched: gains what the networks answer.
+        history: of as many epochs; it gains the mean training loss of each network and the learning rate.
 
     Returns:
         One `Trained` per network; without `test`, empty ones.
@@ -175,6 +181,7 @@ def train_networks(
     ask = _Asking(watched, ensemble)
     ask.after(0)
     correct = torch.zeros(len(classifiers), len(looked[1]) if looked else 0, dtype=torch.bool)
+    history = history or History(recipe.epochs, "epoch")
     start, when = 0, set(evaluation_epochs(recipe)) if looked else set()
     if resume and (checkpoint := resume.restore()):
         tensors, facts = checkpoint
@@ -183,15 +190,19 @@ def train_networks(
             kept[:] = _kept_before(tensors)
         ask.load_state_dict(tensors)
         ensemble.load_state_dict(tensors)
+        restore_history(history, tensors)
         start = facts["epoch"]
         evaluations = [[(epoch, percent) for epoch, percent in evaluated] for evaluated in facts["evaluations"]]
-    with Progress(what, recipe.epochs, "epoch", start) as progress:
+    with Progress(what, recipe.epochs, "epoch", start, state=history.summary) as progress:
         for epoch in range(start, recipe.epochs):
-            ensemble.set_rate(recipe.learning_rate * schedule_factor(recipe, epoch))
+            rate = recipe.learning_rate * schedule_factor(recipe, epoch)
+            ensemble.set_rate(rate)
+            losses = torch.zeros(len(classifiers), device=ensemble.device)
             for step in _steps(stored, labels, recipe, keys, epoch, ensemble.mean, ensemble.std):
                 teacher = soft_labels(epoch, step.places, step.images) if soft_labels else None
-                ensemble.step(step, teacher, (*keys[0], "dropout", epoch, step.places.start))
+                losses += ensemble.step(step, teacher, (*keys[0], "dropout", epoch, step.places.start))
             done = epoch + 1
+            history.add(done, loss=losses / len(stored), learning_rate=rate)
             ensemble.average(done)
             if kept is not None:
                 kept.append(ensemble.snapshot())
@@ -211,6 +222,7 @@ def train_networks(
                             "correct": correct.to(torch.uint8),
                             **_kept_after(kept or []),
                             **ask.state_dict(),
+                            **history_tensors(history),
                         },
                         {"epoch": epochs, "evaluations": evaluations},
                     ),
@@ -355,7 +367,8 @@ class _Ensemble:
             group["lr"] = rate
 
     @without_compiler()
-    def step(self, step: _Step, teacher: Tensor | None, dropout: Key) -> None:
+    def step(self, step: _Step, teacher: Tensor | None, dropout: Key) -> Tensor:
+        """One step of the optimizer; the loss of each network before it, summed over its images, (S,)."""
         with _dropout_from(dropout, self.device, drops_out(self.classifiers[0])), self.autocast():
             logits = self.forward(step.images).float()
         if teacher is None:
@@ -368,6 +381,7 @@ class _Ensemble:
         self.optimizer.zero_grad(set_to_none=True)
         loss.mean(1).sum().backward()
         self.optimizer.step()
+        return loss.detach().sum(1)
 
     @torch.no_grad()
     def average(self, epochs: int) -> None:
