@@ -40,6 +40,7 @@ from distillery.errors import BadInput
 from distillery.stages import train_autoencoder as autoencoder_stage
 from distillery.stages import train_generator as generator_stage
 from distillery.storage.images import write_images
+from distillery.storage.history import History
 from distillery.storage.resume import Resume
 from distillery.storage.tensors import write_tensors
 from distillery.streams import image_noise, stream
@@ -111,14 +112,17 @@ def test_training_stopped_and_resumed_gives_the_same_bits(
     kind: str, stop: int, tmp_path: Path, no_request: None
 ) -> None:
     train = TRAINERS[kind]
-    whole = train(no_resume(tmp_path))
+    histories = History(6), History(6), History(6)
+    whole = train(no_resume(tmp_path), history=histories[0])
     with pytest.raises(SystemExit):
-        train(StoppedAt(tmp_path / "weights", "a", stop))
+        train(StoppedAt(tmp_path / "weights", "a", stop), history=histories[1])
     distillery.storage.resume.clear_stop()
     found = Resume(tmp_path / "weights", "a").restore()
     assert found is not None and found[1] == {"step": stop}
-    resumed = train(Resume(tmp_path / "weights", "a"))
+    resumed = train(Resume(tmp_path / "weights", "a"), history=histories[2])
     assert same(resumed, whole)
+    assert len(histories[0]) == 6
+    assert histories[2].table().equals(histories[0].table())
     assert resumed.config == whole.config
 
 
@@ -206,7 +210,7 @@ def test_the_perceptual_term_and_the_average_are_part_of_the_training_and_of_its
     def make(name: str, weight: float | None) -> bytes:
         term = None if weight is None else Perceptual(reference="real", weight=weight)
         settings = autoencoder_stage.Settings(seed=0, autoencoder=block.model_copy(update={"perceptual": term}))
-        outputs = autoencoder_files(tmp_path / name)
+        outputs = {**autoencoder_files(tmp_path / name), "history": tmp_path / name / "history.parquet"}
         run = job("train_autoencoder", settings, [tmp_path / "train.parquet"])
         reference = None if term is None else world.networks["reference"]
         autoencoder_stage.run(settings, images=tmp_path / "train.parquet", reference=reference, **outputs, job=run)
@@ -301,7 +305,7 @@ def test_the_generator_stage_writes_what_diffusers_opens(
 
     def make(folder: Path, **options: Any) -> list[bytes]:
         settings = generator_stage.Settings(seed=0, generator=recipe.model_copy(update=options))
-        outputs = openings(folder)
+        outputs = {**openings(folder), "history": folder / "history.parquet"}
         generator_stage.run(settings, latents=[source], **outputs, job=job("train_generator", settings, [source]))
         return [path.read_bytes() for path in outputs.values()]
 
@@ -334,7 +338,7 @@ def test_a_generator_that_is_trained_with_memories_resumes_with_them(
             num_layers=1, num_attention_heads=2, attention_head_dim=8, steps=4, batch_size=4, objective=objective
         )
         settings = generator_stage.Settings(seed=0, generator=recipe)
-        outputs = openings(folder)
+        outputs = {**openings(folder), "history": folder / "history.parquet"}
         generator_stage.run(settings, latents=[source], **outputs, job=job("train_generator", settings, [source]))
         return outputs["weights"].read_bytes()
 

@@ -246,7 +246,7 @@ class InOneJob:
             processes=processes,
         )
         self.settings = stage.Settings(seed=0, generator=block)
-        self.files = openings(folder)
+        self.files = {**openings(folder), "history": folder / "history.parquet"}
         self.resume = self.files["weights"].with_name(self.files["weights"].name + ".resume.safetensors")
 
     def start(self, checkpoint_seconds: float = 1e9) -> subprocess.Popen[str]:
