@@ -39,8 +39,8 @@ from distillery.diffusion.training import InMemory, new_transformer, train_gener
 from distillery.errors import BadInput
 from distillery.stages import train_autoencoder as autoencoder_stage
 from distillery.stages import train_generator as generator_stage
-from distillery.storage.images import write_images
 from distillery.storage.history import History
+from distillery.storage.images import write_images
 from distillery.storage.resume import Resume
 from distillery.storage.tensors import write_tensors
 from distillery.streams import image_noise, stream
@@ -121,7 +121,7 @@ def test_training_stopped_and_resumed_gives_the_same_bits(
     assert found is not None and found[1] == {"step": stop}
     resumed = train(Resume(tmp_path / "weights", "a"), history=histories[2])
     assert same(resumed, whole)
-    assert len(histories[0]) == 6
+    assert histories[0].rows == 6
     assert histories[2].table().equals(histories[0].table())
     assert resumed.config == whole.config
 
@@ -236,7 +236,7 @@ def test_the_autoencoder_stage_writes_what_diffusers_opens(
     write_images(tmp_path / "train.parquet", image_set_of(*(values[:32] for values in digits())), {})
     recipe = Autoencoder(block_out_channels=[8, 16], steps=4, batch_size=4)
     settings = autoencoder_stage.Settings(seed=0, autoencoder=recipe)
-    files = {"config": "config.json", "weights": "diffusion_pytorch_model.safetensors"}
+    files = {"config": "config.json", "weights": "diffusion_pytorch_model.safetensors", "history": "history.parquet"}
 
     def make(folder: Path) -> list[bytes]:
         outputs = {name: folder / file for name, file in files.items()}

@@ -201,6 +201,7 @@ class Pull:
 
     def __init__(self) -> None:
         self.plain, self.seen = DiffusionLoss(training_scheduler(), CPU), torch.zeros(())
+        self.terms: dict[str, Tensor] = {}
 
     def loss(self, step: TrainingStep) -> Tensor:
         assert step.labels.max() < 4  # the true class, not the null one

@@ -18,7 +18,7 @@ def recorded(total: int, stop: int | None = None, networks: list[int] | None = N
     history = History(total, networks=networks)
     for step in range(total):
         if step == stop:
-            saved = {name: value.clone() for name, value in history_tensors(history).items()}
+            saved = {name: value.clone() for name, value in sorted(history_tensors(history).items())}
             history = History(total, networks=networks)
             restore_history(history, saved)
         loss = torch.tensor([1 / (step + 1), 2.0][: len(networks or [0])])

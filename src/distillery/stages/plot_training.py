@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from distillery.errors import BadInput
 from distillery.job import Input, Job, Output
+from distillery.report.about import About
 from distillery.settings import Block
 
 if TYPE_CHECKING:
@@ -18,7 +19,8 @@ class Settings(Block):
     """Titles of the panels, and names of the trainings in them, in the order of the histories."""
 
     seed: int
-    methods: list[str]
+    students: int
+    about: About
     panels: list[str]
     names: list[str]
 
@@ -29,7 +31,8 @@ class Settings(Block):
         rows = trainings(experiment, run)
         return cls(
             seed=experiment.seed(run),
-            methods=sorted(experiment.methods),
+            students=experiment.evaluation.students,
+            about=experiment.about,
             panels=[row.panel for row in rows],
             names=[row.name for row in rows],
         )
@@ -37,7 +40,7 @@ class Settings(Block):
 
 def run(settings: Settings, *, histories: list[Input], png: Output, svg: Output, job: Job) -> None:
     """Histories to a sheet of panels."""
-    from distillery.report.figures import save
+    from distillery.report.style import save
     from distillery.report.training import training_figure
     from distillery.storage.tables import read_table
 
@@ -47,4 +50,4 @@ def run(settings: Settings, *, histories: list[Input], png: Output, svg: Output,
     panels: dict[str, list[tuple[str, Any]]] = {}
     for panel, name, table in zip(settings.panels, settings.names, tables, strict=True):
         panels.setdefault(panel, []).append((name, table))
-    save(training_figure(panels, settings.methods, settings.seed), png, svg)
+    save(training_figure(panels, settings.about, settings.seed, settings.students), png, svg)

@@ -43,7 +43,9 @@ class History:
         self._pending: dict[str, list[Tensor]] = {}
         self._sums: dict[str, Tensor] = {}
 
-    def __len__(self) -> int:
+    @property
+    def rows(self) -> int:
+        """How many rows there are."""
         return max((len(rows) for rows in self._fetched().values()), default=0)
 
     def add(self, done: int, **values: Tensor | float) -> None:
@@ -74,22 +76,23 @@ class History:
 
     def state_dict(self) -> dict[str, Tensor]:
         """Everything that has been recorded."""
-        rows = {f"rows/{name}": values for name, values in self._fetched().items()}
-        return rows | {f"sums/{name}": value.clone() for name, value in self._sums.items()}
+        fetched = {f"rows/{name}": values for name, values in self._fetched().items()}
+        return fetched | {f"sums/{name}": value.clone() for name, value in self._sums.items()}
 
     def load_state_dict(self, tensors: dict[str, Tensor]) -> None:
         """Put back what `state_dict` gave."""
         self._pending, self._rows, self._sums = {}, below(tensors, "rows/"), below(tensors, "sums/")
 
     def table(self) -> pa.Table:
-        """Columns: the unit, `network` where several are numbered, and the recorded values, fp64."""
-        rows, numbers = self._fetched(), self.networks or [0]
-        count = len(self)
+        """Columns: the unit, `network` where several are numbered, the loss, then the other values by name, fp64."""
+        fetched, numbers = self._fetched(), self.networks or [0]
+        count = self.rows
         units = [min((row + 1) * self.stride, self.total) for row in range(count)]
         columns: dict[str, pa.Array] = {self.unit: pa.array([unit for unit in units for _ in numbers], pa.int64())}
         if self.networks is not None:
             columns["network"] = pa.array([number for _ in units for number in numbers], pa.int64())
-        for name, values in rows.items():
+        # A checkpoint does not keep their order.
+        for name, values in sorted(fetched.items(), key=lambda item: (item[0] != "loss", item[0])):
             columns[name] = pa.array(values.expand(count, len(numbers)).flatten().numpy())
         return pa.table(columns)
 
@@ -114,6 +117,6 @@ def restore_history(history: History, tensors: dict[str, Tensor]) -> None:
 
 def write_history(path: Path, histories: Sequence[History], provenance: Provenance) -> None:
     """Write histories of one unit as one table; none, of a training that did not take place, as one without rows."""
-    tables = [history.table() for history in histories if len(history)]
+    tables = [history.table() for history in histories if history.rows]
     nothing = pa.table({"loss": pa.array([], pa.float64())})
     write_table(path, pa.concat_tables(tables, promote_options="default") if tables else nothing, provenance)
