@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from distillery.analysis.parts import parts_of
+from distillery.analysis.parts import parts_of, slots_by_id
 
 CLASSES = ["a", "b", "c"]
 LABELS = np.repeat(np.arange(3), 6)
@@ -55,3 +55,8 @@ def test_the_smallest_class_says_how_many_parts_there_are() -> None:
 
 def test_a_set_smaller_than_a_part_has_none() -> None:
     assert (cut(size=7) == -1).all()
+
+
+def test_images_without_slots_have_places_by_the_order_of_their_ids() -> None:
+    labels, ids = np.array([1, 0, 1, 0, 1]), ["c", "z", "a", "y", "b"]
+    assert slots_by_id(labels, ids).tolist() == [2, 1, 0, 0, 1]

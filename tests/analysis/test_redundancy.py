@@ -156,20 +156,39 @@ def test_an_interrupted_measurement_goes_on_where_it_was(stop: int, tmp_path: Pa
     assert trained == ([("student-0-0", 7)] if stop == 7 else [("student-0-0", 15), ("student-0-1", 7)])
 
 
-def test_the_stage_cuts_a_set_into_increments_by_slot(tmp_path: Path) -> None:
+def measured_by_stage(tmp_path: Path, slots: np.ndarray | None, cut: str, ipc: int = 4) -> list[dict[str, Any]]:
+    """What the stage makes of a set whose two halves have foreign labels, two images per class each."""
     first, two = noisy_prototypes(1, per_class=2), noisy_prototypes(2, rotation=1, per_class=2)
     pixels, labels = (torch.cat(both) for both in zip(first, two, strict=True))
-    slots = np.repeat(np.arange(4), C)
     order = torch.randperm(len(labels), generator=stream("any order"))
-    images = image_set_of(pixels[order], labels[order], slot=slots[order.numpy()])
-    write_images(tmp_path / "set.parquet", images, {})
+    columns = {} if slots is None else {"slot": slots[order.numpy()]}
+    write_images(tmp_path / "set.parquet", image_set_of(pixels[order], labels[order], **columns), {})
     settings = measure_redundancy.Settings(
-        seed=0, method="dit", increment_size=2, network=NETWORK, recipe=RECIPE, students=1
+        seed=0, method="dit", ipc=ipc, increment_size=2, cut=cut, network=NETWORK, recipe=RECIPE, students=1
     )
     out = tmp_path / "matrix.parquet"
     run = job("measure_redundancy", settings, [tmp_path / "set.parquet"])
     measure_redundancy.run(settings, images=tmp_path / "set.parquet", matrix=out, job=run)
-    rows = read_table(out, "measure_redundancy").to_pylist()
+    rows: list[dict[str, Any]] = read_table(out, "measure_redundancy").to_pylist()
+    return rows
+
+
+def test_the_stage_cuts_a_set_into_increments_by_slot(tmp_path: Path) -> None:
+    rows = measured_by_stage(tmp_path, np.repeat(np.arange(4), C), "slots")
     assert matrix(rows).tolist() == [[100, 0], [0, 100]]
     assert {(row["method"], row["seed"], row["network"]) for row in rows} == {("dit", 0, NETWORK)}
     assert sorted(path.name for path in tmp_path.iterdir()) == ["matrix.parquet", "set.parquet"]
+
+
+def test_the_stage_cuts_a_set_without_increments_at_random(tmp_path: Path) -> None:
+    """Images of both halves meet in one part, so that a network knows more of the other part than nothing."""
+    drawn = matrix(measured_by_stage(tmp_path, np.repeat(np.arange(4), C), "random"))
+    assert drawn.shape == (2, 2) and drawn[0, 1] + drawn[1, 0] > 0
+
+
+def test_the_stage_cuts_real_images_that_have_no_slots(tmp_path: Path) -> None:
+    assert matrix(measured_by_stage(tmp_path, None, "real")).shape == (2, 2)
+
+
+def test_only_as_many_real_images_are_cut_as_the_size_says(tmp_path: Path) -> None:
+    assert matrix(measured_by_stage(tmp_path, None, "real", ipc=2)).shape == (1, 1)

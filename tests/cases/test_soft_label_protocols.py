@@ -33,7 +33,7 @@ def test_redundancy_is_measured_with_the_labels_of_the_teacher(world: World, tmp
 
     def diagonal(recipe: Recipe, teacher: Path | None) -> list[float]:
         settings = measure_redundancy.Settings(
-            seed=0, method="m", increment_size=5, network=NETWORK, recipe=recipe, students=1
+            seed=0, method="m", ipc=10, increment_size=5, cut="slots", network=NETWORK, recipe=recipe, students=1
         )
         out = tmp_path / f"{recipe.labels}.parquet"
         inputs = [tmp_path / "set.parquet", *filter(None, [teacher])]

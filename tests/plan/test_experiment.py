@@ -553,6 +553,26 @@ TOGETHER = {
         at("analysis.redundancy.increment_size", 2),
         "analysis.redundancy.increment_size: ipc 2 gives fewer than two increments; make it smaller",
     ),
+    "redundancy of sets of one image": (
+        lambda e: e.update(ipc=[1], analysis={"redundancy": {"methods": ["random"], "increment_size": 1}}),
+        "analysis.redundancy.increment_size: ipc 1 gives fewer than two increments; leave analysis.redundancy.methods",
+    ),
+    "redundancy at a size that is not made": (
+        at("analysis.redundancy.ipc", 5),
+        "analysis.redundancy.ipc: no sets of 5 images per class are made; allowed: 1, 2",
+    ),
+    "redundancy of parts that do not fit the stated size": (
+        lambda e: e.update(ipc=[1, 3, 4], analysis={"redundancy": {"methods": ["dit"], "ipc": 3, "increment_size": 2}}),
+        "analysis.redundancy.increment_size: 2 does not divide the 3 of analysis.redundancy.ipc",
+    ),
+    "redundancy of more real images than a class has": (
+        lambda e: e.update(
+            methods={"full": {"kind": "full"}},
+            ipc=[400],
+            analysis={"redundancy": {"methods": ["full"], "increment_size": 100}},
+        ),
+        "analysis.redundancy: 'full' is cut into parts of 400 images per class in all, but class '7' has 89 training",
+    ),
     "a front without redundancy": (
         at("analysis", {"front": True}),
         "analysis.front: needs analysis.redundancy.methods and analysis.redundancy.baseline",

@@ -57,7 +57,7 @@ rule evaluate:
 rule measure_redundancy:
     """Measure what a network trained on one increment already knows of the others."""
     input:
-        images=inputs.largest_set,
+        images=inputs.redundancy_images,
         teacher=inputs.redundancy_teacher,
         network=checked("measure_redundancy"),
     output:

@@ -41,3 +41,12 @@ def parts_of(
     count = int(np.bincount(labels, minlength=len(classes)).min()) // size
     parts = places // size
     return np.where(parts < count, parts, -1)
+
+
+def slots_by_id(labels: np.ndarray, ids: Sequence[str]) -> np.ndarray:
+    """A place within its class for each image of a set that has no slots: (N,) int64, by the order of the ids."""
+    slots = np.empty(len(labels), dtype=np.int64)
+    by_class = np.array(sorted(range(len(ids)), key=lambda row: (labels[row], ids[row])), dtype=np.int64)
+    starts = np.searchsorted(labels[by_class], labels[by_class])
+    slots[by_class] = np.arange(len(ids)) - starts
+    return slots

@@ -32,14 +32,14 @@ def redundancy_matrix(
 
     Args:
         pixels: (N, C, H, W) uint8.
-        labels, increments: (N,) int64; increments count from 0.
+        labels, increments: (N,) int64; increments count from 0, and images of a negative one are left out.
         soft_labels: the teacher, where the recipe has soft labels.
         resume: part of the work -> its resume file.
 
     Returns:
         One row per student, r and s: `student`, `trained_on` and `tested_on` (from 1), `accuracy` in percent.
     """
-    numbers = sorted(set(increments.tolist()))
+    numbers = sorted(set(increments[increments >= 0].tolist()))
     rows = []
     for student in range(students):
         for trained in numbers:

@@ -144,6 +144,11 @@ class Method(Block):
         return True
 
     @property
+    def cut_by_slot(self) -> bool:
+        """Whether consecutive slots of its sets are parts as they stand: increments, or independent random draws."""
+        return self.incremental
+
+    @property
     def needs(self) -> Needs:
         """The inputs of its sets."""
         return Needs()

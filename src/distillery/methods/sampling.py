@@ -48,6 +48,10 @@ class Sampled(Method):
     def needs(self) -> Needs:
         return Needs(generator=self.generator, autoencoder=True)
 
+    @property
+    def cut_by_slot(self) -> bool:
+        return self.incremental or not self.guidance.present()
+
     def parts(self, ipc: int, sizes: Sequence[int]) -> list[Part]:
         made = [size for size in sorted(sizes) if smaller(size, sizes) < ipc] if self.nested else [ipc]
         return [Part("sampled", {"ipc": size, "shard": shard}) for size in made for shard in range(self.shards)]

@@ -70,6 +70,10 @@ class Random(Selection):
 
     kind: Literal["random"]
 
+    @property
+    def cut_by_slot(self) -> bool:
+        return True
+
     def order(self, real: ImageSet, label: int, count: int, seed: int, features: np.ndarray | None) -> Order:
         from distillery.selection.random import random_order
 

@@ -39,16 +39,19 @@ def _of_gradients(experiment: Experiment) -> Iterator[str]:
 
 def _of_redundancy(experiment: Experiment) -> Iterator[str]:
     """Whether methods have increments that can be compared, and a front its two axes."""
-    key, redundancy, largest = "analysis.redundancy", experiment.analysis.redundancy, max(experiment.ipc)
+    key, redundancy, ipc = "analysis.redundancy", experiment.analysis.redundancy, experiment.redundancy_ipc
+    size = redundancy.increment_size
     for method in dict.fromkeys([*redundancy.methods, *filter(None, [redundancy.baseline])]):
         if method not in experiment.methods:
             yield f"{key}: no method {method!r}; methods: {', '.join(experiment.methods)}"
-        elif experiment.methods[method].sizes([1]) == ["full"]:
-            yield f"{key}: {method!r} is all training images, and has no increments; leave it out"
-    if redundancy.methods and largest % redundancy.increment_size:
-        yield f"{key}.increment_size: {redundancy.increment_size} does not divide the largest of ipc, {largest}"
-    elif redundancy.methods and largest < 2 * redundancy.increment_size:
-        yield f"{key}.increment_size: ipc {largest} gives fewer than two increments; make it smaller"
+    named = f"the {ipc} of {key}.ipc" if redundancy.ipc else f"the largest of ipc, {ipc}"
+    if ipc not in experiment.ipc:
+        yield f"{key}.ipc: no sets of {ipc} images per class are made; allowed: {', '.join(map(str, experiment.ipc))}"
+    elif redundancy.methods and ipc % size:
+        yield f"{key}.increment_size: {size} does not divide {named}"
+    elif redundancy.methods and ipc < 2 * size:
+        way_out = "make it smaller" if ipc > 1 else f"leave {key}.methods empty, or add a larger ipc"
+        yield f"{key}.increment_size: ipc {ipc} gives fewer than two increments; {way_out}"
     if not experiment.analysis.front:
         return
     if not (redundancy.methods and redundancy.baseline):

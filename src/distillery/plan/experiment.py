@@ -33,11 +33,15 @@ T = TypeVar("T", bound=Method)
 
 
 class Redundancy(Block):
-    """How much of an increment a network knows that was trained on another one (fig. 2 of arXiv 2604.00519)."""
+    """How much of an increment a network knows that was trained on another one (fig. 2 of arXiv 2604.00519).
 
-    methods: list[Name] = Field([])
+    A set that has no increments is cut into random disjoint parts.
+    """
+
+    methods: list[Name] = Field([], description="Of any kind; those of kind `full` are cut at random too.")
     baseline: Name | None = Field(None, description="The method that reductions are measured against.")
-    increment_size: Images = 10
+    ipc: Images | None = Field(None, description="The size of the sets that are cut, one of `ipc`; none: the largest.")
+    increment_size: Images = Field(10, description="Images per class in one increment, or part.")
     network: Network | None = Field(None, description="None: the first network of the evaluation.")
     students: Repeats = 3
 
@@ -161,6 +165,17 @@ class Experiment(Block):
         return [self.run(seed) for seed in self.seeds]
 
     # ---- methods -----------------------------------------------------------------------------------------------------
+
+    @property
+    def redundancy_ipc(self) -> int:
+        """Images per class of the sets whose redundancy is measured."""
+        return self.analysis.redundancy.ipc or max(self.ipc)
+
+    def cut(self, method: str) -> Literal["slots", "random", "real"]:
+        """How the set of a method is cut into parts."""
+        if self.methods[method].sizes([1]) == ["full"]:
+            return "real"
+        return "slots" if self.methods[method].cut_by_slot else "random"
 
     def made_by(self, stage: str) -> list[str]:
         """The methods whose sets a stage makes."""

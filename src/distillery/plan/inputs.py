@@ -319,9 +319,12 @@ class Inputs:
         stored = recipe.labels == "soft" and recipe.soft_labels == "stored"
         return [self._path(layout.SOFT_LABELS, wildcards)] if stored else []
 
-    def largest_set(self, wildcards: Wildcards) -> str:
-        """The largest set of a method."""
-        return self._path(layout.DISTILLED, wildcards, ipc=max(self.experiment.ipc))
+    def redundancy_images(self, wildcards: Wildcards) -> str:
+        """The set whose redundancy is measured."""
+        ipc = self.experiment.redundancy_ipc
+        if self.experiment.cut(wildcards.method) == "real":
+            return layout.TRAIN
+        return self._path(layout.DISTILLED, wildcards, ipc=ipc)
 
     def redundancy_teacher(self, wildcards: Wildcards) -> list[str]:
         """The network that gives soft labels where redundancy is measured under a protocol that has them."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from distillery.job import Input, Job, Output
 from distillery.settings import Block
@@ -13,9 +13,16 @@ if TYPE_CHECKING:
 
 
 class Settings(Block):
+    """Parts of `increment_size` images per class, as many as `ipc` images per class give.
+
+    `slots`: consecutive slots are a part; `random`: parts are drawn; `real`: they are drawn from all training images.
+    """
+
     seed: int
     method: str
+    ipc: int
     increment_size: int
+    cut: Literal["slots", "random", "real"]
     network: str
     recipe: Recipe
     students: int
@@ -27,7 +34,9 @@ class Settings(Block):
         return cls(
             seed=experiment.seed(run),
             method=method,
+            ipc=experiment.redundancy_ipc,
             increment_size=redundancy.increment_size,
+            cut=experiment.cut(method),
             network=network,
             recipe=experiment.recipe(experiment.evaluation.protocols[0], network, redundancy.increment_size),
             students=redundancy.students,
@@ -35,16 +44,19 @@ class Settings(Block):
 
 
 def run(settings: Settings, *, images: Input, teacher: Input | None = None, matrix: Output, job: Job) -> None:
-    """A distilled set, cut into increments by slot, to R[r, s]: accuracy on increment s of a network trained on r.
+    """A set, cut into increments or random parts, to R[r, s]: accuracy on increment s of a network trained on r.
 
     With soft labels the teacher answers while networks are trained, also where the protocol stores its answers: each
     network sees images of its own.
     """
+    import numpy as np
     import pyarrow as pa
     import torch
 
+    from distillery.analysis.parts import parts_of, slots_by_id
     from distillery.analysis.redundancy import redundancy_matrix
     from distillery.data.pixels import decoded
+    from distillery.data.reading import ImageTable
     from distillery.storage.images import read_images
     from distillery.storage.resume import Resume
     from distillery.storage.tables import write_table
@@ -57,17 +69,29 @@ def run(settings: Settings, *, images: Input, teacher: Input | None = None, matr
         resumes.append(job.resume(matrix.with_name(f"{matrix.stem}.{part}")))
         return resumes[-1]
 
-    distilled = read_images(images, "collect")
-    pixels, soft_labels = decoded(distilled), None
+    size, count = settings.increment_size, settings.ipc // settings.increment_size
+
+    def parts(labels: np.ndarray, slots: np.ndarray, classes: list[str]) -> np.ndarray:
+        return parts_of(labels, slots, classes, size, increments=settings.cut == "slots", seed=settings.seed)
+
+    if settings.cut == "real":
+        table = ImageTable(images)
+        part = parts(table.labels, slots_by_id(table.labels, table.paths()), table.classes)
+        rows = np.flatnonzero((part >= 0) & (part < count))
+        cut, part = table.take(rows), part[rows]
+    else:
+        cut = read_images(images, "collect")
+        part = parts(cut.labels, cut.columns["slot"], cut.classes)
+    pixels, soft_labels = decoded(cut), None
     if teacher is not None:
         domain = Domain.of(pixels, settings.recipe)
         known = Classifier.load(teacher, "train_reference")
-        soft_labels = Teacher(known, distilled.classes, domain, job.device).online()
-    rows = redundancy_matrix(
+        soft_labels = Teacher(known, cut.classes, domain, job.device).online()
+    cells = redundancy_matrix(
         pixels,
-        torch.from_numpy(distilled.labels),
-        torch.from_numpy(distilled.columns["slot"] // settings.increment_size),
-        classes=distilled.classes,
+        torch.from_numpy(cut.labels),
+        torch.from_numpy(part),
+        classes=cut.classes,
         network=settings.network,
         recipe=settings.recipe,
         students=settings.students,
@@ -77,6 +101,6 @@ def run(settings: Settings, *, images: Input, teacher: Input | None = None, matr
         resume=resume,
     )
     common = {"method": settings.method, "seed": settings.seed, "network": settings.network}
-    write_table(matrix, pa.Table.from_pylist([{**common, **row} for row in rows]), job.provenance)
-    for part in resumes:
-        part.finish()
+    write_table(matrix, pa.Table.from_pylist([{**common, **cell} for cell in cells]), job.provenance)
+    for training in resumes:
+        training.finish()
