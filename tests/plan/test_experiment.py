@@ -157,7 +157,7 @@ ONE_KEY = {
     "a misspelt key in a block": (
         at("analysis.redundancy.student", 2),
         "analysis.redundancy.student: no such key; did you mean 'students'?; allowed: baseline, increment_size,"
-        " methods, network, students",
+        " ipc, methods, network, students",
     ),
     "a misspelt key of a method": (
         at("methods.dit.genrator", "dit"),
@@ -564,14 +564,6 @@ TOGETHER = {
     "redundancy of parts that do not fit the stated size": (
         lambda e: e.update(ipc=[1, 3, 4], analysis={"redundancy": {"methods": ["dit"], "ipc": 3, "increment_size": 2}}),
         "analysis.redundancy.increment_size: 2 does not divide the 3 of analysis.redundancy.ipc",
-    ),
-    "redundancy of more real images than a class has": (
-        lambda e: e.update(
-            methods={"full": {"kind": "full"}},
-            ipc=[400],
-            analysis={"redundancy": {"methods": ["full"], "increment_size": 100}},
-        ),
-        "analysis.redundancy: 'full' is cut into parts of 400 images per class in all, but class '7' has 89 training",
     ),
     "a front without redundancy": (
         at("analysis", {"front": True}),

@@ -84,12 +84,6 @@ def _sizes(experiment: Experiment) -> Iterator[str]:
     smallest, images = min(sizes, key=lambda name: sizes[name]), sum(sizes.values())
     if (coverage := experiment.analysis.coverage) is not None and coverage.k >= images:
         yield f"analysis.coverage.k: {coverage.k} neighbours among {images} training images; allowed: 1 to {images - 1}"
-    cut = [name for name in experiment.analysis.redundancy.methods if experiment.cut(name) == "real"]
-    if cut and sizes[smallest] < (ipc := experiment.redundancy_ipc):
-        yield (
-            f"analysis.redundancy: {cut[0]!r} is cut into parts of {ipc} images per class in all, but class "
-            f"{smallest!r} has {sizes[smallest]} training images; lower analysis.redundancy.ipc"
-        )
     for name, method in experiment.methods.items():
         yield from method.check_sizes(f"methods.{name}", experiment.ipc, sizes)
     held = " after those that are held out" if experiment.dataset.holdout is not None else ""
