@@ -6,6 +6,7 @@ import ast
 import hashlib
 import json
 import os
+import subprocess
 import sys
 from collections.abc import Iterator
 from functools import cache
@@ -38,6 +39,8 @@ DECLARATIONS = frozenset(
 DECLARING_METHODS = frozenset(f"{PACKAGE}.methods.{name}" for name in ("base", "external", "lgd", "sampling"))
 """Methods that compute nothing themselves: stages read of them only what arrives in the settings."""
 
+NO_COMMIT = "not a checkout"
+
 Provenance = dict[str, str]
 """What an artifact says of its making, as text by name."""
 
@@ -54,6 +57,29 @@ def package_versions() -> dict[str, str]:
         except PackageNotFoundError:
             versions[name] = "absent"
     return versions
+
+
+@cache
+def commit() -> str:
+    """The commit of this code, `… with changes` where files of the package differ from it, or `not a checkout`.
+
+    A package that lies in another project's checkout, as in an environment inside it, has no commit.
+    """
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+
+    def git(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = ["git", "-C", str(ROOT), *arguments]
+        return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+    try:
+        tracked = git("ls-files", "--error-unmatch", Path(__file__).name)
+        head = git("rev-parse", "--verify", "HEAD")
+        if tracked.returncode or head.returncode:
+            return NO_COMMIT
+        changed = git("diff", "--quiet", "HEAD", "--", ".").returncode
+    except OSError:
+        return NO_COMMIT
+    return f"{head.stdout.strip()}{' with changes' if changed else ''}"
 
 
 def code_digests(stage: str) -> list[str]:

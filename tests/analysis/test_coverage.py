@@ -11,6 +11,7 @@ import sklearn
 
 from distillery.analysis.coverage import coverage_of, radii
 from distillery.errors import BadInput
+from distillery.proportions import wilson_interval
 from distillery.report import tables
 
 
@@ -80,17 +81,34 @@ def test_a_set_of_no_more_than_k_images_has_no_recall() -> None:
 
 
 def test_the_table_has_mean_and_spread_over_seeds() -> None:
-    constant = {"recall": float("nan"), "precision": 1.0, "density": 1.25}
+    counts = {"real": 100, "distilled": 20}
+    constant = {"recall": float("nan"), "precision": 1.0, "density": 1.25, **counts}
     rows = pd.DataFrame(
         [
             {"method": "b", "seed": seed, "ipc": 10, "coverage": share, **constant}
             for seed, share in enumerate((0.4, 0.6))
         ]
-        + [{"method": "a", "seed": 0, "ipc": 2, "coverage": 0.1, "recall": 0.2, "precision": 0.3, "density": 0.4}]
+        + [
+            {
+                "method": "a",
+                "seed": 0,
+                "ipc": 2,
+                "coverage": 0.1,
+                "recall": 0.2,
+                "precision": 0.3,
+                "density": 0.4,
+                **counts,
+            }
+        ]
     )
     table = tables.coverage_table(rows, ["a", "b"])
     assert table["method"].tolist() == ["a", "b"]
     assert table["coverage_mean"].tolist() == pytest.approx([10, 50])
     assert table["coverage_std"].tolist()[1] == pytest.approx(100 * np.std([0.4, 0.6], ddof=1))
     text = tables.coverage_markdown(table, 5)
-    assert f"50.0 ± 14.1 |      {tables.ABSENT} | 100.0 ± 0.0 | 1.25 ± 0.00 |" in text
+    low, high = wilson_interval(0.5, 100)  # over the images of one set, not of both
+    assert table[["coverage_low", "coverage_high"]].to_numpy().tolist()[1] == pytest.approx([100 * low, 100 * high])
+    assert table["precision_low"].tolist()[1] == pytest.approx(100 * wilson_interval(1, 20)[0])
+    cells = [cell.strip() for cell in text.splitlines()[-1].strip("|").split("|")]
+    assert cells[3:6] == ["50.0 ± 14.1", f"{100 * low:.1f} to {100 * high:.1f}", tables.ABSENT]
+    assert cells[7:] == ["100.0 ± 0.0", "83.9 to 100.0", "1.25 ± 0.00"]

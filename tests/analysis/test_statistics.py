@@ -14,7 +14,6 @@ from distillery.analysis import statistics
 from distillery.analysis.statistics import (
     LEAST_P,
     Paired,
-    binomial_error,
     hard_label_recovery,
     holm,
     improvement_over_random,
@@ -38,26 +37,6 @@ def from_sums(*sums: int) -> tuple[np.ndarray, np.ndarray]:
 
 def widths(paired: Paired) -> float:
     return paired.high - paired.low
-
-
-@pytest.mark.parametrize(
-    ("images", "errors"),
-    [
-        (500, [2.05, 2.24, 2.05, 1.60, 1.34]),
-        (3925, [0.73, 0.80, 0.73, 0.57, 0.48]),
-        (50_000, [0.20, 0.22, 0.20, 0.16, 0.13]),
-    ],
-)
-def test_binomial_errors_are_those_of_the_table(images: int, errors: list[float]) -> None:
-    assert [round(binomial_error(accuracy, images), 2) for accuracy in (30, 50, 70, 85, 90)] == errors
-
-
-def test_a_binomial_error_vanishes_at_the_ends_and_refuses_what_is_no_percentage() -> None:
-    assert binomial_error(0, 500) == binomial_error(100, 500) == 0
-    with pytest.raises(ValueError, match="outside 0 to 100"):
-        binomial_error(100.5, 500)
-    with pytest.raises(ValueError, match="at least one test image"):
-        binomial_error(50, 0)
 
 
 def test_the_difference_is_the_mean_over_networks_and_images_in_points() -> None:
@@ -172,7 +151,8 @@ def test_pairing_narrows_the_interval() -> None:
     paired, unpaired = paired_difference(ours, theirs), paired_difference(ours, shuffled)
     assert paired.difference == pytest.approx(unpaired.difference)
     assert 2 * widths(paired) < widths(unpaired)
-    independent = 2 * 1.96 * root_sum_of_squares(*(binomial_error(100 * x.mean(), 500) for x in (ours, theirs)))
+    errors = (100 * np.sqrt(x.mean() * (1 - x.mean()) / 500) for x in (ours, theirs))
+    independent = 2 * 1.96 * root_sum_of_squares(*errors)
     assert 2 * widths(paired) < independent
 
 

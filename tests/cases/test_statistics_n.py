@@ -99,7 +99,17 @@ def test_redundancy_tells_over_how_many_replicates_it_spreads() -> None:
 
 def test_coverage_and_gradients_spread_over_what_n_counts() -> None:
     coverage = pd.DataFrame(
-        [{"method": "dit", "seed": seed, "ipc": 10, **dict.fromkeys(tables.SHARES, seed / 10)} for seed in range(3)]
+        [
+            {
+                "method": "dit",
+                "seed": seed,
+                "ipc": 10,
+                "real": 9,
+                "distilled": 9,
+                **dict.fromkeys(tables.SHARES, seed / 10),
+            }
+            for seed in range(3)
+        ]
     )
     (row,) = tables.coverage_table(coverage, ["dit"]).to_dict("records")
     assert row["n"] == 3 and row["coverage_std"] == pytest.approx(coverage["coverage"].std() * 100)

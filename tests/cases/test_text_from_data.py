@@ -135,7 +135,7 @@ def test_no_figure_reads_mathematics(tmp_path: Path) -> None:
 
 def test_the_accuracy_of_classes_holds_no_formula() -> None:
     table = accuracy_by_class(np.eye(2, dtype=np.int64)[None], ["=cmd()", "b"]).decode()
-    assert table.splitlines()[1] == "'=cmd(),1,100.0,'=cmd(),100.0"
+    assert table.splitlines()[1] == "'=cmd(),1,100.0,20.7,100.0,'=cmd(),100.0"
 
 
 @pytest.mark.parametrize("text", HOSTILE, ids=ascii)

@@ -12,6 +12,7 @@ from typing import Any, Literal
 import pyarrow as pa
 import pytest
 import torch
+from about import ABOUT
 from tiny import CLASSES, CPU, NUMBERS, StoppedAt, World, digits, image_set_of, job, keys, no_resume, stopped_at
 from torch import Tensor
 
@@ -28,6 +29,7 @@ from distillery.guidance.lgd import LoopGuidance
 from distillery.guidance.pilot import Calibrated, Pilot, calibrate, curve_table, spread, teacher
 from distillery.guidance.registry import Guidances
 from distillery.guidance.settings import Calibration
+from distillery.proportions import wilson_interval
 from distillery.stages import calibrate_guidance
 from distillery.storage.atomic import read_json
 from distillery.storage.images import write_images
@@ -195,7 +197,8 @@ def test_nothing_is_confirmed_where_nothing_is_valid() -> None:
 COLUMNS = {
     **dict.fromkeys(("relative_strength", "strength", "reference_weight", "validity"), pa.float64()),
     **dict.fromkeys(("reference_probability", "student_accuracy", "learnability", "pilot_accuracy"), pa.float64()),
-    **dict.fromkeys(("valid", "chosen"), pa.bool_()),
+    **dict.fromkeys(("validity_low", "validity_high"), pa.float64()),
+    **{"images": pa.int64(), "valid": pa.bool_(), "chosen": pa.bool_()},
 }
 
 
@@ -203,7 +206,7 @@ COLUMNS = {
 def test_the_curve_has_one_row_per_setting_of_which_one_is_chosen(valid: bool, tmp_path: Path) -> None:
     pilot = MadeUp(TABLE if valid else dict.fromkeys(TABLE, (0.3, 0.0)))
     found = calibrated(pilot, tmp_path)
-    table = curve_table(found, "judge", "overlap")
+    table = curve_table(found, "judge", Calibration(relative_strengths=[0.5, 0.25]), 40)
     assert {field.name: field.type for field in table.schema} == COLUMNS
     rows = table.to_pylist()
     assert [(row["relative_strength"], row["reference_weight"]) for row in rows] == pilot.measured
@@ -212,7 +215,11 @@ def test_the_curve_has_one_row_per_setting_of_which_one_is_chosen(valid: bool, t
     ]
     assert [row["valid"] for row in rows] == [row["validity"] >= 0.9 for row in rows]
     facts = json.loads(table.schema.metadata[b"distillery_calibration"])
-    assert facts == {"threshold": 0.9, "judge": "judge", "aim": "overlap", "confirmed": found.confirmed}
+    criteria = {"threshold": 0.9, "judge": "judge", "aim": "overlap", "confirmed": found.confirmed}
+    assert facts == {**criteria, "images": 40, "relative_strengths": [0.25, 0.5]}
+    assert [(row["validity_low"], row["validity_high"]) for row in rows] == [
+        wilson_interval(row["validity"], 40) for row in rows
+    ]
 
 
 # ---- interruptions ---------------------------------------------------------------------------------------------------
@@ -358,6 +365,7 @@ class Stage:
                 images=16, relative_strengths=[1 / 16, 1 / 4], reference_weights=[1.0, 3.0], validity=0.2
             ),
             "judge": "real",
+            "about": ABOUT,
             "student_recipe": Recipe(epochs=2, batch_size=8, learning_rate=2e-3),
         }
         if "learnability" in options:
@@ -391,7 +399,7 @@ def test_the_stage_writes_its_choice_and_the_curve_behind_it(world: World, tmp_p
     assert {row["strength"] for row in rows} <= {0.0, 1.0, 4.0}
     with (tmp_path / "curve.csv").open(encoding="utf-8", newline="") as file:
         lines = list(csv.DictReader(file))
-    assert list(lines[0]) == list(COLUMNS)
+    assert list(lines[0]) == [*COLUMNS, "experiment", "dataset", "commit"]
     assert [line["chosen"] for line in lines] == [str(row["chosen"]).lower() for row in rows]
 
 

@@ -26,12 +26,14 @@ from PIL import Image
 
 from distillery.__main__ import main
 from distillery.plan.load import load
+from distillery.provenance import commit
 from distillery.stages import plot_front, tabulate_accuracy
 from distillery.storage.images import ImageSet, encode_png, write_images
 from distillery.storage.tables import write_table
 
-ORDER: dict[str, Any] = {"methods": ["lgd", "dit"], "networks": ["resnet", "convnet"]}
-AGAINST_DIT: dict[str, Any] = {"methods": ["lgd", "dit"], "baseline": "dit"}
+ORDER: dict[str, Any] = {"methods": ["lgd", "dit"], "networks": ["resnet", "convnet"], **SETTING}
+AGAINST_DIT: dict[str, Any] = {"methods": ["lgd", "dit"], "baseline": "dit", **SETTING}
+ORIGIN = f",tiny,digits (4 classes of 16 px),{commit()}"
 TABLE_FILES = {"csv": "t.csv", "parquet": "t.parquet", "markdown": "t.md"}
 FIGURE_FILES = {"png": "f.png", "svg": "f.svg"}
 
@@ -150,8 +152,9 @@ def test_protocols_never_mix(tmp_path: Path) -> None:
 def test_csv_has_exactly_these_columns_and_two_decimals(tmp_path: Path) -> None:
     accuracies(tmp_path, evaluation("dit", [[200 / 3]]), networks=["convnet"])
     first, second, *_ = (tmp_path / "t.csv").read_text("utf-8").splitlines()
-    assert first == "method,ipc,network,protocol,n,trained,accuracy_mean,accuracy_std,best_mean,best_std"
-    assert second == "dit,10,convnet,p,1,1,66.67,,66.67,"
+    names = "method,ipc,network,protocol,n,trained,accuracy_mean,accuracy_std,best_mean,best_std"
+    assert first == f"{names},experiment,dataset,commit"
+    assert second == f"dit,10,convnet,p,1,1,66.67,,66.67,{ORIGIN}"
 
 
 def test_markdown_reads_as_a_paper_prints_it(tmp_path: Path) -> None:
@@ -207,9 +210,9 @@ def test_the_published_pair_gives_a_reduction_of_39_1_percent(tmp_path: Path) ->
     assert cells["dit"]["reduction_percent"] == 0
     assert "39.1 |" in (tmp_path / "t.md").read_text("utf-8")
     assert (tmp_path / "t.csv").read_text("utf-8").splitlines() == [
-        "method,increments,n,off_diagonal_mean,off_diagonal_std,baseline,reduction_percent",
-        "lgd,2,1,57.65,,dit,39.12",
-        "dit,2,1,94.70,,dit,0.00",
+        "method,increments,n,off_diagonal_mean,off_diagonal_std,baseline,reduction_percent,experiment,dataset,commit",
+        f"lgd,2,1,57.65,,dit,39.12{ORIGIN}",
+        f"dit,2,1,94.70,,dit,0.00{ORIGIN}",
     ]
 
 
@@ -267,7 +270,7 @@ def test_the_front_holds_what_no_other_method_beats(tmp_path: Path) -> None:
     assert rows["worse"]["strength"] == "auto"
     assert (tmp_path / "t.csv").read_text("utf-8").splitlines()[
         3
-    ] == "gentle,0.5,2,0,97.00,1.41,2,2,60.00,dit,25.00,True"
+    ] == f"gentle,0.5,2,0,97.00,1.41,2,2,60.00,dit,25.00,True{ORIGIN}"
 
 
 def test_without_the_baseline_there_is_no_front(tmp_path: Path) -> None:
@@ -347,8 +350,8 @@ def draw_all(tmp_path: Path, into: Path) -> dict[str, bytes]:
         tmp_path / "m.parquet", matrix("dit", [[100, 80], [70, 100]]) + matrix("lgd", [[100, 9], [8, 100]])
     )
     drawn: list[tuple[str, dict[str, Any], dict[str, Path | list[Path]]]] = [
-        ("plot_accuracy", {**ORDER, "full": None, **SETTING}, {"table": tmp_path / "accuracy/t.parquet"}),
-        ("plot_redundancy", {**AGAINST_DIT, **SETTING}, {"matrices": matrices}),
+        ("plot_accuracy", {**ORDER, "full": None}, {"table": tmp_path / "accuracy/t.parquet"}),
+        ("plot_redundancy", AGAINST_DIT, {"matrices": matrices}),
         ("plot_calibration", {"method": "lgd", **SETTING}, {"table": calibration(tmp_path / "c.parquet")}),
         ("plot_increments", {"method": "lgd", **SETTING}, {"increments": increments(tmp_path)}),
     ]

@@ -10,9 +10,11 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
+from about import ABOUT
 from tiny import MADE_BY, job
 
 from distillery.analysis.statistics import holm
+from distillery.proportions import wilson_interval
 from distillery.report.statistics import bits, statistics_markdown, statistics_table
 from distillery.report.tables import EVALUATION, accuracy_table, csv_bytes, diverged_markdown, read_rows
 from distillery.stages import compare_published, tabulate_accuracy, tabulate_statistics
@@ -58,7 +60,8 @@ def test_a_row_has_its_recovery_scores_against_random_and_full_data() -> None:
     assert row["hlr_std"] == pytest.approx(math.sqrt(2 + 0.5)) and row["ior_std"] == pytest.approx(2)
     alpha = 0.5 * 0.10 - 0.5 * 0.075
     assert row["lrs"] == pytest.approx(100 * (np.exp(alpha) - np.exp(-1)) / (np.e - np.exp(-1)))
-    assert row["binomial_error"] == pytest.approx(100 * np.sqrt(0.91 * 0.09 / IMAGES))
+    low, high = wilson_interval(0.91, IMAGES)
+    assert (row["test_low"], row["test_high"]) == pytest.approx((100 * low, 100 * high))
 
 
 def test_yardsticks_are_not_measured_against_themselves() -> None:
@@ -246,6 +249,7 @@ def test_statistics_are_written_whatever_the_order_of_the_files(files: list[Path
         soft=[],
         methods=["DiT", "full", "random"],
         networks=["convnet6"],
+        about=ABOUT,
     )
     for name, paths in (("one", files), ("two", files[::-1])):
         made = outputs(tmp_path, name)
@@ -258,11 +262,12 @@ def test_statistics_are_written_whatever_the_order_of_the_files(files: list[Path
 
 
 def test_published_numbers_stand_beside_ours_of_the_same_cell(files: list[Path], tmp_path: Path) -> None:
-    order = tabulate_accuracy.Settings(methods=["DiT"], networks=["convnet6"])
+    order = tabulate_accuracy.Settings(methods=["DiT"], networks=["convnet6"], about=ABOUT)
     made = outputs(tmp_path, "accuracy")
     tabulate_accuracy.run(order, evaluations=files, **made, job=job("tabulate_accuracy", order, []))
+    names = {"DiT": "DiT", "random": "Random"}
     settings = compare_published.Settings(
-        dataset="imagewoof", methods={"DiT": "DiT", "random": "Random"}, full="full", resolution=256, numbers="0"
+        dataset="imagewoof", methods=names, full="full", resolution=256, numbers="0", about=ABOUT
     )
     beside = outputs(tmp_path, "published")
     compare_published.run(settings, accuracy=made["parquet"], **beside, job=job("compare_published", settings, []))

@@ -68,6 +68,7 @@ def test_the_rest_takes_what_is_there(finished: Clone) -> None:
         tabulate_accuracy=1,
         tabulate_statistics=1,
         plot_accuracy=1,
+        write_experiment=1,
     )
 
 

@@ -1,4 +1,4 @@
-"""How sure a difference of accuracies is: binomial error, paired intervals, components of spread, DD-Ranking, Holm.
+"""How sure a difference of accuracies is: paired intervals, components of spread, DD-Ranking, Holm.
 
 Accuracies, scores and their errors are percent, or points of it, wherever they enter or leave.
 """
@@ -17,19 +17,6 @@ DRAWS_AT_ONCE = 2**22
 
 LEAST_P = 1e-10
 """Below this the transform behind the sign-flip test shows its rounding, and a p value says no more than "less"."""
-
-
-def binomial_error(accuracy_percent: float, images: int) -> float:
-    """Standard error of an accuracy on a finite test set, in points: 100 sqrt(p (1 - p) / N).
-
-    Raises:
-        ValueError: no image, or an accuracy that is no percentage.
-    """
-    if images < 1:
-        raise ValueError(f"images: {images}; an accuracy needs at least one test image")
-    if not 0 <= accuracy_percent <= 100:
-        raise ValueError(f"accuracy_percent: {accuracy_percent} lies outside 0 to 100")
-    return math.sqrt(accuracy_percent * (100 - accuracy_percent) / images)
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from distillery.guidance.increment import Candidates, generate_candidates
 from distillery.guidance.lgd import LoopGuidance
 from distillery.guidance.score import Scorer
 from distillery.guidance.settings import Calibration
+from distillery.proportions import wilson_interval
 from distillery.storage.images import ImageSet
 from distillery.storage.resume import Resume
 from distillery.streams import Key
@@ -157,16 +158,25 @@ def spread(count: int, most: int) -> list[int]:
     )
 
 
-def curve_table(calibrated: Calibrated, judge: str, aim: str) -> pa.Table:
-    """All measurements, one row per setting; the metadata hold the criteria of the choice."""
-    rows = [
-        {**asdict(row), "valid": row.validity >= calibrated.threshold, "chosen": row == calibrated.chosen}
-        for row in calibrated.measured
-    ]
-    schema = pa.schema(
-        [*((name, pa.float64()) for name in Setting.__annotations__), ("valid", pa.bool_()), ("chosen", pa.bool_())]
-    )
-    about = {"threshold": calibrated.threshold, "judge": judge, "aim": aim, "confirmed": calibrated.confirmed}
+def curve_table(calibrated: Calibrated, judge: str, calibration: Calibration, images: int) -> pa.Table:
+    """All measurements, one row per setting; the metadata hold the criteria of the choice and the grid.
+
+    `validity_low` to `validity_high` is the Wilson interval, 95 %, of a validity over the images of a pilot.
+
+    Args:
+        images: of the pilot of one setting.
+    """
+    rows = []
+    for row in calibrated.measured:
+        low, high = wilson_interval(row.validity, images)
+        chosen = {"valid": row.validity >= calibrated.threshold, "chosen": row == calibrated.chosen}
+        rows.append({**asdict(row), "validity_low": low, "validity_high": high, "images": images, **chosen})
+    measured = [(name, pa.float64()) for name in (*Setting.__annotations__, "validity_low", "validity_high")]
+    schema = pa.schema([*measured, ("images", pa.int64()), ("valid", pa.bool_()), ("chosen", pa.bool_())])
+    about = {
+        **{"threshold": calibrated.threshold, "judge": judge, "aim": calibration.aim, "images": images},
+        **{"confirmed": calibrated.confirmed, "relative_strengths": sorted(calibration.relative_strengths)},
+    }
     return pa.Table.from_pylist(rows, schema).replace_schema_metadata({"distillery_calibration": json.dumps(about)})
 
 

@@ -125,6 +125,11 @@ class Experiment(Block):
             protocols=[protocol.label for protocol in self.evaluation.protocols],
         )
 
+    @property
+    def about_data(self) -> About:
+        """The same for stages that evaluate nothing: they do not run again for another protocol."""
+        return self.about.model_copy(update={"protocols": []})
+
     @cached_property
     def latent_shape(self) -> LatentShape | None:
         """What latents are to images; None where nobody knows yet."""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pydantic import Field
+
+from distillery.provenance import commit
 from distillery.settings import Block
 
 
@@ -11,9 +14,17 @@ class About(Block):
     Attributes:
         experiment: its name.
         dataset: the data set in words, with classes and side of the images.
-        protocols: labels of the protocols of its evaluation, in their order.
+        protocols: labels of the protocols of its evaluation, in their order; none for a stage that evaluates nothing.
     """
 
     experiment: str
     dataset: str
-    protocols: list[str]
+    protocols: list[str] = Field([])
+
+    @property
+    def origin(self) -> dict[str, str]:
+        """What a table is of: experiment, data set, and the commit of the code that writes it.
+
+        The commit is no setting: another one runs nothing again, and a table names the commit that it was written at.
+        """
+        return {"experiment": self.experiment, "dataset": self.dataset, "commit": commit()}

@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 
 from distillery.analysis.statistics import (
-    binomial_error,
     hard_label_recovery,
     holm,
     improvement_over_random,
@@ -19,10 +18,21 @@ from distillery.analysis.statistics import (
     root_sum_of_squares,
     std_components,
 )
-from distillery.report.tables import ABSENT, CELL, MEAN, REPLICATE, last_epochs, markdown_table, mean_and_std, number
+from distillery.proportions import wilson_interval
+from distillery.report.tables import (
+    ABSENT,
+    CELL,
+    MEAN,
+    REPLICATE,
+    interval,
+    last_epochs,
+    markdown_table,
+    mean_and_std,
+    number,
+)
 
 COLUMNS = [
-    *(*CELL, "n", "trained", "sets", "accuracy_mean", "std_between_sets", "std_within_set", "binomial_error"),
+    *(*CELL, "n", "trained", "sets", "accuracy_mean", "std_between_sets", "std_within_set", "test_low", "test_high"),
     *("baseline", "difference", "difference_low", "difference_high", "p", "p_holm"),
     *("hlr", "hlr_std", "ior", "ior_std", "lrs"),
     *("images", "test_images", "parameters", "label_bytes", "diverged"),
@@ -31,6 +41,9 @@ COLUMNS = [
 
 `n` replicates (seed and student) of which no network has diverged are what spreads are over: `std_between_sets` over
 their `sets` (seeds), `std_within_set` over the students of a set. The mean is over `trained` networks.
+
+`test_low` to `test_high` is the Wilson interval, 95 %, of the accuracy over `test_images`, in percent: the
+spread between networks and sets is not in it.
 
 `hlr_std` and `ior_std` join the sample standard deviations, over replicates, of the two accuracies that are subtracted.
 """
@@ -84,7 +97,7 @@ def statistics_table(
                 "sets": sound["seed"].nunique(),
                 "accuracy_mean": mean,
                 **_components(sound),
-                "binomial_error": binomial_error(mean, int(part["test_images"].iloc[0])) if len(sound) else math.nan,
+                **_wilson(mean if len(sound) else math.nan, int(part["test_images"].iloc[0])),
                 **_difference(sound, versus, baseline if versus is not None else None),
                 "hlr": hlr,
                 "hlr_std": root_sum_of_squares(_std(part), _std(everything)) if not math.isnan(hlr) else math.nan,
@@ -131,6 +144,12 @@ def _whole(part: pd.DataFrame) -> pd.DataFrame:
     return part[part.groupby(REPLICATE)["accuracy"].transform(lambda values: values.notna().all())]
 
 
+def _wilson(mean: float, images: int) -> dict[str, float]:
+    """The interval of an accuracy over the images of the test set, in percent."""
+    low, high = wilson_interval(mean / 100, images)
+    return {"test_low": 100 * low, "test_high": 100 * high}
+
+
 def _components(part: pd.DataFrame) -> dict[str, float]:
     replicates = part.groupby(REPLICATE, as_index=False)["accuracy"].mean()
     sets = [students["accuracy"].tolist() for _, students in replicates.groupby("seed")]
@@ -162,7 +181,7 @@ def bits(packed: bytes, images: int) -> np.ndarray:
 
 def statistics_markdown(table: pd.DataFrame) -> str:
     """The statistics as a paper would print them in its appendix, one part per protocol."""
-    header = ["method", "IPC", "network", "n", "sets", "accuracy", "± sets", "± students", "± test set"]
+    header = ["method", "IPC", "network", "n", "sets", "accuracy", "± sets", "± students", "test set 95 %"]
     header += ["paired difference", "95 %", "p (Holm)", "HLR", "IOR", "LRS", "labels (MB)"]
     parts = []
     for protocol, part in table.groupby("protocol"):
@@ -175,9 +194,10 @@ def statistics_markdown(table: pd.DataFrame) -> str:
                 str(row["n"]),
                 str(row["sets"]),
                 number(row["accuracy_mean"], 1, ABSENT),
-                *(number(row[name], 1, ABSENT) for name in ("std_between_sets", "std_within_set", "binomial_error")),
+                *(number(row[name], 1, ABSENT) for name in ("std_between_sets", "std_within_set")),
+                interval(row["test_low"], row["test_high"]),
                 number(row["difference"], 1, ABSENT),
-                _interval(row["difference_low"], row["difference_high"]),
+                interval(row["difference_low"], row["difference_high"]),
                 _probability(row["p_holm"]),
                 *(mean_and_std(row[name], row[f"{name}_std"]) for name in ("hlr", "ior")),
                 number(row["lrs"], 1, ABSENT),
@@ -188,15 +208,12 @@ def statistics_markdown(table: pd.DataFrame) -> str:
         against = f" Differences are paired with `{baseline}`." if baseline else ""
         parts.append(
             f"Last epoch, protocol `{protocol}`, in points: standard deviation between sets (experiment seeds) and"
-            f" between students of one set, binomial error of the test set.{against} Intervals are over sets, students"
-            " and test images, p over test images alone.\n\n" + markdown_table(header, body)
+            f" between students of one set; Wilson interval over the images of the test set.{against}"
+            " Intervals of differences are over sets, students and test images, p over test images alone.\n\n"
+            + markdown_table(header, body)
         )
     return "\n".join(parts)
 
 
 def _probability(p: float) -> str:
     return "< 0.001" if p < 0.0005 else number(p, 3, ABSENT)
-
-
-def _interval(low: float, high: float) -> str:
-    return ABSENT if math.isnan(low) else f"{number(low, 1)} to {number(high, 1)}"

@@ -16,7 +16,9 @@ import pandas as pd
 import pyarrow as pa
 
 from distillery.errors import BadInput, damaged
+from distillery.proportions import wilson_interval
 from distillery.provenance import Provenance
+from distillery.report.about import About
 from distillery.report.text import markdown_text
 from distillery.spreadsheets import csv_text
 from distillery.storage.atomic import write_bytes
@@ -34,8 +36,11 @@ REDUNDANCY = ["method", "seed", "network", "student", "trained_on", "tested_on",
 SHARES = ["coverage", "recall", "precision", "density"]
 """Measures of a distilled set beside the real one."""
 
-COVERAGE = ["method", "seed", "ipc", *SHARES]
-"""Columns of a measured coverage: one row per set."""
+COUNTED_ON = {"coverage": "real", "recall": "real", "precision": "distilled"}
+"""The shares among them, and the images that each is a share of."""
+
+COVERAGE = ["method", "seed", "ipc", *SHARES, "real", "distilled"]
+"""Columns of a measured coverage: one row per set; the last two are numbers of images."""
 
 MAY_BE_ABSENT = ("accuracy", "correct", "recall", "condition")
 """A network that diverged has no accuracy, the rows of earlier epochs have no `correct`, a set of at most k images has
@@ -189,6 +194,8 @@ def redundancy_table(rows: pd.DataFrame, methods: Sequence[str], baseline: str |
 def coverage_table(rows: pd.DataFrame, methods: Sequence[str]) -> pd.DataFrame:
     """Mean and sample standard deviation over seeds of `SHARES`, in percent; density in units of one.
 
+    `low` and `high` of a share are its Wilson interval, 95 %, over the images of one set.
+
     Raises:
         BadInput: a set was measured twice with different results.
     """
@@ -200,6 +207,9 @@ def coverage_table(rows: pd.DataFrame, methods: Sequence[str]) -> pd.DataFrame:
             for name in SHARES:
                 values = part[name] * (1 if name == "density" else 100)
                 row[f"{name}_mean"], row[f"{name}_std"] = float(values.mean()), float(values.std())
+                if counted := COUNTED_ON.get(name):
+                    low, high = wilson_interval(row[f"{name}_mean"] / 100, int(part[counted].min()))
+                    row[f"{name}_low"], row[f"{name}_high"] = 100 * low, 100 * high
             table.append(row)
     return pd.DataFrame(table)
 
@@ -296,6 +306,11 @@ def mean_and_std(mean: float, std: float, digits: int = 1) -> str:
     return number(mean, digits, ABSENT) + ("" if np.isnan(std) else f" ± {number(std, digits)}")
 
 
+def interval(low: float, high: float) -> str:
+    """`96.1 to 97.9`."""
+    return ABSENT if np.isnan(low) else f"{number(low, 1)} to {number(high, 1)}"
+
+
 def csv_bytes(table: pd.DataFrame) -> bytes:
     """A table as CSV: two decimals, or two digits below 0.01; empty cells for NaN."""
     buffer = io.StringIO()
@@ -315,12 +330,23 @@ def _short(value: float) -> str:
 
 
 def write_formats(
-    table: pd.DataFrame, text: str, csv: Path, parquet: Path, markdown: Path, provenance: Provenance
+    table: pd.DataFrame, text: str, csv: Path, parquet: Path, markdown: Path, provenance: Provenance, about: About
 ) -> None:
-    """Write a table as CSV, Parquet and Markdown, `text`."""
-    write_bytes(csv, csv_bytes(table))
-    write_bytes(markdown, text.encode())
-    write_table(parquet, arrow_table(table), provenance)
+    """Write a table as CSV, Parquet and Markdown, `text`. Each says which experiment, data set and commit it is of."""
+    write_bytes(csv, csv_bytes(with_origin(table, about)))
+    write_bytes(markdown, signed(text, about).encode())
+    write_table(parquet, arrow_table(table), {**provenance, **about.origin})
+
+
+def with_origin(table: pd.DataFrame, about: About) -> pd.DataFrame:
+    """A table of a CSV file: the origin is in columns at its end, so that it needs no options to be read."""
+    return table.assign(**about.origin)
+
+
+def signed(text: str, about: About) -> str:
+    """A table of a Markdown file: the origin is in a line below."""
+    words = {key: markdown_text(value) for key, value in about.origin.items()}
+    return f"{text}\nExperiment {words['experiment']}, data set {words['dataset']}, commit: {words['commit']}.\n"
 
 
 def arrow_table(table: pd.DataFrame) -> pa.Table:
@@ -417,20 +443,21 @@ def redundancy_markdown(table: pd.DataFrame, baseline: str | None) -> str:
 
 def coverage_markdown(table: pd.DataFrame, k: int) -> str:
     """The table of coverages as a paper prints it."""
-    body = [
-        [
-            str(row["method"]),
-            str(row["ipc"]),
-            str(row["n"]),
-            *(mean_and_std(row[f"{name}_mean"], row[f"{name}_std"], 2 if name == "density" else 1) for name in SHARES),
-        ]
-        for row in table.to_dict("records")
-    ]
+    header = ["method", "IPC", "n"]
+    for name in SHARES:
+        header += [name, "95 %"] if name in COUNTED_ON else [name]
+    body = []
+    for row in table.to_dict("records"):
+        cells = [str(row["method"]), str(row["ipc"]), str(row["n"])]
+        for name in SHARES:
+            cells.append(mean_and_std(row[f"{name}_mean"], row[f"{name}_std"], 2 if name == "density" else 1))
+            cells += [interval(row[f"{name}_low"], row[f"{name}_high"])] if name in COUNTED_ON else []
+        body.append(cells)
     return (
         f"Of the real training images, in percent, k = {k}: those near a distilled one (coverage), and those in the"
         " reach of a distilled one (recall); of the distilled ones those near a real one (precision), and in how many"
-        " balls of real ones they lie (density); mean ± sample standard deviation over n seeds.\n\n"
-        + markdown_table(["method", "IPC", "n", *SHARES], body)
+        " balls of real ones they lie (density); mean ± sample standard deviation over n seeds, and the Wilson interval"
+        " over the images of one set.\n\n" + markdown_table(header, body)
     )
 
 

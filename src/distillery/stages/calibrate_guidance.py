@@ -10,6 +10,7 @@ from distillery.guidance.registry import Guidances
 from distillery.guidance.settings import Calibration
 from distillery.job import Input, Job, Output
 from distillery.methods.lgd import LGD
+from distillery.report.about import About
 from distillery.settings import Block
 from distillery.students.settings import Recipe
 
@@ -32,6 +33,7 @@ class Settings(Block):
     calibration: Calibration
     judge: str
     student_recipe: Recipe | None
+    about: About
 
     @classmethod
     def of(cls, experiment: Experiment, run: str, method: str) -> Settings:
@@ -51,6 +53,7 @@ class Settings(Block):
             calibration=lgd.calibration,
             judge=lgd.calibration.judge or lgd.reference,
             student_recipe=experiment.recipe(protocol, network, 2 * lgd.increment_size) if taught else None,
+            about=experiment.about_data,
         )
 
 
@@ -72,6 +75,7 @@ def run(
     job: Job,
 ) -> None:
     """Generator, increment 1, its student, and the judge to the chosen strength and weight, and their curve."""
+    import pyarrow as pa
     from pyarrow.csv import WriteOptions, write_csv
 
     from distillery.data.reading import ImageTable
@@ -79,6 +83,7 @@ def run(
     from distillery.guidance.base import Scene
     from distillery.guidance.lgd import LoopGuidance
     from distillery.guidance.pilot import Pilot, calibrate, curve_table, spread, teacher
+    from distillery.spreadsheets import csv_text
     from distillery.storage.atomic import replacing, write_json
     from distillery.storage.images import read_images
     from distillery.storage.tables import write_table
@@ -114,21 +119,27 @@ def run(
         recipe = (settings.student_recipe, (settings.seed, job.stage), job.device)
         pilot.teach = teacher(pupil.name, seed_images, ImageTable(data), *recipe)
     strength, weight = loop.learnability.strength, loop.learnability.reference_weight
+    if strength != "auto":
+        alone = [strength / renderer.latent_numbers**0.5]
+        calibration = calibration.model_copy(update={"relative_strengths": alone})
+    if weight != "auto":
+        calibration = calibration.model_copy(update={"reference_weights": [weight]})
     resume = job.resume(curve)
     outcome = calibrate(
         pilot,
-        relative_strengths=(
-            calibration.relative_strengths if strength == "auto" else [strength / renderer.latent_numbers**0.5]
-        ),
-        reference_weights=calibration.reference_weights if weight == "auto" else [weight],
+        relative_strengths=calibration.relative_strengths,
+        reference_weights=calibration.reference_weights,
         calibration=calibration,
         candidates=settings.candidates,
         min_reference_probability=settings.min_reference_probability,
         resume=resume,
     )
-    table = curve_table(outcome, settings.judge, calibration.aim)
-    write_table(curve, table, job.provenance)
+    table = curve_table(outcome, settings.judge, calibration, pilot.slots * len(labels))
+    source = settings.about.origin
+    write_table(curve, table, {**job.provenance, **source})
+    for name, value in source.items():
+        table = table.append_column(name, pa.array([csv_text(value)] * len(table)))
     with replacing(csv) as temporary:
-        write_csv(table, temporary, WriteOptions(quoting_style="none"))
+        write_csv(table, temporary, WriteOptions(quoting_style="needed"))
     write_json(guidance, {"strength": outcome.chosen.strength, "reference_weight": outcome.chosen.reference_weight})
     resume.finish()

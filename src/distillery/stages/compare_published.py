@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from distillery.job import Input, Job, Output
 from distillery.report import PUBLISHED
+from distillery.report.about import About
 from distillery.settings import Block
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ class Settings(Block):
     full: str | None
     resolution: int
     numbers: str
+    about: About
 
     @classmethod
     def of(cls, experiment: Experiment, **wildcards: str) -> Settings:
@@ -34,6 +36,7 @@ class Settings(Block):
             full=experiment.first_of("full"),
             resolution=experiment.dataset.resolution,
             numbers=hashlib.sha256(PUBLISHED.read_bytes()).hexdigest()[:16],
+            about=experiment.about_data,
         )
 
 
@@ -47,4 +50,4 @@ def run(settings: Settings, *, accuracy: Input, csv: Output, parquet: Output, ma
     ours["ipc_label"] = ours["ipc"].astype(str).where(ours["method"] != settings.full, "full")
     ours["resolution"] = settings.resolution
     table = beside_published(ours, dataset=settings.dataset, names=settings.methods)
-    tables.write_formats(table, published_markdown(table), csv, parquet, markdown, job.provenance)
+    tables.write_formats(table, published_markdown(table), csv, parquet, markdown, job.provenance, settings.about)

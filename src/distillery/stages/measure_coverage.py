@@ -44,4 +44,5 @@ def run(
     distilled = features_of(network, ImageTable(images, "collect")).numpy()
     shares = asdict(coverage_of(real, distilled, settings.k))
     row = {"method": settings.method, "seed": settings.seed, "ipc": settings.ipc, **shares}
+    row |= {"real": len(real), "distilled": len(distilled)}
     write_table(coverage, pa.Table.from_pylist([row]), job.provenance)

@@ -22,7 +22,7 @@ class Settings(Block):
 
     @classmethod
     def of(cls, experiment: Experiment, *, method: str, **wildcards: str) -> Settings:
-        return cls(method=method, about=experiment.about)
+        return cls(method=method, about=experiment.about_data)
 
 
 def run(settings: Settings, *, table: Input, png: Output, svg: Output, job: Job) -> None:

@@ -69,7 +69,8 @@ def run(
         settings.ipc,
         labels,
     )
-    write_bytes(csv, tables.csv_bytes(table))
-    write_bytes(markdown, tables.front_markdown(table, settings.ipc, settings.baseline).encode())
+    write_bytes(csv, tables.csv_bytes(tables.with_origin(table, settings.about)))
+    text = tables.front_markdown(table, settings.ipc, settings.baseline)
+    write_bytes(markdown, tables.signed(text, settings.about).encode())
     figure = figures.front_figure(table, list(labels), settings.baseline, settings.ipc, settings.about)
     style.save(figure, png, svg)

@@ -21,7 +21,7 @@ class Settings(Block):
 
     @classmethod
     def of(cls, experiment: Experiment, **wildcards: str) -> Settings:
-        return cls(about=experiment.about)
+        return cls(about=experiment.about_data)
 
 
 def run(
@@ -33,6 +33,6 @@ def run(
 
     rows = tables.read_rows(norms, gradients.COLUMNS, made_by="measure_gradients")
     table = gradients.gradient_table(rows)
-    write_bytes(csv, gradients.csv_bytes(table))
-    write_bytes(markdown, gradients.gradient_markdown(table).encode())
+    write_bytes(csv, gradients.csv_bytes(tables.with_origin(table, settings.about)))
+    write_bytes(markdown, tables.signed(gradients.gradient_markdown(table), settings.about).encode())
     style.save(gradients.gradient_figure(table, settings.about), png, svg)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from distillery.job import Input, Job, Output
+from distillery.report.about import About
 from distillery.settings import Block
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ class Settings(Block):
     methods: list[str]
     networks: list[str]
     abbreviated: dict[str, str] = Field({})
+    about: About
 
     @classmethod
     def of(cls, experiment: Experiment, **wildcards: str) -> Settings:
@@ -29,6 +31,7 @@ class Settings(Block):
             methods=sorted(experiment.methods),
             networks=sorted(evaluation.networks),
             abbreviated=evaluation.abbreviated,
+            about=experiment.about_data,
         )
 
 
@@ -41,4 +44,4 @@ def run(
     rows = tables.read_rows(evaluations, tables.ACCURACY, made_by="evaluate")
     table = tables.accuracy_table(rows, settings.methods, settings.networks)
     text = tables.accuracy_markdown(table, settings.abbreviated) + tables.diverged_markdown(rows)
-    tables.write_formats(table, text, csv, parquet, markdown, job.provenance)
+    tables.write_formats(table, text, csv, parquet, markdown, job.provenance, settings.about)

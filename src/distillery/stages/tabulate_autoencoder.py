@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from distillery.job import Input, Job, Output
+from distillery.report.about import About
 from distillery.settings import Block
 
 if TYPE_CHECKING:
@@ -14,11 +15,13 @@ COMPUTES = False
 
 
 class Settings(Block):
-    """The stage depends on its files alone."""
+    """The origin of the table."""
+
+    about: About
 
     @classmethod
     def of(cls, experiment: Experiment, **wildcards: str) -> Settings:
-        return cls()
+        return cls(about=experiment.about_data)
 
 
 def run(settings: Settings, *, measured: list[Input], csv: Output, parquet: Output, markdown: Output, job: Job) -> None:
@@ -37,4 +40,4 @@ def run(settings: Settings, *, measured: list[Input], csv: Output, parquet: Outp
         frames.append(measurements.select(reconstruction.COLUMNS).to_pandas().astype({"accuracy": float}))
     table = reconstruction.reconstruction_table(pd.concat(frames, ignore_index=True))
     text = reconstruction.reconstruction_markdown(table)
-    tables.write_formats(table, text, csv, parquet, markdown, job.provenance)
+    tables.write_formats(table, text, csv, parquet, markdown, job.provenance, settings.about)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from distillery.job import Input, Job, Output
+from distillery.report.about import About
 from distillery.settings import Block
 
 if TYPE_CHECKING:
@@ -18,11 +19,13 @@ class Settings(Block):
 
     methods: list[str]
     k: int
+    about: About
 
     @classmethod
     def of(cls, experiment: Experiment, **wildcards: str) -> Settings:
         assert experiment.analysis.coverage is not None
-        return cls(methods=sorted(experiment.methods), k=experiment.analysis.coverage.k)
+        k = experiment.analysis.coverage.k
+        return cls(methods=sorted(experiment.methods), k=k, about=experiment.about_data)
 
 
 def run(
@@ -33,4 +36,6 @@ def run(
 
     rows = tables.read_rows(coverages, tables.COVERAGE, made_by="measure_coverage")
     table = tables.coverage_table(rows, settings.methods)
-    tables.write_formats(table, tables.coverage_markdown(table, settings.k), csv, parquet, markdown, job.provenance)
+    tables.write_formats(
+        table, tables.coverage_markdown(table, settings.k), csv, parquet, markdown, job.provenance, settings.about
+    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from distillery.job import Input, Job, Output
+from distillery.report.about import About
 from distillery.settings import Block
 
 if TYPE_CHECKING:
@@ -17,16 +18,18 @@ class Settings(Block):
     """Whose increments the files are, file by file: method, experiment seed and number."""
 
     increments: list[list[str | int]]
+    about: About
 
     @classmethod
     def of(cls, experiment: Experiment, **wildcards: str) -> Settings:
         return cls(
+            about=experiment.about_data,
             increments=[
                 [method, seed, k]
                 for seed in experiment.seeds
                 for method in sorted(experiment.made_by("generate_increment"))
                 for k in range(1, experiment.increments(method) + 1)
-            ]
+            ],
         )
 
 
@@ -44,4 +47,6 @@ def run(
         columns = read_images(path, "select_increment").columns
         rows.append({"method": method, "seed": seed, "increment": k, **tables.increment_row(columns)})
     table = pd.DataFrame(rows)
-    tables.write_formats(table, tables.increments_markdown(table), csv, parquet, markdown, job.provenance)
+    tables.write_formats(
+        table, tables.increments_markdown(table), csv, parquet, markdown, job.provenance, settings.about
+    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from distillery.job import Input, Job, Output
+from distillery.report.about import About
 from distillery.settings import Block
 
 if TYPE_CHECKING:
@@ -18,10 +19,12 @@ class Settings(Block):
 
     methods: list[str]
     baseline: str | None
+    about: About
 
     @classmethod
     def of(cls, experiment: Experiment, **wildcards: str) -> Settings:
-        return cls(methods=sorted(experiment.methods), baseline=experiment.analysis.redundancy.baseline)
+        baseline = experiment.analysis.redundancy.baseline
+        return cls(methods=sorted(experiment.methods), baseline=baseline, about=experiment.about_data)
 
 
 def run(settings: Settings, *, matrices: list[Input], csv: Output, parquet: Output, markdown: Output, job: Job) -> None:
@@ -31,4 +34,4 @@ def run(settings: Settings, *, matrices: list[Input], csv: Output, parquet: Outp
     rows = tables.read_rows(matrices, tables.REDUNDANCY, made_by="measure_redundancy")
     table = tables.redundancy_table(rows, settings.methods, settings.baseline)
     text = tables.redundancy_markdown(table, settings.baseline)
-    tables.write_formats(table, text, csv, parquet, markdown, job.provenance)
+    tables.write_formats(table, text, csv, parquet, markdown, job.provenance, settings.about)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from distillery.job import Input, Job, Output
+from distillery.report.about import About
 from distillery.settings import Block
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ class Settings(Block):
     soft: list[str]
     methods: list[str]
     networks: list[str]
+    about: About
 
     @classmethod
     def of(cls, experiment: Experiment, **wildcards: str) -> Settings:
@@ -34,6 +36,7 @@ class Settings(Block):
             soft=sorted(p.label for p in evaluation.protocols if experiment.recipe(p, network, ipc).labels == "soft"),
             methods=sorted(experiment.methods),
             networks=sorted(evaluation.networks),
+            about=experiment.about_data,
         )
 
 
@@ -49,4 +52,4 @@ def run(
     order = list(cells[["method", "ipc", "network", "protocol"]].itertuples(index=False, name=None))
     yardsticks = settings.model_dump(include={"baseline", "random", "full", "soft"})
     table = statistics_table(rows, order=order, **yardsticks)
-    tables.write_formats(table, statistics_markdown(table), csv, parquet, markdown, job.provenance)
+    tables.write_formats(table, statistics_markdown(table), csv, parquet, markdown, job.provenance, settings.about)

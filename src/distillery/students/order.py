@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
 
 from distillery.data.reading import ImageTable
+from distillery.proportions import wilson_interval
 from distillery.spreadsheets import csv_text
 from distillery.streams import Key, stream
 from distillery.students.networks import Classifier
@@ -119,13 +121,15 @@ def compare_orders(counts: np.ndarray, order: Sequence[int], classes: Sequence[s
 
 
 def accuracy_by_class(counts: np.ndarray, classes: Sequence[str]) -> bytes:
-    """A CSV table of the accuracy of each class, with the answer that its images get most often."""
+    """A CSV table: the accuracy of each class, its Wilson interval, and the answer that its images get most often."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["class", "images", "accuracy", "most_frequent_answer", "share"])
+    writer.writerow(["class", "images", "accuracy", "low", "high", "most_frequent_answer", "share"])
     for label, row in enumerate(counts.sum(0)):
         images, answer = max(int(row.sum()), 1), int(row.argmax())
-        shares = (f"{100 * row[output] / images:.1f}" for output in (label, answer))
+        right, most = row[label] / images, row[answer] / images
+        interval = wilson_interval(float(right), int(row.sum()))
+        ends = ("" if math.isnan(end) else f"{100 * end:.1f}" for end in interval)
         named, answered = csv_text(classes[label]), csv_text(classes[answer])
-        writer.writerow([named, row.sum(), next(shares), answered, next(shares)])
+        writer.writerow([named, row.sum(), f"{100 * right:.1f}", *ends, answered, f"{100 * most:.1f}"])
     return text.getvalue().encode()
