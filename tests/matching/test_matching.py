@@ -12,6 +12,7 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 import torch
+from about import ABOUT
 from diffusers import DDIMScheduler
 from safetensors.torch import save_file
 from tiny import (
@@ -697,7 +698,7 @@ def test_the_table_of_gradients_has_means_ratios_and_the_published_decay() -> No
     assert sum(line.endswith("58.1e-4 |") for line in lines) == 1
     assert sum(line.startswith("| 12 ") and line.endswith(f" {ABSENT} |") for line in lines) == 1
     assert lines[-1].startswith("| 12 ") and "1 ± 0" in lines[-1]  # of the class vectors
-    assert len(gradients.gradient_figure(table.reset_index()).axes[0].get_lines()) >= 4
+    assert len(gradients.gradient_figure(table.reset_index(), ABOUT).axes[0].get_lines()) >= 4
 
 
 def test_a_generator_without_classes_has_a_table_of_gradients_without_them(tmp_path: Path) -> None:
@@ -711,7 +712,7 @@ def test_a_generator_without_classes_has_a_table_of_gradients_without_them(tmp_p
     table = gradients.gradient_table(read_rows([tmp_path / "norms.parquet"], columns, "measure_gradients"))
     assert table["latent_mean"].tolist() == [2.0] * 3
     assert "dL/dc" not in gradients.gradient_markdown(table)
-    assert gradients.gradient_figure(table).axes
+    assert gradients.gradient_figure(table, ABOUT).axes
 
 
 def test_a_unet_is_opened_and_optimised_through(place: Path, tmp_path: Path) -> None:
