@@ -65,4 +65,4 @@ onstart:
 
 
 onsuccess:
-    targets.print_closing_words(Path(RESULTS))
+    closing.print_closing_words(EXPERIMENT, Path(RESULTS))

@@ -184,13 +184,14 @@ def test_a_local_run_in_an_allocation_leases_and_a_submitted_job_does_not(
 def test_a_finished_run_ends_well_on_a_terminal_that_cannot_show_its_table(tmp_path: Path) -> None:
     (tmp_path / "tables").mkdir()
     (tmp_path / "tables" / "accuracy.md").write_text("| dit | 97.3 ± 0.4 |\n", "utf-8")
-    code = "import sys; from pathlib import Path; from distillery.plan import targets as t\n"
-    code += "t.print_closing_words(Path(sys.argv[1]))"
+    code = "import sys, yaml; from pathlib import Path; from distillery.plan import closing, load\n"
+    code += "experiment = load.load(yaml.safe_load(Path(sys.argv[2]).read_text('utf-8')))\n"
+    code += "closing.print_closing_words(experiment, Path(sys.argv[1]))"
     environment = {**os.environ, "PYTHONPATH": str(PROJECT / "src"), "PYTHONIOENCODING": "ascii"}
-    command = [sys.executable, "-c", code, str(tmp_path)]
+    command = [sys.executable, "-c", code, str(tmp_path), str(PROJECT / "config.yaml")]
     done = subprocess.run(command, env=environment, text=True, capture_output=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert r"97.3 \N{PLUS-MINUS SIGN} 0.4" in done.stdout
+    assert "| dit | 97.3 +- 0.4 |" in done.stdout
 
 
 def test_a_refusal_is_one_message_on_a_terminal_that_cannot_show_it(tmp_path: Path) -> None:

@@ -83,11 +83,3 @@ def test_targets_are_what_the_experiment_asks_for() -> None:
     assert "published.csv" not in tables and "front.csv" not in tables
     assert "<results>/figures/increments-lgd.png" in targets.figures(experiment)
     assert all("/full/" not in path for path in targets.distilled_sets(experiment))
-
-
-def test_the_closing_words_show_the_main_table(tmp_path: Any) -> None:
-    (tmp_path / "tables").mkdir()
-    (tmp_path / "tables" / "accuracy.md").write_text("| method |", "utf-8")
-    words = targets.closing_words(tmp_path)
-    assert "| method |" in words and f"{tmp_path}/tables/" in words
-    assert "/figures/" not in words and "distilled sets" not in words  # not made yet

@@ -88,6 +88,19 @@ def test_differences_are_paired_by_student_and_image() -> None:
     assert row["baseline"] == "random"
 
 
+def test_a_second_baseline_has_a_paired_difference_and_an_interval() -> None:
+    parts = (rows("lgd", [[90, 92]]), rows("dit", [[84, 86]]), *YARDSTICKS)
+    statistics = table(*parts, second="dit")
+    row = statistics.loc[("lgd", 10, "convnet3")]
+    assert (row["difference"], row["second_difference"]) == pytest.approx((10, 6))
+    assert row["second_low"] < 6 < row["second_high"] and row["second_baseline"] == "dit"
+    alone = table(*parts, baseline="dit").loc[("lgd", 10, "convnet3")]
+    assert (row["second_low"], row["second_high"]) == (alone["difference_low"], alone["difference_high"])
+    assert np.isnan(statistics.loc[("dit", 10, "convnet3"), "second_difference"])
+    assert "to dit" in statistics_markdown(statistics.reset_index())
+    assert "to dit" not in statistics_markdown(table(*parts).reset_index())
+
+
 def test_p_values_are_adjusted_for_the_number_of_comparisons() -> None:
     statistics = table(rows("lgd", [[82, 84]]), rows("dit", [[81, 83]]), *YARDSTICKS)
     compared = statistics[statistics["p"].notna()]
@@ -244,6 +257,7 @@ def outputs(folder: Path, name: str) -> dict[str, Path]:
 def test_statistics_are_written_whatever_the_order_of_the_files(files: list[Path], tmp_path: Path) -> None:
     settings = tabulate_statistics.Settings(
         baseline="random",
+        second=None,
         random="random",
         full="full",
         soft=[],

@@ -7,7 +7,7 @@ from pathlib import Path
 from distillery import processes, slurm, snakemake_internals
 from distillery.devices import visible_cards
 from distillery.errors import ExperimentError
-from distillery.plan import layout, rules, targets
+from distillery.plan import closing, layout, rules, targets
 from distillery.plan.inputs import Inputs
 from distillery.plan.load import load_files
 from distillery.plan.rules import code, command, memory, one_of

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from distillery.methods.lgd import LGD
 from distillery.plan import layout
 from distillery.plan.experiment import Experiment
-from distillery.processes import accept_all_characters
 
 
 def distilled_sets(experiment: Experiment) -> list[str]:
@@ -37,7 +34,7 @@ def tables(experiment: Experiment) -> list[str]:
     }
     files = [layout.table(name)["csv"] for name, is_wanted in wanted.items() if is_wanted]
     for run in experiment.runs:
-        files += [layout.fill(layout.CALIBRATION_CSV, run=run, method=name) for name in _calibrated(experiment)]
+        files += [layout.fill(layout.CALIBRATION_CSV, run=run, method=name) for name in calibrated(experiment)]
     return files
 
 
@@ -55,29 +52,11 @@ def figures(experiment: Experiment) -> list[str]:
         files.append(layout.figure("training-losses", run))
         for name in experiment.made_by("generate_increment"):
             files.append(layout.figure(f"increments-{name}", run))
-        files += [layout.figure(f"calibration-{name}", run) for name in _calibrated(experiment)]
+        files += [layout.figure(f"calibration-{name}", run) for name in calibrated(experiment)]
     return [path for figure in files for path in figure.values()]
 
 
-def _calibrated(experiment: Experiment) -> list[str]:
+def calibrated(experiment: Experiment) -> list[str]:
     """The methods whose guidance is calibrated."""
     incremental = experiment.made_by("generate_increment")
     return [name for name in incremental if experiment.method_of(name, LGD).calibrates]
-
-
-def print_closing_words(results: Path) -> None:
-    """Print `closing_words`, also where the terminal cannot show all of its characters."""
-    accept_all_characters()
-    print(closing_words(results))
-
-
-def closing_words(results: Path) -> str:
-    """The main table of a finished run, and where the rest is, as far as it was made."""
-    table = results / "tables" / "accuracy.md"
-    places = {
-        "tables": f"tables:         {results}/tables/",
-        "figures": f"figures:        {results}/figures/",
-        "distilled": f"distilled sets: {results}/distilled/<method>/ipc<n>.parquet",
-    }
-    made = [words for folder, words in places.items() if (results / folder).exists()]
-    return "\n".join(["", table.read_text("utf-8") if table.exists() else "", *made])

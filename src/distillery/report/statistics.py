@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -34,6 +34,7 @@ from distillery.report.tables import (
 COLUMNS = [
     *(*CELL, "n", "trained", "sets", "accuracy_mean", "std_between_sets", "std_within_set", "test_low", "test_high"),
     *("baseline", "difference", "difference_low", "difference_high", "p", "p_holm"),
+    *("second_baseline", "second_difference", "second_low", "second_high"),
     *("hlr", "hlr_std", "ior", "ior_std", "lrs"),
     *("images", "test_images", "parameters", "label_bytes", "diverged"),
 ]
@@ -55,6 +56,7 @@ def statistics_table(
     baseline: str | None,
     random: str | None,
     full: str | None,
+    second: str | None = None,
     soft: Sequence[str],
     order: Sequence[tuple[str, int, str, str]],
 ) -> pd.DataFrame:
@@ -69,6 +71,7 @@ def statistics_table(
     Args:
         rows: of `read_rows`, the columns `EVALUATION`.
         baseline, random, full: names of methods; None where there is none.
+        second: another method that differences are taken to, without p values; None where there is none.
         soft: protocols with soft labels, for which HLR is not defined.
         order: cells (method, ipc, network, protocol) in the order in which they shall stand.
     """
@@ -82,6 +85,7 @@ def statistics_table(
         if network == MEAN and math.isnan(mean):
             continue
         versus = cells.get((baseline or "", ipc, network, protocol)) if method != baseline else None
+        another = cells.get((second or "", ipc, network, protocol)) if method != second else None
         chance = cells.get((random or "", ipc, network, protocol))
         everything = next(
             (other for key, other in cells.items() if key[0] == full and key[2:] == (network, protocol)), None
@@ -99,6 +103,7 @@ def statistics_table(
                 **_components(sound),
                 **_wilson(mean if len(sound) else math.nan, int(part["test_images"].iloc[0])),
                 **_difference(sound, versus, baseline if versus is not None else None),
+                **_second(_difference(sound, another, second if another is not None else None)),
                 "hlr": hlr,
                 "hlr_std": root_sum_of_squares(_std(part), _std(everything)) if not math.isnan(hlr) else math.nan,
                 "ior": ior,
@@ -174,6 +179,12 @@ def _difference(ours: pd.DataFrame, theirs: pd.DataFrame | None, baseline: str |
     return {"baseline": baseline, **values, "p": paired.p}
 
 
+def _second(difference: Mapping[str, Any]) -> dict[str, Any]:
+    """A difference under the names of the second one."""
+    names = {"baseline": "baseline", "difference": "difference", "difference_low": "low", "difference_high": "high"}
+    return {f"second_{short}": difference[name] for name, short in names.items()}
+
+
 def bits(packed: bytes, images: int) -> np.ndarray:
     """(images,) bool: which test images a network classifies correctly."""
     return np.unpackbits(np.frombuffer(packed, np.uint8), count=images).astype(bool)
@@ -182,10 +193,12 @@ def bits(packed: bytes, images: int) -> np.ndarray:
 def statistics_markdown(table: pd.DataFrame) -> str:
     """The statistics as a paper would print them in its appendix, one part per protocol."""
     header = ["method", "IPC", "network", "n", "sets", "accuracy", "± sets", "± students", "test set 95 %"]
-    header += ["paired difference", "95 %", "p (Holm)", "HLR", "IOR", "LRS", "labels (MB)"]
+    header += ["paired difference", "95 %", "p (Holm)"]
     parts = []
     for protocol, part in table.groupby("protocol"):
         baseline = next((name for name in part["baseline"] if isinstance(name, str)), None)
+        second = next((name for name in part["second_baseline"] if isinstance(name, str)), None)
+        columns = [*header, *([f"to {second}", "95 %"] if second else []), "HLR", "IOR", "LRS", "labels (MB)"]
         body = [
             [
                 row["method"],
@@ -199,6 +212,8 @@ def statistics_markdown(table: pd.DataFrame) -> str:
                 number(row["difference"], 1, ABSENT),
                 interval(row["difference_low"], row["difference_high"]),
                 _probability(row["p_holm"]),
+                *([number(row["second_difference"], 1, ABSENT)] if second else []),
+                *([interval(row["second_low"], row["second_high"])] if second else []),
                 *(mean_and_std(row[name], row[f"{name}_std"]) for name in ("hlr", "ior")),
                 number(row["lrs"], 1, ABSENT),
                 number(row["label_bytes"] / 1e6, 1) if row["label_bytes"] else ABSENT,
@@ -210,7 +225,7 @@ def statistics_markdown(table: pd.DataFrame) -> str:
             f"Last epoch, protocol `{protocol}`, in points: standard deviation between sets (experiment seeds) and"
             f" between students of one set; Wilson interval over the images of the test set.{against}"
             " Intervals of differences are over sets, students and test images, p over test images alone.\n\n"
-            + markdown_table(header, body)
+            + markdown_table(columns, body)
         )
     return "\n".join(parts)
 

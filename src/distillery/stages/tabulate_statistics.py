@@ -18,6 +18,7 @@ class Settings(Block):
     """Which methods are the yardsticks, which protocols have soft labels, and the order of the rows."""
 
     baseline: str | None
+    second: str | None
     random: str | None
     full: str | None
     soft: list[str]
@@ -29,9 +30,12 @@ class Settings(Block):
     def of(cls, experiment: Experiment, **wildcards: str) -> Settings:
         evaluation = experiment.evaluation
         first = {kind: experiment.first_of(kind) for kind in ("random", "full")}
+        baseline = evaluation.baseline or first["random"]
+        others = (experiment.analysis.redundancy.baseline, first["random"])
         network, ipc = evaluation.networks[0], experiment.ipc[0]
         return cls(
-            baseline=evaluation.baseline or first["random"],
+            baseline=baseline,
+            second=next((name for name in others if name not in (None, baseline)), None),
             **first,
             soft=sorted(p.label for p in evaluation.protocols if experiment.recipe(p, network, ipc).labels == "soft"),
             methods=sorted(experiment.methods),
@@ -50,6 +54,6 @@ def run(
     rows = tables.read_rows(evaluations, tables.EVALUATION, made_by="evaluate")
     cells = tables.accuracy_table(rows, settings.methods, settings.networks)
     order = list(cells[["method", "ipc", "network", "protocol"]].itertuples(index=False, name=None))
-    yardsticks = settings.model_dump(include={"baseline", "random", "full", "soft"})
+    yardsticks = settings.model_dump(include={"baseline", "second", "random", "full", "soft"})
     table = statistics_table(rows, order=order, **yardsticks)
     tables.write_formats(table, statistics_markdown(table), csv, parquet, markdown, job.provenance, settings.about)
