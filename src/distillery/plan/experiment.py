@@ -216,6 +216,12 @@ class Experiment(Block):
         """The next smaller size, or 0: a set begins with the smaller ones, and a job makes only what it adds."""
         return smaller(ipc, self.ipc)
 
+    def lineage(self, run: str, method: str, ipc: int) -> dict[str, Any]:
+        """What the file of a distilled set says of its making, as `plan.lineage` has it."""
+        from distillery.plan.lineage import lineage
+
+        return lineage(self, run, method, ipc)
+
     # ---- guidances ---------------------------------------------------------------------------------------------------
 
     def guidance(self, method: str) -> Guidances:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field
 
 from distillery.job import Input, Job, Output
 from distillery.settings import Block
@@ -14,17 +16,26 @@ COMPUTES = False
 
 
 class Settings(Block):
+    """The size, and what the file of the set says of its making."""
+
     ipc: int
+    lineage: dict[str, Any] = Field({})
 
     @classmethod
     def of(cls, experiment: Experiment, run: str, method: str, ipc: str) -> Settings:
-        return cls(ipc=int(ipc))
+        return cls(ipc=int(ipc), lineage=experiment.lineage(run, method, int(ipc)))
 
 
 def run(settings: Settings, *, parts: list[Input], images: Output, job: Job) -> None:
-    """Image sets to the images of slots 0 to ipc-1, in the order class, slot; latents stay behind."""
+    """Image sets to the images of slots 0 to ipc-1, in the order class, slot; latents stay behind.
+
+    The metadata of the file have the settings and the code of every stage that the set comes from.
+    """
+    import json
+
     import numpy as np
 
+    from distillery.provenance import code_digest
     from distillery.storage.images import concatenate, read_images, write_images
 
     whole = concatenate([read_images(path, "sample, select or select_increment") for path in parts])
@@ -32,4 +43,6 @@ def run(settings: Settings, *, parts: list[Input], images: Output, job: Job) -> 
     order = np.lexsort((slots, whole.labels))
     kept = whole.take(order[slots[order] < settings.ipc])
     kept.columns.pop("latent", None)
-    write_images(images, kept, job.provenance)
+    stages = {key.partition(":")[0] for key in settings.lineage.get("stages", {})}
+    codes = {stage: code_digest(stage) for stage in sorted(stages)}
+    write_images(images, kept, {**job.provenance, "code_by_stage": json.dumps(codes, sort_keys=True)})

@@ -1,0 +1,162 @@
+"""How a distilled set is made: the stages behind it, each with its resolved settings."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import re
+from typing import TYPE_CHECKING, Any
+
+from distillery.methods.lgd import LGD
+from distillery.plan.rules import stage_module
+from distillery.settings import canonical
+
+if TYPE_CHECKING:
+    from distillery.plan.experiment import Experiment
+
+_AWAY = re.compile(r"[/\\~]|[A-Za-z]:[/\\]|(.*[/\\])?\.\.[/\\]")
+"""How a path begins that lies outside the working folder: its folders name users and disks."""
+
+_SPREAD = ("shard", "shards")
+"""Settings that spread a stage over jobs; its images do not depend on them."""
+
+
+def lineage(experiment: Experiment, run: str, method: str, ipc: int) -> dict[str, Any]:
+    """What the file of a distilled set says of its making.
+
+    Only what its images depend on is in it, and each part of it belongs to a job that the set is made of: when it
+    changes, a job before the set runs again anyway.
+
+    Returns:
+        `experiment`, `method`, `kind`, `seed`, and `stages`: settings by stage and the name of what it makes.
+    """
+    return {
+        "experiment": experiment.name,
+        "method": method,
+        "kind": experiment.methods[method].kind,
+        "seed": experiment.seed(run),
+        "stages": _Line(experiment, run, method, ipc).stages,
+    }
+
+
+class _Line:
+    """The stages behind a set; to guidances it is what tells them the places of their files."""
+
+    def __init__(self, experiment: Experiment, run: str, method: str, ipc: int) -> None:
+        self.experiment, self.run, self.method, self.ipc = experiment, run, method, ipc
+        self.stages: dict[str, dict[str, Any]] = {}
+        parts = experiment.methods[method].parts(ipc, experiment.ipc)
+        self.last = max((part.wildcards["k"] for part in parts if part.name == "increment"), default=0)
+        self.add("ingest")
+        self._needs()
+        self._increments() if self.last else self._set()
+
+    def add(self, stage: str, *names: str, **wildcards: object) -> None:
+        """Note the settings of a stage, once."""
+        key = ":".join([stage, *names])
+        if key in self.stages:
+            return
+        block = stage_module(stage).Settings
+        known = {"run": self.run, "method": self.method, "ipc": self.ipc, "shard": 0, **wildcards}
+        asked = [name for name, parameter in inspect.signature(block.of).parameters.items() if name in known]
+        settings = block.of(self.experiment, **{name: str(known[name]) for name in asked})
+        content = json.loads(canonical(settings))
+        self.stages[key] = _without_folders({name: content[name] for name in content if name not in _SPREAD})
+
+    # ---- the methods of `GuidanceFiles`, which a guidance asks for what it needs -------------------------------------
+
+    def gradients(self, surrogate: str) -> str:
+        self.add("train_surrogate", surrogate, surrogate=surrogate)
+        self.add("select_checkpoints", surrogate, surrogate=surrogate)
+        return ""
+
+    def modes(self, count: int | None) -> str:
+        self.latents()
+        self.add("discover_modes", modes=count or self.experiment.modes(self.method, self.ipc))
+        return ""
+
+    def latents(self) -> list[str]:
+        self._autoencoder("autoencoder")
+        self.add("encode_latents")
+        return []
+
+    # ------------------------------------------------------------------------------------------------------------------
+
+    def _needs(self) -> None:
+        """What the method is made with: networks, autoencoders, generators, experts, and those of its guidances."""
+        needs = self.experiment.methods[self.method].needs
+        reference = None if self.last == 1 else needs.reference  # a first increment has neither student nor reference
+        for name in filter(None, [reference, needs.features]):
+            self.add("train_reference", name, reference=name)
+        if needs.features:
+            self.add("extract_features", needs.features, reference=needs.features)
+        if needs.autoencoder:
+            self._autoencoder("autoencoder")
+        if needs.generator:
+            self._generator(needs.generator)
+        if needs.experts:
+            self.add("train_experts", needs.experts, experts=needs.experts)
+
+    def _guidances(self) -> None:
+        guidance = self.experiment.guidance(self.method)
+        if guidance.present():
+            if self.experiment.guidance_autoencoder is not None:
+                self._autoencoder("guidance_autoencoder")
+            guidance.files(self)
+
+    def _autoencoder(self, key: str) -> None:
+        block = getattr(self.experiment, key)
+        run = self.run if key == "guidance_autoencoder" else self.experiment.autoencoder_run(self.run)
+        if term := getattr(block, "perceptual_reference", None):
+            self.add("train_reference", term, reference=term)
+        self.add(block.stage, *([key] if key != "autoencoder" else []), opened=key, run=run)
+
+    def _generator(self, name: str) -> None:
+        block = self.experiment.generators[name]
+        if block.starts_from:
+            self._generator(block.starts_from)
+        if not block.opened:
+            self.latents()
+        self.add(block.stage, name, generator=name)
+
+    def _set(self) -> None:
+        """The stages of a set that is made size by size."""
+        method = self.experiment.methods[self.method]
+        if method.stage == "sample":
+            self._guidances()
+        self.add(method.stage)
+        if method.stage == "match":
+            self.add("render")
+            self.add("choose_snapshot")
+
+    def _increments(self) -> None:
+        """The stages of a set that grows in increments, as they are for the last of them."""
+        stage = self.experiment.methods[self.method].stage
+        if self.last > 1:
+            self.add("train_student", k=self.last - 1)
+        if stage == "generate_increment":
+            self._guided_increments(self.experiment.method_of(self.method, LGD))
+        self.add(stage, k=self.last)
+
+    def _guided_increments(self, method: LGD) -> None:
+        if method.seed != "plain":
+            seed = _Line(self.experiment, self.run, method.seed, method.increment_size)
+            self.stages |= {key: value for key, value in seed.stages.items() if key not in self.stages}
+        if self.last == 1:
+            return
+        self._guidances()
+        if method.calibrates:
+            judge = method.calibration.judge or method.reference
+            self.add("train_reference", judge, reference=judge)
+            self.add("calibrate_guidance")
+
+
+def _without_folders(value: Any) -> Any:
+    """Settings without the folders of paths that lie outside the working folder."""
+    if isinstance(value, dict):
+        return {key: _without_folders(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_without_folders(item) for item in value]
+    if isinstance(value, str) and _AWAY.match(value):
+        return re.split(r"[/\\]", value.rstrip("/\\"))[-1]
+    return value
