@@ -18,7 +18,7 @@ FOUNDATIONS = (
 )
 LAYERS = (
     *(set(FOUNDATIONS), {"storage"}, {"job", "slurm", "cost"}, {"data"}, {"students", "selection", "diffusion"}),
-    *({"guidance", "matching", "analysis"}, {"methods", "report"}, {"plan"}, {"stages"}, {"__main__"}),
+    *({"guidance", "matching", "analysis"}, {"methods", "report"}, {"plan"}, {"stages", "commands"}, {"__main__"}),
 )
 """From the bottom up. A package imports those of its own layer that do not import it, and any below."""
 

@@ -24,6 +24,7 @@ from distillery.storage.images import ImageSet, encode_png, read_images, write_i
 
 MADE_BY = {"stage": "test"}
 STAGES = sorted(path.stem for path in (ROOT / "stages").glob("*.py") if path.stem != "__init__")
+COMMANDS = sorted(path.stem for path in (ROOT / "commands").glob("*.py") if path.stem != "__init__")
 
 
 def part(path: Path, slots: list[int]) -> Path:
@@ -54,13 +55,15 @@ def test_a_stage_runs_without_snakemake(call: list[str], tmp_path: Path) -> None
 def test_the_stages_are_the_files() -> None:
     assert command_line.stage_names() == STAGES
     assert "evaluate" in STAGES
+    assert command_line.command_names() == COMMANDS
+    assert "export" in COMMANDS and not {*COMMANDS} & {*STAGES}
 
 
 @pytest.mark.parametrize("arguments", [[], ["-h"], ["--help"]])
 def test_help_lists_every_stage_with_its_first_words(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert command_line.main(arguments) == 0
     lines = capsys.readouterr().out.splitlines()
-    for stage in STAGES:
+    for stage in [*STAGES, *COMMANDS]:
         [line] = [line for line in lines if line.split()[:1] == [stage]]
         assert len(line.split()) > 3
         assert line.endswith(".")
@@ -78,7 +81,8 @@ def test_help_of_a_stage_names_its_files(stage: str, capsys: pytest.CaptureFixtu
 
 def test_an_unknown_stage_is_told_which_there_are(capsys: pytest.CaptureFixture[str]) -> None:
     assert command_line.main(["evalute", "--settings", "{}"]) == 2
-    assert capsys.readouterr().err == f"distillery: no stage 'evalute'; there are: {', '.join(STAGES)}\n"
+    there = f"stages: {', '.join(STAGES)}; commands: {', '.join(COMMANDS)}"
+    assert capsys.readouterr().err == f"distillery: no stage or command 'evalute'; {there}\n"
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The command line: `python -m distillery STAGE --settings '{…}' --images … --output …`.
+"""The command line: `python -m distillery STAGE --settings '{…}' --images … --output …`, and commands for people.
 
 Finds the stage, parses its arguments, leases a GPU, runs it, and records what it cost.
 """
@@ -15,6 +15,7 @@ import os
 import re
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from pydantic import ValidationError
 
 STAGES = Path(__file__).parent / "stages"
+COMMANDS = Path(__file__).parent / "commands"
 
 
 def stage_names() -> list[str]:
@@ -33,27 +35,42 @@ def stage_names() -> list[str]:
     return sorted(file.stem for file in STAGES.glob("*.py") if file.stem != "__init__")
 
 
+def command_names() -> list[str]:
+    """The commands for people, by the files that are there."""
+    return sorted(file.stem for file in COMMANDS.glob("*.py") if file.stem != "__init__")
+
+
 def main(arguments: list[str] | None = None) -> int:
-    """Run one stage; the exit status."""
+    """Run one stage or command; the exit status."""
     accept_all_characters()
     arguments = sys.argv[1:] if arguments is None else arguments
     if not arguments or arguments[0] in ("-h", "--help"):
         print(_overview())
         return 0
     name = arguments[0]
+    if name in command_names():
+        return _reported(name, lambda: importlib.import_module(f"distillery.commands.{name}").main(arguments[1:]))
     if name not in stage_names():
-        print(f"distillery: no stage {name!r}; there are: {', '.join(stage_names())}", file=sys.stderr)
+        there = f"stages: {', '.join(stage_names())}; commands: {', '.join(command_names())}"
+        print(f"distillery: no stage or command {name!r}; {there}", file=sys.stderr)
         return 2
     return _run(name, importlib.import_module(f"distillery.stages.{name}"), arguments[1:])
 
 
 def _overview() -> str:
-    lines = ["usage: python -m distillery STAGE --settings JSON [FILES]", "", "stages:"]
-    for name in stage_names():
-        doc = ast.get_docstring(ast.parse((STAGES / f"{name}.py").read_text("utf-8"))) or ""
-        lines.append(f"  {name:22} {doc.splitlines()[0] if doc else ''}")
-    lines += ["", "`python -m distillery STAGE --help` shows what a stage reads and writes."]
+    lines = [
+        "usage: python -m distillery STAGE --settings JSON [FILES]",
+        "       python -m distillery COMMAND ARGUMENTS",
+    ]
+    for title, folder, names in (("commands", COMMANDS, command_names()), ("stages", STAGES, stage_names())):
+        lines += ["", f"{title}:", *(f"  {name:22} {_first_words(folder / f'{name}.py')}" for name in names)]
+    lines += ["", "`python -m distillery STAGE --help` shows what a stage or a command reads and writes."]
     return "\n".join(lines)
+
+
+def _first_words(module: Path) -> str:
+    doc = ast.get_docstring(ast.parse(module.read_text("utf-8"))) or ""
+    return doc.splitlines()[0] if doc else ""
 
 
 def _parser(name: str, stage: ModuleType) -> argparse.ArgumentParser:
@@ -129,8 +146,6 @@ def _wrong_path(path: Path, kind: str) -> str | None:
 def _run(name: str, stage: ModuleType, arguments: list[str]) -> int:
     from pydantic import ValidationError
 
-    from distillery.errors import BadInput, DamagedArtifact
-
     parsed = _parser(name, stage).parse_args(arguments)
     try:
         settings = stage.Settings.model_validate_json(parsed.settings)
@@ -151,17 +166,28 @@ def _run(name: str, stage: ModuleType, arguments: list[str]) -> int:
     if wrong:
         print(f"distillery {name}: {wrong[0]}", file=sys.stderr)
         return 2
-    try:
+
+    def carry_out() -> int:
         _carry_out(name, stage, arguments, parsed, settings, files, inputs)
+        return 0
+
+    return _reported(name, carry_out, lambda error: _unmade(stage, files, error))
+
+
+def _reported(name: str, work: Callable[[], int], more: Callable[[Exception], str] = lambda error: "") -> int:
+    """Do the work of a stage or a command, and say in one line why it did not end; the exit status."""
+    from distillery.errors import BadInput, DamagedArtifact
+
+    try:
+        return work()
     except (BadInput, DamagedArtifact, TimeoutError) as error:
-        print(f"distillery {name}: {error}{_unmade(stage, files, error)}", file=sys.stderr)
+        print(f"distillery {name}: {error}{more(error)}", file=sys.stderr)
         return 1
     except OSError as error:
         if error.errno is None:
             raise
         print(f"distillery {name}: {_of_storage(error)}", file=sys.stderr)
         return 1
-    return 0
 
 
 def _carry_out(

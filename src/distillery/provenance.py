@@ -6,13 +6,14 @@ import ast
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from distillery.processes import temporary_name
 
@@ -40,6 +41,9 @@ DECLARING_METHODS = frozenset(f"{PACKAGE}.methods.{name}" for name in ("base", "
 """Methods that compute nothing themselves: stages read of them only what arrives in the settings."""
 
 NO_COMMIT = "not a checkout"
+
+_AWAY = re.compile(r"[/\\~]|[A-Za-z]:[/\\]|(.*[/\\])?\.\.[/\\]")
+"""How a path begins that lies outside the working folder: its folders name users and disks."""
 
 Provenance = dict[str, str]
 """What an artifact says of its making, as text by name."""
@@ -235,3 +239,14 @@ class _Bare(ast.NodeTransformer):
             ]
             node.body = kept or [ast.Pass()]  # type: ignore[attr-defined]
         return node
+
+
+def without_folders(value: Any) -> Any:
+    """Settings without the folders of paths that lie outside the working folder."""
+    if isinstance(value, dict):
+        return {key: without_folders(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [without_folders(item) for item in value]
+    if isinstance(value, str) and _AWAY.match(value):
+        return re.split(r"[/\\]", value.rstrip("/\\"))[-1]
+    return value

@@ -35,16 +35,17 @@ def made(*edits: Callable[[Config], object], method: str = "lgd", ipc: int = 2, 
 def test_a_set_names_its_experiment_and_every_stage_behind_it() -> None:
     about = made()
     assert (about["experiment"], about["method"], about["kind"], about["seed"]) == ("smoke", "lgd", "lgd", 0)
-    assert about["stages"].keys() == OF_LGD
-    assert about["stages"]["generate_increment"]["guidance"]["learnability"]["reference_weight"] == 2.0
-    assert about["stages"]["train_generator:dit"]["generator"]["steps"] == 40
-    assert about["stages"]["ingest"]["dataset"]["classes"] == ["0", "1", "7"]
-    assert made(method="random")["stages"].keys() == {"ingest", "select"}
+    assert about["settings"].keys() == OF_LGD
+    assert [*about["settings"]] == about["stages"] and about["stages"][-1] == "generate_increment"
+    assert about["settings"]["generate_increment"]["guidance"]["learnability"]["reference_weight"] == 2.0
+    assert about["settings"]["train_generator:dit"]["generator"]["steps"] == 40
+    assert about["settings"]["ingest"]["dataset"]["classes"] == ["0", "1", "7"]
+    assert made(method="random")["settings"].keys() == {"ingest", "select"}
 
 
 def test_a_first_increment_comes_from_no_student_and_no_reference() -> None:
     left = {"train_reference:real", "train_student", "calibrate_guidance"}
-    assert made(ipc=1)["stages"].keys() == OF_LGD - left
+    assert made(ipc=1)["settings"].keys() == OF_LGD - left
 
 
 def test_the_stages_of_guidances_and_of_a_seed_are_named() -> None:
@@ -52,7 +53,7 @@ def test_the_stages_of_guidances_and_of_a_seed_are_named() -> None:
     surrogate = put("surrogates.conv", {"network": "convnet2_w8"})
     influence = {"influence": {"surrogate": "conv"}, "deviation": {"strength": 0}}
     about = made(surrogate, mode, put("methods.igd.guidance", influence), put("methods.lgd.seed", "igd"))
-    assert about["stages"].keys() == OF_LGD | {"train_surrogate:conv", "select_checkpoints:conv", "sample"}
+    assert about["settings"].keys() == OF_LGD | {"train_surrogate:conv", "select_checkpoints:conv", "sample"}
 
 
 @pytest.mark.parametrize(
@@ -73,7 +74,7 @@ def test_a_set_says_nothing_that_its_images_do_not_depend_on(edit: Callable[[Con
 def test_another_seed_is_another_making() -> None:
     seeds = put("seeds", [0, 3])
     assert made(seeds, run="seed-3/")["seed"] == 3
-    assert made(seeds, run="seed-3/")["stages"]["train_generator:dit"]["seed"] == 3
+    assert made(seeds, run="seed-3/")["settings"]["train_generator:dit"]["seed"] == 3
 
 
 @pytest.mark.parametrize("place", ["{tmp}/zaphod/train/", "../zaphod/train", "x/../../zaphod/train"])
@@ -89,7 +90,7 @@ def test_folders_outside_the_working_folder_are_left_out(
             (tmp_path / "zaphod" / "train" / name / f"{number}.png").write_bytes(b"")
     source = {"kind": "folder", "train": place.format(tmp=tmp_path)}
     about = made(put("dataset.source", source), method="random")
-    assert about["stages"]["ingest"]["dataset"]["source"]["train"] == "train"
+    assert about["settings"]["ingest"]["dataset"]["source"]["train"] == "train"
     assert "zaphod" not in json.dumps(about) and str(tmp_path) not in json.dumps(about)
 
 

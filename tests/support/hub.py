@@ -1,7 +1,9 @@
-"""A hub on loopback: it speaks what the hub's own client asks for, and hands out the repositories that it is given."""
+"""A hub on loopback: it speaks what the hub's own client asks for, hands out the repositories that it is given, and
+takes data sets where it is given a folder for them."""
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 from collections.abc import Iterator
@@ -22,6 +24,9 @@ class Hub:
         revisions: names of the one commit of a repository.
         sent: files that were sent whole, in their order.
         breaks: the next so many files that are longer than 1,000 bytes end in the middle.
+        uploads: folder of the data sets that are uploaded, each by its name; None: uploads are refused.
+        large: files of this suffix go by way of the store for large files.
+        private: the visibility that each new data set was asked for with.
     """
 
     repositories: dict[str, Path]
@@ -29,6 +34,9 @@ class Hub:
     revisions: tuple[str, ...] = ("main",)
     sent: list[str] = field(default_factory=list)
     breaks: int = 0
+    uploads: Path | None = None
+    large: str = ".parquet"
+    private: dict[str, bool] = field(default_factory=dict)
 
     def commit(self, name: str) -> str:
         """The commit that all revisions of a repository stand for."""
@@ -55,9 +63,71 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
             if path.startswith("api/models/"):
                 owner, name, what, revision = path.removeprefix("api/models/").split("/", maxsplit=3)
                 self._listing(f"{owner}/{name}", what, revision)
+            elif path.count("/") < 4:
+                self._refuse("EntryNotFound")  # facts about the hub itself, which the client does without
             else:
                 owner, name, _, revision, file = path.split("/", maxsplit=4)
                 self._file(f"{owner}/{name}", revision, file)
+
+        def do_POST(self) -> None:
+            path = unquote(urlsplit(self.path).path).strip("/")
+            content = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            if hub.uploads is None:
+                self._refuse("RepoNotFound")
+            elif path == "api/repos/create":
+                asked = json.loads(content)
+                name = "/".join(filter(None, [asked.get("organization"), asked["name"]]))
+                (hub.uploads / name).mkdir(parents=True, exist_ok=True)
+                hub.private[name] = asked.get("visibility") == "private"
+                self._answer({"url": f"{hub.address}/datasets/{name}", "id": name})
+            elif path.endswith("/info/lfs/objects/batch"):
+                asked = json.loads(content)
+                href = f"{hub.address}/store/"
+                objects = [
+                    {**one, "actions": {"upload": {"href": href + one["oid"], "header": {}}}}
+                    for one in asked["objects"]
+                ]
+                self._answer({"transfer": "basic", "objects": objects})
+            elif path == "api/validate-yaml":
+                self._answer({"errors": [], "warnings": []})
+            else:
+                owner, name, what = path.removeprefix("api/datasets/").split("/")[:3]
+                self._uploaded(hub.uploads / owner / name, what, content)
+
+        def do_PUT(self) -> None:
+            assert hub.uploads is not None
+            store = hub.uploads / "store"
+            store.mkdir(exist_ok=True)
+            content = self.rfile.read(int(self.headers["Content-Length"]))
+            (store / hashlib.sha256(content).hexdigest()).write_bytes(content)
+            self._answer({})
+
+        def _uploaded(self, folder: Path, what: str, content: bytes) -> None:
+            assert hub.uploads is not None
+            if what == "preupload":
+                names = [one["path"] for one in json.loads(content)["files"]]
+                modes = {name: "lfs" if name.endswith(hub.large) else "regular" for name in names}
+                files = [{"path": name, "uploadMode": modes[name], "shouldIgnore": False} for name in names]
+                self._answer({"files": files})
+                return
+            for line in content.splitlines():
+                entry = json.loads(line)
+                about = entry["value"]
+                if entry["key"] == "file":
+                    _put(folder / about["path"], base64.b64decode(about["content"]))
+                elif entry["key"] == "lfsFile":
+                    _put(folder / about["path"], (hub.uploads / "store" / about["oid"]).read_bytes())
+            commit = hub.commit(folder.name)
+            address = f"{hub.address}/datasets/{folder.relative_to(hub.uploads).as_posix()}/commit/{commit}"
+            self._answer({"commitUrl": address, "commitOid": commit, "success": True})
+
+        def _answer(self, found: object) -> None:
+            content = json.dumps(found).encode()
+            self.send_response(200)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
 
         def _known(self, name: str, revision: str) -> bool:
             if name not in hub.repositories:
@@ -84,12 +154,7 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
                     {"type": "file", "path": path, "size": file.stat().st_size, "oid": _blob(file)}
                     for path, file in hub.files(name).items()
                 ]
-            content = json.dumps(found).encode()
-            self.send_response(200)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(content)))
-            self.end_headers()
-            self.wfile.write(content)
+            self._answer(found)
 
         def _file(self, name: str, revision: str, path: str) -> None:
             if not self._known(name, revision):
@@ -120,6 +185,11 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
             hub.sent.append(path)
 
     return Handler
+
+
+def _put(path: Path, content: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
 
 
 def _blob(file: Path) -> str:

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import inspect
 import json
-import re
 from typing import TYPE_CHECKING, Any
 
 from distillery.methods.lgd import LGD
 from distillery.plan.rules import stage_module
+from distillery.provenance import without_folders
 from distillery.settings import canonical
 
 if TYPE_CHECKING:
     from distillery.plan.experiment import Experiment
-
-_AWAY = re.compile(r"[/\\~]|[A-Za-z]:[/\\]|(.*[/\\])?\.\.[/\\]")
-"""How a path begins that lies outside the working folder: its folders name users and disks."""
 
 _SPREAD = ("shard", "shards")
 """Settings that spread a stage over jobs; its images do not depend on them."""
@@ -28,14 +25,19 @@ def lineage(experiment: Experiment, run: str, method: str, ipc: int) -> dict[str
     changes, a job before the set runs again anyway.
 
     Returns:
-        `experiment`, `method`, `kind`, `seed`, and `stages`: settings by stage and the name of what it makes.
+        `experiment`, `method`, `kind`, `seed`; `nested`: whether it begins with the smaller sets; `stages`: in their
+        order, each with the name of what it makes, where it makes several things; `settings`: by stage.
     """
+    block = experiment.methods[method]
+    settings = _Line(experiment, run, method, ipc).settings
     return {
         "experiment": experiment.name,
         "method": method,
-        "kind": experiment.methods[method].kind,
+        "kind": block.kind,
+        "nested": block.nested,
         "seed": experiment.seed(run),
-        "stages": _Line(experiment, run, method, ipc).stages,
+        "stages": list(settings),
+        "settings": settings,
     }
 
 
@@ -44,7 +46,7 @@ class _Line:
 
     def __init__(self, experiment: Experiment, run: str, method: str, ipc: int) -> None:
         self.experiment, self.run, self.method, self.ipc = experiment, run, method, ipc
-        self.stages: dict[str, dict[str, Any]] = {}
+        self.settings: dict[str, dict[str, Any]] = {}
         parts = experiment.methods[method].parts(ipc, experiment.ipc)
         self.last = max((part.wildcards["k"] for part in parts if part.name == "increment"), default=0)
         self.add("ingest")
@@ -54,14 +56,14 @@ class _Line:
     def add(self, stage: str, *names: str, **wildcards: object) -> None:
         """Note the settings of a stage, once."""
         key = ":".join([stage, *names])
-        if key in self.stages:
+        if key in self.settings:
             return
         block = stage_module(stage).Settings
         known = {"run": self.run, "method": self.method, "ipc": self.ipc, "shard": 0, **wildcards}
         asked = [name for name, parameter in inspect.signature(block.of).parameters.items() if name in known]
         settings = block.of(self.experiment, **{name: str(known[name]) for name in asked})
         content = json.loads(canonical(settings))
-        self.stages[key] = _without_folders({name: content[name] for name in content if name not in _SPREAD})
+        self.settings[key] = without_folders({name: content[name] for name in content if name not in _SPREAD})
 
     # ---- the methods of `GuidanceFiles`, which a guidance asks for what it needs -------------------------------------
 
@@ -141,7 +143,7 @@ class _Line:
     def _guided_increments(self, method: LGD) -> None:
         if method.seed != "plain":
             seed = _Line(self.experiment, self.run, method.seed, method.increment_size)
-            self.stages |= {key: value for key, value in seed.stages.items() if key not in self.stages}
+            self.settings |= {key: value for key, value in seed.settings.items() if key not in self.settings}
         if self.last == 1:
             return
         self._guidances()
@@ -149,14 +151,3 @@ class _Line:
             judge = method.calibration.judge or method.reference
             self.add("train_reference", judge, reference=judge)
             self.add("calibrate_guidance")
-
-
-def _without_folders(value: Any) -> Any:
-    """Settings without the folders of paths that lie outside the working folder."""
-    if isinstance(value, dict):
-        return {key: _without_folders(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_without_folders(item) for item in value]
-    if isinstance(value, str) and _AWAY.match(value):
-        return re.split(r"[/\\]", value.rstrip("/\\"))[-1]
-    return value

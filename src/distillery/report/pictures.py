@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from distillery.errors import DamagedArtifact
@@ -22,11 +23,7 @@ def write_pictures(images: ImageSet, folder: Path) -> list[Path]:
 
     A class whose name cannot be a folder's, or is another one's, gets its label in front.
     """
-    names = [_folder_name(name) for name in images.classes]
-    names = [
-        name if names.count(name) == 1 and name == images.classes[label] else f"{label}-{name}"
-        for label, name in enumerate(names)
-    ]
+    names = folder_names(images.classes)
     written, counts = [], [0] * len(names)
     for content, label in zip(images.images, images.labels.tolist(), strict=True):
         end = next((end for start, end in _ENDS.items() if content.startswith(start)), "")
@@ -35,6 +32,15 @@ def write_pictures(images: ImageSet, folder: Path) -> list[Path]:
         counts[label] += 1
         written.append(path)
     return written
+
+
+def folder_names(classes: Sequence[str]) -> list[str]:
+    """The name of the folder of each class: its own, or, where that cannot be, one with its label in front."""
+    names = [_folder_name(name) for name in classes]
+    return [
+        name if names.count(name) == 1 and name == classes[label] else f"{label}-{name}"
+        for label, name in enumerate(names)
+    ]
 
 
 def _folder_name(name: str) -> str:

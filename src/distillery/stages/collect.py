@@ -43,6 +43,6 @@ def run(settings: Settings, *, parts: list[Input], images: Output, job: Job) -> 
     order = np.lexsort((slots, whole.labels))
     kept = whole.take(order[slots[order] < settings.ipc])
     kept.columns.pop("latent", None)
-    stages = {key.partition(":")[0] for key in settings.lineage.get("stages", {})}
+    stages = {key.partition(":")[0] for key in settings.lineage.get("stages", [])}
     codes = {stage: code_digest(stage) for stage in sorted(stages)}
     write_images(images, kept, {**job.provenance, "code_by_stage": json.dumps(codes, sort_keys=True)})

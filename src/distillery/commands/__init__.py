@@ -1,0 +1,1 @@
+"""Commands for people, beside those of the stages: each module has a `main`."""
