@@ -12,6 +12,7 @@ import signal
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +25,6 @@ from distillery.storage.atomic import parse_json, write_bytes, write_json
 if TYPE_CHECKING:
     import pandas as pd
 
-EXPERIMENT = "experiment.yaml"
 PROVENANCE = "provenance.json"
 SOFT_LABELS = "soft_labels"
 NOT_RECORDED = "not recorded"
@@ -61,14 +61,14 @@ def main(arguments: Sequence[str]) -> int:
         DamagedArtifact: a table or the set cannot be read.
     """
     asked = parser().parse_args(arguments)
-    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # the unfinished folder goes with it
     _refuse_destination(asked.destination, asked.force)
     if asked.push is not None and not HUB_NAME.fullmatch(asked.push):
         raise BadInput(
             f"--push: {asked.push}: no name of a data set; give user/name, of letters, digits, `-`, `_`, `.`"
         )
     asked.destination.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{asked.destination.name}-", dir=asked.destination.parent) as beside:
+    beside_it = tempfile.TemporaryDirectory(prefix=f".{asked.destination.name}-", dir=asked.destination.parent)
+    with _ended_by_signal(), beside_it as beside:
         folder = Path(beside, "new")
         folder.mkdir()
         _write(folder, asked)
@@ -79,6 +79,16 @@ def main(arguments: Sequence[str]) -> int:
     if asked.push:
         _push(asked.destination, asked.push, asked.private)
     return 0
+
+
+@contextmanager
+def _ended_by_signal() -> Iterator[None]:
+    """Inside, SIGTERM ends the process as an exception does, and the unfinished folder goes with it."""
+    before = signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _refuse_destination(folder: Path, force: bool) -> None:
@@ -123,8 +133,9 @@ def _write(folder: Path, asked: argparse.Namespace) -> None:
         files.append((f"`{export.SHARDS}/`", "the same images as WebDataset shards"))
     if asked.soft_labels:
         files += _soft_labels(folder, asked.results, run, asked.method, asked.ipc)
-    if has_experiment := _copy_experiment(folder, asked.results):
-        files.append((f"`{EXPERIMENT}`", "the resolved experiment"))
+    experiment = _copy_experiment(folder, asked.results)
+    if experiment.exists():
+        files.append((f"`{experiment.name}`", "the resolved experiment"))
     channels, side, _ = decode_image(images.images[0]).shape
     facts = Facts(
         about=provenance["settings"]["lineage"],
@@ -134,7 +145,7 @@ def _write(folder: Path, asked: argparse.Namespace) -> None:
         side=side,
         channels=channels,
         files=files,
-        missing=[] if has_experiment else [f"{EXPERIMENT} is missing: the run has not made it."],
+        missing=[] if experiment.exists() else [f"{experiment.name} is missing: the run has not made it."],
         commit=commit,
         accuracy=accuracy,
         redundancy=redundancy,
@@ -278,20 +289,20 @@ def _soft_labels(folder: Path, results: Path, run: str, method: str, ipc: int) -
         yield f"{SOFT_LABELS}/{path.name}", about
 
 
-def _copy_experiment(folder: Path, results: Path) -> bool:
-    """Copy the resolved experiment, without folders of this machine; whether there is one."""
+def _copy_experiment(folder: Path, results: Path) -> Path:
+    """Copy the resolved experiment, if there is one, without folders of this machine; where the copy lies."""
     from distillery.errors import damaged
     from distillery.provenance import without_folders
 
-    path = results / EXPERIMENT
-    if not path.exists():
-        return False
-    try:
-        content = without_folders(yaml.safe_load(path.read_text("utf-8")))
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise damaged(path, "write_experiment", str(error).splitlines()[0]) from error
-    (folder / EXPERIMENT).write_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=True), "utf-8")
-    return True
+    path = _place(results, layout.EXPERIMENT)
+    copy = folder / path.name
+    if path.exists():
+        try:
+            content = without_folders(yaml.safe_load(path.read_text("utf-8")))
+        except (OSError, ValueError, yaml.YAMLError) as error:
+            raise damaged(path, "write_experiment", str(error).splitlines()[0]) from error
+        copy.write_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=True), "utf-8")
+    return copy
 
 
 def _push(folder: Path, name: str, private: bool) -> None:
