@@ -10,6 +10,7 @@ import pandas as pd
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogFormatter
 
 from distillery.report.about import About
 from distillery.report.style import describe, method_styles, panels_of, styled
@@ -70,11 +71,13 @@ def _draw(axes: Axes, history: pd.DataFrame, color: Any, line: str, name: str) -
 
 
 def _finish(axes: Axes) -> None:
-    axes.tick_params(labelsize=6)
+    axes.tick_params(which="both", labelsize=6)
     axes.set_ylabel("loss", fontsize=7)
     if not axes.lines:
         axes.text(0.5, 0.5, "no training", ha="center", transform=axes.transAxes, color="#666666")
     elif all((np.asarray(line.get_ydata()) > 0).all() for line in axes.lines):
         axes.set_yscale("log")
+        axes.yaxis.set_major_formatter(LogFormatter())
+        axes.yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(1, 0.4)))
     if 1 < len(axes.lines) <= MOST_NAMED:
         axes.legend(fontsize=6)
