@@ -34,6 +34,7 @@ include: "workflow/rules/distill.smk"
 include: "workflow/rules/match.smk"
 include: "workflow/rules/evaluate.smk"
 include: "workflow/rules/report.smk"
+include: "workflow/rules/pictures.smk"
 
 
 # ---- targets ------------------------------------------------------------------------------------------------------------

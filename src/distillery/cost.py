@@ -63,15 +63,23 @@ class Cost:
         self.gpu_memory = max(self.gpu_memory, record.get("peak_gpu_memory_mb", 0.0))
 
 
-def records(results: Path) -> list[tuple[str, dict[str, Any]]]:
-    """The method and the record of every job below a folder of results, those of further seeds included."""
+def named_records(results: Path) -> list[tuple[str, str, dict[str, Any]]]:
+    """The method, the name and the record of every job below a folder of results, those of further seeds included.
+
+    The name is that of the file: the stage and the wildcards of the job.
+    """
     jobs = []
     for path in sorted([*results.glob("cost/**/*.json"), *results.glob("seed-*/cost/**/*.json")]):
         below = path.relative_to(results).parts
         below = below[below.index("cost") + 1 :]
         method = below[0] if len(below) == 2 else ALL
-        jobs.append((method, json.loads(path.read_text("utf-8"))))
+        jobs.append((method, path.stem, json.loads(path.read_text("utf-8"))))
     return jobs
+
+
+def records(results: Path) -> list[tuple[str, dict[str, Any]]]:
+    """The method and the record of every job below a folder of results, those of further seeds included."""
+    return [(method, record) for method, _, record in named_records(results)]
 
 
 def summed(jobs: Iterable[tuple[str, dict[str, Any]]]) -> dict[tuple[str, str], Cost]:

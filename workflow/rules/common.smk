@@ -10,6 +10,7 @@ from distillery.errors import ExperimentError
 from distillery.plan import closing, layout, rules, targets
 from distillery.plan.inputs import Inputs
 from distillery.plan.load import load_files
+from distillery.plan.picture_inputs import PictureInputs
 from distillery.plan.rules import code, command, memory, one_of
 from distillery.report.captions import Captions
 
@@ -21,6 +22,7 @@ UNETS = [name for name, block in EXPERIMENT.generators.items() if block.part == 
 OPENED = EXPERIMENT.opened_autoencoders
 
 inputs = Inputs(EXPERIMENT)
+pictures = PictureInputs(EXPERIMENT)
 settings = partial(rules.settings, EXPERIMENT)
 checked = partial(rules.checked, EXPERIMENT)
 shown = partial(

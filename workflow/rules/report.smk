@@ -150,6 +150,7 @@ rule plot_accuracy:
     """Draw accuracy against images per class."""
     input:
         table=layout.table("accuracy")["parquet"],
+        published=inputs.published_table,
     output:
         **shown(layout.figure("accuracy")),
     log:

@@ -225,6 +225,11 @@ class GuidanceMapping(Block):
         """Whether a guidance reads the images that the method has made so far."""
         return any(block.needs_images for block in self.present().values())
 
+    @property
+    def surrogates(self) -> list[str]:
+        """The surrogates whose gradients guidances read."""
+        return [name for block in self.present().values() if (name := getattr(block, "surrogate", None))]
+
     def resolved(self, steps: int) -> Self:
         """All settings with indices in place of defaults."""
         beside: list[int] | None = None

@@ -149,6 +149,16 @@ class Method(Block):
         return self.incremental
 
     @property
+    def judges(self) -> list[str]:
+        """The networks of `references` that choose its settings, beside the one of `needs`."""
+        return []
+
+    @property
+    def begins_with(self) -> list[str]:
+        """The methods whose sets its own begin with."""
+        return []
+
+    @property
     def needs(self) -> Needs:
         """The inputs of its sets."""
         return Needs()

@@ -83,6 +83,14 @@ class LGD(Incremental, Sampled):
     def needs(self) -> Needs:
         return Needs(generator=self.generator, autoencoder=True, reference=self.reference)
 
+    @property
+    def judges(self) -> list[str]:
+        return [self.calibration.judge] if self.calibrates and self.calibration.judge else []
+
+    @property
+    def begins_with(self) -> list[str]:
+        return [] if self.seed == "plain" else [self.seed]
+
     def jobs(self, sizes: Sequence[int]) -> int:
         """The shards of each increment, what chooses among them, its student, and what collects each size."""
         return (self.shards + 2) * self.increments(sizes) + len(sizes)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterator, Sequence
 
+from distillery.data.identity import same_class
 from distillery.methods.base import check_named
 from distillery.plan.experiment import Experiment, Published
 from distillery.plan.messages import instead
@@ -16,9 +17,41 @@ def check_analysis(experiment: Experiment) -> Iterator[str]:
     yield from _of_redundancy(experiment)
     if (coverage := experiment.analysis.coverage) is not None:
         yield from check_named("analysis.coverage.features", "reference", coverage.features, experiment.references)
+    yield from _of_neighbours(experiment)
+    yield from _of_path(experiment)
     yield from _of_gradients(experiment)
     if experiment.analysis.published is not None:
         yield from _of_published(experiment.analysis.published, list(experiment.methods))
+
+
+def _of_neighbours(experiment: Experiment) -> Iterator[str]:
+    """Whether neighbours are looked for in sets that are made, with a network that there is."""
+    key, neighbours = "analysis.neighbours", experiment.analysis.neighbours
+    if neighbours is None:
+        return
+    yield from check_named(f"{key}.features", "reference", neighbours.features, experiment.references)
+    if (ipc := experiment.neighbours_ipc) not in experiment.ipc:
+        yield f"{key}.ipc: no sets of {ipc} images per class are made; allowed: {', '.join(map(str, experiment.ipc))}"
+
+
+def _of_path(experiment: Experiment) -> Iterator[str]:
+    """Whether methods that are traced have a guidance, and the classes are those of the data."""
+    key, path = "analysis.path", experiment.analysis.path
+    if path is None:
+        return
+    guided = [name for name in experiment.methods if experiment.guidance(name).present()]
+    for name in path.methods:
+        if name not in experiment.methods:
+            yield f"{key}.methods: no method {name!r}; methods with guidance: {', '.join(guided) or 'none'}"
+        elif name not in guided:
+            others = f"methods with guidance: {', '.join(guided)}" if guided else "leave analysis.path out"
+            yield f"{key}.methods: {name!r} has no guidance, and one path alone; {others}"
+        elif experiment.methods[name].increments(experiment.ipc) == 1:
+            yield f"{key}.methods: {name!r} has one increment, which nothing guides; add a larger ipc"
+    known = experiment.class_names
+    for name in path.classes or ():
+        if same_class(name, known) is None:
+            yield f"{key}.classes: no class {name!r}{instead(name, known)}"
 
 
 def _of_gradients(experiment: Experiment) -> Iterator[str]:

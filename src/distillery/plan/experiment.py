@@ -60,6 +60,29 @@ class Coverage(Block):
     k: Count = Field(5, description="A ball around an image reaches to its k-th neighbour.")
 
 
+class Neighbours(Block):
+    """The nearest training image of every distilled image, beside the distances of test images: whether it copies."""
+
+    features: Name = Field(description="The network of `references` whose last hidden layer describes an image.")
+    ipc: Images | None = Field(None, description="The size of the sets, one of `ipc`; none: the largest.")
+    pairs: Repeats = Field(10, description="Closest pairs that are shown.")
+
+
+class SamplePath(Block):
+    """Images of methods that are sampled again, with guidance and without, to record the steps to them."""
+
+    methods: list[Name] = Field(min_length=1, description="Methods with guidances.")
+    classes: list[str] | None = Field(None, min_length=1, description="None: the first three.")
+    steps: Repeats = Field(10, description="Sampling steps that are recorded, evenly spaced.")
+
+
+class Pictures(Block):
+    """Figures of images and costs, which cost little."""
+
+    contact_sheets: bool = Field(True, description="The images of the largest set of every method, class by class.")
+    cost: bool = Field(True, description="Accuracy against GPU-hours, or core-hours where there was no card.")
+
+
 class Gradients(Block):
     """How much of the gradient reaches the latents of LD3M, by steps and residual (table 1 of arXiv 2403.03881)."""
 
@@ -73,6 +96,9 @@ class Analysis(Block):
 
     redundancy: Redundancy = Redundancy()
     coverage: Coverage | None = Field(None, description="None: not measured.")
+    neighbours: Neighbours | None = Field(None, description="None: not measured.")
+    path: SamplePath | None = Field(None, description="None: not recorded.")
+    pictures: Pictures = Pictures()
     published: Published | None = None
     gradients: Gradients | None = Field(None, description="None: not measured.")
     front: bool = Field(False, description="Accuracy against redundancy over all methods, as a table and a figure.")
@@ -172,9 +198,59 @@ class Experiment(Block):
     # ---- methods -----------------------------------------------------------------------------------------------------
 
     @property
+    def distilling(self) -> list[str]:
+        """The methods that make sets of a size, by name: all but those of all real images."""
+        return sorted(name for name, method in self.methods.items() if method.sizes([1]) != ["full"])
+
+    @property
     def redundancy_ipc(self) -> int:
         """Images per class of the sets whose redundancy is measured."""
         return self.analysis.redundancy.ipc or max(self.ipc)
+
+    @property
+    def neighbours_ipc(self) -> int:
+        """Images per class of the sets whose nearest training images are looked for."""
+        neighbours = self.analysis.neighbours
+        return (neighbours and neighbours.ipc) or max(self.ipc)
+
+    @property
+    def path_classes(self) -> list[str]:
+        """The classes whose samples are traced, as the data call them."""
+        path = self.analysis.path
+        wanted = (path and path.classes) or self.class_names[:3]
+        return [same_class(name, self.class_names) or name for name in wanted]
+
+    def first_slot_of_last_part(self, method: str) -> int:
+        """The first slot of the last increment of a method, or of the images that its largest set adds."""
+        block, largest = self.methods[method], max(self.ipc)
+        if block.incremental:
+            return (self.increments(method) - 1) * self.loop(method).increment_size
+        return self.smaller(largest) if block.nested else 0
+
+    def shared_jobs(self, method: str) -> list[str]:
+        """The jobs that a method's sets need and that serve others too, by the names of their records of cost.
+
+        `<name>/` stands for the jobs of another method, whose set is the first increment.
+        """
+        block, jobs = self.methods[method], list[str]()
+        generator = block.needs.generator
+        if generator is not None or block.needs.autoencoder:
+            trained = self.autoencoder.stage == "train_autoencoder"
+            jobs.append("train_autoencoder" if trained else "open_autoencoder-autoencoder")
+        while generator is not None:
+            made = self.generators[generator]
+            jobs.append(f"{made.stage}-{generator}")
+            if not made.opened:
+                jobs += [f"encode_latents-{shard}" for shard in range(self.latents.shards)]
+            generator = made.starts_from
+        references = {block.needs.reference, block.needs.features, *block.judges}
+        jobs += [f"train_reference-{name}" for name in references if name is not None]
+        jobs += [f"extract_features-{block.needs.features}"] if block.needs.features else []
+        if experts := block.needs.experts:
+            jobs += [f"train_experts-{experts}-{shard}" for shard in range(self.experts[experts].shards)]
+        for name in self.guidance(method).surrogates:
+            jobs += [f"train_surrogate-{name}", f"select_checkpoints-{name}"]
+        return sorted({*jobs, *(f"{name}/" for name in block.begins_with)})
 
     def cut(self, method: str) -> Literal["slots", "random", "real"]:
         """How the set of a method is cut into parts."""

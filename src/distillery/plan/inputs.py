@@ -362,6 +362,10 @@ class Inputs:
             for ipc in self.experiment.methods[name].sizes(self.experiment.ipc)
         ]
 
+    def published_table(self, wildcards: Wildcards) -> list[str]:
+        """The table of published numbers beside ours, where the experiment has one."""
+        return [layout.table("published")["parquet"]] if self.experiment.analysis.published else []
+
     def all_evaluations(self, wildcards: Wildcards) -> list[str]:
         """The evaluations of every run, method, size, network and protocol."""
         evaluation = self.experiment.evaluation

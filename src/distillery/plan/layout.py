@@ -67,6 +67,9 @@ RECONSTRUCTION = "<results>/{run}analysis/autoencoder.parquet"
 GRADIENT_NORMS = "<results>/{run}analysis/gradients.parquet"
 REDUNDANCY = "<results>/{run}analysis/redundancy/{method}.parquet"
 COVERAGE = "<results>/{run}analysis/coverage/{method}-{ipc}.parquet"
+NEIGHBOURS = "<results>/{run}analysis/neighbours/{method}.parquet"
+HELD_OUT_NEIGHBOURS = "<results>/{run}analysis/neighbours-held-out.parquet"
+SAMPLE_PATH = "<results>/{run}analysis/path/{method}.parquet"
 CALIBRATION_CURVE = "<results>/{run}tables/calibration-{method}.parquet"
 CALIBRATION_CSV = "<results>/{run}tables/calibration-{method}.csv"
 
@@ -114,6 +117,11 @@ def table(name: str) -> dict[str, Pattern]:
 def figure(name: str, run: str = "") -> dict[str, Pattern]:
     """A figure in its two formats."""
     return {end: f"<results>/{run}figures/{name}.{end}" for end in ("png", "svg")}
+
+
+def cost_figure() -> dict[str, Pattern]:
+    """The figure of accuracy against costs, with its table. Like the costs, it is another one in each run."""
+    return {end: f"<results>/cost/accuracy.{end}" for end in ("png", "svg", "csv")}
 
 
 def logs(stage: str, *wildcards: str, run: str = "") -> dict[str, Pattern]:

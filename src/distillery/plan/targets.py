@@ -29,6 +29,7 @@ def tables(experiment: Experiment) -> list[str]:
         "published": analysis.published is not None,
         "redundancy": bool(analysis.redundancy.methods),
         "coverage": analysis.coverage is not None,
+        "neighbours": analysis.neighbours is not None,
         "gradients": analysis.gradients is not None,
         "front": analysis.front,
     }
@@ -44,12 +45,22 @@ def figures(experiment: Experiment) -> list[str]:
     wanted = {
         "accuracy": True,
         "redundancy": bool(analysis.redundancy.methods),
+        "coverage": analysis.coverage is not None,
+        "neighbours": analysis.neighbours is not None,
         "gradients": analysis.gradients is not None,
         "front": analysis.front,
     }
     files = [layout.figure(name) for name, is_wanted in wanted.items() if is_wanted]
+    if analysis.pictures.cost:
+        files.append(layout.cost_figure())
     for run in experiment.runs:
         files.append(layout.figure("training-losses", run))
+        if analysis.pictures.contact_sheets:
+            files += [layout.figure(f"images-{name}", run) for name in experiment.distilling]
+        if analysis.neighbours is not None:
+            files += [layout.figure(f"pairs-{name}", run) for name in experiment.distilling]
+        if analysis.path is not None:
+            files += [layout.figure(f"path-{name}", run) for name in analysis.path.methods]
         for name in experiment.made_by("generate_increment"):
             files.append(layout.figure(f"increments-{name}", run))
         files += [layout.figure(f"calibration-{name}", run) for name in calibrated(experiment)]

@@ -18,7 +18,7 @@ from matplotlib.ticker import FixedLocator
 from matplotlib.transforms import BboxBase
 
 from distillery.report.about import About
-from distillery.report.style import MARKERS, columns_of, describe, legend, method_styles, panels_of, styled
+from distillery.report.style import MARKERS, MethodStyle, columns_of, describe, legend, method_styles, panels_of, styled
 from distillery.report.tables import (
     MEAN,
     SYMBOLS,
@@ -42,9 +42,17 @@ class _Label(NamedTuple):
 
 @styled
 def accuracy_figure(
-    table: pd.DataFrame, methods: Sequence[str], networks: Sequence[str], about: About, full: str | None = None
+    table: pd.DataFrame,
+    methods: Sequence[str],
+    networks: Sequence[str],
+    about: About,
+    full: str | None = None,
+    published: pd.DataFrame | None = None,
 ) -> Figure:
-    """Accuracy against IPC: a panel per network, a line per method, bars of one standard deviation over n.
+    """Accuracy against IPC: a panel per network, a line per method with a band of one standard deviation over n.
+
+    A method of one size has a bar in place of the band. Published numbers are hollow markers, where protocol, network,
+    size and data set are those of ours.
 
     Args:
         table: what `tables.accuracy_table` returned.
@@ -52,7 +60,12 @@ def accuracy_figure(
         networks: all networks, in their order; their mean follows if there are several.
         about: of the experiment.
         full: the method that takes all real images; it has one size, far off, and is drawn as a level.
+        published: what `published.beside_published` returned; rows without a `difference` do not compare, and are
+            left out.
     """
+    theirs = published
+    if theirs is not None:
+        theirs = theirs[theirs["difference"].notna() & (theirs["method"] != full)]
     levels, table = table[table["method"] == full], table[table["method"] != full]
     evaluated = set(table["network"])
     names = [name for name in networks if name in evaluated] + sorted(evaluated - {*networks, MEAN})
@@ -71,20 +84,10 @@ def accuracy_figure(
             if line.empty:
                 continue
             # Side by side, so that the bars of equal methods can be told apart.
-            aside = (place - (len(styles) - 1) / 2) * 0.03 * span / max(1, len(styles) - 1)
-            axes.errorbar(
-                line["ipc"] + aside,
-                line["accuracy_mean"],
-                yerr=line["accuracy_std"].fillna(0),
-                color=look.color,
-                marker=look.marker,
-                linestyle=look.line,
-                markersize=4.5,
-                linewidth=1.4,
-                elinewidth=1,
-                capsize=2,
-                label=method,
-            )
+            aside = (place - (len(styles) - 1) / 2) * 0.03 / max(1, len(styles) - 1)
+            _line(axes, line, method, look, None if len(sizes) > 1 else aside)
+            if theirs is not None:
+                _hollow(axes, theirs[_of(theirs, method, network, protocol)], look)
         level = levels[(levels["network"] == network) & (levels["protocol"] == protocol)]
         for mean in level["accuracy_mean"]:
             axes.axhline(mean, color="#777777", linestyle=(0, (1, 1.5)), linewidth=1.2, label=full)
@@ -103,8 +106,49 @@ def accuracy_figure(
     if MEAN in names:
         n += f", of the mean {words_of_n(table.loc[is_mean, 'n'], 'replicate')} (seed and student)"
     notes = ["last epoch", *([f"dotted: {full}, one size"] if len(levels) else [])]
-    describe(figure, about, protocol=protocols, n=n, bars=_bars(table["accuracy_std"]), notes=notes)
+    bars = _bars(table["accuracy_std"])
+    if bars and len(sizes) > 1:
+        notes, bars = [f"bands: {bars}", *notes], None
+    if theirs is not None:
+        notes.append("hollow: published, best epoch on the test set" if len(theirs) else "no published number compares")
+    describe(figure, about, protocol=protocols, n=n, bars=bars, notes=notes)
     return figure
+
+
+def _line(axes: Axes, line: pd.DataFrame, method: str, look: MethodStyle, aside: float | None) -> None:
+    """A line with a band, or, with a place beside the size, a point with a bar."""
+    mean, std = line["accuracy_mean"], line["accuracy_std"].fillna(0)
+    drawn: dict[str, Any] = {"color": look.color, "marker": look.marker, "markersize": 4.5, "label": method}
+    if aside is not None:
+        axes.errorbar(line["ipc"] + aside, mean, yerr=std, linestyle="", elinewidth=1, capsize=2, **drawn)
+        return
+    axes.plot(line["ipc"], mean, linestyle=look.line, linewidth=1.4, **drawn)
+    axes.fill_between(line["ipc"], mean - std, mean + std, color=look.color, alpha=0.15, linewidth=0)
+
+
+def _of(theirs: pd.DataFrame, method: str, network: str, protocol: str) -> pd.Series[bool]:
+    """Which published numbers belong to a line."""
+    return (theirs["method"] == method) & (theirs["network"] == network) & (theirs["protocol"] == protocol)
+
+
+def _hollow(axes: Axes, theirs: pd.DataFrame, look: MethodStyle) -> None:
+    """Published numbers of one line, with their standard deviation where it is known."""
+    if theirs.empty:
+        return
+    axes.errorbar(
+        theirs["ipc"].astype(float),
+        theirs["published"],
+        yerr=theirs["published_std_sample"].fillna(0),
+        color=look.color,
+        marker=look.marker,
+        markerfacecolor="white",
+        markersize=6.5,
+        linestyle="",
+        elinewidth=0.8,
+        capsize=3,
+        label="published (hollow)",
+        zorder=1.5,
+    )
 
 
 def _bars(spreads: pd.Series[float]) -> str | None:

@@ -32,11 +32,14 @@ class Settings(Block):
         )
 
 
-def run(settings: Settings, *, table: Input, png: Output, svg: Output, job: Job) -> None:
-    """Draw the table that `tabulate_accuracy` made."""
+def run(
+    settings: Settings, *, table: Input, published: Input | None = None, png: Output, svg: Output, job: Job
+) -> None:
+    """Draw the table that `tabulate_accuracy` made, and the numbers that `compare_published` set beside it."""
     from distillery.report import figures, style
     from distillery.storage.tables import read_table
 
     accuracies = read_table(table, made_by="tabulate_accuracy").to_pandas()
+    theirs = read_table(published, made_by="compare_published").to_pandas() if published is not None else None
     order = (settings.methods, settings.networks)
-    style.save(figures.accuracy_figure(accuracies, *order, settings.about, settings.full), png, svg)
+    style.save(figures.accuracy_figure(accuracies, *order, settings.about, settings.full, theirs), png, svg)
