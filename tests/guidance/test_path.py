@@ -1,0 +1,115 @@
+"""What the path of a sample promises: the image of the set again, and what the denoiser predicted on the way."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from about import ABOUT
+from increments import SAMPLING, SIZE, settings_of
+from tiny import CLASSES, SIDE, Watcher, World, job, keys
+
+from distillery.errors import BadInput
+from distillery.guidance.deviation import Deviation
+from distillery.guidance.path import Recorder, recorded_indices, sample_path
+from distillery.report.path import path_figure
+from distillery.stages import generate_increment, select_increment, trace_sample
+from distillery.storage.images import ImageSet, read_images, write_images
+
+STAY = Deviation(strength=0.0, range=[2, 8])
+
+
+def test_recorded_steps_run_from_noise_to_image() -> None:
+    assert recorded_indices(50, 4) == [49, 33, 16, 0]
+    assert recorded_indices(3, 10) == [2, 1, 0]
+
+
+def test_a_recorder_changes_no_sample_and_keeps_the_predictions(world: World) -> None:
+    renderer, (key,) = world.renderer(steps=10), keys(1, "path")
+    condition = world.conditions[2]
+    clean, pixels = sample_path(renderer, key, 2, condition, 0, [], [9, 4, 0])
+    watcher = Watcher()
+    label = torch.tensor([2])
+    _, plain = renderer.render([key], label, torch.tensor([condition]))
+    renderer.render([key], label, torch.tensor([condition]), [watcher])
+    assert torch.equal(pixels, plain)
+    assert torch.equal(clean, torch.cat([watcher.clean[index] for index in (9, 4, 0)]))
+    assert not Recorder({3}).active(4)
+
+
+@pytest.fixture(scope="module")
+def loop(world: World, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Two increments of an LGD method, the second one guided."""
+    folder, made = tmp_path_factory.mktemp("path"), list[Path]()
+    for k in (1, 2):
+        settings = settings_of(k, deviation=STAY) if k > 1 else settings_of(k, candidates=1)
+        inputs = {"previous": [*made], **world.networks} if k > 1 else {}
+        candidates, images = folder / f"candidates-{k}.parquet", folder / f"increment-{k}.parquet"
+        run = job("generate_increment", settings)
+        generate_increment.run(settings, data=world.data, **world.models, **inputs, candidates=candidates, job=run)
+        chosen = select_increment.Settings()
+        select_increment.run(chosen, candidates=[candidates], images=images, job=job("select_increment", chosen))
+        made.append(images)
+    return made
+
+
+def traced(world: World, loop: list[Path], out: Path, slot: int = SIZE) -> ImageSet:
+    settings = trace_sample.Settings(
+        seed=0,
+        stream="study",
+        slot=slot,
+        classes=["one", "three"],
+        recorded=4,
+        resolution=SIDE,
+        sampling=SAMPLING,
+        guidance=settings_of(2, deviation=STAY).guidance,
+        guidance_files={},
+    )
+    files = {"data": world.data, **world.models, **world.networks, "previous": loop[:1], "images": loop[1]}
+    trace_sample.run(settings, **files, path=out, job=job("trace_sample", settings))
+    return read_images(out, "trace_sample")
+
+
+def test_the_guided_path_ends_in_the_image_of_the_set(world: World, loop: list[Path], tmp_path: Path) -> None:
+    path = traced(world, loop, tmp_path / "path.parquet")
+    guided, index = path.columns["guided"], path.columns["index"]
+    assert path.columns["repeats_set"][guided].all()
+    increment = read_images(loop[1], "select_increment")
+    for label in (1, 3):
+        (row,) = np.flatnonzero((increment.labels == label) & (increment.columns["slot"] == SIZE))
+        (last,) = np.flatnonzero((path.labels == label) & guided & (index < 0))
+        away = path.take([last]).pixels().astype(float) - increment.take([row]).pixels().astype(float)
+        assert np.abs(away).max() <= 2
+
+
+def test_both_paths_begin_alike_and_part_where_guidance_acts(world: World, loop: list[Path], tmp_path: Path) -> None:
+    path = traced(world, loop, tmp_path / "path.parquet")
+    guided, index, steered = (path.columns[name] for name in ("guided", "index", "steered"))
+    of_class = path.labels == 1
+    plain, with_guidance = (path.take(np.flatnonzero(of_class & (guided == which))) for which in (False, True))
+    assert index[of_class & guided].tolist() == [9, 6, 3, 0, -1]
+    assert steered[of_class & guided].tolist() == [False, True, True, False, False]
+    assert not steered[~guided].any()
+    assert plain.images[0] == with_guidance.images[0]
+    assert plain.images[-1] != with_guidance.images[-1]
+
+
+def test_the_sheet_marks_guided_steps_and_says_if_the_image_is_another_one(
+    world: World, loop: list[Path], tmp_path: Path
+) -> None:
+    path = traced(world, loop, tmp_path / "path.parquet")
+    figure = path_figure(path, "lgd", ["learnability"], ABOUT)
+    words = {text.get_text() for axes in figure.axes for text in axes.texts}
+    assert {"9", "6*", "3*", "0", "image"} <= words
+    assert "drawn on another device" not in figure.texts[-1].get_text()
+    path.columns["repeats_set"][:] = False
+    assert "drawn on another device" in path_figure(path, "lgd", ["learnability"], ABOUT).texts[-1].get_text()
+
+
+def test_a_set_without_that_slot_is_refused(world: World, loop: list[Path], tmp_path: Path) -> None:
+    images = read_images(loop[1], "select_increment")
+    write_images(tmp_path / "less.parquet", images.take(np.flatnonzero(images.labels != CLASSES.index("one"))), {})
+    with pytest.raises(BadInput, match="no image of class 'one' in slot 2"):
+        traced(world, [loop[0], tmp_path / "less.parquet"], tmp_path / "path.parquet")
