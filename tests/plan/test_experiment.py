@@ -565,6 +565,34 @@ TOGETHER = {
         lambda e: e.update(ipc=[1, 3, 4], analysis={"redundancy": {"methods": ["dit"], "ipc": 3, "increment_size": 2}}),
         "analysis.redundancy.increment_size: 2 does not divide the 3 of analysis.redundancy.ipc",
     ),
+    "neighbours by a network that is none": (
+        at("analysis.neighbours", {"features": "reel"}),
+        "analysis.neighbours.features: no reference 'reel'; references: real",
+    ),
+    "neighbours at a size that is not made": (
+        at("analysis.neighbours", {"features": "real", "ipc": 50}),
+        "analysis.neighbours.ipc: no sets of 50 images per class are made; allowed: 1, 2",
+    ),
+    "a path of no method": (
+        at("analysis.path", {"methods": ["igd"]}),
+        "analysis.path.methods: no method 'igd'; methods with guidance: lgd",
+    ),
+    "a path without guidance": (
+        at("analysis.path", {"methods": ["dit"]}),
+        "analysis.path.methods: 'dit' has no guidance, and one path alone; methods with guidance: lgd",
+    ),
+    "a path of real images": (
+        at("analysis.path", {"methods": ["random"]}),
+        "analysis.path.methods: 'random' has no guidance, and one path alone; methods with guidance: lgd",
+    ),
+    "a path of one increment": (
+        lambda e: e.update(ipc=[1], analysis={"path": {"methods": ["lgd"]}}),
+        "analysis.path.methods: 'lgd' has one increment, which nothing guides; add a larger ipc",
+    ),
+    "a path of a class that is none": (
+        at("analysis.path", {"methods": ["lgd"], "classes": ["zero"]}),
+        "analysis.path.classes: no class 'zero'; allowed: 0, 1, 7",
+    ),
     "a front without redundancy": (
         at("analysis", {"front": True}),
         "analysis.front: needs analysis.redundancy.methods and analysis.redundancy.baseline",

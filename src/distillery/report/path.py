@@ -28,7 +28,7 @@ def path_figure(traced: ImageSet, method: str, guidances: Sequence[str], about: 
     for label in dict.fromkeys(traced.labels.tolist()):
         rows = [np.flatnonzero((traced.labels == label) & (guided == which)) for which in (False, True)]
         captions = ["image" if index[row] < 0 else f"{index[row]}{'*' if steered[row] else ''}" for row in rows[1]]
-        title = short(figure_text(traced.classes[label], f"class {label}"))
+        title = f"class {short(figure_text(traced.classes[label], f'label {label}'))}"
         blocks.append(ImageBlock(title, [[traced.images[int(row)] for row in half] for half in rows], captions))
     across = max(len(block.captions) for block in blocks)
     title = f"{method}: predicted clean image along the sampling steps"
