@@ -28,7 +28,8 @@ rule plot_cost:
     input:
         accuracy=layout.table("accuracy")["parquet"],
     output:
-        **shown(layout.cost_figure()),
+        **shown(layout.figure("accuracy", folder="cost")),
+        csv=layout.COST_TABLE,
     log:
         **layout.logs("plot_cost"),
     localrule: True

@@ -70,6 +70,7 @@ COVERAGE = "<results>/{run}analysis/coverage/{method}-{ipc}.parquet"
 NEIGHBOURS = "<results>/{run}analysis/neighbours/{method}.parquet"
 HELD_OUT_NEIGHBOURS = "<results>/{run}analysis/neighbours-held-out.parquet"
 SAMPLE_PATH = "<results>/{run}analysis/path/{method}.parquet"
+COST_TABLE = "<results>/cost/accuracy.csv"
 CALIBRATION_CURVE = "<results>/{run}tables/calibration-{method}.parquet"
 CALIBRATION_CSV = "<results>/{run}tables/calibration-{method}.csv"
 
@@ -114,14 +115,13 @@ def table(name: str) -> dict[str, Pattern]:
     return {file: f"<results>/tables/{name}.{end}" for file, end in formats.items()}
 
 
-def figure(name: str, run: str = "") -> dict[str, Pattern]:
-    """A figure in its two formats."""
-    return {end: f"<results>/{run}figures/{name}.{end}" for end in ("png", "svg")}
+def figure(name: str, run: str = "", folder: str = "figures") -> dict[str, Pattern]:
+    """A figure in its two formats.
 
-
-def cost_figure() -> dict[str, Pattern]:
-    """The figure of accuracy against costs, with its table. Like the costs, it is another one in each run."""
-    return {end: f"<results>/cost/accuracy.{end}" for end in ("png", "svg", "csv")}
+    Args:
+        folder: `cost` for a figure of measured times, which is another one in each run, as the costs are.
+    """
+    return {end: f"<results>/{run}{folder}/{name}.{end}" for end in ("png", "svg")}
 
 
 def logs(stage: str, *wildcards: str, run: str = "") -> dict[str, Pattern]:

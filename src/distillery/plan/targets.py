@@ -52,7 +52,7 @@ def figures(experiment: Experiment) -> list[str]:
     }
     files = [layout.figure(name) for name, is_wanted in wanted.items() if is_wanted]
     if analysis.pictures.cost:
-        files.append(layout.cost_figure())
+        files.append(layout.figure("accuracy", folder="cost"))
     for run in experiment.runs:
         files.append(layout.figure("training-losses", run))
         if analysis.pictures.contact_sheets:
