@@ -89,7 +89,7 @@ def test_both_spaces_are_measured_and_copies_are_found(measured: Path, world: Wo
 
 
 def tabulated(measured: Path, tmp_path: Path) -> str:
-    settings = tabulate_neighbours.Settings(methods=["lgd"], features="real")
+    settings = tabulate_neighbours.Settings(methods=["lgd"], features="real", about=ABOUT)
     out = {"csv": tmp_path / "t.csv", "parquet": tmp_path / "t.parquet", "markdown": tmp_path / "t.md"}
     inputs = [measured / "lgd.parquet", measured / "held.parquet"]
     tabulate_neighbours.run(settings, neighbours=inputs, **out, job=job("tabulate_neighbours", settings))

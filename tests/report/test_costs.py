@@ -102,4 +102,4 @@ def test_the_stage_reads_the_records_beside_its_figure(tmp_path: Path) -> None:
     plot_cost.run(settings, accuracy=tmp_path / "accuracy.parquet", **files, job=job("plot_cost", settings))
     lines = files["csv"].read_text("utf-8").splitlines()
     assert lines[1].startswith("dit,p,10,mean,4,80.00,1.00,0.00,0.00,1.00,1.00")
-    assert lines[2].endswith(",,,,")
+    assert lines[2].startswith("lgd,p,10,mean,4,90.00,1.00,,,,,tiny,")

@@ -11,10 +11,10 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from scipy.stats import binomtest
 
 from distillery.analysis.neighbours import HELD_OUT, SPACES
 from distillery.data.reading import ImageTable
+from distillery.proportions import wilson_interval
 from distillery.report.about import About
 from distillery.report.image_grid import ImageBlock, image_grid
 from distillery.report.style import describe, legend, method_styles, panels_of, styled
@@ -57,7 +57,7 @@ def neighbours_table(rows: pd.DataFrame, methods: Sequence[str]) -> pd.DataFrame
         for space in SPACES:
             part = scaled[(scaled["method"] == method) & (scaled["space"] == space)]
             count, images = int(part["near"].sum()), len(part)
-            interval = binomtest(count, images).proportion_ci(method="wilson")
+            low, high = wilson_interval(count / images, images)
             table.append(
                 {
                     "method": method,
@@ -69,8 +69,8 @@ def neighbours_table(rows: pd.DataFrame, methods: Sequence[str]) -> pd.DataFrame
                     "distance_least": float(part["relative"].min()),
                     "copies": int((part["distance"] == 0).sum()),
                     "near_percent": 100 * count / images,
-                    "near_low": 100 * float(interval.low),
-                    "near_high": 100 * float(interval.high),
+                    "near_low": 100 * low,
+                    "near_high": 100 * high,
                 }
             )
     return pd.DataFrame(table)

@@ -46,5 +46,5 @@ def run(settings: Settings, *, accuracy: Input, png: Output, svg: Output, csv: O
     accuracies = read_table(accuracy, made_by="tabulate_accuracy").to_pandas()
     records = named_records(png.parent.parent)
     table = costs.cost_table(accuracies, records, settings.shared, settings.ipc, settings.seeds)
-    write_bytes(csv, tables.csv_bytes(table))
+    write_bytes(csv, tables.csv_bytes(tables.with_origin(table, settings.about)))
     style.save(costs.cost_figure(table, settings.ipc, settings.seeds, settings.about), png, svg)

@@ -26,7 +26,9 @@ class Settings(Block):
     def of(cls, experiment: Experiment, **wildcards: str) -> Settings:
         coverage = experiment.analysis.coverage
         assert coverage is not None
-        return cls(methods=sorted(experiment.methods), k=coverage.k, features=coverage.features, about=experiment.about)
+        return cls(
+            methods=sorted(experiment.methods), k=coverage.k, features=coverage.features, about=experiment.about_data
+        )
 
 
 def run(settings: Settings, *, coverages: list[Input], png: Output, svg: Output, job: Job) -> None:

@@ -23,7 +23,7 @@ class Settings(Block):
 
     @classmethod
     def of(cls, experiment: Experiment, *, method: str, **wildcards: str) -> Settings:
-        return cls(method=method, ipc=max(experiment.ipc), about=experiment.about)
+        return cls(method=method, ipc=max(experiment.ipc), about=experiment.about_data)
 
 
 def run(settings: Settings, *, images: Input, png: Output, svg: Output, job: Job) -> None:

@@ -32,7 +32,7 @@ class Settings(Block):
             ipc=experiment.neighbours_ipc,
             pairs=neighbours.pairs,
             features=neighbours.features,
-            about=experiment.about,
+            about=experiment.about_data,
         )
 
 

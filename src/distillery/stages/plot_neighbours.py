@@ -25,7 +25,7 @@ class Settings(Block):
     def of(cls, experiment: Experiment, **wildcards: str) -> Settings:
         assert experiment.analysis.neighbours is not None
         features = experiment.analysis.neighbours.features
-        return cls(methods=sorted(experiment.methods), features=features, about=experiment.about)
+        return cls(methods=sorted(experiment.methods), features=features, about=experiment.about_data)
 
 
 def run(settings: Settings, *, neighbours: list[Input], png: Output, svg: Output, job: Job) -> None:

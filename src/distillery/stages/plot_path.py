@@ -24,7 +24,7 @@ class Settings(Block):
     @classmethod
     def of(cls, experiment: Experiment, *, method: str, **wildcards: str) -> Settings:
         guidances = list(experiment.guidance(method).present())
-        return cls(method=method, guidances=guidances, about=experiment.about)
+        return cls(method=method, guidances=guidances, about=experiment.about_data)
 
 
 def run(settings: Settings, *, path: Input, png: Output, svg: Output, job: Job) -> None:

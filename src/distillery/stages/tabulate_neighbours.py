@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from distillery.job import Input, Job, Output
+from distillery.report.about import About
 from distillery.settings import Block
 
 if TYPE_CHECKING:
@@ -18,11 +19,13 @@ class Settings(Block):
 
     methods: list[str]
     features: str
+    about: About
 
     @classmethod
     def of(cls, experiment: Experiment, **wildcards: str) -> Settings:
         assert experiment.analysis.neighbours is not None
-        return cls(methods=sorted(experiment.methods), features=experiment.analysis.neighbours.features)
+        features = experiment.analysis.neighbours.features
+        return cls(methods=sorted(experiment.methods), features=features, about=experiment.about_data)
 
 
 def run(
@@ -35,4 +38,4 @@ def run(
     rows = tables.read_rows(neighbours, report.COLUMNS, made_by="measure_neighbours")
     table = report.neighbours_table(rows, settings.methods)
     text = report.neighbours_markdown(table, settings.features)
-    tables.write_formats(table, text, csv, parquet, markdown, job.provenance)
+    tables.write_formats(table, text, csv, parquet, markdown, job.provenance, settings.about)
