@@ -114,7 +114,7 @@ def test_a_figure_says_that_no_published_number_compares() -> None:
 def coverages(seeds: int) -> pd.DataFrame:
     return pd.DataFrame(
         {"method": "dit", "seed": seed, "ipc": ipc, "coverage": 0.1 * ipc + 0.02 * seed, "recall": recall}
-        | {"precision": 0.9, "density": 1.1}
+        | {"precision": 0.9, "density": 1.1, "real": 100, "distilled": 20}
         for seed in range(seeds)
         for ipc, recall in ((1, float("nan")), (5, 0.2))
     )
@@ -128,6 +128,6 @@ def test_coverage_has_a_panel_per_measure_and_says_what_is_missing() -> None:
     assert "no recall of dit: a set of at most k images has none" in words and "features of real, k = 5" in words
 
 
-def test_coverage_of_one_seed_has_no_bars() -> None:
+def test_coverage_of_one_seed_has_bars_of_its_images() -> None:
     words = below(coverage_figure(coverage_table(coverages(1), ["dit"]), 5, "real", ABOUT))
-    assert "n = 1 seed" in words and "bars" not in words
+    assert "n = 1 seed" in words and "bars: 95 % Wilson intervals over the images of one set" in words

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
@@ -14,6 +15,8 @@ from distillery.report.tables import SHARES, words_of_n
 def coverage_figure(table: pd.DataFrame, k: int, features: str, about: About) -> Figure:
     """A panel per measure: its mean over seeds against the images per class, a line per method.
 
+    Bars are the standard deviation over seeds; of one seed they are Wilson intervals, which density has not.
+
     Args:
         table: what `tables.coverage_table` returned.
         k: the neighbour that balls reach to.
@@ -21,6 +24,7 @@ def coverage_figure(table: pd.DataFrame, k: int, features: str, about: About) ->
         about: of the experiment.
     """
     figure, grid = panels_of(len(SHARES), 2.5, 2.8)
+    spread = bool(table["coverage_std"].notna().any())
     sizes = sorted({*table["ipc"]})
     places = {ipc: place for place, ipc in enumerate(sizes)}
     styles = method_styles(dict.fromkeys(table["method"]))
@@ -32,7 +36,7 @@ def coverage_figure(table: pd.DataFrame, k: int, features: str, about: About) ->
             axes.errorbar(
                 line["ipc"].map(places) + aside,
                 line[f"{measure}_mean"],
-                yerr=line[f"{measure}_std"].fillna(0),
+                yerr=_reach(line, measure, spread),
                 color=look.color,
                 marker=look.marker,
                 linestyle=look.line,
@@ -52,6 +56,16 @@ def coverage_figure(table: pd.DataFrame, k: int, features: str, about: About) ->
                    if pd.isna(recall)})  # fmt: skip
     notes = [f"features of {features}, k = {k}"]
     notes += [f"no recall of {', '.join(lost)}: a set of at most k images has none"] if lost else []
-    bars = "one sample standard deviation over n" if table["coverage_std"].notna().any() else None
+    bars = "one sample standard deviation over n" if spread else "95 % Wilson intervals over the images of one set"
     describe(figure, about, n=words_of_n(table["n"], "seed"), bars=bars, notes=notes)
     return figure
+
+
+def _reach(line: pd.DataFrame, measure: str, spread: bool) -> np.ndarray:
+    """Lengths of the bars below and above each mean: (2, N)."""
+    if spread or f"{measure}_low" not in line:
+        std = line[f"{measure}_std"].fillna(0).to_numpy()
+        return np.stack([std, std])
+    mean = line[f"{measure}_mean"]
+    below, above = mean - line[f"{measure}_low"], line[f"{measure}_high"] - mean
+    return np.stack([below.fillna(0).to_numpy(), above.fillna(0).to_numpy()])
