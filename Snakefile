@@ -33,6 +33,7 @@ include: "workflow/rules/networks.smk"
 include: "workflow/rules/distill.smk"
 include: "workflow/rules/match.smk"
 include: "workflow/rules/evaluate.smk"
+include: "workflow/rules/analysis.smk"
 include: "workflow/rules/report.smk"
 include: "workflow/rules/pictures.smk"
 

@@ -9,6 +9,7 @@ from distillery.devices import visible_cards
 from distillery.errors import ExperimentError
 from distillery.plan import closing, layout, rules, targets
 from distillery.plan.inputs import Inputs
+from distillery.plan.inputs_analysis import AnalysisInputs
 from distillery.plan.load import load_files
 from distillery.plan.picture_inputs import PictureInputs
 from distillery.plan.rules import code, command, memory, one_of
@@ -23,6 +24,7 @@ OPENED = EXPERIMENT.opened_autoencoders
 
 inputs = Inputs(EXPERIMENT)
 pictures = PictureInputs(EXPERIMENT)
+analyses = AnalysisInputs(EXPERIMENT)
 settings = partial(rules.settings, EXPERIMENT)
 checked = partial(rules.checked, EXPERIMENT)
 shown = partial(

@@ -6,7 +6,7 @@ Accuracies, scores and their errors are percent, or points of it, wherever they 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -254,3 +254,33 @@ def holm(p_values: Sequence[float]) -> list[float]:
         least = max(least, min(1.0, (len(p_values) - rank) * p_values[place]))
         adjusted[place] = least
     return adjusted
+
+
+class OverSeeds(NamedTuple):
+    """A mean difference over seeds with its 95 % interval, and the number of seeds."""
+
+    difference: float
+    low: float
+    high: float
+    n: int
+
+
+def difference_over_seeds(ours: Mapping[int, float], theirs: Mapping[int, float], level: float = 0.95) -> OverSeeds:
+    """Ours minus theirs, seed by seed, with the interval of Student's t.
+
+    Args:
+        ours, theirs: a value of each seed; seeds that one of them lacks are left out.
+        level: of the interval.
+
+    Returns:
+        Nothing is a number without a common seed, and the interval is none with a single one.
+    """
+    differences = np.array([ours[seed] - theirs[seed] for seed in sorted(ours.keys() & theirs.keys())])
+    n = len(differences)
+    if n < 2:
+        return OverSeeds(float(differences.mean()) if n else math.nan, math.nan, math.nan, n)
+    mean = float(differences.mean())
+    from scipy.stats import t
+
+    reach = float(t.ppf((1 + level) / 2, n - 1)) * float(differences.std(ddof=1)) / math.sqrt(n)
+    return OverSeeds(mean, mean - reach, mean + reach, n)

@@ -96,6 +96,12 @@ class LGD(Incremental, Sampled):
         return (self.shards + 2) * self.increments(sizes) + len(sizes)
 
     @property
+    def reference_weight(self) -> float | Literal["auto"]:
+        """Omega, the weight of the reference term; `auto` where a pilot chooses it."""
+        learnability = self.guidance.get(Learnability)
+        return 0.0 if learnability is None else learnability.reference_weight
+
+    @property
     def calibrates(self) -> bool:
         """Whether a pilot chooses a strength or a weight."""
         learnability = self.guidance.get(Learnability)

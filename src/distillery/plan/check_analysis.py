@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from distillery.data.identity import same_class
 from distillery.methods.base import check_named
+from distillery.plan.check_dynamics import check_dynamics
 from distillery.plan.experiment import Experiment, Published
 from distillery.plan.messages import instead
 from distillery.report import PUBLISHED
@@ -20,6 +21,7 @@ def check_analysis(experiment: Experiment) -> Iterator[str]:
     yield from _of_neighbours(experiment)
     yield from _of_path(experiment)
     yield from _of_gradients(experiment)
+    yield from check_dynamics(experiment)
     if experiment.analysis.published is not None:
         yield from _of_published(experiment.analysis.published, list(experiment.methods))
 

@@ -10,6 +10,7 @@ from distillery.data.identity import hint_of
 from distillery.matching.checks import check_expert_files
 from distillery.methods.base import Trained, check_named
 from distillery.methods.matching import AS_STORED
+from distillery.plan.check_dynamics import dynamics_networks
 from distillery.plan.experiment import Experiment
 from distillery.plan.messages import repeated
 from distillery.storage.tensors import described_tensors
@@ -52,6 +53,7 @@ def _trained(experiment: Experiment) -> Iterator[Trained]:
         yield Trained("matching.network", matching.network, matching.protocol or first)
     if experiment.analysis.redundancy.network:
         yield Trained("analysis.redundancy.network", experiment.analysis.redundancy.network, first)
+    yield from (network for network, _ in dynamics_networks(experiment))
 
 
 def _sides(experiment: Experiment) -> Iterator[str]:
@@ -87,6 +89,7 @@ def _rates(experiment: Experiment) -> Iterator[str]:
     for name, surrogate in experiment.surrogates.items():
         trained.append((Trained(f"surrogates.{name}.training", surrogate.network, surrogate.training), "full"))
     trained += [(student, student.ipc or size) for student in _students(experiment)]
+    trained += dynamics_networks(experiment)
     for network, images in trained:
         try:
             recipe = experiment.recipe(network.protocol, network.network, images)

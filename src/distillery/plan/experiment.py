@@ -9,6 +9,7 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import Field
 
+from distillery.analysis.settings import IncrementalDynamics, LearningDynamics, Validity
 from distillery.data.identity import same_class
 from distillery.data.settings import Dataset
 from distillery.data.sources import class_names
@@ -101,6 +102,9 @@ class Analysis(Block):
     pictures: Pictures = Pictures()
     published: Published | None = None
     gradients: Gradients | None = Field(None, description="None: not measured.")
+    incremental_dynamics: IncrementalDynamics | None = Field(None, description="None: not measured.")
+    learning_dynamics: LearningDynamics | None = Field(None, description="None: not measured.")
+    validity: Validity | None = Field(None, description="None: not measured.")
     front: bool = Field(False, description="Accuracy against redundancy over all methods, as a table and a figure.")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from distillery.methods.lgd import LGD
 from distillery.plan import layout
-from distillery.plan.experiment import Experiment
+from distillery.plan.experiment import Analysis, Experiment
 
 
 def distilled_sets(experiment: Experiment) -> list[str]:
@@ -31,6 +31,7 @@ def tables(experiment: Experiment) -> list[str]:
         "coverage": analysis.coverage is not None,
         "neighbours": analysis.neighbours is not None,
         "gradients": analysis.gradients is not None,
+        **_paper_analyses(analysis),
         "front": analysis.front,
     }
     files = [layout.table(name)["csv"] for name, is_wanted in wanted.items() if is_wanted]
@@ -48,6 +49,7 @@ def figures(experiment: Experiment) -> list[str]:
         "coverage": analysis.coverage is not None,
         "neighbours": analysis.neighbours is not None,
         "gradients": analysis.gradients is not None,
+        **_paper_analyses(analysis),
         "front": analysis.front,
     }
     files = [layout.figure(name) for name, is_wanted in wanted.items() if is_wanted]
@@ -71,3 +73,9 @@ def calibrated(experiment: Experiment) -> list[str]:
     """The methods whose guidance is calibrated."""
     incremental = experiment.made_by("generate_increment")
     return [name for name in incremental if experiment.method_of(name, LGD).calibrates]
+
+
+def _paper_analyses(analysis: Analysis) -> dict[str, bool]:
+    """Which analyses of figures 4 to 6 of arXiv 2604.00519 are wanted; each is a table and a figure."""
+    names = ("incremental_dynamics", "learning_dynamics", "validity")
+    return {name: getattr(analysis, name) is not None for name in names}

@@ -42,7 +42,16 @@ COUNTED_ON = {"coverage": "real", "recall": "real", "precision": "distilled"}
 COVERAGE = ["method", "seed", "ipc", *SHARES, "real", "distilled"]
 """Columns of a measured coverage: one row per set; the last two are numbers of images."""
 
-MAY_BE_ABSENT = ("accuracy", "correct", "recall", "condition")
+MAY_BE_ABSENT = (
+    "accuracy",
+    "correct",
+    "recall",
+    "condition",
+    "test_accuracy",
+    "js",
+    "js_of_subset",
+    "judge_probability",
+)
 """A network that diverged has no accuracy, the rows of earlier epochs have no `correct`, a set of at most k images has
 no recall, and a generator without classes has no gradient with respect to them."""
 

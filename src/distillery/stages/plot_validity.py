@@ -1,0 +1,48 @@
+"""Plot validity: the reference's probability against the student's loss, of candidates and of chosen ones."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from distillery.job import Input, Job, Output
+from distillery.methods.lgd import LGD
+from distillery.report.about import About
+from distillery.settings import Block
+
+if TYPE_CHECKING:
+    from distillery.plan.experiment import Experiment
+
+COMPUTES = False
+
+
+class Settings(Block):
+    """The order of the panels, the weight of each method's reference term, and what the line below says."""
+
+    methods: list[str]
+    baseline: str | None
+    weights: dict[str, float | Literal["auto"]]
+    judge: str | None
+    about: About
+
+    @classmethod
+    def of(cls, experiment: Experiment, **wildcards: str) -> Settings:
+        block = experiment.analysis.validity
+        assert block is not None
+        methods = list(dict.fromkeys(block.methods))
+        return cls(
+            methods=methods,
+            baseline=block.baseline,
+            weights={name: experiment.method_of(name, LGD).reference_weight for name in methods},
+            judge=block.judge,
+            about=experiment.about,
+        )
+
+
+def run(settings: Settings, *, validity: list[Input], png: Output, svg: Output, job: Job) -> None:
+    """Draw a panel per method."""
+    from distillery.report import style, tables
+    from distillery.report import validity as report
+
+    rows = tables.read_rows(validity, report.COLUMNS, made_by="measure_validity")
+    notes = report.missing(rows, settings.methods, settings.baseline, settings.weights, settings.judge)
+    style.save(report.validity_figure(rows, settings.methods, settings.weights, notes, settings.about), png, svg)
