@@ -83,7 +83,7 @@ rule tabulate_incremental_dynamics:
     input:
         dynamics=analyses.incremental_dynamics,
     output:
-        **layout.table("incremental_dynamics"),
+        **shown(layout.table("incremental_dynamics")),
     log:
         **layout.logs("tabulate_incremental_dynamics"),
     localrule: True
@@ -101,7 +101,7 @@ rule plot_incremental_dynamics:
     input:
         dynamics=analyses.incremental_dynamics,
     output:
-        **layout.figure("incremental_dynamics"),
+        **shown(layout.figure("incremental_dynamics")),
     log:
         **layout.logs("plot_incremental_dynamics"),
     localrule: True
@@ -119,7 +119,7 @@ rule tabulate_learning_dynamics:
     input:
         shares=analyses.learning_shares,
     output:
-        **layout.table("learning_dynamics"),
+        **shown(layout.table("learning_dynamics")),
     log:
         **layout.logs("tabulate_learning_dynamics"),
     localrule: True
@@ -138,7 +138,7 @@ rule plot_learning_dynamics:
         dynamics=analyses.learning_dynamics,
         shares=analyses.learning_shares,
     output:
-        **layout.figure("learning_dynamics"),
+        **shown(layout.figure("learning_dynamics")),
     log:
         **layout.logs("plot_learning_dynamics"),
     localrule: True
@@ -156,7 +156,7 @@ rule tabulate_validity:
     input:
         validity=analyses.validity,
     output:
-        **layout.table("validity"),
+        **shown(layout.table("validity")),
     log:
         **layout.logs("tabulate_validity"),
     localrule: True
@@ -174,7 +174,7 @@ rule plot_validity:
     input:
         validity=analyses.validity,
     output:
-        **layout.figure("validity"),
+        **shown(layout.figure("validity")),
     log:
         **layout.logs("plot_validity"),
     localrule: True

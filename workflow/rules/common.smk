@@ -9,7 +9,7 @@ from distillery.devices import visible_cards
 from distillery.errors import ExperimentError
 from distillery.plan import closing, layout, rules, targets
 from distillery.plan.inputs import Inputs
-from distillery.plan.inputs_analysis import AnalysisInputs
+from distillery.plan.analysis_inputs import AnalysisInputs
 from distillery.plan.load import load_files
 from distillery.plan.picture_inputs import PictureInputs
 from distillery.plan.rules import code, command, memory, one_of
