@@ -44,11 +44,11 @@ def _by_seed(part: pd.DataFrame | None, name: str) -> dict[Any, Any]:
 
 
 def difference_text(row: Mapping[Any, Any], name: str, digits: int = 2) -> str:
-    """`+0.14 [0.10, 0.18]`, without the interval where there is none."""
+    """`+0.14 (0.10 to 0.18)`, without the interval where there is none."""
     difference, low, high = (float(row[f"{name}_{what}"]) for what in ("difference", "low", "high"))
     if np.isnan(difference):
         return ABSENT
-    interval = "" if np.isnan(low) else f" [{number(low, digits)}, {number(high, digits)}]"
+    interval = "" if np.isnan(low) else f" ({number(low, digits)} to {number(high, digits)})"
     return f"{difference:+.{digits}f}{interval}"
 
 

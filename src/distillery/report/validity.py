@@ -155,7 +155,6 @@ def validity_figure(
             *(alone[name] for name in at),
             linestyle="",
             **hollow,
-            color="#333333",
             label="chosen by loss alone",
             zorder=3,
         )

@@ -61,7 +61,7 @@ def run(settings: Settings, *, candidates: list[Input], judge: Input | None = No
                 torch.from_numpy(drawn.labels)
             ]
             probability = logits.double().softmax(1).gather(1, outputs[:, None])[:, 0].numpy()
-        loss = torch.from_numpy(columns["student_loss"]).view(-1, settings.candidates)
+        loss = torch.from_numpy(columns["student_loss"].copy()).view(-1, settings.candidates)
         alone = torch.zeros_like(loss, dtype=torch.bool)
         alone[torch.arange(len(loss)), choose_candidates(loss, torch.ones_like(loss))] = True
         tables.append(
