@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from distillery.job import Input, Job, Output
+from distillery.report.about import About
 from distillery.settings import Block
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ class Settings(Block):
     baseline: str | None
     increment_size: int
     epochs: int
+    about: About
 
     @classmethod
     def of(cls, experiment: Experiment, **wildcards: str) -> Settings:
@@ -30,6 +32,7 @@ class Settings(Block):
             baseline=block.baseline,
             increment_size=block.increment_size,
             epochs=block.epochs,
+            about=experiment.about_data,
         )
 
 
@@ -42,4 +45,4 @@ def run(settings: Settings, *, dynamics: list[Input], csv: Output, parquet: Outp
     table = report.incremental_table(rows, settings.methods, settings.baseline)
     notes = report.missing(rows, settings.methods, settings.baseline, settings.increment_size)
     text = report.incremental_markdown(table, settings.baseline, settings.epochs, notes)
-    tables.write_formats(table, text, csv, parquet, markdown, job.provenance)
+    tables.write_formats(table, text, csv, parquet, markdown, job.provenance, settings.about)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from distillery.analysis.settings import Thresholds
 from distillery.job import Input, Job, Output
+from distillery.report.about import About
 from distillery.settings import Block
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ class Settings(Block):
     epochs: int
     thresholds: Thresholds
     own: bool
+    about: About
 
     @classmethod
     def of(cls, experiment: Experiment, **wildcards: str) -> Settings:
@@ -33,6 +35,7 @@ class Settings(Block):
             epochs=block.epochs,
             thresholds=block.thresholds,
             own=block.train_on == "own",
+            about=experiment.about_data,
         )
 
 
@@ -45,4 +48,4 @@ def run(settings: Settings, *, shares: list[Input], csv: Output, parquet: Output
     table = report.learning_table(rows, settings.methods, settings.baseline)
     notes = report.missing(rows, settings.methods, settings.baseline)
     text = report.learning_markdown(table, settings.baseline, settings.epochs, settings.thresholds, settings.own, notes)
-    tables.write_formats(table, text, csv, parquet, markdown, job.provenance)
+    tables.write_formats(table, text, csv, parquet, markdown, job.provenance, settings.about)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 from distillery.job import Input, Job, Output
 from distillery.methods.lgd import LGD
+from distillery.report.about import About
 from distillery.settings import Block
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ class Settings(Block):
     baseline: str | None
     weights: dict[str, float | Literal["auto"]]
     judge: str | None
+    about: About
 
     @classmethod
     def of(cls, experiment: Experiment, **wildcards: str) -> Settings:
@@ -32,6 +34,7 @@ class Settings(Block):
             baseline=block.baseline,
             weights={name: experiment.method_of(name, LGD).reference_weight for name in methods},
             judge=block.judge,
+            about=experiment.about_data,
         )
 
 
@@ -44,4 +47,4 @@ def run(settings: Settings, *, validity: list[Input], csv: Output, parquet: Outp
     table = report.validity_table(rows, settings.methods, settings.baseline)
     notes = report.missing(rows, settings.methods, settings.baseline, settings.weights, settings.judge)
     text = report.validity_markdown(table, settings.baseline, settings.judge, notes)
-    tables.write_formats(table, text, csv, parquet, markdown, job.provenance)
+    tables.write_formats(table, text, csv, parquet, markdown, job.provenance, settings.about)
