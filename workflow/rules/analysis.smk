@@ -10,7 +10,7 @@
 rule measure_incremental_dynamics:
     """Measure the loss of a student that goes on from increment to increment of a set."""
     input:
-        images=inputs.largest_set,
+        images=analyses.largest_set,
         test=layout.TEST,
         teacher=analyses.incremental_teacher,
         network=checked("measure_incremental_dynamics"),

@@ -39,6 +39,11 @@ class AnalysisInputs:
         path = layout.fill(layout.REFERENCE, run=run, reference=recipe.teacher)
         return [path] if recipe.labels == "soft" else []
 
+    def largest_set(self, wildcards: Wildcards) -> str:
+        """The largest set of a method."""
+        ipc = max(self.experiment.ipc)
+        return layout.fill(layout.DISTILLED, run=wildcards.run, method=wildcards.method, ipc=ipc)
+
     def incremental_teacher(self, wildcards: Wildcards) -> list[str]:
         """The network that gives soft labels where incremental dynamics are measured."""
         return self._teacher(wildcards.run, self._incremental.network, self._incremental.increment_size)

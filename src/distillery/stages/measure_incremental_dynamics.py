@@ -39,7 +39,7 @@ class Settings(Block):
         return cls(
             seed=experiment.seed(run),
             method=method,
-            increments=experiment.methods[method].incremental,
+            increments=experiment.cut(method) == "slots",
             increment_size=size,
             network=network,
             recipes=[
