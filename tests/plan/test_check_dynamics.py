@@ -12,8 +12,8 @@ from wildcards import Job
 
 from distillery.errors import ExperimentError
 from distillery.plan import layout, targets
+from distillery.plan.analysis_inputs import AnalysisInputs
 from distillery.plan.experiment import Experiment
-from distillery.plan.inputs_analysis import AnalysisInputs
 from distillery.plan.load import load
 from distillery.stages import measure_incremental_dynamics, measure_learning_dynamics
 
