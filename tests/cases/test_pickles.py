@@ -13,6 +13,7 @@ import torch
 from clone import PROJECT
 from tiny import CLASSES, CPU
 
+from distillery.data.arrays import ENDINGS, read_arrays
 from distillery.diffusion.autoencoder import Codec
 from distillery.diffusion.latents import LatentCache
 from distillery.diffusion.models import load_generator, open_autoencoder, open_transformer, open_unet
@@ -112,6 +113,15 @@ def folder_of(path: Path) -> Path:
     return folder
 
 
+def opened_as(ending: str) -> Callable[[Path], object]:
+    """A distilled set in a file of this ending."""
+
+    def opened(path: Path) -> object:
+        return read_arrays("methods.theirs", str(path.rename(path.with_suffix(ending))), None, "0..1", CLASSES)
+
+    return opened
+
+
 def restore(path: Path) -> None:
     resume = Resume(path.with_name("model"), "digest")
     path.rename(resume.path)
@@ -137,6 +147,7 @@ OPENERS: dict[str, Callable[[Path], object]] = {
     "a UNet": lambda path: open_unet(folder_of(path) / "unet"),
     "a made generator": lambda path: load_generator(folder_of(path)),
     "a resume file": restore,
+    **{f"a set in a {ending} file": opened_as(ending) for ending in ENDINGS},
 }
 
 

@@ -1,4 +1,4 @@
-"""Distilled sets that were made elsewhere: a folder of class folders, or a Parquet file, for each size."""
+"""Distilled sets that were made elsewhere: class folders, a Parquet file, or files of arrays, for each size."""
 
 from __future__ import annotations
 
@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
+from distillery.data.arrays import ENDINGS, NAMED, ImageArrays, Normalization, is_array
+from distillery.data.content import files_digest
 from distillery.data.identity import hint_of, same_class
 from distillery.data.settings import Dataset, Folder, Parquet, Source
 from distillery.data.sources import class_sizes, content_digest, records
 from distillery.errors import BadInput, SourceError
+from distillery.storage.files import no_file
 
 if TYPE_CHECKING:
     import numpy as np
@@ -29,13 +32,28 @@ def place_of(images: str, ipc: int, seed: int) -> str:
 
 
 def check_external(
-    key: str, images: str, sizes: Sequence[int], seeds: Sequence[int], classes: Sequence[str]
+    key: str,
+    images: str,
+    sizes: Sequence[int],
+    seeds: Sequence[int],
+    classes: Sequence[str],
+    labels: str | None = None,
+    normalization: Normalization | None = None,
 ) -> Iterator[str]:
-    """Whether there is a set for every size, and it has so many images of every class. No image is read."""
+    """Whether there is a set for every size, and it has so many images of every class. No image is read.
+
+    The images of files of arrays are counted when they are read.
+    """
     if len(sizes) > 1 and "{ipc}" not in images:
         among = ", ".join(map(str, sizes))
         yield f"{key}.images: one place for the sizes {among}; put {{ipc}} where the number stands in their names"
         return
+    if is_array(images):
+        yield from _check_arrays(key, images, sizes, seeds, labels, normalization)
+        return
+    for name, value in (("labels", labels), ("normalization", normalization)):
+        if value is not None:
+            yield f"{key}.{name}: {images} holds pictures, which have their own; leave it out"
     places = dict.fromkeys((place_of(images, ipc, seed), ipc) for seed in seeds for ipc in sizes)
     for place, ipc in places:
         try:
@@ -44,6 +62,33 @@ def check_external(
             yield str(error).replace(TRAIN, f"{key}.images")
             continue
         yield from _miscounted(f"{key}.images: {place}", counts, classes, ipc)
+
+
+def _check_arrays(
+    key: str,
+    images: str,
+    sizes: Sequence[int],
+    seeds: Sequence[int],
+    labels: str | None,
+    normalization: Normalization | None,
+) -> Iterator[str]:
+    """Whether the files of arrays are there, and the user has said how to read them."""
+    if normalization is None:
+        yield (
+            f"{key}.normalization: say what the values of {images} are; allowed: 0..1, 0..255, "
+            f"{', '.join(NAMED)}, or {{mean: [...], std: [...]}}"
+        )
+    if labels is None and images.lower().endswith(".npy"):
+        yield f"{key}.labels: a .npy file holds images alone; name the file of their labels"
+    if labels is not None and not is_array(labels):
+        yield f"{key}.labels: {labels}: no file of arrays; allowed: {', '.join(ENDINGS)}"
+    elif labels is not None and len(sizes) > 1 and "{ipc}" not in labels:
+        yield f"{key}.labels: one file for the sizes {', '.join(map(str, sizes))}; put {{ipc}} where the number stands"
+    for name, pattern in (("images", images), ("labels", labels)):
+        places = [place_of(pattern, ipc, seed) for seed in seeds for ipc in sizes] if pattern else []
+        for place in dict.fromkeys(places):
+            if wrong := no_file(place):
+                yield f"{key}.{name}: {place}: {wrong}; give a file of {name}"
 
 
 def _miscounted(where: str, counts: dict[str, int], classes: Sequence[str], ipc: int) -> Iterator[str]:
@@ -105,6 +150,40 @@ def read_external(
     return [ordered[label][slot] for slot in range(ipc) for label in range(len(classes))]
 
 
+def read_external_arrays(
+    key: str, arrays: ImageArrays, classes: Sequence[str], ipc: int, dataset: Dataset
+) -> tuple[list[tuple[int, str, bytes]], np.ndarray]:
+    """The images of a set of arrays, brought to the side and the colours of the data, and their rows in the arrays.
+
+    Returns:
+        Label, id and encoded image, in the order slot, class: of each class by row; and the row of each.
+
+    Raises:
+        BadInput: another number of images than `ipc` in a class.
+    """
+    import numpy as np
+
+    from distillery.data.decode import fit_image
+    from distillery.storage.images import encode_png
+
+    counts = np.bincount(arrays.labels, minlength=len(classes))
+    if faults := list(_miscounted(f"{key}.images", dict(zip(classes, counts.tolist(), strict=True)), classes, ipc)):
+        raise BadInput(faults[0])
+    of_class = np.stack([np.flatnonzero(arrays.labels == label) for label in range(len(classes))], 1)
+    rows = of_class.reshape(-1)
+    found = []
+    for row in rows.tolist():
+        content = fit_image(
+            encode_png(arrays.pixels[row]),
+            resolution=dataset.resolution,
+            channels=dataset.channels,
+            crop=dataset.crop,
+            max_pixels=dataset.max_pixels,
+        )
+        found.append((int(arrays.labels[row]), f"{row:06d}", content))
+    return found, rows
+
+
 def refuse_test_images(
     key: str, rows: Sequence[tuple[int, str, bytes]], test: Iterable[np.ndarray], most: float
 ) -> None:
@@ -131,10 +210,10 @@ def refuse_test_images(
         )
 
 
-def external_files(images: str, ipc: int, seed: int) -> list[str]:
-    """The file of a set, where it is one; a folder is no input of a rule."""
-    place = place_of(images, ipc, seed)
-    return [] if Path(place).is_dir() else [place]
+def external_files(images: str, ipc: int, seed: int, labels: str | None = None) -> list[str]:
+    """The files of a set, where it is in files; a folder is no input of a rule."""
+    places = [place_of(pattern, ipc, seed) for pattern in (images, labels) if pattern]
+    return [place for place in places if not Path(place).is_dir()]
 
 
 def source_at(place: str) -> Source:
@@ -147,6 +226,8 @@ def source_at(place: str) -> Source:
         raise SourceError(f"{TRAIN}: {str(error.errors()[0]['msg']).removeprefix('Value error, ')}") from None
 
 
-def external_content(images: str, ipc: int, seed: int) -> str:
+def external_content(images: str, ipc: int, seed: int, labels: str | None = None) -> str:
     """A digest that changes with what is in the files of a set."""
+    if is_array(images):
+        return files_digest(external_files(images, ipc, seed, labels))
     return content_digest(source_at(place_of(images, ipc, seed)), WHOLE_SET)

@@ -194,8 +194,9 @@ def _labels(experiment: Experiment, key: str, recipe: Recipe) -> Iterator[str]:
     if recipe.labels == "soft" and recipe.teacher is None:
         known = ", ".join(experiment.references) or "none yet"
         yield f"{key}.teacher: soft labels need a teacher; allowed: one of references ({known})"
-    elif recipe.labels == "hard" and recipe.teacher is not None:
-        yield f"{key}.teacher: labels are hard, so there is nothing to teach; leave it out, or set labels: soft"
+    elif recipe.labels != "soft" and recipe.teacher is not None:
+        words = "labels are hard" if recipe.labels == "hard" else "labels are those of the set"
+        yield f"{key}.teacher: {words}, so there is nothing to teach; leave it out, or set labels: soft"
     else:
         yield from check_named(f"{key}.teacher", "reference", recipe.teacher, experiment.references)
 

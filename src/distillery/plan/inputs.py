@@ -248,14 +248,18 @@ class Inputs:
 
     def external(self, wildcards: Wildcards) -> list[str]:
         """The file of a set that was made elsewhere; none where it is a folder."""
-        return external_files(self._external(wildcards), int(wildcards.ipc), self.experiment.seed(wildcards.run))
+        block = self._external(wildcards)
+        seed = self.experiment.seed(wildcards.run)
+        return external_files(block.images, int(wildcards.ipc), seed, block.labels)
 
     def external_content(self, wildcards: Wildcards) -> str:
         """A digest that changes with what is in a set that was made elsewhere."""
-        return external_content(self._external(wildcards), int(wildcards.ipc), self.experiment.seed(wildcards.run))
+        block = self._external(wildcards)
+        seed = self.experiment.seed(wildcards.run)
+        return external_content(block.images, int(wildcards.ipc), seed, block.labels)
 
-    def _external(self, wildcards: Wildcards) -> str:
-        return self.experiment.method_of(wildcards.method, External).images
+    def _external(self, wildcards: Wildcards) -> External:
+        return self.experiment.method_of(wildcards.method, External)
 
     def parts(self, wildcards: Wildcards) -> list[str]:
         """The files that the distilled set of a size is collected from."""

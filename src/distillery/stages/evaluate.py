@@ -56,9 +56,11 @@ def run(
     """
     import numpy as np
     import pyarrow as pa
+    import torch
 
     from distillery.data.pixels import load_pixels
     from distillery.storage.history import History, write_history
+    from distillery.storage.images import read_soft_labels
     from distillery.storage.tables import write_table
     from distillery.storage.tensors import opened_tensor
     from distillery.students.networks import Classifier, Domain
@@ -70,6 +72,9 @@ def run(
     tested, test_labels, tested_classes, _ = load_pixels(test)
     if tested_classes != classes:
         raise BadInput(f"{test}: has classes {', '.join(tested_classes)}, and {images} has {', '.join(classes)}")
+    own_labels = read_soft_labels(images, "collect") if recipe.labels == "set" else None
+    if own_labels is not None:
+        labels = torch.from_numpy(own_labels)
     resumes, histories = [], list[History]()
 
     def key(student: int) -> tuple[int | str, ...]:
@@ -118,8 +123,10 @@ def run(
         "images": len(labels),
         "test_images": len(test_labels),
         "parameters": sum(parameter.numel() for parameter in first.parameters()),
-        "label_bytes": soft_labels.stat().st_size if soft_labels is not None else 0,
+        "label_bytes": 0 if own_labels is None else own_labels.nbytes,
     }
+    if soft_labels is not None:
+        facts["label_bytes"] = soft_labels.stat().st_size
     rows = [
         {
             **facts,

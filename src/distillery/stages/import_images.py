@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
+from distillery.data.arrays import Normalization
 from distillery.data.external import place_of
 from distillery.data.settings import Dataset
 from distillery.job import Input, Job, Output
@@ -20,35 +21,57 @@ COMPUTES = False
 class Settings(Block):
     name: str
     images: str
+    labels: str | None = None
+    normalization: Normalization | None = None
     ipc: int
     dataset: Dataset
 
     @classmethod
     def of(cls, experiment: Experiment, run: str, method: str, ipc: str) -> Settings:
         external = experiment.method_of(method, External)
-        place = place_of(external.images, int(ipc), experiment.seed(run))
-        return cls(name=method, images=place, ipc=int(ipc), dataset=experiment.dataset)
+        seed = experiment.seed(run)
+        return cls(
+            name=method,
+            images=place_of(external.images, int(ipc), seed),
+            labels=place_of(external.labels, int(ipc), seed) if external.labels else None,
+            normalization=external.normalization,
+            ipc=int(ipc),
+            dataset=experiment.dataset,
+        )
 
 
 def run(settings: Settings, *, data: Input, test: Input, images: Output, job: Job) -> None:
-    """A folder or a Parquet file to `ipc` images of each class of the training images, in the order slot, class.
+    """A set from elsewhere to `ipc` images of each class of the training images, in the order slot, class.
 
-    A set that holds test images is refused.
+    A set that holds test images is refused. Soft labels become a column, `soft_label`, and the labels their argmax.
     """
     import numpy as np
 
-    from distillery.data.external import read_external, refuse_test_images, source_at
+    from distillery.data.arrays import is_array, read_arrays
+    from distillery.data.external import read_external, read_external_arrays, refuse_test_images, source_at
     from distillery.data.reading import ImageTable
     from distillery.data.sources import passed_over
-    from distillery.storage.images import ImageSet, write_images
+    from distillery.storage.images import SOFT_LABEL, ImageSet, write_images
 
     classes = ImageTable(data).classes
     key = f"methods.{settings.name}"
-    rows = read_external(key, settings.images, classes, settings.ipc, settings.dataset)
+    columns = {"slot": np.repeat(np.arange(settings.ipc), len(classes))}
+    if is_array(settings.images) and settings.normalization is not None:
+        arrays = read_arrays(key, settings.images, settings.labels, settings.normalization, classes)
+        rows, order = read_external_arrays(key, arrays, classes, settings.ipc, settings.dataset)
+        if arrays.clipped:
+            print(f"import_images: {arrays.clipped:.1%} of the values were clipped to 0..255", file=sys.stderr)
+        if arrays.soft is not None:
+            columns[SOFT_LABEL] = arrays.soft[order]
+            print(
+                "import_images: soft labels are used by protocols with labels: set; others take the largest",
+                file=sys.stderr,
+            )
+    else:
+        rows = read_external(key, settings.images, classes, settings.ipc, settings.dataset)
+        if beside := passed_over(source_at(settings.images)):
+            print(f"import_images: passed over: {beside}", file=sys.stderr)
     tests = (image for batch, _ in ImageTable(test).batches(256, workers=job.cores) for image in batch.numpy())
     refuse_test_images(key, rows, tests, settings.dataset.max_leaked)
-    if beside := passed_over(source_at(settings.images)):
-        print(f"import_images: passed over: {beside}", file=sys.stderr)
     labels, ids, contents = zip(*rows, strict=True)
-    columns = {"slot": np.repeat(np.arange(settings.ipc), len(classes))}
     write_images(images, ImageSet(list(contents), np.array(labels), classes, list(ids), columns), job.provenance)

@@ -20,6 +20,9 @@ from distillery.storage.atomic import parse_json, replacing
 from distillery.storage.spool import Spooled, no_room_for_temporary
 from distillery.storage.tables import metadata_of, verify_footer, writing_table
 
+SOFT_LABEL = "soft_label"
+"""The column of soft labels that come with a set."""
+
 ROW_GROUP = 512
 """Images of a table that are written together, and held in memory together by whoever reads a few at a time."""
 
@@ -193,6 +196,23 @@ def read_classes(path: Path, made_by: str) -> list[str]:
         return list(parse_json(metadata[b"huggingface"])["info"]["features"]["label"]["names"])
     except (OSError, pa.ArrowException, KeyError, TypeError, ValueError) as error:
         raise damaged(path, made_by, error) from error
+
+
+def read_soft_labels(path: Path, made_by: str) -> np.ndarray | None:
+    """The soft labels of an image table, (N, classes) float32 probabilities; None: it has none.
+
+    Raises:
+        DamagedArtifact: they cannot be read.
+    """
+    try:
+        verify_footer(path)
+        if SOFT_LABEL not in pq.read_schema(path).names:
+            return None
+        column = pq.read_table(path, columns=[SOFT_LABEL], page_checksum_verification=True)[SOFT_LABEL]
+        values: np.ndarray = column.combine_chunks().flatten().to_numpy().reshape(len(column), -1).copy()
+        return values
+    except (OSError, pa.ArrowException, ValueError) as error:
+        raise damaged(path, made_by, str(error).splitlines()[0]) from error
 
 
 def concatenate(sets: Sequence[ImageSet]) -> ImageSet:

@@ -103,7 +103,10 @@ class Recipe(Block):
     dsa: str = Field("", description="Operations of DSA, of which one is drawn per batch: color_crop_cutout_flip_…")
     cutmix: Fraction = Field(0.0, description="Share of the batches that CutMix acts on.")
 
-    labels: Literal["hard", "soft"] = "hard"
+    labels: Literal["hard", "soft", "set"] = Field(
+        "hard",
+        description="`soft`: a teacher's; `set`: soft ones that come with a set, hard where none do.",
+    )
     teacher: Name | None = Field(None, description="Network of `references` that gives soft labels.")
     temperature: Positive = Field(20.0, description="Of both softmaxes with soft labels.")
     soft_labels: Literal["online", "stored"] = Field(

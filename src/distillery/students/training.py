@@ -95,7 +95,7 @@ def train_network(
 
     Args:
         pixels: (N, C, H, W) uint8.
-        labels: (N,) int64.
+        labels: (N,) int64, or (N, classes) probabilities.
         key: of the stream that order and augmentation are drawn from.
         soft_labels: the teacher, where the recipe has soft labels.
         resume: left in place at the end with the finished state; its owner calls `finish` when the outputs stand.
@@ -150,7 +150,7 @@ def train_networks(
 
     Args:
         pixels: (N, C, H, W) uint8.
-        labels: (N,) int64.
+        labels: (N,) int64, or (N, classes) probabilities.
         keys: of each network's stream for order and augmentation.
         test: stored images (M, C, H, W) uint8 and labels (M,), looked at when the recipe says so.
         soft_labels: the teacher, where the recipe has soft labels.
@@ -234,7 +234,8 @@ def train_networks(
 
 @dataclass
 class _Step:
-    """One batch of each network: images (S, N, C, H, W), labels (S, N), CutMix partners' labels and own shares."""
+    """One batch of each network: images (S, N, C, H, W), labels (S, N) or probabilities (S, N, classes), CutMix
+    partners' labels and own shares."""
 
     places: slice
     images: Tensor
@@ -284,7 +285,7 @@ def _batch(
     mean: Tensor,
     std: Tensor,
 ) -> _Step:
-    networks, count = labels.shape
+    networks, count = labels.shape[:2]
     if recipe.dsa:  # its operation is drawn per batch: networks differ in it
         seen = torch.cat(
             [
@@ -302,7 +303,8 @@ def _batch(
         box = torch.stack([batch["box"] for batch in batches]).to(labels.device) * mixed[:, None]
         offsets = count * torch.arange(networks, device=labels.device)[:, None]
         seen, own = augment.cutmix(seen, (partner + offsets).flatten(), box.repeat_interleave(count, 0))
-        partner_labels, share = labels.gather(1, partner), own.view(networks, count)[:, 0]
+        partner_of = partner if labels.ndim == 2 else partner[..., None].expand_as(labels)
+        partner_labels, share = labels.gather(1, partner_of), own.view(networks, count)[:, 0]
     return _Step(places, seen.unflatten(0, (networks, count)), labels, partner_labels, share)
 
 
@@ -372,10 +374,10 @@ class _Ensemble:
         with _dropout_from(dropout, self.device, drops_out(self.classifiers[0])), self.autocast():
             logits = self.forward(step.images).float()
         if teacher is None:
-            own = F.cross_entropy(logits.flatten(0, 1), step.labels.flatten(), reduction="none")
-            other = F.cross_entropy(logits.flatten(0, 1), step.partner_labels.flatten(), reduction="none")
+            own = F.cross_entropy(logits.flatten(0, 1), step.labels.flatten(0, 1), reduction="none")
+            other = F.cross_entropy(logits.flatten(0, 1), step.partner_labels.flatten(0, 1), reduction="none")
             share = step.share[:, None]
-            loss = share * own.view_as(step.labels) + (1 - share) * other.view_as(step.labels)
+            loss = share * own.view(logits.shape[:2]) + (1 - share) * other.view(logits.shape[:2])
         else:
             loss = soft_loss(logits, teacher, self.recipe.temperature)
         self.optimizer.zero_grad(set_to_none=True)
