@@ -47,6 +47,29 @@ def test_redundancy_is_measured_with_the_labels_of_the_teacher(world: World, tmp
     assert max(diagonal(SOFT, world.networks["reference"])) < 20
 
 
+def test_redundancy_is_measured_with_the_soft_labels_of_the_set(tmp_path: Path) -> None:
+    """The soft labels say little of the class, and networks are asked for the class of the largest."""
+    pixels, labels = digits()
+    slots = torch.arange(40) // 4
+    rows = torch.stack([(labels == label).nonzero()[:10, 0] for label in range(4)], 1).flatten()
+    recipe = SOFT.model_copy(update={"labels": "set", "teacher": None})
+
+    def diagonal(certainty: float) -> float:
+        soft = (certainty * torch.eye(4)[labels[rows]] + (1 - certainty) * torch.eye(4)[(labels[rows] + 1) % 4]).numpy()
+        path = tmp_path / f"{certainty}.parquet"
+        write_images(path, image_set_of(pixels[rows], labels[rows], slot=slots.numpy(), soft_label=soft), {})
+        settings = measure_redundancy.Settings(
+            seed=0, method="m", ipc=10, increment_size=5, cut="slots", network=NETWORK, recipe=recipe, students=1
+        )
+        run = job("measure_redundancy", settings, [path])
+        measure_redundancy.run(settings, images=path, matrix=tmp_path / "matrix.parquet", job=run)
+        rows_of = read_table(tmp_path / "matrix.parquet", "measure_redundancy").to_pylist()
+        return float(min(row["accuracy"] for row in rows_of if row["trained_on"] == row["tested_on"]))
+
+    assert diagonal(1.0) > 80
+    assert diagonal(0.51) < 80
+
+
 def test_the_rule_gives_the_teacher_to_the_stage() -> None:
     config = yaml.safe_load((PROJECT / "config.yaml").read_text("utf-8"))
     wildcards = Job(run="", method=next(iter(config["methods"])))

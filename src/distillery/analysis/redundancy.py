@@ -32,13 +32,15 @@ def redundancy_matrix(
 
     Args:
         pixels: (N, C, H, W) uint8.
-        labels, increments: (N,) int64; increments count from 0, and images of a negative one are left out.
+        labels: (N,) int64, or (N, classes) probabilities; answers are compared with the class of the largest.
+        increments: (N,) int64; they count from 0, and images of a negative one are left out.
         soft_labels: the teacher, where the recipe has soft labels.
         resume: part of the work -> its resume file.
 
     Returns:
         One row per student, r and s: `student`, `trained_on` and `tested_on` (from 1), `accuracy` in percent.
     """
+    hard = labels.argmax(1) if labels.ndim == 2 else labels
     numbers = sorted(set(increments[increments >= 0].tolist()))
     rows = []
     for student in range(students):
@@ -59,7 +61,7 @@ def redundancy_matrix(
             )
             for tested in numbers:
                 inside = increments == tested
-                percent = accuracy(classifier, pixels[inside], labels[inside])
+                percent = accuracy(classifier, pixels[inside], hard[inside])
                 rows.append(
                     {"student": student, "trained_on": trained + 1, "tested_on": tested + 1, "accuracy": percent}
                 )

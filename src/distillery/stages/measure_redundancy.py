@@ -57,7 +57,7 @@ def run(settings: Settings, *, images: Input, teacher: Input | None = None, matr
     from distillery.analysis.redundancy import redundancy_matrix
     from distillery.data.pixels import decoded
     from distillery.data.reading import ImageTable
-    from distillery.storage.images import read_images
+    from distillery.storage.images import SOFT_LABEL, read_images
     from distillery.storage.resume import Resume
     from distillery.storage.tables import write_table
     from distillery.students.networks import Classifier, Domain
@@ -87,9 +87,10 @@ def run(settings: Settings, *, images: Input, teacher: Input | None = None, matr
         domain = Domain.of(pixels, settings.recipe)
         known = Classifier.load(teacher, "train_reference")
         soft_labels = Teacher(known, cut.classes, domain, job.device).online()
+    own_labels = cut.columns.get(SOFT_LABEL) if settings.recipe.labels == "set" else None
     cells = redundancy_matrix(
         pixels,
-        torch.from_numpy(cut.labels),
+        torch.from_numpy(cut.labels if own_labels is None else own_labels),
         torch.from_numpy(part),
         classes=cut.classes,
         network=settings.network,
