@@ -16,6 +16,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 import torch
+import webdataset
 import yaml
 from finished_run import CLASSES, SLOTS, finished_run, place, write_final_table, write_set
 from hub import Hub, serving
@@ -28,7 +29,8 @@ from torch import Tensor
 from distillery import __main__ as command_line
 from distillery.data.pixels import load_pixels
 from distillery.plan import layout
-from distillery.storage.images import read_images
+from distillery.report.export import as_png, write_parquet, write_shards
+from distillery.storage.images import ImageSet, encode_png, read_images
 from distillery.storage.tensors import load_tensors, write_tensors
 from distillery.students.networks import Classifier, Domain
 from distillery.students.settings import Recipe
@@ -206,6 +208,7 @@ def test_the_card_has_what_a_reader_asks_for(exported: Path) -> None:
         "50 % of each class, held out",
         "train_autoencoder, encode_latents, train_generator dit, train_student",
         "c0ffee1",
+        "The calibration chose strength 0.75.",
         "Generator dit: trained on the source data.",
         "Licence of this set: not filled in yet",
         "## Intended use",
@@ -334,12 +337,21 @@ def finished_rows(method: str) -> dict[str, list[Any]]:
 
 
 def test_images_that_are_no_png_keep_their_pixels(tmp_path: Path) -> None:
-    from distillery.report.export import as_png
-
     buffer = io.BytesIO()
     Image.fromarray(np.arange(256, dtype=np.uint8).reshape(16, 16)).save(buffer, "JPEG", quality=50)
     with Image.open(io.BytesIO(as_png(buffer.getvalue()))) as made, Image.open(buffer) as given:
         assert made.format == "PNG" and np.array_equal(np.asarray(made), np.asarray(given))
+
+
+def test_soft_labels_of_a_set_go_along(tmp_path: Path) -> None:
+    soft = np.full((2, 4), 0.25, dtype=np.float32)
+    pictures_of = [as_png(encode_png(np.zeros((1, 8, 8), dtype=np.uint8)))] * 2
+    images = ImageSet(pictures_of, np.array([0, 1]), CLASSES, ["a", "b"], {"soft_label": soft})
+    write_shards(images, tmp_path)
+    shard = webdataset.WebDataset(str(tmp_path / "webdataset/train-000000.tar"), shardshuffle=False).decode()
+    assert [sample["soft_label.json"] for sample in shard] == soft.tolist()
+    write_parquet(images, tmp_path, {})
+    assert pd.read_parquet(tmp_path / "data/train.parquet")["soft_label"][0].tolist() == soft[0].tolist()
 
 
 def test_the_exported_table_is_an_image_set_of_this_project(results: Path, exported: Path) -> None:

@@ -13,6 +13,7 @@ from distillery.plan import layout
 from distillery.plan.load import load
 from distillery.report.tables import arrow_table
 from distillery.stages import collect
+from distillery.storage.atomic import write_json
 from distillery.storage.images import ImageSet, encode_png, write_images
 from distillery.storage.tables import write_table
 
@@ -35,6 +36,7 @@ ACCURACY = accuracy(
     ("dit", SLOTS, "mean", 4, 71.24, 0.5),
     ("full", 70, "mean", 4, 98.0, 0.1),
     ("lgd", SLOTS, "convnet2_w8", 4, 81.26, 0.31),
+    ("lgd", SLOTS, "resnet_ap10_w8", 4, 70.04, 0.1),
     ("lgd", SLOTS, "mean", 4, 82.26, float("nan")),
     ("lgd", 1, "mean", 4, 12.5, 0.1),
 )
@@ -71,6 +73,8 @@ def finished_run(folder: Path) -> Path:
     """Write a run of the smoke experiment that has ended."""
     results = folder / "smoke"
     write_set(results)
+    chosen = {"strength": 0.75, "reference_weight": 2.0}
+    write_json(place(results, layout.CALIBRATED, run="", method="lgd"), chosen)
     write_final_table(results, "accuracy", ACCURACY)
     write_final_table(results, "redundancy", REDUNDANCY)
     return results

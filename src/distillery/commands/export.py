@@ -20,7 +20,7 @@ import yaml
 
 from distillery.errors import BadInput
 from distillery.plan import layout
-from distillery.storage.atomic import parse_json, write_bytes, write_json
+from distillery.storage.atomic import parse_json, read_json, write_bytes, write_json
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -108,7 +108,7 @@ def _write(folder: Path, asked: argparse.Namespace) -> None:
     """Write all files of an export."""
     from distillery.report import export
     from distillery.report.card import Facts, data_card
-    from distillery.storage.images import decode_image, read_images
+    from distillery.storage.images import SOFT_LABEL, decode_image, read_images
 
     run = _run_of(asked.results, asked)
     path = _place(asked.results, layout.DISTILLED, run=run, method=asked.method, ipc=asked.ipc)
@@ -116,11 +116,12 @@ def _write(folder: Path, asked: argparse.Namespace) -> None:
         raise BadInput(_absent(asked.results, path, asked))
     images = read_images(path, "collect")
     accuracy, redundancy, commit = _tables(asked.results, asked.method, asked.ipc)
-    provenance = {**_provenance(path), "commit": commit}
+    provenance = {**_provenance(path), "commit": commit, **_calibrated(asked.results, run, asked.method)}
     export.write_parquet(images, folder, {name: _text(value) for name, value in provenance.items()})
     write_json(folder / PROVENANCE, provenance)
+    soft = "soft labels, " if SOFT_LABEL in images.columns else ""
     files = [
-        (f"`{export.PARQUET}`", f"{len(images)} images with labels and class names"),
+        (f"`{export.PARQUET}`", f"{len(images)} images with {soft}labels and class names"),
         (f"`{export.CLASSES}`", "class names, in the order of the labels"),
         (f"`{PROVENANCE}`", "how the set was made"),
     ]
@@ -147,6 +148,7 @@ def _write(folder: Path, asked: argparse.Namespace) -> None:
         files=files,
         missing=[] if experiment.exists() else [f"{experiment.name} is missing: the run has not made it."],
         commit=commit,
+        calibrated=provenance.get("calibrated", {}),
         accuracy=accuracy,
         redundancy=redundancy,
         licence=asked.license,
@@ -271,6 +273,12 @@ def _table(results: Path, name: str, columns: Sequence[str]) -> tuple[pd.DataFra
     about = parse_json((table.schema.metadata or {}).get(b"distillery", b"{}"))
     commits = table["commit"].unique().to_pylist() if "commit" in table.column_names else [about.get("commit")]
     return table.to_pandas(), ", ".join(filter(None, commits)) or NOT_RECORDED
+
+
+def _calibrated(results: Path, run: str, method: str) -> dict[str, Any]:
+    """What a calibration chose, where the set was guided by it: `calibrated`."""
+    path = _place(results, layout.CALIBRATED, run=run, method=method)
+    return {"calibrated": read_json(path, "calibrate_guidance")} if path.exists() else {}
 
 
 def _soft_labels(folder: Path, results: Path, run: str, method: str, ipc: int) -> Iterator[tuple[str, str]]:

@@ -48,6 +48,7 @@ class Facts:
         files: name as code and content in words, of each file or folder of the export.
         missing: sentences about what is missing.
         commit: of the code that made the final tables, or why there is none.
+        calibrated: what a calibration chose, by name.
         accuracy, redundancy: rows of the final tables, or why there are none.
         licence: of the set, as the hub abbreviates it.
         generator_licence: of weights from elsewhere, in words.
@@ -65,6 +66,7 @@ class Facts:
     files: Sequence[tuple[str, str]]
     missing: Sequence[str]
     commit: str
+    calibrated: Mapping[str, Any]
     accuracy: pd.DataFrame | str
     redundancy: pd.DataFrame | str
     licence: str = UNFILLED
@@ -109,7 +111,7 @@ def data_card(facts: Facts) -> str:
         folders_named_by_label=facts.folders_named_by_label,
         shards=Shown(json.dumps(facts.shards)) if facts.shards else "",
         source=list(_source(settings["ingest"]["dataset"])),
-        making=list(_making(about, facts.commit)),
+        making=list(_making(about, facts)),
         licences=list(_licences(about, facts)),
         generated=any(name.startswith("open_generator") for name in settings),
         settings=Shown(_code_block({stage: settings[stage] for stage in about["stages"]})),
@@ -177,12 +179,13 @@ def _source(dataset: Mapping[str, Any]) -> list[tuple[str, str]]:
     return rows
 
 
-def _making(about: Mapping[str, Any], commit: str) -> list[str]:
+def _making(about: Mapping[str, Any], facts: Facts) -> list[str]:
     stages = [stage.replace(":", " ") for stage in about["stages"]]
     return [
         f"Stages: {', '.join([*stages, 'collect'])}.",
         f"Seed of the experiment: {about['seed']}.",
-        f"Commit of the code: {commit}.",
+        f"Commit of the code: {facts.commit}.",
+        *(f"The calibration chose {name.replace('_', ' ')} {value}." for name, value in facts.calibrated.items()),
     ]
 
 
@@ -210,6 +213,8 @@ def _licences(about: Mapping[str, Any], facts: Facts) -> list[str]:
 
 
 def _accuracy(table: pd.DataFrame) -> str:
+    if table["network"].nunique() == 2:  # the mean of one network is that network
+        table = table[table["network"] != MEAN]
     header = ["method", "IPC", "network", "protocol", "n", "accuracy"]
     rows = [
         [

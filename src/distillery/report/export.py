@@ -14,7 +14,7 @@ from pathlib import Path
 
 from distillery.provenance import Provenance
 from distillery.report.pictures import folder_names
-from distillery.storage.images import ImageSet, decode_image, encode_png, write_images
+from distillery.storage.images import SOFT_LABEL, ImageSet, decode_image, encode_png, write_images
 
 PARQUET = "data/train.parquet"
 CLASSES = "classes.json"
@@ -62,7 +62,7 @@ def write_shards(images: ImageSet, folder: Path) -> str:
     """
     (folder / SHARDS).mkdir()
     shards = -(-len(images) // IMAGES_PER_SHARD)
-    soft = images.columns.get("soft_label")
+    soft = images.columns.get(SOFT_LABEL)
     rows = iter(zip(images.images, images.labels.tolist(), strict=True))
     for shard in range(shards):
         first = shard * IMAGES_PER_SHARD
