@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 import yaml
 from clone import PROJECT, SMOKE
 from wildcards import Job
 
+from distillery.errors import ExperimentError
 from distillery.plan import layout, targets
 from distillery.plan.experiment import Experiment
 from distillery.plan.load import load
@@ -91,3 +93,9 @@ def test_a_method_shares_the_jobs_behind_its_generator_and_its_networks() -> Non
     assert experiment.shared_jobs("seeded") == sorted([*generator, "dit/", "train_reference-real"])
     assert experiment.shared_jobs("herd") == ["extract_features-real", "train_reference-real"]
     assert experiment.shared_jobs("random") == []
+
+
+def test_a_path_beside_a_source_that_is_missing_is_refused_for_the_source_alone() -> None:
+    dataset = {"source": {"kind": "folder", "train": "nowhere", "test": "nowhere"}, "resolution": 16}
+    with pytest.raises(ExperimentError, match="nowhere"):
+        smoke(dataset=dataset, analysis={"path": {"methods": ["lgd"], "classes": ["cat"]}})

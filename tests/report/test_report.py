@@ -351,7 +351,7 @@ def draw_all(tmp_path: Path, into: Path) -> dict[str, bytes]:
     )
     drawn: list[tuple[str, dict[str, Any], dict[str, Path | list[Path]]]] = [
         ("plot_accuracy", {**ORDER, "full": None}, {"table": tmp_path / "accuracy/t.parquet"}),
-        ("plot_redundancy", AGAINST_DIT, {"matrices": matrices}),
+        ("plot_redundancy", {**AGAINST_DIT, "ipc": 10, "drawn": ["dit"]}, {"matrices": matrices}),
         ("plot_calibration", {"method": "lgd", **SETTING}, {"table": calibration(tmp_path / "c.parquet")}),
         ("plot_increments", {"method": "lgd", **SETTING}, {"increments": increments(tmp_path)}),
     ]

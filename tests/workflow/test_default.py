@@ -231,7 +231,10 @@ def test_the_report_of_snakemake_holds_every_final_table_and_figure(finished: Fi
     with zipfile.ZipFile(report) as archive:
         held = Counter(Path(name).name for name in archive.namelist() if "/data/raw/" in name)
         page = archive.read("report/report.html").decode()
-    assert held == Counter(path.name for path in [*results.glob("tables/*.csv"), *results.glob("figures/*.svg")])
+    assert held == Counter(
+        path.name
+        for path in [*results.glob("tables/*.csv"), *results.glob("figures/*.svg"), *results.glob("cost/*.svg")]
+    )
     for words in ("Accuracy of the students", "Redundancy matrices", "sample standard deviation"):
         assert words in page
 
@@ -311,6 +314,7 @@ def test_an_edit_of_the_sampler_reruns_sampling_and_what_follows(tree: Clone) ->
                 "tabulate_statistics": 1,
                 "tabulate_redundancy": 1,
                 "plot_accuracy": 1,
+                "plot_cost": 1,
                 "plot_redundancy": 1,
             },
             id="the epochs of the evaluation",
@@ -324,23 +328,31 @@ def test_an_edit_of_the_sampler_reruns_sampling_and_what_follows(tree: Clone) ->
                 "tabulate_statistics": 1,
                 "tabulate_redundancy": 1,
                 "plot_accuracy": 1,
+                "plot_cost": 1,
                 "plot_redundancy": 1,
             },
             id="learning rate and weight decay swapped",
         ),
         pytest.param(
             lambda e: e["evaluation"].update(students=3),
-            {"evaluate": 7, "tabulate_accuracy": 1, "tabulate_statistics": 1, "plot_accuracy": 1},
+            {"evaluate": 7, "tabulate_accuracy": 1, "tabulate_statistics": 1, "plot_accuracy": 1, "plot_cost": 1},
             id="the number of evaluated networks",
         ),
         pytest.param(
             lambda e: e["evaluation"].update(networks=["convnet2_w8", "convnet1_w8"]),
-            {"evaluate": 7, "tabulate_accuracy": 1, "tabulate_statistics": 1, "plot_accuracy": 1},
+            {"evaluate": 7, "tabulate_accuracy": 1, "tabulate_statistics": 1, "plot_accuracy": 1, "plot_cost": 1},
             id="one more network",
         ),
         pytest.param(
             lambda e: e["evaluation"].update(networks=["convnet2_w8", "resnet10t"]),
-            {"check_network": 1, "evaluate": 7, "tabulate_accuracy": 1, "tabulate_statistics": 1, "plot_accuracy": 1},
+            {
+                "check_network": 1,
+                "evaluate": 7,
+                "tabulate_accuracy": 1,
+                "tabulate_statistics": 1,
+                "plot_accuracy": 1,
+                "plot_cost": 1,
+            },
             id="one more network, of timm",
         ),
         pytest.param(
@@ -399,7 +411,7 @@ def test_one_more_method_makes_only_what_is_new(tree: Clone) -> None:
     plan = tree.plan()
     assert plan.rules == Counter(
         sample=2, collect=2, evaluate=2, tabulate_accuracy=1, tabulate_statistics=1, plot_accuracy=1,
-        tabulate_redundancy=1, plot_redundancy=1, write_experiment=1,
+        plot_images=1, plot_cost=1, tabulate_redundancy=1, plot_redundancy=1, write_experiment=1,
     )  # fmt: skip
     made = {output for output in plan.outputs if "/distilled/" in output or "/evaluation/" in output}
     assert all("/other/" in output for output in made)
@@ -410,7 +422,7 @@ def test_one_more_seed_shares_the_data(tree: Clone) -> None:
     plan = tree.plan()
     assert "ingest" not in plan.rules
     joined = {output for output in plan.outputs if "/seed-5/" not in output}
-    assert {Path(output).parent.name for output in joined} == {"tables", "figures", "smoke"}
+    assert {Path(output).parent.name for output in joined} == {"tables", "figures", "cost", "smoke"}
 
 
 # ---- which experiment ------------------------------------------------------------------------------------------------

@@ -68,6 +68,8 @@ def test_the_rest_takes_what_is_there(finished: Clone) -> None:
         tabulate_accuracy=1,
         tabulate_statistics=1,
         plot_accuracy=1,
+        plot_images=3,
+        plot_cost=1,
         write_experiment=1,
     )
 

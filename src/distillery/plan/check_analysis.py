@@ -6,6 +6,7 @@ import csv
 from collections.abc import Iterator, Sequence
 
 from distillery.data.identity import same_class
+from distillery.errors import SourceError
 from distillery.methods.base import check_named
 from distillery.plan.check_dynamics import check_dynamics
 from distillery.plan.experiment import Experiment, Published
@@ -50,7 +51,10 @@ def _of_path(experiment: Experiment) -> Iterator[str]:
             yield f"{key}.methods: {name!r} has no guidance, and one path alone; {others}"
         elif experiment.methods[name].increments(experiment.ipc) == 1:
             yield f"{key}.methods: {name!r} has one increment, which nothing guides; add a larger ipc"
-    known = experiment.class_names
+    try:
+        known = experiment.class_names
+    except SourceError:  # said elsewhere
+        return
     for name in path.classes or ():
         if same_class(name, known) is None:
             yield f"{key}.classes: no class {name!r}{instead(name, known)}"

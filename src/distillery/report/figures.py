@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -167,7 +167,14 @@ def _apart(sizes: Sequence[int], span: float) -> list[str]:
 
 
 @styled
-def redundancy_figure(rows: pd.DataFrame, methods: Sequence[str], baseline: str | None, about: About) -> Figure:
+def redundancy_figure(
+    rows: pd.DataFrame,
+    methods: Sequence[str],
+    baseline: str | None,
+    about: About,
+    ipc: int | None = None,
+    drawn: Collection[str] = (),
+) -> Figure:
     """A heatmap per method, the baseline first: accuracy on one increment of a network trained on another.
 
     Args:
@@ -175,6 +182,8 @@ def redundancy_figure(rows: pd.DataFrame, methods: Sequence[str], baseline: str 
         methods: all methods, in their order.
         baseline: the method that reductions are measured against.
         about: of the experiment; its first protocol trained the networks.
+        ipc: images per class of the sets.
+        drawn: the methods without increments, whose parts are random.
     """
     stacks = redundancy_matrices(rows)
     panels = sorted(
@@ -197,8 +206,9 @@ def redundancy_figure(rows: pd.DataFrame, methods: Sequence[str], baseline: str 
         axes.tick_params(length=0)
         axes.grid(visible=False)
         axes.spines[:].set_visible(False)
-        axes.set_xlabel("tested on increment")
-        axes.set_ylabel("trained on increment")
+        part = "random part" if method in drawn else "increment"
+        axes.set_xlabel(f"tested on {part}")
+        axes.set_ylabel(f"trained on {part}")
         mean, reduction = panel["off_diagonal_mean"], panel["reduction_percent"]
         title = f"{method}\noff-diagonal {mean_and_std(mean, panel['off_diagonal_std'])}"
         if method != baseline and not np.isnan(reduction):
@@ -206,7 +216,8 @@ def redundancy_figure(rows: pd.DataFrame, methods: Sequence[str], baseline: str 
         axes.set_title(title, fontsize=9)
     figure.colorbar(shown, ax=list(grid), label="accuracy (%)", shrink=0.8, pad=0.02)
     n = pd.Series([len(stack) for stack in stacks.values()])
-    notes = [f"network {', '.join(sorted(set(rows['network'])))}", "cells are means over n"]
+    notes = [f"{ipc} images per class"] if ipc else []
+    notes += [f"network {', '.join(sorted(set(rows['network'])))}", "cells are means over n"]
     if not all(np.isnan([panel["off_diagonal_std"] for panel in panels])):
         notes.append("± one sample standard deviation over n")
     notes += [

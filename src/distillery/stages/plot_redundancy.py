@@ -15,16 +15,23 @@ COMPUTES = False
 
 
 class Settings(Block):
-    """The order of the matrices, and the method that reductions are measured against."""
+    """The order of the matrices, the method that reductions are measured against, and the methods with random parts."""
 
     methods: list[str]
     baseline: str | None
+    ipc: int
+    drawn: list[str]
     about: About
 
     @classmethod
     def of(cls, experiment: Experiment, **wildcards: str) -> Settings:
-        baseline = experiment.analysis.redundancy.baseline
-        return cls(methods=sorted(experiment.methods), baseline=baseline, about=experiment.about)
+        return cls(
+            methods=sorted(experiment.methods),
+            baseline=experiment.analysis.redundancy.baseline,
+            ipc=experiment.redundancy_ipc,
+            drawn=sorted(name for name, method in experiment.methods.items() if not method.incremental),
+            about=experiment.about,
+        )
 
 
 def run(settings: Settings, *, matrices: list[Input], png: Output, svg: Output, job: Job) -> None:
@@ -32,4 +39,5 @@ def run(settings: Settings, *, matrices: list[Input], png: Output, svg: Output, 
     from distillery.report import figures, style, tables
 
     rows = tables.read_rows(matrices, tables.REDUNDANCY, made_by="measure_redundancy")
-    style.save(figures.redundancy_figure(rows, settings.methods, settings.baseline, settings.about), png, svg)
+    order = (settings.methods, settings.baseline, settings.about)
+    style.save(figures.redundancy_figure(rows, *order, settings.ipc, settings.drawn), png, svg)
