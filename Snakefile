@@ -42,13 +42,14 @@ include: "workflow/rules/pictures.smk"
 
 
 rule all:
-    """Everything that the experiment file asks for: distilled sets, tables and figures."""
+    """Everything that the experiment file asks for: distilled sets, tables, figures and the report page."""
     default_target: True
     input:
         experiment=layout.EXPERIMENT,
         distilled=targets.distilled_sets(EXPERIMENT),
         tables=targets.tables(EXPERIMENT),
         figures=targets.figures(EXPERIMENT),
+        report=layout.PAGE,
     localrule: True
 
 
@@ -64,6 +65,7 @@ onstart:
     snakemake_internals.note_holder()
     with snakemake_internals.without_traceback(slurm.SlurmProblem):
         slurm.prepare(workflow)
+    targets.note_rules(snakemake_internals.rule_graph(workflow), Path(RESULTS))
 
 
 onsuccess:

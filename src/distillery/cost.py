@@ -92,10 +92,12 @@ def summed(jobs: Iterable[tuple[str, dict[str, Any]]]) -> dict[tuple[str, str], 
     return dict(sorted(costs.items(), key=lambda item: (-stages[item[0][0]], item[0][0], -item[1].seconds)))
 
 
-def table(jobs: list[tuple[str, dict[str, Any]]]) -> str:
-    """The sums as text."""
-    head = ("stage", "method", "jobs", "seconds", "longest", "GPU h", "core h", "images/s", "MB", "GPU MB")
-    rows = [head]
+HEAD = ("stage", "method", "jobs", "seconds", "longest", "GPU h", "core h", "images/s", "MB", "GPU MB")
+"""The columns of `rows`."""
+
+
+def rows(jobs: list[tuple[str, dict[str, Any]]]) -> list[tuple[str, ...]]:
+    """The sums as text: a row per stage and method, one per method over all stages, and one over all."""
     total, methods = Cost(), dict[str, Cost]()
     for method, record in jobs:
         total.add(record)
@@ -103,23 +105,35 @@ def table(jobs: list[tuple[str, dict[str, Any]]]) -> str:
     shown = [(key, cost) for key, cost in summed(jobs).items()]
     shown += [(("all stages", method), cost) for method, cost in sorted(methods.items())]
     shown.append((("all", ""), total))
+    lines: list[tuple[str, ...]] = []
     for (stage, method), cost in shown:
         rate = f"{cost.images / cost.image_seconds:.1f}" if cost.image_seconds else ""
         memory = f"{cost.gpu_memory:.0f}" if cost.gpu_memory else ""
-        rows.append(
+        lines.append(
             (stage, method, str(cost.jobs), f"{cost.seconds:.1f}", f"{cost.longest:.1f}", f"{cost.gpu_hours:.3f}",
              f"{cost.core_hours:.3f}", rate, f"{cost.memory:.0f}", memory)
         )  # fmt: skip
-    widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
+    return lines
+
+
+def cards(jobs: list[tuple[str, dict[str, Any]]]) -> list[str]:
+    """The names of the GPUs that jobs ran on."""
+    return sorted(set().union(*(cost.cards for cost in summed(jobs).values())))
+
+
+def table(jobs: list[tuple[str, dict[str, Any]]]) -> str:
+    """The sums as text."""
+    shown = [HEAD, *rows(jobs)]
+    widths = [max(len(row[column]) for row in shown) for column in range(len(HEAD))]
     lines = [
         "  ".join(
             cell.ljust(width) if column < 2 else cell.rjust(width)
             for column, (cell, width) in enumerate(zip(row, widths, strict=True))
         ).rstrip()
-        for row in rows
+        for row in shown
     ]
-    if total.cards:
-        lines.append(f"cards: {', '.join(sorted(total.cards))}")
+    if names := cards(jobs):
+        lines.append(f"cards: {', '.join(names)}")
     return "\n".join(lines)
 
 

@@ -87,6 +87,17 @@ def limit_to_cards(workflow: Any, cards: int) -> None:
         workflow.register_resource("gpu", cards)
 
 
+def rule_graph(workflow: Any) -> dict[str, dict[str, Any]]:
+    """The rules that take part in a run: by name, how many `jobs` each has, and the rules that they read `from`."""
+    dag = workflow.dag
+    rules: dict[str, dict[str, Any]] = {}
+    for job in dag.jobs:
+        node = rules.setdefault(job.rule.name, {"jobs": 0, "from": set()})
+        node["jobs"] += 1
+        node["from"] |= {other.rule.name for other in dag.dependencies[job]}
+    return {name: {**node, "from": sorted(node["from"] - {name})} for name, node in sorted(rules.items())}
+
+
 def before_planning(workflow: Any, prepare: Callable[[], object], *kinds: type[Exception]) -> None:
     """Let a run call a function when it knows its executor, before it looks which files are there.
 

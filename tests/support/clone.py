@@ -214,12 +214,12 @@ class Clone:
         file.write_text(yaml.safe_dump(content, sort_keys=False), "utf-8")
 
     def artifacts(self) -> dict[str, bytes]:
-        """All results by their paths. Logs and costs, which hold times, are none."""
+        """All results by their paths. Logs, costs and the report page, which hold times, are none."""
         results = self.folder / "results"
         return {
             str(path.relative_to(results)): path.read_bytes()
             for path in sorted(results.rglob("*"))
-            if path.is_file() and not {"logs", "cost"} & set(path.parts)
+            if path.is_file() and not {"logs", "cost"} & set(path.parts) and path.name != "index.html"
         }
 
 

@@ -368,7 +368,7 @@ def test_a_setting_reruns_what_reads_it_and_what_follows(
     before = yaml.safe_load((tree.folder / SMOKE).read_text("utf-8"))["evaluation"]["protocol"]
     assert not {"learning_rate", "weight_decay"} & set(before)  # the defaults, 2e-3 and 0.01, are what is swapped
     tree.change(change)
-    assert tree.plan().rules == Counter({"write_experiment": 1, **rules})
+    assert tree.plan().rules == Counter({"write_experiment": 1, "write_report": 1, **rules})
 
 
 def test_a_setting_of_sampling_does_not_train_the_generator(tree: Clone) -> None:
@@ -411,7 +411,7 @@ def test_one_more_method_makes_only_what_is_new(tree: Clone) -> None:
     plan = tree.plan()
     assert plan.rules == Counter(
         sample=2, collect=2, evaluate=2, tabulate_accuracy=1, tabulate_statistics=1, plot_accuracy=1,
-        plot_images=1, plot_cost=1, tabulate_redundancy=1, plot_redundancy=1, write_experiment=1,
+        plot_images=1, plot_cost=1, tabulate_redundancy=1, plot_redundancy=1, write_experiment=1, write_report=1,
     )  # fmt: skip
     made = {output for output in plan.outputs if "/distilled/" in output or "/evaluation/" in output}
     assert all("/other/" in output for output in made)
@@ -422,7 +422,7 @@ def test_one_more_seed_shares_the_data(tree: Clone) -> None:
     plan = tree.plan()
     assert "ingest" not in plan.rules
     joined = {output for output in plan.outputs if "/seed-5/" not in output}
-    assert {Path(output).parent.name for output in joined} == {"tables", "figures", "cost", "smoke"}
+    assert {Path(output).parent.name for output in joined} == {"tables", "figures", "cost", "smoke", "report"}
 
 
 # ---- which experiment ------------------------------------------------------------------------------------------------
@@ -458,6 +458,7 @@ def test_an_experiment_file_replaces_the_default_whole(tmp_path: Path, name: str
         tabulate_statistics=1,
         plot_accuracy=1,
         write_experiment=1,
+        write_report=1,
     )
     assert {output.split("/")[1] for output in plan.outputs} == {name}
     evaluated = {(job["method"], job["ipc"], job["network"]) for job in settings_of(plan, "evaluate")}

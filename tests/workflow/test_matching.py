@@ -71,6 +71,7 @@ def test_the_rest_takes_what_is_there(finished: Clone) -> None:
         plot_images=3,
         plot_cost=1,
         write_experiment=1,
+        write_report=1,
     )
 
 

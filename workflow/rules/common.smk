@@ -1,6 +1,7 @@
 # What the rules of every part share: the experiment of this run, bound to the functions that the rules call.
 # Nothing is defined here; src/distillery/plan/ has what these names stand for, typed and tested.
 
+import os
 from functools import partial
 from pathlib import Path
 
@@ -27,9 +28,8 @@ pictures = PictureInputs(EXPERIMENT)
 analyses = AnalysisInputs(EXPERIMENT)
 settings = partial(rules.settings, EXPERIMENT)
 checked = partial(rules.checked, EXPERIMENT)
-shown = partial(
-    rules.shown, report, Captions.below(Path(workflow.basedir, "workflow/report"))
-)
+captions = Captions.below(Path(os.path.relpath(workflow.basedir), "workflow", "report"))
+shown = partial(rules.shown, report, captions)
 
 ANY_RUN = r"(seed-\d+/)?"
 

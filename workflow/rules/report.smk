@@ -1,7 +1,8 @@
-# Tables and figures.
+# Tables, figures and the report page.
 #
 # in:  the experiment, evaluations, redundancy matrices, increments, calibration curves
-# out: <results>/experiment.yaml, <results>/tables/*.{csv,parquet,md}, <results>/{run}figures/*.{png,svg}
+# out: <results>/experiment.yaml, <results>/tables/*.{csv,parquet,md}, <results>/{run}figures/*.{png,svg},
+#      <results>/report/index.html
 
 
 rule write_experiment:
@@ -245,7 +246,7 @@ rule plot_training:
     input:
         histories=inputs.histories,
     output:
-        **layout.figure("training-losses", "{run}"),
+        **shown(layout.figure("training-losses", "{run}")),
     log:
         **layout.logs("plot_training", run="{run}"),
     localrule: True
@@ -256,3 +257,29 @@ rule plot_training:
         settings=settings("plot_training"),
     shell:
         command("plot_training")
+
+
+rule write_report:
+    """Write the report page: tables, figures, pictures, cost and provenance in one HTML file."""
+    input:
+        experiment=layout.EXPERIMENT,
+        train=layout.TRAIN,
+        test=layout.TEST,
+        rejected=layout.REJECTED,
+        tables=targets.tables(EXPERIMENT),
+        figures=targets.figures(EXPERIMENT),
+        distilled=targets.distilled_sets(EXPERIMENT),
+        captions=ancient(captions.files),
+    output:
+        page=layout.PAGE,
+    log:
+        **layout.logs("write_report"),
+    localrule: True
+    conda:
+        "../../envs/distillery.yaml"
+    params:
+        *code("write_report"),
+        captions=captions.digest,
+        settings=settings("write_report"),
+    shell:
+        command("write_report")

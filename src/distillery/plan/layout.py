@@ -76,6 +76,10 @@ HELD_OUT_NEIGHBOURS = "<results>/{run}analysis/neighbours-held-out.parquet"
 SAMPLE_PATH = "<results>/{run}analysis/path/{method}.parquet"
 COST_TABLE = "<results>/cost/accuracy.csv"
 CALIBRATION_CURVE = "<results>/{run}tables/calibration-{method}.parquet"
+PAGE = "<results>/report/index.html"
+RULES = "<results>/report/rules.json"
+"""The rules of the last run and what each reads, noted when the run starts; no job depends on it."""
+
 CALIBRATION_CSV = "<results>/{run}tables/calibration-{method}.csv"
 
 

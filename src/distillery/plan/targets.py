@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 from distillery.methods.lgd import LGD
 from distillery.plan import layout
 from distillery.plan.experiment import Analysis, Experiment
+from distillery.storage.atomic import write_json
 
 
 def distilled_sets(experiment: Experiment) -> list[str]:
@@ -79,3 +83,9 @@ def _paper_analyses(analysis: Analysis) -> dict[str, bool]:
     """Which analyses of figures 4 to 6 of arXiv 2604.00519 are wanted; each is a table and a figure."""
     names = ("incremental_dynamics", "learning_dynamics", "validity")
     return {name: getattr(analysis, name) is not None for name in names}
+
+
+def note_rules(rules: dict[str, Any], results: Path) -> None:
+    """Note for the report page which rules make it, by `snakemake_internals.rule_graph`; other runs note nothing."""
+    if "write_report" in rules:
+        write_json(results / layout.RULES.removeprefix(layout.RESULTS), rules)

@@ -1,10 +1,11 @@
-"""Title, category and caption of each final table and figure, from `workflow/report/{tables,figures}/<name>.rst`.
+"""Title, category and caption of each final table and figure, from `workflow/report/{tables,figures,cost}/<name>.rst`.
 
 The report of Snakemake and the report page take them from the same files.
 """
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -12,10 +13,13 @@ from pathlib import Path, PurePosixPath
 
 from distillery.errors import BadInput
 
-CATEGORIES = ("Accuracy", "Diversity", "Guidance", "Images", "Training")
+CATEGORIES = ("Accuracy", "Diversity", "Guidance", "Images", "Training", "Cost")
 """The categories in the order of the report page; others follow by name."""
 
-_FILE = re.compile(r"\.\. category: (?P<category>\S.*)\n\n(?P<title>\S.*)\n=+\n\n(?P<text>\S(?s:.*))")
+_FILE = re.compile(
+    r"\.\. category: (?P<category>\S.*)\n(?:\.\. absent: (?P<absent>\S.*)\n)?"
+    r"\n(?P<title>\S.*)\n=+\n\n(?P<text>\S(?s:.*))"
+)
 _WILDCARD = re.compile(r"\{\w+\}")
 
 
@@ -24,14 +28,18 @@ class Caption:
     """What a report says of a table or figure.
 
     Attributes:
-        kind: `table` or `figure`.
+        form: `table` or `figure`.
         text: the paragraphs in reStructuredText.
+        absent: why an experiment has no such table or figure, and what would add it; one line.
+        name: of its file; those of tables and figures begin with it.
     """
 
-    kind: str
+    form: str
     title: str
     category: str
     text: str
+    absent: str
+    name: str
 
 
 class Captions:
@@ -42,12 +50,19 @@ class Captions:
     """
 
     def __init__(self, files: Iterable[Path]) -> None:
-        self._files = {(path.parent.name, path.stem): path for path in files}
+        self.files = list(files)
+        self._files = {(path.parent.name, path.stem): path for path in self.files}
 
     @classmethod
     def below(cls, folder: Path) -> Captions:
-        """The captions in the folders `tables` and `figures` of a folder."""
+        """The captions in the folders `tables`, `figures` and `cost` of a folder."""
         return cls(sorted(folder.glob("*/*.rst")))
+
+    @property
+    def digest(self) -> str:
+        """Of all files: in the place of their times, which a checkout changes."""
+        content = [f"{path.parent.name}/{path.name}".encode() + b"\0" + path.read_bytes() for path in self.files]
+        return hashlib.sha256(b"\0".join(content)).hexdigest()[:16]
 
     def file(self, path: str) -> Path:
         """The file of the caption of a table or figure.
@@ -71,8 +86,18 @@ class Captions:
         Raises:
             BadInput: it has none, or its file is of another form.
         """
-        file = self.file(path)
-        parsed = _FILE.fullmatch(file.read_text("utf-8"))
-        if parsed is None:
-            raise BadInput(f"{file}: no caption; it begins with `.. category: NAME`, and a title underlined with `=`")
-        return Caption(file.parent.name.removesuffix("s"), parsed["title"], parsed["category"], parsed["text"].strip())
+        return read_caption(self.file(path))
+
+
+def read_caption(file: Path) -> Caption:
+    """The caption of a file.
+
+    Raises:
+        BadInput: it has another form.
+    """
+    parsed = _FILE.fullmatch(file.read_text("utf-8"))
+    if parsed is None:
+        raise BadInput(f"{file}: no caption; it begins with `.. category: NAME`, and a title underlined with `=`")
+    form = "table" if file.parent.name == "tables" else "figure"
+    absent = parsed["absent"] or "The experiment does not ask for it."
+    return Caption(form, parsed["title"], parsed["category"], parsed["text"].strip(), absent, file.stem)

@@ -14,14 +14,14 @@ FONT = "DejaVu Sans"
 _MARKDOWN = re.compile(r"[\\`*\[\]|]|<(?=[A-Za-z/!?])|&(?=[#\w]+;)|(?<!\w)_|_(?!\w)")
 
 
-def _one_line(text: str) -> str:
+def one_line(text: str) -> str:
     """Text without line breaks and other control characters, which become spaces."""
     return "".join(" " if unicodedata.category(letter) in CONTROLS else letter for letter in text)
 
 
 def markdown_text(text: str) -> str:
     """Text as a cell or a sentence of Markdown shows it."""
-    return _MARKDOWN.sub(r"\\\g<0>", _one_line(text))
+    return _MARKDOWN.sub(r"\\\g<0>", one_line(text))
 
 
 def figure_text(text: str, otherwise: str) -> str:
