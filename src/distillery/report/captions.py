@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 
 from distillery.errors import BadInput
 
-CATEGORIES = ("Accuracy", "Diversity", "Guidance", "Images", "Training", "Cost")
+CATEGORIES = ("Accuracy", "Diversity", "Learning", "Guidance", "Images", "Training", "Cost")
 """The categories in the order of the report page; others follow by name."""
 
 _FILE = re.compile(
