@@ -107,6 +107,7 @@ def accuracy_figure(
         n += f", of the mean {words_of_n(table.loc[is_mean, 'n'], 'replicate')} (seed and student)"
     notes = ["last epoch", *([f"dotted: {full}, one size"] if len(levels) else [])]
     bars = _bars(table["accuracy_std"])
+    notes += [] if bars else ["no bars: n = 1"]
     if bars and len(sizes) > 1:
         notes, bars = [f"bands: {bars}", *notes], None
     if theirs is not None:
@@ -347,6 +348,7 @@ def front_figure(table: pd.DataFrame, methods: Sequence[str], baseline: str | No
     n = f"{words_of_n(table['n'], 'replicate')} (seed and student)"
     lost = [name for name, x in zip(table["method"], table["reduction_percent"], strict=True) if np.isnan(x)]
     notes = [f"horizontal lines: no measured redundancy ({', '.join(lost)})"] if lost else []
+    notes += [] if _bars(table["accuracy_std"]) else ["no bars: n = 1"]
     describe(figure, about, protocol=about.protocols, n=n, bars=_bars(table["accuracy_std"]), notes=notes)
     return figure
 

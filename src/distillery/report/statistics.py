@@ -19,6 +19,7 @@ from distillery.analysis.statistics import (
     std_components,
 )
 from distillery.proportions import wilson_interval
+from distillery.report import missing
 from distillery.report.tables import (
     ABSENT,
     CELL,
@@ -226,6 +227,7 @@ def statistics_markdown(table: pd.DataFrame) -> str:
             f" between students of one set; Wilson interval over the images of the test set.{against}"
             " Intervals of differences are over sets, students and test images, p over test images alone.\n\n"
             + markdown_table(columns, body)
+            + missing.paragraph(missing.of_statistics(part))
         )
     return "\n".join(parts)
 

@@ -18,6 +18,7 @@ import pyarrow as pa
 from distillery.errors import BadInput, damaged
 from distillery.proportions import wilson_interval
 from distillery.provenance import Provenance
+from distillery.report import missing
 from distillery.report.about import About
 from distillery.report.text import markdown_text
 from distillery.spreadsheets import csv_text
@@ -410,7 +411,7 @@ def accuracy_markdown(table: pd.DataFrame, abbreviated: Mapping[str, str]) -> st
                 f"Accuracy in percent, {title}, protocol `{protocol}`{constants};"
                 f" mean ± sample standard deviation {over}.\n\n" + markdown_table(["method", "IPC", *networks], body)
             )
-    return "\n".join(parts)
+    return "\n".join(parts) + missing.paragraph(missing.of_accuracy(table))
 
 
 def words_of_n(n: pd.Series[int], noun: str = "") -> str:
@@ -447,6 +448,7 @@ def redundancy_markdown(table: pd.DataFrame, baseline: str | None) -> str:
         "Redundancy in percent: accuracy, on one increment, of networks trained on another;"
         " mean ± sample standard deviation over n replicates (seed and student).\n\n"
         + markdown_table(["method", "increments", "n", "redundancy", against(baseline)], body)
+        + missing.paragraph(missing.of_redundancy(table, baseline))
     )
 
 
@@ -466,7 +468,9 @@ def coverage_markdown(table: pd.DataFrame, k: int) -> str:
         f"Of the real training images, in percent, k = {k}: those near a distilled one (coverage), and those in the"
         " reach of a distilled one (recall); of the distilled ones those near a real one (precision), and in how many"
         " balls of real ones they lie (density); mean ± sample standard deviation over n seeds, and the Wilson interval"
-        " over the images of one set.\n\n" + markdown_table(header, body)
+        " over the images of one set.\n\n"
+        + markdown_table(header, body)
+        + missing.paragraph(missing.of_coverage(table, k))
     )
 
 
@@ -517,4 +521,5 @@ def increments_markdown(table: pd.DataFrame) -> str:
         for row in table.to_dict("records")
     ]
     header = ["method", "seed", "increment", "images", "student correct", "reference correct", "reference p(y)", "S"]
-    return "Before training on it, percent.\n\n" + markdown_table(header, body)
+    below = missing.paragraph(missing.of_increments(table))
+    return f"Before training on it, percent.\n\n{markdown_table(header, body)}{below}"
