@@ -84,7 +84,7 @@ def test_one_increment_gives_no_rows_and_the_words_say_why(tmp_path: Path) -> No
     notes = missing(rows, ["lgd"], None, {"lgd": 0.5}, None)
     assert notes == [
         "lgd: one increment, so no student scored candidates",
-        "no method without reference term (ω = 0) was asked for: it is left out of the choice alone",
+        "no method that is guided without reference term (ω = 0) is among them",
         "no judge: the reference that guidance rewards is the only one asked",
     ]
     table = validity_table(rows, ["lgd"], None)

@@ -95,7 +95,7 @@ def test_the_epochs_of_the_analysis_replace_those_of_the_protocol() -> None:
     experiment = asked("incremental_dynamics", epochs=7)
     increments = measure_incremental_dynamics.Settings.of(experiment, "", "lgd")
     assert [recipe.epochs for recipe in increments.recipes] == [7, 7]
-    assert increments.increments and not measure_incremental_dynamics.Settings.of(experiment, "", "dit").increments
+    assert increments.increments
     experiment = asked("learning_dynamics", epochs=9, train_on="own")
     learning = measure_learning_dynamics.Settings.of(experiment, "")
     assert learning.recipe.epochs == 9

@@ -17,7 +17,7 @@ class IncrementalDynamics(Block):
     """The loss of a student that goes on from increment to increment, and how it rises with each (fig. 4, table 4)."""
 
     methods: list[Name] = Field(
-        min_length=1, description="Sets that did not grow in increments are cut into random disjoint parts."
+        min_length=1, description="Sets whose slots are no increments and no independent draws are cut at random."
     )
     baseline: Name | None = Field(None, description=_BASELINE)
     increment_size: Images = Field(10, description="Images per class in one increment.")

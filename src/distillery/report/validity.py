@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogFormatter
+from matplotlib.ticker import FuncFormatter
 
 from distillery.report.about import About
 from distillery.report.over_seeds import difference_text, differences, notes_markdown, seed_words, spread
@@ -89,7 +89,7 @@ def missing(
     notes = [f"{name}: one increment, so no student scored candidates" for name in methods if name not in per_slot]
     notes += [f"{name}: one candidate per slot, so there is no choice" for name in methods if per_slot.get(name) == 1]
     if 0 not in weights.values():
-        notes.append("no method without reference term (ω = 0) was asked for: it is left out of the choice alone")
+        notes.append("no method that is guided without reference term (ω = 0) is among them")
     if judge is None:
         notes.append("no judge: the reference that guidance rewards is the only one asked")
     return notes + seed_words(rows["seed"], baseline in per_slot and len(per_slot) > 1)
@@ -161,7 +161,7 @@ def validity_figure(
         for some, color in ((chosen, look.color), (alone, "#333333")):
             axes.axhline(some["reference_probability"].mean(), color=color, linestyle="--", linewidth=1, zorder=0)
         axes.set_xscale("log")
-        axes.xaxis.set_major_formatter(LogFormatter())  # without mathematics, which figures do not read
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))  # figures read no mathematics
         axes.set_xlabel("loss of the student before the increment")
         weight = weights[method]
         axes.set_title(f"{method}, ω {'chosen by its pilot' if isinstance(weight, str) else f'= {weight:g}'}")

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class Settings(Block):
-    """`recipes`: of each increment; `increments`: whether the set grew in increments of this size."""
+    """`recipes`: of each increment; `increments`: whether consecutive slots are parts, as redundancy has it."""
 
     seed: int
     method: str
