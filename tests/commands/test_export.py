@@ -214,7 +214,8 @@ def test_the_card_has_what_a_reader_asks_for(exported: Path) -> None:
         "## Intended use",
         "## Limits",
         "The first n images of each class are the set of n images per class.",
-        "experiment.yaml is missing: the run has not made it.",
+        "\n\nexperiment.yaml is missing: the run has not made it.\n\n",
+        "further columns `slot`.",
     ):
         assert words in card, words
 
@@ -249,6 +250,16 @@ def test_class_names_are_text_in_the_card_and_come_back_from_every_form(tmp_path
     assert snippet(tmp_path / "set", "datasets")["names"] == HOSTILE
     assert snippet(tmp_path / "set", "pandas")["names"] == HOSTILE
     assert snippet(tmp_path / "set", "torchvision")["labels"] == [label for label in range(4) for _ in range(SLOTS)]
+
+
+def test_settings_end_no_block_of_code_and_open_no_markup(tmp_path: Path) -> None:
+    results = tmp_path / "smoke"
+    write_set(results, origin="a\n```\n# head\n<script>alert(1)</script> `````")
+    assert export(results, tmp_path / "set") == 0
+    card = (tmp_path / "set/README.md").read_text("utf-8")
+    outside = re.sub(r"^(`{3,})\w*\n.*?^\1$", "", card, flags=re.MULTILINE | re.DOTALL)
+    assert "resolution: 16" in card and "resolution: 16" not in re.sub(r"^- .*$", "", outside, flags=re.MULTILINE)
+    assert "\n# head" not in outside and not re.search(r"(?<!\\)<script", outside)
 
 
 # ---- bad use ---------------------------------------------------------------------------------------------------------

@@ -46,8 +46,14 @@ REDUNDANCY = pd.DataFrame(
 )
 
 
-def write_set(results: Path, method: str = "lgd", classes: list[str] = CLASSES, run: str = "", seed: int = 0) -> Path:
-    """Write a set of `SLOTS` real digits per class as the collected set of a method of the smoke experiment."""
+def write_set(
+    results: Path, method: str = "lgd", classes: list[str] = CLASSES, run: str = "", seed: int = 0, origin: str = ""
+) -> Path:
+    """Write a set of `SLOTS` real digits per class as the collected set of a method of the smoke experiment.
+
+    Args:
+        origin: of the source data, as its user has written it.
+    """
     pixels, labels = digits()
     rows = np.stack([np.flatnonzero(labels.numpy() == label)[:SLOTS] for label in range(4)], 1).reshape(-1)
     slots = np.repeat(np.arange(SLOTS), 4)
@@ -56,6 +62,8 @@ def write_set(results: Path, method: str = "lgd", classes: list[str] = CLASSES, 
     part = ImageSet(encoded, labels.numpy()[rows], classes, names, {"slot": slots})
     write_images(results / "part.parquet", part, MADE_BY)
     lineage = load({**STARTER, "ipc": [SLOTS], "seeds": [0, seed] if seed else [0]}).lineage(run, method, SLOTS)
+    if origin:
+        lineage["settings"]["ingest"]["dataset"]["source"]["origin"] = origin
     settings = collect.Settings(ipc=SLOTS, lineage=lineage)
     path = place(results, layout.DISTILLED, run=run, method=method, ipc=SLOTS)
     collect.run(settings, parts=[results / "part.parquet"], images=path, job=job("collect", settings))

@@ -116,7 +116,10 @@ def _write(folder: Path, asked: argparse.Namespace) -> None:
         raise BadInput(_absent(asked.results, path, asked))
     images = read_images(path, "collect")
     accuracy, redundancy, commit = _tables(asked.results, asked.method, asked.ipc)
-    provenance = {**_provenance(path), "commit": commit, **_calibrated(asked.results, run, asked.method)}
+    provenance = {**_provenance(path), "commit": commit}
+    lineage = provenance["settings"]["lineage"]
+    if "calibrate_guidance" in lineage["stages"]:
+        provenance |= _calibrated(asked.results, run, asked.method)
     export.write_parquet(images, folder, {name: _text(value) for name, value in provenance.items()})
     write_json(folder / PROVENANCE, provenance)
     soft = "soft labels, " if SOFT_LABEL in images.columns else ""
@@ -139,12 +142,13 @@ def _write(folder: Path, asked: argparse.Namespace) -> None:
         files.append((f"`{experiment.name}`", "the resolved experiment"))
     channels, side, _ = decode_image(images.images[0]).shape
     facts = Facts(
-        about=provenance["settings"]["lineage"],
+        about=lineage,
         classes=images.classes,
         images=len(images),
         ipc=asked.ipc,
         side=side,
         channels=channels,
+        columns=list(images.columns),
         files=files,
         missing=[] if experiment.exists() else [f"{experiment.name} is missing: the run has not made it."],
         commit=commit,
@@ -276,7 +280,7 @@ def _table(results: Path, name: str, columns: Sequence[str]) -> tuple[pd.DataFra
 
 
 def _calibrated(results: Path, run: str, method: str) -> dict[str, Any]:
-    """What a calibration chose, where the set was guided by it: `calibrated`."""
+    """What the calibration of a method chose: `calibrated`."""
     path = _place(results, layout.CALIBRATED, run=run, method=method)
     return {"calibrated": read_json(path, "calibrate_guidance")} if path.exists() else {}
 

@@ -45,6 +45,7 @@ class Facts:
         about: lineage of the set, as `plan.lineage` has it.
         classes: names in the order of the labels.
         images, ipc, side, channels: of the set.
+        columns: of its table, beside image and label.
         files: name as code and content in words, of each file or folder of the export.
         missing: sentences about what is missing.
         commit: of the code that made the final tables, or why there is none.
@@ -63,6 +64,7 @@ class Facts:
     ipc: int
     side: int
     channels: int
+    columns: Sequence[str]
     files: Sequence[tuple[str, str]]
     missing: Sequence[str]
     commit: str
@@ -104,6 +106,7 @@ def data_card(facts: Facts) -> str:
         side=facts.side,
         colour=", grey" if facts.channels == 1 else "",
         about=about,
+        columns=Shown(", ".join(f"`{name}`" for name in facts.columns)),
         files=[(Shown(name), content) for name, content in facts.files],
         sentences_missing=list(facts.missing),
         place=Shown(json.dumps(facts.place)) if facts.place else "",
@@ -181,11 +184,15 @@ def _source(dataset: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 def _making(about: Mapping[str, Any], facts: Facts) -> list[str]:
     stages = [stage.replace(":", " ") for stage in about["stages"]]
+    calibrated = sorted(facts.calibrated.items(), reverse=True)
     return [
         f"Stages: {', '.join([*stages, 'collect'])}.",
         f"Seed of the experiment: {about['seed']}.",
         f"Commit of the code: {facts.commit}.",
-        *(f"The calibration chose {name.replace('_', ' ')} {value}." for name, value in facts.calibrated.items()),
+        *(
+            f"The calibration chose {name.replace('_', ' ')} {value}."
+            for name, value in sorted(facts.calibrated.items(), reverse=True)
+        ),
     ]
 
 
@@ -231,7 +238,7 @@ def _accuracy(table: pd.DataFrame) -> str:
 
 
 def _redundancy(table: pd.DataFrame) -> str:
-    header = ["method", "increments", "n", "redundancy"]
+    header = ["method", "parts", "n", "redundancy"]
     rows = [
         [
             str(row["method"]),
