@@ -189,10 +189,7 @@ def _making(about: Mapping[str, Any], facts: Facts) -> list[str]:
         f"Stages: {', '.join([*stages, 'collect'])}.",
         f"Seed of the experiment: {about['seed']}.",
         f"Commit of the code: {facts.commit}.",
-        *(
-            f"The calibration chose {name.replace('_', ' ')} {value}."
-            for name, value in sorted(facts.calibrated.items(), reverse=True)
-        ),
+        *(f"The calibration chose {name.replace('_', ' ')} {value}." for name, value in calibrated),
     ]
 
 
