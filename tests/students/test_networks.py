@@ -22,6 +22,7 @@ from distillery.data.pixels import to_unit
 from distillery.streams import stream
 from distillery.students import networks
 from distillery.students.architectures import HalvingPool, vgg11_in
+from distillery.students.ensemble import drops_out
 from distillery.students.features import features_of, last_linear
 from distillery.students.names import (
     DROPS_OUT,
@@ -36,7 +37,7 @@ from distillery.students.names import (
     timm_networks,
 )
 from distillery.students.networks import Classifier, Domain, parameter_count
-from distillery.students.training import drops_out, logits_of
+from distillery.students.training import logits_of
 
 SWIN = "swin_tiny_patch4_window7_224"
 OURS = ["convnet5", "convnet6", "convnet3_bn", *LEAST_SIDES]

@@ -21,11 +21,12 @@ from distillery.storage.images import write_images
 from distillery.storage.tables import read_table
 from distillery.storage.tensors import read_tensors
 from distillery.streams import stream
+from distillery.students.batches import augmented
 from distillery.students.networks import IMAGENET_MEAN, Classifier, Domain
 from distillery.students.pretrained import open_pretrained
 from distillery.students.settings import Recipe, Speed
 from distillery.students.soft_labels import Teacher, store, stored
-from distillery.students.training import augmented, logits_of, train_networks
+from distillery.students.training import logits_of, train_networks
 
 RECIPE = Recipe(
     epochs=3,

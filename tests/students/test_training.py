@@ -20,19 +20,18 @@ from distillery.storage.resume import Resume
 from distillery.storage.tables import read_table
 from distillery.storage.tensors import read_tensors, write_tensors
 from distillery.streams import stream
+from distillery.students.batches import MOST_OF_CARD, placed
+from distillery.students.ensemble import soft_loss
 from distillery.students.names import known_network
 from distillery.students.networks import Classifier, Domain
 from distillery.students.settings import Recipe, Speed
 from distillery.students.training import (
-    MOST_OF_CARD,
     Trained,
     accuracy,
     evaluation_epochs,
     in_ensembles,
     logits_of,
-    placed,
     schedule_factor,
-    soft_loss,
     train_network,
     train_networks,
 )

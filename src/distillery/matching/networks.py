@@ -9,10 +9,10 @@ from torch import Tensor, nn
 
 from distillery.errors import BadInput
 from distillery.streams import Key
+from distillery.students.ensemble import drops_out
 from distillery.students.features import last_linear
 from distillery.students.names import NOT_COMPARED
 from distillery.students.networks import Classifier, Domain
-from distillery.students.training import drops_out
 
 
 def stateful(classifier: Classifier) -> bool:

@@ -12,9 +12,10 @@ from distillery.divergence import refuse_diverged
 from distillery.errors import BadInput
 from distillery.progress import Progress, count_images
 from distillery.streams import Key
+from distillery.students.batches import augmented, placed
 from distillery.students.networks import Classifier, Domain
 from distillery.students.settings import Recipe
-from distillery.students.training import SoftLabels, augmented, placed
+from distillery.students.training import SoftLabels
 
 
 class Teacher:
