@@ -77,6 +77,28 @@ def test_a_workflow_has_a_property(name: str) -> None:
     assert isinstance(inspect.getattr_static(Workflow, name), property)
 
 
+@pytest.mark.parametrize("name", ["jobs", "dependencies"])
+def test_a_graph_of_jobs_has_a_property(name: str) -> None:
+    assert isinstance(inspect.getattr_static(DAG, name), property)
+
+
+def test_the_graph_of_rules_counts_jobs_and_leaves_out_circles_of_one_rule() -> None:
+    first, second, last = (SimpleNamespace(rule=SimpleNamespace(name=name)) for name in ("grow", "grow", "all"))
+    edges = {id(first): [], id(second): [first], id(last): [first, second]}
+    dag = SimpleNamespace(jobs=[first, second, last], dependencies=Edges(edges))
+    assert snakemake_internals.rule_graph(SimpleNamespace(dag=dag)) == {
+        "all": {"jobs": 1, "from": ["grow"]},
+        "grow": {"jobs": 2, "from": []},
+    }
+
+
+class Edges(dict[int, list[Any]]):
+    """The jobs that a job reads from, by the job, which has no hash."""
+
+    def __getitem__(self, job: Any) -> list[Any]:
+        return super().__getitem__(id(job))
+
+
 def test_attributes_are_set_where_they_are_read() -> None:
     assert "self._executor = " in inspect.getsource(JobScheduler.__init__)
     assert "self.global_resources = " in inspect.getsource(Workflow)

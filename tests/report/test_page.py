@@ -58,7 +58,7 @@ def test_the_page_holds_the_run_its_tables_figures_cost_and_provenance(results: 
     for words in (
         *("Training images", "There is one seed.", "Accuracy of the students", "accuracy_mean", "10", "1.5", "0.6667"),
         *("Images by increment", "lgd, seed 3", "Cost by stage", "evaluate", "2.5", "SHA-256", "no picture"),
-        *("train_student (4)", "classes:", "sample standard deviations"),
+        *("train_student (4)", "classes:", "sample standard deviations", "Commit c0ffee", "accuracy.md"),
     ):
         assert words in read.words + str(read.tags), words
     assert sum(tag == "img" for tag, _ in read.tags) == len(results.figures)
@@ -159,6 +159,11 @@ def test_a_figure_that_is_too_large_gives_way_to_its_pixels_or_a_link(results: R
     assert pages.read_picture(large, "", results.page).source.startswith("data:image/png;base64,")
     pixels.write_bytes(b" " * (pages.MOST_BYTES + 1))
     assert 'too large for this page: <a href="../figures/accuracy.svg">' in results.report()
+
+
+def test_a_table_without_rows_says_so(results: Results) -> None:
+    results.write("tables/accuracy.csv", "method,ipc\n")
+    assert "The table has no rows." in results.report()
 
 
 def test_a_long_table_says_how_many_rows_are_in_its_file_alone(results: Results) -> None:

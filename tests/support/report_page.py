@@ -59,8 +59,11 @@ class Results:
         rows = [
             {"method": name, "ipc": 10 - number, "accuracy_mean": number + 0.5} for number, name in enumerate(names)
         ]
-        table = pd.DataFrame([*rows, {"method": "dit", "ipc": 3}])
+        table = pd.DataFrame([*rows, {"method": "dit", "ipc": 3}]).assign(
+            experiment="small", dataset="d", commit="c0ffee"
+        )
         self.write("tables/accuracy.csv", csv_bytes(table).decode())
+        self.write("tables/accuracy.md", "Accuracy.")
         self.write("tables/increments.csv", "method,seed,learnability\nlgd,0,0.66666666666667\n")
         self.figures = ["figures/accuracy", "figures/increments-lgd", "seed-3/figures/increments-lgd"]
         for figure in self.figures:

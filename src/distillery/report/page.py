@@ -21,6 +21,9 @@ MOST_ROWS = 1000
 MOST_BYTES = 2**20
 """Of a figure on the page: a larger SVG is replaced by its PNG, and a larger PNG by a link."""
 
+ORIGIN = ("experiment", "dataset", "commit")
+"""Columns that say what a table is of; the page says it once."""
+
 PARTS = ("page.html.jinja", "page.css", "page.js")
 
 
@@ -32,6 +35,8 @@ class Table:
         heading: what tells it from others with the same caption; may be empty.
         file: link to the whole table, relative to the page; may be empty.
         left_out: rows that only the file has.
+        words: link to the table as a paper prints it; may be empty.
+        commits: of the code that wrote it.
     """
 
     header: Sequence[str]
@@ -39,6 +44,8 @@ class Table:
     heading: str = ""
     file: str = ""
     left_out: int = 0
+    words: str = ""
+    commits: Sequence[str] = ()
 
     @property
     def numeric(self) -> list[bool]:
@@ -101,8 +108,17 @@ def read_csv(path: Path, heading: str, page: Path) -> Table:
     """A table from its CSV."""
     with path.open(newline="", encoding="utf-8") as file:
         header, *rows = csv.reader(file)
-    shown = [[_short(cell) for cell in row] for row in rows[:MOST_ROWS]]
-    return Table(header, shown, heading, _link(path, page), max(0, len(rows) - MOST_ROWS))
+    kept = [index for index, name in enumerate(header) if name not in ORIGIN]
+    shown = [[_short(row[index]) for index in kept] for row in rows[:MOST_ROWS]]
+    return Table(
+        [header[index] for index in kept],
+        shown,
+        heading,
+        _link(path, page),
+        left_out=max(0, len(rows) - MOST_ROWS),
+        words=_link(words, page) if (words := path.with_suffix(".md")).exists() else "",
+        commits=sorted({row[header.index("commit")] for row in rows}) if "commit" in header else (),
+    )
 
 
 def read_picture(path: Path, heading: str, page: Path) -> Picture:

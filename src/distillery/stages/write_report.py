@@ -37,11 +37,10 @@ class Settings(Block):
     def of(cls, experiment: Experiment, **wildcards: str) -> Settings:
         from distillery.report.page import look
 
-        dataset, evaluation = experiment.dataset, experiment.evaluation
+        evaluation = experiment.evaluation
         sizes = [str(ipc) for ipc in experiment.ipc]
         facts = {
-            "Data": f"{dataset.source.kind}, {experiment.classes} classes",
-            "Images": f"{dataset.resolution} by {dataset.resolution} pixels, {dataset.channels}",
+            "Data": f"{experiment.about.dataset}, {experiment.dataset.channels}",
             "Methods": ", ".join(f"{name} ({method.kind})" for name, method in experiment.methods.items()),
             "Images per class": ", ".join(sizes),
             "Seeds": ", ".join(map(str, experiment.seeds)),
@@ -93,11 +92,16 @@ def run(
     exhibits = _exhibits(tables, figures, captions, page)
     categories = pages.by_category(exhibits)
     absent = pages.absences(map(read_caption, captions), [exhibit.caption for exhibit in exhibits])
+    commits = {commit for exhibit in exhibits for table in exhibit.tables for commit in table.commits}
     images = {"Training images": train, "Test images": test}
     sets, packages = _sets(distilled or [], settings.first_seed)
     content = pages.render(
         name=settings.name,
-        facts={**settings.facts, **{label: f"{pq.read_metadata(path).num_rows:,}" for label, path in images.items()}},
+        facts={
+            **settings.facts,
+            **{label: f"{pq.read_metadata(path).num_rows:,}" for label, path in images.items()},
+            "Commit": ", ".join(sorted(commits)) or "unknown: no table names one",
+        },
         remarks=settings.remarks,
         cost_exhibits=categories.pop("Cost", []),
         categories=categories,
