@@ -581,6 +581,13 @@ TOGETHER = {
         at("analysis.path", {"methods": ["dit"]}),
         "analysis.path.methods: 'dit' has no guidance, and one path alone; methods with guidance: lgd",
     ),
+    "a path of guidances that are off": (
+        lambda e: (
+            e["methods"]["lgd"].update(guidance={"learnability": {"strength": 0}, "deviation": {"strength": 0}}),
+            e["analysis"].update(path={"methods": ["lgd"]}),
+        ),
+        "analysis.path.methods: 'lgd' has no guidance, and one path alone; leave analysis.path out",
+    ),
     "a path of real images": (
         at("analysis.path", {"methods": ["random"]}),
         "analysis.path.methods: 'random' has no guidance, and one path alone; methods with guidance: lgd",

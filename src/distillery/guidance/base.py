@@ -226,6 +226,11 @@ class GuidanceMapping(Block):
         return any(block.needs_images for block in self.present().values())
 
     @property
+    def acting(self) -> list[str]:
+        """The names of the guidances that are not absent and have a strength."""
+        return [name for name, block in self.present().items() if getattr(block, "strength", None) != 0]
+
+    @property
     def surrogates(self) -> list[str]:
         """The surrogates whose gradients guidances read."""
         return [name for block in self.present().values() if (name := getattr(block, "surrogate", None))]

@@ -42,7 +42,7 @@ def _of_path(experiment: Experiment) -> Iterator[str]:
     key, path = "analysis.path", experiment.analysis.path
     if path is None:
         return
-    guided = [name for name in experiment.methods if experiment.guidance(name).present()]
+    guided = [name for name in experiment.methods if experiment.guidance(name).acting]
     for name in path.methods:
         if name not in experiment.methods:
             yield f"{key}.methods: no method {name!r}; methods with guidance: {', '.join(guided) or 'none'}"

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 
 from distillery.cost import Cost
 from distillery.report.about import About
@@ -101,6 +102,8 @@ def cost_figure(table: pd.DataFrame, ipc: int, seeds: int, about: About) -> Figu
             axes.plot([own, total], y, color=look.color, linewidth=1, marker="|", markersize=8, zorder=2)
     if (table[f"{unit}_hours_total"] > 0).any():
         axes.set_xscale("log")
+        axes.xaxis.set_major_formatter("{x:g}")  # the default writes powers as mathematics
+        axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_xlabel(f"{'GPU' if unit == 'gpu' else 'core'}-hours of one seed, all sizes")
     axes.set_ylabel("test accuracy (%)")
     axes.set_title(f"{ipc} images per class")

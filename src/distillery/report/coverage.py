@@ -49,7 +49,7 @@ def coverage_figure(table: pd.DataFrame, k: int, features: str, about: About) ->
         axes.set_title(measure if measure == "density" else f"{measure} (%)")
         axes.set_xticks(range(len(sizes)), [str(size) for size in sizes])
         axes.set_xlim(-0.5, len(sizes) - 0.5)
-        axes.set_ylim(bottom=0)
+        axes.set_ylim(0, 1.05 * axes.get_ylim()[1])
         axes.set_xlabel("images per class")
     legend(figure, grid)
     lost = sorted({method for method, recall in zip(table["method"], table["recall_mean"], strict=True)

@@ -74,7 +74,8 @@ def accuracy_figure(
     protocols = sorted(set(table["protocol"]))
     panels = [(protocol, name) for protocol in protocols for name in names]
     figure, grid = panels_of(len(panels), 3.1, 2.8, share_y=True)
-    styles = method_styles([*methods, *sorted(set(table["method"]) - {*methods})])
+    drawn = [name for name in methods if name != full]
+    styles = method_styles([*drawn, *sorted(set(table["method"]) - {*drawn})])
     sizes = sorted({int(value) for value in table["ipc"]})
     span = sizes[-1] - sizes[0] or 1
     for index, (axes, (protocol, network)) in enumerate(zip(grid, panels, strict=True)):

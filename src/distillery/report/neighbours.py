@@ -7,6 +7,7 @@ different networks, and features and pixels, are on one scale.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -117,8 +118,10 @@ def neighbours_figure(rows: pd.DataFrame, methods: Sequence[str], features: str,
     for axes, space in zip(grid, SPACES, strict=True):
         part = scaled[(scaled["space"] == space) & scaled["relative"].notna()]
         held = np.sort(part.loc[part["method"] == HELD_OUT, "relative"].to_numpy())
-        axes.fill_between(held, 100 * np.arange(1, len(held) + 1) / max(1, len(held)), color="#cccccc", step="post",
-                          label="held-out real images")  # fmt: skip
+        reach = max(1.0, 1.05 * part["relative"].max()) if len(part) else 1.0
+        steps = np.concatenate([100 * np.arange(1, len(held) + 1) / max(1, len(held)), [100]])
+        area: dict[str, Any] = {"color": "#cccccc", "step": "post", "label": "held-out real images"}
+        axes.fill_between(np.append(held, reach), steps, **area)
         for method, look in styles.items():
             values = np.sort(part.loc[part["method"] == method, "relative"].to_numpy())
             if not len(values):
@@ -130,14 +133,16 @@ def neighbours_figure(rows: pd.DataFrame, methods: Sequence[str], features: str,
             )  # fmt: skip
         axes.set_title(f"features of {features}" if space == "features" else "pixels")
         axes.set_xlabel("distance to the nearest training image\n(1: median of held-out images)")
-        axes.set_xlim(left=-0.05)
+        axes.set_xlim(-0.03 * reach, reach)
         axes.set_ylim(0, 100)
-    grid[0].set_ylabel("images at most so far (%)")
+    grid[0].set_ylabel("images within that distance (%)")
     legend(figure, grid)
     counts = rows[rows["space"] == SPACES[0]].groupby("method").size()
     n = ", ".join(f"{name} {counts[name]}" for name in [*shown, HELD_OUT] if name in counts)
     ipc = ", ".join(map(str, sorted({*rows.loc[rows["method"] != HELD_OUT, "ipc"]})))
     notes = [f"{ipc} images per class", "test images are measured, nothing is chosen by them", *missing(scaled)]
+    copied = scaled.groupby("method")["distance"].max() == 0
+    notes += [f"{name}: all are training images" for name in shown if copied[name]]
     describe(figure, about, n=f"n images: {n}", notes=notes)
     return figure
 

@@ -35,7 +35,7 @@ def path_figure(traced: ImageSet, method: str, guidances: Sequence[str], about: 
     sheet = image_grid(blocks, ["without guidance", "with guidance"], across, [title], stacked=True)
     notes = [
         "below each column: its sampling index, noise to image",
-        f"*: {' and '.join(guidances)} guidance acts",
+        f"*: guidance acts ({', '.join(guidances)})",
         "both rows start from the same noise",
     ]
     last = (index < 0) & guided

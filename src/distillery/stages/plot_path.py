@@ -23,7 +23,7 @@ class Settings(Block):
 
     @classmethod
     def of(cls, experiment: Experiment, *, method: str, **wildcards: str) -> Settings:
-        guidances = list(experiment.guidance(method).present())
+        guidances = experiment.guidance(method).acting
         return cls(method=method, guidances=guidances, about=experiment.about_data)
 
 
