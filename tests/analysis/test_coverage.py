@@ -13,6 +13,7 @@ from distillery.analysis.coverage import coverage_of, radii
 from distillery.errors import BadInput
 from distillery.proportions import wilson_interval
 from distillery.report import tables
+from distillery.report.words import coverage_markdown
 
 
 def points(count: int, seed: int, shift: float = 0.0) -> np.ndarray:
@@ -105,7 +106,7 @@ def test_the_table_has_mean_and_spread_over_seeds() -> None:
     assert table["method"].tolist() == ["a", "b"]
     assert table["coverage_mean"].tolist() == pytest.approx([10, 50])
     assert table["coverage_std"].tolist()[1] == pytest.approx(100 * np.std([0.4, 0.6], ddof=1))
-    text = tables.coverage_markdown(table, 5)
+    text = coverage_markdown(table, 5)
     low, high = wilson_interval(0.5, 100)  # over the images of one set, not of both
     assert table[["coverage_low", "coverage_high"]].to_numpy().tolist()[1] == pytest.approx([100 * low, 100 * high])
     assert table["precision_low"].tolist()[1] == pytest.approx(100 * wilson_interval(1, 20)[0])

@@ -19,7 +19,7 @@ from edits import STARTER, changed, faults, put, put_at
 from distillery.errors import SlurmProblem
 from distillery.plan.experiment import Experiment
 from distillery.plan.load import load
-from distillery.report.tables import accuracy_markdown
+from distillery.report.words import accuracy_markdown
 from distillery.settings import Block
 from distillery.slurm import refuse_shell
 from distillery.students.settings import LONGEST_LABEL, Evaluation, Protocol

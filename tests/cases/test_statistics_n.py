@@ -16,6 +16,7 @@ from distillery.report.gradients import gradient_table
 from distillery.report.published import beside_published
 from distillery.report.statistics import statistics_markdown, statistics_table
 from distillery.report.tables import MEAN
+from distillery.report.words import accuracy_markdown, front_markdown, redundancy_markdown
 
 NETWORKS = ["convnet3", "resnet10_in", "vgg11_in"]
 SEEDS, STUDENTS = 2, 2
@@ -46,7 +47,7 @@ def test_the_mean_over_networks_spreads_over_its_replicates() -> None:
     assert cells[MEAN]["accuracy_std"] == pytest.approx(replicates.std())
     assert (cells[MEAN]["n"], cells[MEAN]["trained"]) == (len(replicates), 12) == (4, 12)
     assert all((cells[name]["n"], cells[name]["trained"]) == (4, 4) for name in NETWORKS)
-    words = tables.accuracy_markdown(table, {})
+    words = accuracy_markdown(table, {})
     assert "over trained networks, n = 4 per network; of `mean` over replicates (seed and student), n = 4." in words
 
 
@@ -57,7 +58,7 @@ def test_a_replicate_that_lacks_a_network_is_in_no_spread_of_the_mean() -> None:
     whole = rows[(rows["seed"] != 1) | (rows["student"] != 0)].groupby(["seed", "student"])["accuracy"].mean()
     assert cells[MEAN]["accuracy_std"] == pytest.approx(whole.std())
     assert (cells[MEAN]["n"], cells[MEAN]["trained"], cells["vgg11_in"]["n"], cells["convnet3"]["n"]) == (3, 11, 3, 4)
-    assert "n = 3 to 4 per network; of `mean` over replicates (seed and student), n = 3." in tables.accuracy_markdown(
+    assert "n = 3 to 4 per network; of `mean` over replicates (seed and student), n = 3." in accuracy_markdown(
         table, {}
     )
     about = {"baseline": None, "random": None, "full": None, "soft": [], "order": []}
@@ -90,11 +91,11 @@ def test_redundancy_tells_over_how_many_replicates_it_spreads() -> None:
     away = rows[rows["trained_on"] != rows["tested_on"]].groupby(["seed", "student"])["accuracy"].mean()
     assert table["n"].tolist() == [len(away)] == [6]
     assert table["off_diagonal_std"].tolist() == pytest.approx([away.std()])
-    assert "over n replicates" in tables.redundancy_markdown(table, None)
+    assert "over n replicates" in redundancy_markdown(table, None)
     accuracy = tables.accuracy_table(evaluations(), ["dit"], NETWORKS)
     front = tables.front_table(accuracy, table, 10, {"dit": {}})
     assert front[["n", "trained"]].to_numpy().tolist() == [[4, 12]]
-    assert "over n replicates" in tables.front_markdown(front, 10, None)
+    assert "over n replicates" in front_markdown(front, 10, None)
 
 
 def test_coverage_and_gradients_spread_over_what_n_counts() -> None:

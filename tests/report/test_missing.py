@@ -10,6 +10,7 @@ from about import ABOUT
 from distillery.report import tables
 from distillery.report.figures import accuracy_figure, redundancy_figure
 from distillery.report.missing import of_statistics
+from distillery.report.words import accuracy_markdown, coverage_markdown, increments_markdown, redundancy_markdown
 
 
 def matrix(method: str, increments: int, students: int = 2) -> pd.DataFrame:
@@ -34,7 +35,7 @@ def matrix(method: str, increments: int, students: int = 2) -> pd.DataFrame:
 
 def words(rows: pd.DataFrame, baseline: str | None) -> str:
     """The table of redundancies for readers."""
-    return tables.redundancy_markdown(tables.redundancy_table(rows, ["lgd"], baseline), baseline)
+    return redundancy_markdown(tables.redundancy_table(rows, ["lgd"], baseline), baseline)
 
 
 def test_of_one_increment_no_redundancy_is_shown_and_the_other_method_is() -> None:
@@ -72,7 +73,7 @@ def evaluation(students: int) -> pd.DataFrame:
 @pytest.mark.parametrize("students", [1, 2])
 def test_accuracies_of_one_network_say_that_there_are_no_bars(students: int) -> None:
     table = tables.accuracy_table(evaluation(students), ["lgd"], ["c"])
-    assert ("No standard deviation: n = 1." in tables.accuracy_markdown(table, {})) == (students == 1)
+    assert ("No standard deviation: n = 1." in accuracy_markdown(table, {})) == (students == 1)
     line = accuracy_figure(table, ["lgd"], ["c"], ABOUT).texts[-1].get_text().replace("\n", " ")
     assert ("no bars: n = 1" in line) == (students == 1) != ("bars: one sample" in line)
 
@@ -80,7 +81,7 @@ def test_accuracies_of_one_network_say_that_there_are_no_bars(students: int) -> 
 def test_a_set_of_few_images_has_no_recall_and_the_table_says_why() -> None:
     row = {"method": "a", "seed": 0, "ipc": 1, "coverage": 0.1, "recall": np.nan, "precision": 1.0, "density": 1.0}
     table = tables.coverage_table(pd.DataFrame([{**row, "real": 50, "distilled": 4}]), ["a"])
-    text = tables.coverage_markdown(table, 5)
+    text = coverage_markdown(table, 5)
     assert "No recall of a: a set needs more than k = 5 images." in text
     assert "No standard deviation: one experiment seed." in text and "10.0 |" in text
 
@@ -91,8 +92,8 @@ def test_the_first_increment_has_no_student() -> None:
         {**row, "increment": 1, "student_accuracy": np.nan, "learnability": np.nan},
         {**row, "increment": 2, "student_accuracy": 50.0, "learnability": 1.0},
     ]
-    assert "Increment 1 was made before there was a student." in tables.increments_markdown(pd.DataFrame(rows))
-    assert "before there was" not in tables.increments_markdown(pd.DataFrame(rows[1:]))
+    assert "Increment 1 was made before there was a student." in increments_markdown(pd.DataFrame(rows))
+    assert "before there was" not in increments_markdown(pd.DataFrame(rows[1:]))
 
 
 def test_statistics_name_each_gap() -> None:

@@ -16,7 +16,8 @@ from tiny import MADE_BY, job
 from distillery.analysis.statistics import holm
 from distillery.proportions import wilson_interval
 from distillery.report.statistics import bits, statistics_markdown, statistics_table
-from distillery.report.tables import EVALUATION, accuracy_table, csv_bytes, diverged_markdown, read_rows
+from distillery.report.tables import EVALUATION, accuracy_table, csv_bytes, read_rows
+from distillery.report.words import diverged_markdown
 from distillery.stages import compare_published, tabulate_accuracy, tabulate_statistics
 from distillery.storage.tables import read_table, write_table
 

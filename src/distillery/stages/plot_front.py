@@ -58,7 +58,7 @@ def run(
     job: Job,
 ) -> None:
     """Join the tables of `tabulate_accuracy` and `tabulate_redundancy`, and draw the result."""
-    from distillery.report import figures, style, tables
+    from distillery.report import figures, style, tables, words
     from distillery.storage.atomic import write_bytes
     from distillery.storage.tables import read_table
 
@@ -70,7 +70,7 @@ def run(
         labels,
     )
     write_bytes(csv, tables.csv_bytes(tables.with_origin(table, settings.about)))
-    text = tables.front_markdown(table, settings.ipc, settings.baseline)
+    text = words.front_markdown(table, settings.ipc, settings.baseline)
     write_bytes(markdown, tables.signed(text, settings.about).encode())
     figure = figures.front_figure(table, list(labels), settings.baseline, settings.ipc, settings.about)
     style.save(figure, png, svg)

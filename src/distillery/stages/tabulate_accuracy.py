@@ -39,9 +39,9 @@ def run(
     settings: Settings, *, evaluations: list[Input], csv: Output, parquet: Output, markdown: Output, job: Job
 ) -> None:
     """Write the table of accuracies as CSV, Parquet and Markdown."""
-    from distillery.report import tables
+    from distillery.report import tables, words
 
     rows = tables.read_rows(evaluations, tables.ACCURACY, made_by="evaluate")
     table = tables.accuracy_table(rows, settings.methods, settings.networks)
-    text = tables.accuracy_markdown(table, settings.abbreviated) + tables.diverged_markdown(rows)
+    text = words.accuracy_markdown(table, settings.abbreviated) + words.diverged_markdown(rows)
     tables.write_formats(table, text, csv, parquet, markdown, job.provenance, settings.about)

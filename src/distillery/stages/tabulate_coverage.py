@@ -32,10 +32,10 @@ def run(
     settings: Settings, *, coverages: list[Input], csv: Output, parquet: Output, markdown: Output, job: Job
 ) -> None:
     """Write the table of coverages as CSV, Parquet and Markdown."""
-    from distillery.report import tables
+    from distillery.report import tables, words
 
     rows = tables.read_rows(coverages, tables.COVERAGE, made_by="measure_coverage")
     table = tables.coverage_table(rows, settings.methods)
     tables.write_formats(
-        table, tables.coverage_markdown(table, settings.k), csv, parquet, markdown, job.provenance, settings.about
+        table, words.coverage_markdown(table, settings.k), csv, parquet, markdown, job.provenance, settings.about
     )

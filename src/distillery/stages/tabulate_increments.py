@@ -39,7 +39,7 @@ def run(
     """Image sets of increments to one row each: accuracy of student and reference on it, and mean learnability."""
     import pandas as pd
 
-    from distillery.report import tables
+    from distillery.report import tables, words
     from distillery.storage.images import read_images
 
     rows = []
@@ -48,5 +48,5 @@ def run(
         rows.append({"method": method, "seed": seed, "increment": k, **tables.increment_row(columns)})
     table = pd.DataFrame(rows)
     tables.write_formats(
-        table, tables.increments_markdown(table), csv, parquet, markdown, job.provenance, settings.about
+        table, words.increments_markdown(table), csv, parquet, markdown, job.provenance, settings.about
     )

@@ -29,9 +29,9 @@ class Settings(Block):
 
 def run(settings: Settings, *, matrices: list[Input], csv: Output, parquet: Output, markdown: Output, job: Job) -> None:
     """Write the table of redundancies as CSV, Parquet and Markdown."""
-    from distillery.report import tables
+    from distillery.report import tables, words
 
     rows = tables.read_rows(matrices, tables.REDUNDANCY, made_by="measure_redundancy")
     table = tables.redundancy_table(rows, settings.methods, settings.baseline)
-    text = tables.redundancy_markdown(table, settings.baseline)
+    text = words.redundancy_markdown(table, settings.baseline)
     tables.write_formats(table, text, csv, parquet, markdown, job.provenance, settings.about)
