@@ -53,6 +53,7 @@ def run(stage, wildcards, **files):
     assert main(words) == 0
 run("ingest", {}, train="train.parquet", test="test.parquet", rejected="rejected.parquet", duplicates="copies.parquet")
 reference = {"images": "train.parquet", "test": "test.parquet", "model": "real.safetensors", "by_class": "real.csv"}
+reference["history"] = "history.parquet"
 run("train_reference", {"run": "", "reference": "real"}, **reference)
 room = mapped_bytes(2**20)
 room[:] = 7

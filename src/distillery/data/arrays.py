@@ -152,7 +152,7 @@ def _array(where: str, value: Any) -> np.ndarray:
 
     if hasattr(value, "detach"):
         value = value.detach().float().numpy() if value.is_floating_point() else value.detach().numpy()
-    if not isinstance(value, np.ndarray) or value.dtype.kind not in "buif":
+    if not isinstance(value, np.ndarray) or not np.can_cast(value.dtype, np.float64, "same_kind"):
         raise BadInput(f"{where}: holds something else than arrays of numbers; save images and labels as arrays")
     return value
 
