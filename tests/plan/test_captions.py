@@ -106,5 +106,5 @@ def test_one_format_of_each_file_is_flagged_with_its_title_and_wildcards() -> No
     assert rules.shown(report, CAPTIONS, figure) == figure
     (flag,) = flags.values()
     assert list(flags) == [figure["svg"]]
-    assert flag["labels"] == {"figure": "Calibration curve", "run": "{run}", "method": "{method}"}
+    assert flag["labels"] == {"title": "Calibration curve", "form": "figure", "run": "{run}", "method": "{method}"}
     assert flag["category"] == "Guidance" and Path(flag["caption"]).is_file()

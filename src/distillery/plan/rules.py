@@ -74,9 +74,14 @@ def shown(report: Callable[..., Pattern], captions: Captions, files: dict[str, P
         flagged[name] = path
         if path.rpartition(".")[2] in SHOWN:
             caption = captions.of(path)
-            labels = {caption.form: caption.title, **{word: f"{{{word}}}" for word in re.findall(r"{(\w+)}", path)}}
+            wildcards = {word: f"{{{word}}}" for word in re.findall(r"{(\w+)}", path)}
             file = str(captions.file(path).resolve())
-            flagged[name] = report(path, caption=file, category=caption.category, labels=labels)
+            flagged[name] = report(
+                path,
+                caption=file,
+                category=caption.category,
+                labels={"title": caption.title, "form": caption.form, **wildcards},
+            )
     return flagged
 
 

@@ -41,7 +41,7 @@ class Settings(Block):
         sizes = [str(ipc) for ipc in experiment.ipc]
         facts = {
             "Data": f"{experiment.about.dataset}, {experiment.dataset.channels}",
-            "Methods": ", ".join(f"{name} ({method.kind})" for name, method in experiment.methods.items()),
+            "Methods": ", ".join(f"{name} ({method.kind})" for name, method in sorted(experiment.methods.items())),
             "Images per class": ", ".join(sizes),
             "Seeds": ", ".join(map(str, experiment.seeds)),
             "Networks": ", ".join(evaluation.networks),
@@ -123,7 +123,7 @@ def _exhibits(tables: list[Path], figures: list[Path], captions: list[Path], pag
 
     known = Captions(captions)
     exhibits: dict[Path, Exhibit] = {}
-    for path in [*figures, *tables]:
+    for path in sorted([*figures, *tables]):  # the order of an experiment file is no order of its results
         if path.suffix == ".png":
             continue
         caption = known.of(str(path))
@@ -157,6 +157,7 @@ def _sets(distilled: list[Path], first_seed: int) -> tuple[Table, dict[str, str]
         seed = seed_of(path.parents[2]) or str(first_seed)
         size = f"{path.stat().st_size / 1e3:.1f}"
         rows.append([path.parent.name, path.stem.removeprefix("ipc"), seed, str(file.num_rows), size, digest])
+    rows.sort(key=lambda row: (row[0], int(row[1]), int(row[2])))
     header = ["method", "IPC", "seed", "images", "kB", "SHA-256"]
     return Table(header, rows), {name: ", ".join(sorted(found)) for name, found in sorted(packages.items())}
 
