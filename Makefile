@@ -5,6 +5,8 @@ PYTHON ?= python3
 VENV ?= .venv
 CORES ?= all
 RESULTS ?= results/digits
+# Progress bars on a terminal; lines in a log.
+BARS := $(shell test -t 2 && echo --logger rich distillery)
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
 .DEFAULT_GOAL := help
@@ -18,18 +20,19 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "distillery needs Python 3.11 or newer; set PYTHON=")'
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps trackio==0.43.0
 	@touch $@
 
 setup: $(VENV)/installed  ## make a virtual environment in .venv with everything
 
 demo: setup  ## LGD on real digits: table, redundancy matrix and pictures, in minutes on two cores
-	snakemake --cores $(CORES)
+	snakemake --cores $(CORES) $(BARS)
 
 seeds: setup  ## the default over three experiment seeds, evaluated longer: the table of the README
-	snakemake --cores $(CORES) --configfile experiments/digits-seeds.yaml
+	snakemake --cores $(CORES) $(BARS) --configfile experiments/digits-seeds.yaml
 
 front: setup  ## accuracy against redundancy over lambda and omega
-	snakemake --cores $(CORES) --configfile experiments/digits-front.yaml
+	snakemake --cores $(CORES) $(BARS) --configfile experiments/digits-front.yaml
 
 test: setup  ## the whole test suite, on two workers
 	python -m pytest --numprocesses 2 --no-loadscope-reorder

@@ -50,6 +50,7 @@ rule all:
         tables=targets.tables(EXPERIMENT),
         figures=targets.figures(EXPERIMENT),
         report=layout.PAGE,
+        receipts=targets.receipts(EXPERIMENT),
     localrule: True
 
 
@@ -63,8 +64,11 @@ rule distilled:
 
 onstart:
     snakemake_internals.note_holder()
-    with snakemake_internals.without_traceback(slurm.SlurmProblem):
+    with snakemake_internals.without_traceback(slurm.SlurmProblem, ExperimentError):
         slurm.prepare(workflow)
+        refuse_here(
+            EXPERIMENT, snakemake_internals.rules_run_here(workflow), Path(RESULTS)
+        )
     targets.note_rules(snakemake_internals.rule_graph(workflow), Path(RESULTS))
 
 

@@ -14,7 +14,16 @@ ROOT = PROJECT / "src" / "distillery"
 FILES = sorted(path for path in ROOT.rglob("*.py"))
 FOUNDATIONS = (
     *("errors", "settings", "signature", "streams", "devices", "progress", "processes", "parallel", "provenance"),
-    *("ordering", "memory_limit", "lean_imports", "divergence", "spreadsheets", "proportions", "snakemake_internals"),
+    *(
+        "ordering",
+        "counts",
+        "memory_limit",
+        "lean_imports",
+        "divergence",
+        "spreadsheets",
+        "proportions",
+        "snakemake_internals",
+    ),
 )
 LAYERS = (
     *(set(FOUNDATIONS), {"storage"}, {"job", "slurm", "cost"}, {"data"}, {"students", "selection", "diffusion"}),

@@ -37,6 +37,7 @@ from distillery.snakemake_internals import (
     limit_to_cards,
     note_holder,
     remove_stale_lock,
+    rules_run_here,
     without_traceback,
 )
 
@@ -126,6 +127,23 @@ def test_the_executor_asks_by_the_names_that_are_replaced() -> None:
 def test_a_submission_reads_the_parameters_that_it_gets() -> None:
     read = set(re.findall(r"\bparams\.(\w+)", inspect.getsource(submit_string.get_submit_command)))
     assert read == {"run_uuid", "slurm_logfile", "comment_str", "account", "partition", "workdir"}
+
+
+@pytest.mark.parametrize(
+    ("executor", "main", "rules"),
+    [
+        ("local", True, {"evaluate", "sample"}),
+        ("local", False, set()),
+        ("slurm", True, set()),
+        ("dryrun", True, set()),
+        (None, True, set()),
+    ],
+)
+def test_rules_run_here_where_this_process_runs_their_jobs(executor: str | None, main: bool, rules: set[str]) -> None:
+    jobs = [SimpleNamespace(rule=SimpleNamespace(name=name)) for name in ("sample", "evaluate", "evaluate")]
+    plugin = None if executor is None else SimpleNamespace(name=executor)
+    dag = SimpleNamespace(needrun_jobs=lambda: iter(jobs))
+    assert rules_run_here(SimpleNamespace(executor_plugin=plugin, is_main_process=main, dag=dag)) == rules
 
 
 def test_locks_are_files_in_the_folder_of_notes() -> None:

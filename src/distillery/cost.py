@@ -73,7 +73,8 @@ def named_records(results: Path) -> list[tuple[str, str, dict[str, Any]]]:
         below = path.relative_to(results).parts
         below = below[below.index("cost") + 1 :]
         method = below[0] if len(below) == 2 else ALL
-        jobs.append((method, path.stem, json.loads(path.read_text("utf-8"))))
+        if text := path.read_text("utf-8"):  # empty while the job runs
+            jobs.append((method, path.stem, json.loads(text)))
     return jobs
 
 

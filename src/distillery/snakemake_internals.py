@@ -98,6 +98,14 @@ def rule_graph(workflow: Any) -> dict[str, dict[str, Any]]:
     return {name: {**node, "from": sorted(node["from"] - {name})} for name, node in sorted(rules.items())}
 
 
+def rules_run_here(workflow: Any) -> set[str]:
+    """The rules whose jobs this process is about to run on this machine; none where it submits them, or only plans."""
+    plugin = workflow.executor_plugin
+    if plugin is None or plugin.name != "local" or not workflow.is_main_process:
+        return set()
+    return {job.rule.name for job in workflow.dag.needrun_jobs()}
+
+
 def before_planning(workflow: Any, prepare: Callable[[], object], *kinds: type[Exception]) -> None:
     """Let a run call a function when it knows its executor, before it looks which files are there.
 

@@ -151,8 +151,8 @@ ONE_KEY = {
     "a misspelt key of the top": (
         at("method", {}),
         "method: no such key; did you mean 'methods'?; allowed: analysis, autoencoder, dataset, evaluation, experts,"
-        " generators, guidance_autoencoder, ipc, latents, matching, methods, name, references, seeds, surrogates,"
-        " variant, variants",
+        " generators, guidance_autoencoder, ipc, latents, limits, matching, methods, name, references, seeds,"
+        " surrogates, tracking, variant, variants",
     ),
     "a misspelt key in a block": (
         at("analysis.redundancy.student", 2),

@@ -9,6 +9,7 @@ from distillery import processes, slurm, snakemake_internals
 from distillery.devices import visible_cards
 from distillery.errors import ExperimentError
 from distillery.plan import closing, layout, rules, targets
+from distillery.plan.check_limits import refuse_here
 from distillery.plan.inputs import Inputs
 from distillery.plan.analysis_inputs import AnalysisInputs
 from distillery.plan.load import load_files

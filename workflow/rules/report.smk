@@ -283,3 +283,22 @@ rule write_report:
         settings=settings("write_report"),
     shell:
         command("write_report")
+
+
+rule send_histories:
+    """Send the histories of a run to the tool that `tracking` names."""
+    input:
+        histories=inputs.histories,
+    output:
+        receipt=layout.TRACKED,
+    log:
+        **layout.logs("send_histories", run="{run}"),
+    # here, where the tool's environment variables are set, and a network is
+    localrule: True
+    conda:
+        "../../envs/distillery.yaml"
+    params:
+        *code("send_histories"),
+        settings=settings("send_histories"),
+    shell:
+        command("send_histories")

@@ -13,6 +13,7 @@ from distillery.diffusion.settings import (
     LatentShape,
     Pretrained,
     Sampling,
+    TransformerShape,
     kind_of_name,
     too_large,
     trained_unless_said,
@@ -136,6 +137,15 @@ class AskedGenerator(Block):
         """Whether its network is known to take no class."""
         return False
 
+    @property
+    def trains_all(self) -> bool:
+        """Whether all of its weights are trained."""
+        return False
+
+    def transformer(self, latent_side: int | None) -> TransformerShape | None:
+        """The shape of its network for latents of this side, if it is a DiT; None where nobody knows it yet."""
+        return None
+
     def check_shape(self, key: str, side: int, native: bool, shape: LatentShape | None) -> Iterator[str]:
         """Whether its network fits the latents, as far as this machine can say.
 
@@ -230,6 +240,14 @@ class Generator(Training):
     prediction: Literal["epsilon", "v_prediction"] = Field("epsilon", description="What the network predicts.")
     sampling: Sampling = Sampling()
 
+    @property
+    def trains_all(self) -> bool:
+        return True
+
+    def transformer(self, latent_side: int | None) -> TransformerShape | None:
+        tokens = ((latent_side or 0) // self.patch_size) ** 2
+        return TransformerShape(self.num_layers, self.num_attention_heads * self.attention_head_dim, tokens)
+
     def check_shape(self, key: str, side: int, native: bool, shape: LatentShape | None) -> Iterator[str]:
         if shape is not None and (side // shape.factor) % self.patch_size:
             latent = side // shape.factor
@@ -284,6 +302,15 @@ class PretrainedGenerator(Pretrained, AskedGenerator):
             return int(stated_scheduler(self)["num_train_timesteps"])
         except (WeightsError, KeyError, TypeError, ValueError):
             return TRAINING_STEPS
+
+    def transformer(self, latent_side: int | None) -> TransformerShape | None:
+        config = self.config()
+        try:
+            width = int(config["num_attention_heads"]) * int(config["attention_head_dim"])
+            tokens = (int(config["sample_size"]) // int(config["patch_size"])) ** 2
+            return TransformerShape(int(config["num_layers"]), width, tokens)
+        except (KeyError, TypeError, ValueError, ZeroDivisionError):
+            return None
 
     @property
     def knows_no_classes(self) -> bool:
@@ -360,6 +387,10 @@ class FinetunedGenerator(Training):
     @property
     def starts_from(self) -> str | None:
         return self.base
+
+    @property
+    def trains_all(self) -> bool:
+        return self.trainable == "full"
 
     @property
     def asks_for_classes(self) -> bool:

@@ -66,6 +66,20 @@ class LatentShape:
     why: str
 
 
+@dataclass(frozen=True)
+class TransformerShape:
+    """The shape of a DiT.
+
+    Attributes:
+        layers, width: of the network.
+        tokens: of an image.
+    """
+
+    layers: int
+    width: int
+    tokens: int
+
+
 class Perceptual(Block):
     """A term on what a reference network sees in an image, beside the pixels."""
 

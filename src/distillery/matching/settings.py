@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field
@@ -28,6 +29,11 @@ from distillery.students.settings import Network, Protocol
 Whole = Annotated[int, Field(ge=0)]
 
 
+def drawn(sizes: Sequence[float], batch: int) -> float:
+    """Real images in one step: of each class a batch, or all that there are."""
+    return sum(min(batch, size) for size in sizes)
+
+
 class _Objective(Block):
     """What methods ask an objective, whichever it is."""
 
@@ -41,6 +47,20 @@ class _Objective(Block):
     def couples_classes(self) -> bool:
         """Whether networks learn from all classes together."""
         return False
+
+    @property
+    def updates(self) -> int:
+        """Steps of the images in one iteration."""
+        return 1
+
+    def passes(self, sizes: Sequence[float], images: float) -> float:
+        """Least number of forward passes that a step takes, of single images; one back counts as two.
+
+        Args:
+            sizes: real images of each class.
+            images: of ours.
+        """
+        raise NotImplementedError
 
     @property
     def last_epoch(self) -> int | None:
@@ -66,6 +86,13 @@ class Gradient(_Objective):
     def couples_classes(self) -> bool:
         return self.outer > 1
 
+    @property
+    def updates(self) -> int:
+        return self.outer
+
+    def passes(self, sizes: Sequence[float], images: float) -> float:
+        return 3 * (drawn(sizes, self.batch_real) + images)
+
 
 class Distribution(_Objective):
     """Distribution matching (DM, arXiv 2110.04181): mean features of networks that were never trained."""
@@ -75,6 +102,9 @@ class Distribution(_Objective):
     kind: Literal["distribution"]
     batch_real: Batch = Field(256, description="Real images per class and step, at most.")
     augment: bool = Field(True, description="One operation of DSA, the same for real images and ours.")
+
+    def passes(self, sizes: Sequence[float], images: float) -> float:
+        return drawn(sizes, self.batch_real) + 3 * images
 
 
 class Trajectory(_Objective):
@@ -102,6 +132,9 @@ class Trajectory(_Objective):
     @property
     def last_epoch(self) -> int:
         return self.max_start_epoch - 1 + self.epochs
+
+    def passes(self, sizes: Sequence[float], images: float) -> float:
+        return 3 * self.steps * min(self.batch or images, images)
 
 
 AnyObjective = Annotated[Gradient | Distribution | Trajectory, Field(discriminator="kind")]

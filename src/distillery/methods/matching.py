@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from pydantic import Field
 
 from distillery.matching.checks import wrong_steps
-from distillery.matching.settings import Chain, LatentStep, NamedObjective, PixelStep
+from distillery.matching.settings import Chain, LatentStep, NamedObjective, PixelStep, drawn
 from distillery.methods.base import Context, Method, Needs, Part, RealImageUse, Trained, check_named, check_shards
 from distillery.settings import (
     Batch,
@@ -81,6 +81,29 @@ class Matched(Method):
     def couples_classes(self) -> bool:
         """Whether its networks learn from the images of all classes together."""
         return False
+
+    @property
+    def updates(self) -> int:
+        """Steps of the images in one iteration."""
+        return 1
+
+    def passes(self, sizes: Sequence[float], images: float) -> float:
+        """Least number of forward passes that a step takes of the network that compares; one back counts as two.
+
+        Args:
+            sizes: real images of each class.
+            images: of ours.
+        """
+        raise NotImplementedError
+
+    @property
+    def chain_passes(self) -> int:
+        """Forward passes of the generator for each image and step, where they are of its own side; 0: none are."""
+        return 0
+
+    def numbers(self, pixels: int, latents: int) -> int:
+        """Least numbers that stand for an image of so many values, whose latent has so many."""
+        return pixels
 
     def parts(self, ipc: int, sizes: Sequence[int]) -> list[Part]:
         return [Part("chosen", {"ipc": ipc})]
@@ -186,6 +209,13 @@ class _WithObjective(Matched):
     def couples_classes(self) -> bool:
         return self.objective.couples_classes
 
+    @property
+    def updates(self) -> int:
+        return self.objective.updates
+
+    def passes(self, sizes: Sequence[float], images: float) -> float:
+        return self.objective.passes(sizes, images)
+
     def check(self, key: str, context: Context) -> Iterator[str]:
         yield from super().check(key, context)
         if self.objective.last_epoch is None:
@@ -219,6 +249,9 @@ class _InLatents(_WithObjective):
     micro_batch: Batch = Field(10, description="Images that are differentiated at once; halved where memory is short.")
     step: LatentStep = LatentStep()
 
+    def numbers(self, pixels: int, latents: int) -> int:
+        return latents
+
     def optimiser_options(self, ipc: int, side: int, classes: int) -> dict[str, Any]:
         latent = self.step.rate(self.step.latent, self.objective)
         rates = {"latent": latent, "condition": latent if self.step.condition is None else self.step.condition}
@@ -233,6 +266,10 @@ class LD3M(_InLatents):
     generator: Name
     chain: Chain = Chain()
     learn: list[Literal["latent", "condition"]] = Field(["latent", "condition"], min_length=1, max_length=2)
+
+    @property
+    def chain_passes(self) -> int:
+        return (1 if self.chain.guidance_scale == 1 else 2) * self.chain.steps if self.draws_natively else 0
 
     @property
     def needs(self) -> Needs:
@@ -367,6 +404,13 @@ class IDC(Matched):
     iterations: Steps = Field(500, description="Networks, one after another.")
     network: Network | None = Field("resnet_ap10", description="The network that compares.")
     shards: Literal[1] = 1
+
+    @property
+    def updates(self) -> int:
+        return self.inner
+
+    def passes(self, sizes: Sequence[float], images: float) -> float:
+        return 3 * drawn(sizes, self.batch_real)
 
     def constants(self, classes: int) -> dict[str, Any]:
         """The constants for a number of classes: those of the published code, unless the method sets them."""

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from distillery.data.identity import same_class
 from distillery.data.settings import Dataset
-from distillery.data.sources import class_faults, class_names, class_sizes
+from distillery.data.sources import class_faults, class_names
 from distillery.errors import SourceError
 from distillery.matching.checks import held_out_of
 from distillery.plan.check_analysis import check_analysis
 from distillery.plan.check_generators import check_generators, check_latents
 from distillery.plan.check_inputs import check_inputs
+from distillery.plan.check_limits import check_limits
 from distillery.plan.check_networks import check_networks
 from distillery.plan.experiment import Experiment
 from distillery.plan.messages import alike, repeated
@@ -24,7 +24,12 @@ def check_experiment(experiment: Experiment) -> Iterator[str]:
     """What stands in the blocks of an experiment and cannot go together, one line each with its key."""
     # The number of images is worth counting once everything else is right.
     try:
-        yield from list(_blocks(experiment)) or list(check_inputs(experiment)) or _sizes(experiment)
+        yield from (
+            list(_blocks(experiment))
+            or list(check_inputs(experiment))
+            or list(_sizes(experiment))
+            or check_limits(experiment)
+        )
     except SourceError as error:
         yield str(error)
 
@@ -49,6 +54,8 @@ def _blocks(experiment: Experiment) -> Iterator[str]:
         for name, method in experiment.methods.items():
             yield from method.check(f"methods.{name}", experiment)
     yield from check_analysis(experiment)
+    if experiment.tracking is not None:
+        yield from experiment.tracking.check("tracking")
 
 
 def _data(dataset: Dataset, known: list[str]) -> Iterator[str]:
@@ -75,7 +82,7 @@ def _sizes(experiment: Experiment) -> Iterator[str]:
     any_image = [name for name, images in taking.items() if images == "any"]
     not_held_out = [name for name, images in taking.items() if images == "not held out"]
     split = [name for name, method in sorted(experiment.methods.items()) if method.holds_out and experiment.held_out]
-    sizes = _training_sizes(experiment)
+    sizes = experiment.training_sizes
     if empty := [name for name, size in sizes.items() if size < 1]:
         yield (
             f"dataset.source.train: class {empty[0]!r} has no image; give it some, or leave it out with dataset.classes"
@@ -109,15 +116,3 @@ def _too_many(experiment: Experiment, methods: list[str], sizes: Mapping[str, in
                 f"methods.{methods[0]} chooses among them; allowed: 1 to {size}"
             )
             return
-
-
-def _training_sizes(experiment: Experiment) -> dict[str, int]:
-    """Images of each class that are left for training."""
-    counts, holdout = class_sizes(experiment.dataset.source), experiment.dataset.holdout
-    names = list(counts)
-    sizes: dict[str, int] = {}
-    for name in [same_class(name, names) or name for name in experiment.dataset.classes or names]:
-        sizes[name] = counts.get(name, 0)
-        if holdout is not None:
-            sizes[name] -= min(max(int(sizes[name] * holdout.fraction + 0.5), 1), max(sizes[name] - 1, 0))
-    return sizes

@@ -12,7 +12,7 @@ from pydantic import Field
 from distillery.analysis.settings import IncrementalDynamics, LearningDynamics, Validity
 from distillery.data.identity import same_class
 from distillery.data.settings import Dataset
-from distillery.data.sources import class_names
+from distillery.data.sources import class_names, class_sizes
 from distillery.diffusion.generators import AnyGenerator
 from distillery.diffusion.settings import AnyAutoencoder, Autoencoder, Latents, LatentShape, PretrainedAutoencoder
 from distillery.guidance.mode import Mode
@@ -25,7 +25,9 @@ from distillery.methods.matching import Matched, last_epoch_read
 from distillery.methods.registry import AnyMethod
 from distillery.methods.sampling import Sampled
 from distillery.plan import layout
+from distillery.plan.limits import Limits
 from distillery.report.about import About
+from distillery.report.tracking import AnyTracker
 from distillery.settings import Block, Count, Images, Name, Repeats, Seed
 from distillery.students.names import OURS
 from distillery.students.settings import Evaluation, Network, Protocol, Recipe, Reference
@@ -130,6 +132,8 @@ class Experiment(Block):
     ipc: list[Images] = Field(min_length=1, description="Images per class.")
     evaluation: Evaluation
     analysis: Analysis = Analysis()
+    limits: Limits = Limits()
+    tracking: AnyTracker | None = Field(None, description="Where histories of training are sent; none: nowhere.")
     variants: dict[Name, dict[str, Any]] = Field(
         {}, description="Blocks that one choice changes, merged deep into this file: one file for several class lists."
     )
@@ -159,6 +163,22 @@ class Experiment(Block):
     def about_data(self) -> About:
         """The same for stages that evaluate nothing: they do not run again for another protocol."""
         return self.about.model_copy(update={"protocols": []})
+
+    @cached_property
+    def training_sizes(self) -> dict[str, int]:
+        """Images of each class that are left for training, readable or not.
+
+        Raises:
+            SourceError: the source cannot be counted.
+        """
+        counts, holdout = class_sizes(self.dataset.source), self.dataset.holdout
+        names = list(counts)
+        sizes: dict[str, int] = {}
+        for name in [same_class(name, names) or name for name in self.dataset.classes or names]:
+            sizes[name] = counts.get(name, 0)
+            if holdout is not None:
+                sizes[name] -= min(max(int(sizes[name] * holdout.fraction + 0.5), 1), max(sizes[name] - 1, 0))
+        return sizes
 
     @cached_property
     def latent_shape(self) -> LatentShape | None:

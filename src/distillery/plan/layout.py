@@ -60,6 +60,8 @@ PARTS: dict[str, Pattern] = {
 }
 """What a distilled set is collected from, by the name that a method gives it."""
 
+TRACKED = "<results>/{run}tracking/receipt.json"
+
 SOFT_LABELS = "<results>/{run}soft_labels/{method}/ipc{ipc}/{protocol}.safetensors"
 EVALUATION = "<results>/{run}evaluation/{method}/ipc{ipc}/{network}/{protocol}.parquet"
 EVALUATION_HISTORY = "<results>/{run}evaluation/{method}/ipc{ipc}/{network}/history/{protocol}.parquet"

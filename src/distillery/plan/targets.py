@@ -73,6 +73,11 @@ def figures(experiment: Experiment) -> list[str]:
     return [path for figure in files for path in figure.values()]
 
 
+def receipts(experiment: Experiment) -> list[str]:
+    """The receipt of each run whose histories are sent somewhere."""
+    return [layout.fill(layout.TRACKED, run=run) for run in experiment.runs if experiment.tracking is not None]
+
+
 def calibrated(experiment: Experiment) -> list[str]:
     """The methods whose guidance is calibrated."""
     incremental = experiment.made_by("generate_increment")
