@@ -43,23 +43,23 @@ _Row = tuple[str, str, layout.Pattern, dict[str, object]]
 def _models(experiment: Experiment, run: str) -> Iterator[_Row]:
     if experiment.autoencoder.stage == "train_autoencoder" and experiment.generators:
         yield "autoencoder", "", layout.AUTOENCODER_HISTORY, {}
-    for name, generator in experiment.generators.items():
+    for name, generator in sorted(experiment.generators.items()):
         if not generator.opened:
             yield f"generator {name}", "", layout.GENERATOR_HISTORY, {"generator": name}
-    for name, reference in experiment.references.items():
+    for name, reference in sorted(experiment.references.items()):
         if reference.weights is None:
             yield "references", name, layout.REFERENCE_HISTORY, {"reference": name}
-    for name, surrogate in experiment.surrogates.items():
+    for name, surrogate in sorted(experiment.surrogates.items()):
         if surrogate.checkpoints is None:
             yield "surrogates", name, layout.SURROGATE_HISTORY, {"surrogate": name}
-    for name, experts in experiment.experts.items():
+    for name, experts in sorted(experiment.experts.items()):
         for shard in range(0 if experts.files else experts.shards):
             yield f"experts {name}", f"shard {shard}", layout.EXPERTS_HISTORY, {"experts": name, "shard": shard}
 
 
 def _students(experiment: Experiment) -> Iterator[_Row]:
     """The students that guide a next increment."""
-    for name, method in experiment.methods.items():
+    for name, method in sorted(experiment.methods.items()):
         for k in range(1, method.increments(experiment.ipc) if method.incremental else 0):
             yield f"students of {name}", f"increment {k}", layout.STUDENT_HISTORY, {"method": name, "k": k}
 
@@ -76,7 +76,7 @@ def _matching(experiment: Experiment) -> Iterator[_Row]:
 def _evaluations(experiment: Experiment) -> Iterator[_Row]:
     """A panel for each network, protocol and size; in it the methods."""
     evaluation = experiment.evaluation
-    sizes = {name: method.sizes(experiment.ipc) for name, method in experiment.methods.items()}
+    sizes = {name: method.sizes(experiment.ipc) for name, method in sorted(experiment.methods.items())}
     for protocol in evaluation.protocols:
         for network in evaluation.networks:
             for ipc in dict.fromkeys(ipc for some in sizes.values() for ipc in some):
