@@ -126,10 +126,10 @@ def incremental_figure(
     figure, grid = panels_of(len(shown) + 1, 3.5, 3.0)
     styles = method_styles(shown)
     spikes = every.groupby(["method", "increment"])["spike"].mean()
-    highest = rows.groupby(["method", "increment", "epoch"])["loss"].mean().drop(index=(1, 0), errors="ignore")
-    later = rows[(rows["increment"] > 1) | (rows["epoch"] > 0)]
-    highest = later.groupby(["method", "increment", "epoch"])["loss"].mean()
-    top = 1.35 * float(highest.max()) if len(highest) else 1.0
+    # The first increment starts with a network that knows nothing: its loss would hide the spikes.
+    later = rows[rows["increment"] > 1]
+    seen = (later if len(later) else rows).groupby(["method", "increment", "epoch"])["loss"].mean()
+    top = 1.35 * float(seen.max()) if len(seen) else 1.0
     for axes, method in zip(grid, shown, strict=False):
         _loss_panel(axes, rows[rows["method"] == method], styles[method], epochs, top)
         for increment, spike in spikes[method].dropna().items():
