@@ -144,3 +144,14 @@ def test_without_a_distance_of_held_out_images_the_figure_says_that_there_is_no_
 def test_the_classes_of_both_images_are_kept(measured: Path) -> None:
     rows = read_table(measured / "held.parquet", "measure_held_out_neighbours").to_pandas()
     assert set(rows["class"]) | set(rows["real_class"]) <= set(CLASSES) and set(rows["method"]) == {HELD_OUT}
+
+
+def test_larger_images_find_the_copies_that_they_were_made_of(tmp_path: Path, world: World) -> None:
+    """A set from elsewhere may have another size than the training images."""
+    pixels, labels = digits()
+    large = pixels[20:24].repeat_interleave(3, 2).repeat_interleave(3, 3)
+    write_images(tmp_path / "large.parquet", image_set_of(large, labels[20:24]), {})
+    write_images(tmp_path / "real.parquet", image_set_of(pixels[:60], labels[:60]), {})
+    drawn, real = (ImageTable(tmp_path / f"{name}.parquet") for name in ("large", "real"))
+    found = real_neighbours(drawn, real, features_of(world.reference, real).numpy(), world.reference)["pixels"]
+    assert found.rows.tolist() == [20, 21, 22, 23] and found.distances.max() < 1e-6

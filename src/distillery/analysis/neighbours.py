@@ -7,12 +7,17 @@ from dataclasses import dataclass
 
 import numpy as np
 from sklearn.metrics import pairwise_distances_argmin_min
+from torch.nn.functional import adaptive_avg_pool2d
 
 from distillery.data.reading import ImageTable
 from distillery.students.features import features_of
 from distillery.students.networks import Classifier
 
 BATCH = 1024
+
+SIDE = 32
+"""Larger images are averaged down before their pixels are compared, so that fine noise hides no copy."""
+
 SPACES = ("features", "pixels")
 """Where distances are measured: in the last hidden layer of a network, and between pixels."""
 
@@ -62,18 +67,25 @@ def real_neighbours(
         network: whose last hidden layer they are.
 
     Returns:
-        `SPACES` -> neighbours. The distance by pixels is the root mean square difference on a scale of 0 to 1.
+        `SPACES` -> neighbours. The distance by pixels is the root mean square difference on a scale of 0 to 1, of images
+        averaged down to at most `SIDE` pixels.
     """
     own = features_of(network, images).numpy()
     by_features = nearest(own, (real_features[start : start + BATCH] for start in range(0, len(real), BATCH)))
-    by_pixels = nearest(np.concatenate(list(_flat(images))), _flat(real))
-    numbers = float(np.prod(real.shape))
-    scaled = Neighbours(by_pixels.rows, by_pixels.distances / (255 * np.sqrt(numbers)))
+    side = min(SIDE, *real.shape[1:], *images.shape[1:])
+    queries = np.concatenate(list(_pixels(images, side)))
+    by_pixels = nearest(queries, _pixels(real, side))
+    scaled = Neighbours(by_pixels.rows, by_pixels.distances / (255 * np.sqrt(queries.shape[1])))
     return {"features": by_features, "pixels": scaled}
 
 
-def _flat(table: ImageTable) -> Iterator[np.ndarray]:
-    return (pixels.flatten(1).numpy() for pixels, _ in table.batches(BATCH))
+def _pixels(table: ImageTable, side: int) -> Iterator[np.ndarray]:
+    """Batches of images as rows of numbers, (n, F) fp32, 0 to 255."""
+    for pixels, _ in table.batches(BATCH):
+        images = pixels.float()
+        if images.shape[-2:] != (side, side):
+            images = adaptive_avg_pool2d(images, side)
+        yield images.flatten(1).numpy()
 
 
 def rows_of(
