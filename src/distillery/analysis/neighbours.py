@@ -67,8 +67,8 @@ def real_neighbours(
         network: whose last hidden layer they are.
 
     Returns:
-        `SPACES` -> neighbours. The distance by pixels is the root mean square difference on a scale of 0 to 1, of images
-        averaged down to at most `SIDE` pixels.
+        `SPACES` -> neighbours. The distance by pixels is the root mean square difference on a scale of 0 to 1, of
+        images averaged down to at most `SIDE` pixels.
     """
     own = features_of(network, images).numpy()
     by_features = nearest(own, (real_features[start : start + BATCH] for start in range(0, len(real), BATCH)))
