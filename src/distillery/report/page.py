@@ -189,7 +189,11 @@ def render(**values: Any) -> bytes:
     also where a browser has a fault.
     """
     from jinja2 import Environment, StrictUndefined
-    from markupsafe import Markup
+    from markupsafe import Markup, escape
+
+    def breaking(text: str) -> Markup:
+        """The heading of a column, which may break after an underscore."""
+        return escape(one_line(text)).replace("_", Markup("_<wbr>"))
 
     environment = Environment(
         autoescape=True,
@@ -201,6 +205,6 @@ def render(**values: Any) -> bytes:
     template, style, script = map(_part, PARTS)
     policy = f"default-src 'none'; img-src data:; style-src {_hash(style)}; script-src {_hash(script)}"
     page = environment.from_string(template).render(
-        style=Markup(style), script=Markup(script), policy=Markup(policy), html=Markup, **values
+        style=Markup(style), script=Markup(script), policy=Markup(policy), html=Markup, breaking=breaking, **values
     )
     return page.encode("utf-8", "replace")

@@ -23,4 +23,4 @@ for (const table of document.querySelectorAll("table")) {
     });
   });
 }
-addEventListener("beforeprint", () => document.querySelectorAll("details").forEach((part) => (part.open = true)));
+addEventListener("beforeprint", () => document.querySelectorAll("details.print").forEach((part) => (part.open = true)));
