@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,8 +15,10 @@ from tiny import CLASSES, SIDE, Watcher, World, job, keys
 from distillery.errors import BadInput
 from distillery.guidance.deviation import Deviation
 from distillery.guidance.path import Recorder, recorded_indices, sample_path
+from distillery.guidance.registry import Guidances
 from distillery.report.path import path_figure
 from distillery.stages import generate_increment, select_increment, trace_sample
+from distillery.stages import sample as sample_stage
 from distillery.storage.images import ImageSet, read_images, write_images
 
 STAY = Deviation(strength=0.0, range=[2, 8])
@@ -113,3 +116,24 @@ def test_a_set_without_that_slot_is_refused(world: World, loop: list[Path], tmp_
     write_images(tmp_path / "less.parquet", images.take(np.flatnonzero(images.labels != CLASSES.index("one"))), {})
     with pytest.raises(BadInput, match="no image of class 'one' in slot 2"):
         traced(world, [loop[0], tmp_path / "less.parquet"], tmp_path / "path.parquet")
+
+
+def test_the_path_of_a_sampled_method_reads_the_smaller_sizes(world: World, tmp_path: Path) -> None:
+    """Deviation pushes the second image away from the first: without that one the path would end elsewhere."""
+    away = Guidances().replaced(deviation=Deviation(strength=20.0, range=[2, 8]))
+    common: dict[str, Any] = {"seed": 0, "stream": "igd", "resolution": SIDE, "sampling": SAMPLING, "guidance": away}
+    made: list[Path] = []
+    for first in (0, 1):
+        settings = sample_stage.Settings(first=first, ipc=first + 1, guidance_files={}, shard=0, shards=1, **common)
+        made.append(tmp_path / f"sampled-{first + 1}.parquet")
+        files = {"data": world.data, **world.models, "previous": made[:first], "images": made[first]}
+        sample_stage.run(settings, **files, job=job("sample", settings))
+
+    def repeats(previous: list[Path]) -> bool:
+        traced = trace_sample.Settings(slot=1, classes=["two"], recorded=3, guidance_files={}, **common)
+        files = {"data": world.data, **world.models, "previous": previous, "images": made[1]}
+        trace_sample.run(traced, **files, path=tmp_path / "path.parquet", job=job("trace_sample", traced))
+        path = read_images(tmp_path / "path.parquet", "trace_sample")
+        return bool(path.columns["repeats_set"][-1])
+
+    assert repeats(made[:1]) and not repeats([])
