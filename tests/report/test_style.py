@@ -75,7 +75,7 @@ def test_a_method_keeps_its_colour_and_marker_whatever_stands_beside_it() -> Non
     assert style.method_styles(names[::-1])["mine"][:2] == looks["mine"][:2]
     # Pinned: another hash or palette would change every figure that was ever made.
     assert style.method_style("lgd") == ("#0077AA", "o", "-")
-    assert style.method_style("mine") == ("#DD0033", "X", "--")
+    assert style.method_style("mine") == ("#7733FF", "P", "-")
 
 
 def test_known_methods_look_unlike_each_other_and_unlike_any_other() -> None:

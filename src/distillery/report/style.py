@@ -103,15 +103,14 @@ def method_style(method: str) -> MethodStyle:
     taken = set(_KNOWN.values())
     free = [pair for pair in itertools.product(range(len(PALETTE)), MARKERS) if pair not in taken]
     number = int.from_bytes(hashlib.sha256(method.encode()).digest()[:8], "big")
-    number, line = divmod(number, len(_LINES))
     place, marker = free[number % len(free)]
-    return MethodStyle(PALETTE[place], marker, _LINES[line])
+    return MethodStyle(PALETTE[place], marker, _LINES[0])
 
 
 def method_styles(methods: Iterable[str]) -> dict[str, MethodStyle]:
     """The look of each method of a figure. Those that share colour and marker by chance differ in their line.
 
-    Colour and marker depend on the name alone; the line may also depend on the other methods of the figure.
+    Colour and marker depend on the name alone; the line depends on the methods that stand before in the figure.
     """
     styles: dict[str, MethodStyle] = {}
     for method in dict.fromkeys(methods):

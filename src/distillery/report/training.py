@@ -66,7 +66,8 @@ def _draw(axes: Axes, history: pd.DataFrame, color: Any, line: str, name: str) -
     for index, column in enumerate(["loss"] if name else ["loss", *terms[:3]]):
         smooth = means[column].rolling(max(1, len(means) // SMOOTHED), min_periods=1).mean()
         style = (line, ":", "--", "-.")[index]
-        axes.plot(means.index, smooth, style, color=color, linewidth=1, label=name or column.replace("_", " "))
+        look = {"color": color, "linewidth": 1, "marker": "o" if len(means) == 1 else "", "markersize": 3}
+        axes.plot(means.index, smooth, linestyle=style, label=name or column.replace("_", " "), **look)
     axes.set_xlabel(unit, fontsize=7)
 
 
