@@ -76,6 +76,11 @@ def test_other_events_and_jobs_without_a_log_are_passed_over(jobs: RunningJobs) 
     assert list(jobs.news()) == []
 
 
+def test_the_record_of_a_cost_is_no_line(log: Path) -> None:
+    log.write_text('step 3/3\n{"stage": "evaluate"}\n', "utf-8")
+    assert newest_line([log]) == "step 3/3"
+
+
 def test_a_line_moves_no_cursor_and_fits_a_screen(log: Path) -> None:
     log.write_bytes(b"\x1b[2J\xff" + b"x" * 10_000 + b"\n\n \t\n")
     line = newest_line([log])

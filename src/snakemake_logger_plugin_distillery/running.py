@@ -85,14 +85,18 @@ class RunningJobs:
 
 
 def newest_line(logs: list[Path]) -> str:
-    """The last whole line of the first log that has one, without characters that move a terminal's cursor."""
+    """The last whole line of the first log that has one, without characters that move a terminal's cursor.
+
+    The record of its cost, which a job that ends prints as JSON, is left out.
+    """
     for log in logs:
         with suppress(OSError), log.open("rb") as file:
             size = file.seek(0, 2)
             file.seek(max(size - TAIL_BYTES, 0))
             lines = file.read().decode("utf-8", "replace").split("\n")[:-1]  # the last one may be half a line
             for line in reversed(lines):
-                if text := "".join(filter(str.isprintable, line)).strip():
+                text = "".join(filter(str.isprintable, line)).strip()
+                if text and not text.startswith("{"):
                     return text[:LONGEST_LINE]
     return ""
 
