@@ -65,7 +65,9 @@ def test_they_show_accuracy_and_redundancy_and_where_the_rest_is(results: Path) 
 
 def test_of_a_run_without_tables_they_name_what_was_made(tmp_path: Path) -> None:
     (tmp_path / "distilled").mkdir()
-    assert closing_words(experiment(), tmp_path) == f"\ndistilled sets: {tmp_path}/distilled/<method>/ipc<n>.parquet"
+    first, second, *_ = closing_words(experiment(name="mine"), tmp_path).strip().splitlines()
+    assert first == f"distilled sets: {tmp_path}/distilled/<method>/ipc<n>.parquet"
+    assert second == f"publish a set:  python -m distillery export {tmp_path} <method> <n> <new folder>"
 
 
 def test_a_sentence_reads_the_differences_and_the_redundancy(results: Path) -> None:

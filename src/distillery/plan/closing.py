@@ -146,6 +146,8 @@ def _places(experiment: Experiment, results: Path) -> Iterator[str]:
     for file, (what, where) in places.items():
         if (results / file).exists():
             yield f"{what:15} {where}"
+    if (results / "distilled").exists():
+        yield f"{'publish a set:':15} python -m distillery export {results} <method> <n> <new folder>"
     if (results / "tables").exists():
         yield f"{'compare runs:':15} python -m distillery compare {results} results/<another experiment>"
     analyses = Path(f"experiments/{experiment.name}-analyses.yaml")
