@@ -315,6 +315,7 @@ def test_an_edit_of_the_sampler_reruns_sampling_and_what_follows(tree: Clone) ->
                 "tabulate_redundancy": 1,
                 "plot_accuracy": 1,
                 "plot_cost": 1,
+                "plot_training": 1,
                 "plot_redundancy": 1,
             },
             id="the epochs of the evaluation",
@@ -329,18 +330,33 @@ def test_an_edit_of_the_sampler_reruns_sampling_and_what_follows(tree: Clone) ->
                 "tabulate_redundancy": 1,
                 "plot_accuracy": 1,
                 "plot_cost": 1,
+                "plot_training": 1,
                 "plot_redundancy": 1,
             },
             id="learning rate and weight decay swapped",
         ),
         pytest.param(
             lambda e: e["evaluation"].update(students=3),
-            {"evaluate": 7, "tabulate_accuracy": 1, "tabulate_statistics": 1, "plot_accuracy": 1, "plot_cost": 1},
+            {
+                "evaluate": 7,
+                "tabulate_accuracy": 1,
+                "tabulate_statistics": 1,
+                "plot_accuracy": 1,
+                "plot_cost": 1,
+                "plot_training": 1,
+            },
             id="the number of evaluated networks",
         ),
         pytest.param(
             lambda e: e["evaluation"].update(networks=["convnet2_w8", "convnet1_w8"]),
-            {"evaluate": 7, "tabulate_accuracy": 1, "tabulate_statistics": 1, "plot_accuracy": 1, "plot_cost": 1},
+            {
+                "evaluate": 7,
+                "tabulate_accuracy": 1,
+                "tabulate_statistics": 1,
+                "plot_accuracy": 1,
+                "plot_cost": 1,
+                "plot_training": 1,
+            },
             id="one more network",
         ),
         pytest.param(
@@ -352,6 +368,7 @@ def test_an_edit_of_the_sampler_reruns_sampling_and_what_follows(tree: Clone) ->
                 "tabulate_statistics": 1,
                 "plot_accuracy": 1,
                 "plot_cost": 1,
+                "plot_training": 1,
             },
             id="one more network, of timm",
         ),
@@ -411,7 +428,8 @@ def test_one_more_method_makes_only_what_is_new(tree: Clone) -> None:
     plan = tree.plan()
     assert plan.rules == Counter(
         sample=2, collect=2, evaluate=2, tabulate_accuracy=1, tabulate_statistics=1, plot_accuracy=1,
-        plot_images=1, plot_cost=1, tabulate_redundancy=1, plot_redundancy=1, write_experiment=1, write_report=1,
+        plot_images=1, plot_cost=1, plot_training=1, tabulate_redundancy=1, plot_redundancy=1,
+        write_experiment=1, write_report=1,
     )  # fmt: skip
     made = {output for output in plan.outputs if "/distilled/" in output or "/evaluation/" in output}
     assert all("/other/" in output for output in made)
@@ -457,6 +475,9 @@ def test_an_experiment_file_replaces_the_default_whole(tmp_path: Path, name: str
         tabulate_accuracy=1,
         tabulate_statistics=1,
         plot_accuracy=1,
+        plot_cost=1,
+        plot_images=1,
+        plot_training=1,
         write_experiment=1,
         write_report=1,
     )

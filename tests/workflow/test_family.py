@@ -58,7 +58,7 @@ def test_the_rest_takes_what_is_there(finished: Clone) -> None:
         discover_modes=1, generate_increment=2, select_increment=2, train_student=1, select=1,
         collect=3, evaluate=13, measure_coverage=6, measure_autoencoder=1, tabulate_accuracy=1, tabulate_statistics=1,
         tabulate_autoencoder=1, tabulate_increments=1, tabulate_coverage=1, plot_accuracy=1, plot_increments=1,
-        plot_images=7, plot_cost=1, plot_coverage=1,
+        plot_images=7, plot_cost=1, plot_coverage=1, plot_training=1,
         write_experiment=1, write_report=1,
     )  # fmt: skip
     jobs = [job for job in plan.jobs if job.rule == "generate_increment"]
