@@ -38,11 +38,19 @@ class Machine:
     def here(cls, results: Path) -> Machine:
         """This machine; what lies below `results` has its room already. Of its cards nothing is known."""
         existing = next(folder for folder in (results, *results.absolute().parents) if folder.is_dir())
-        written = sum(path.lstat().st_size for path in results.rglob("*"))
-        disk = min(cls.disk, shutil.disk_usage(existing).free + written)
+        disk = min(cls.disk, shutil.disk_usage(existing).free + written_below(results))
         if visible_cards():
             return cls(disk=disk, name="this machine has")
         return cls(min(cls.memory, machine_memory()), disk, CORE_TERAFLOPS * bound_cores(), "this machine has")
+
+
+def written_below(folder: Path) -> int:
+    """Bytes of the files below a folder; those that go away meanwhile are left out."""
+    size = 0
+    for path in folder.rglob("*"):
+        with contextlib.suppress(OSError):
+            size += path.lstat().st_size
+    return size
 
 
 def machine_memory() -> float:
