@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -83,3 +85,14 @@ def test_targets_are_what_the_experiment_asks_for() -> None:
     assert "published.csv" not in tables and "front.csv" not in tables
     assert "<results>/figures/increments-lgd.png" in targets.figures(experiment)
     assert all("/full/" not in path for path in targets.distilled_sets(experiment))
+
+
+def test_only_a_run_that_makes_the_page_notes_its_rules(tmp_path: Path) -> None:
+    targets.note_rules({"ingest": {"jobs": 1, "from": []}}, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    rules = {"write_report": {"jobs": 1, "from": []}}
+    targets.note_rules(rules, tmp_path)
+    noted = tmp_path / layout.RULES.removeprefix(layout.RESULTS)
+    assert json.loads(noted.read_text("utf-8")) == rules
+    (tmp_path / "file").write_text("", "utf-8")
+    targets.note_rules(rules, tmp_path / "file")  # no folder can be made there: the run goes on

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +92,10 @@ def _paper_analyses(analysis: Analysis) -> dict[str, bool]:
 
 
 def note_rules(rules: dict[str, Any], results: Path) -> None:
-    """Note for the report page which rules make it, by `snakemake_internals.rule_graph`; other runs note nothing."""
+    """Note for the report page which rules make it, by `snakemake_internals.rule_graph`; other runs note nothing.
+
+    Where the note cannot be written, the page says that it is missing.
+    """
     if "write_report" in rules:
-        write_json(results / layout.RULES.removeprefix(layout.RESULTS), rules)
+        with contextlib.suppress(OSError):
+            write_json(results / layout.RULES.removeprefix(layout.RESULTS), rules)
