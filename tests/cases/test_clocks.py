@@ -49,10 +49,11 @@ def compared_times(tree: ast.AST) -> Iterator[str]:
 
 
 def test_no_module_asks_for_the_date_or_which_file_is_later() -> None:
-    """But an input from the future is told by the date, and so is the start of a process without `/proc`."""
+    """But an input from the future is told by the date, and so is the start of a process without `/proc`; a tracker
+    asks for the date of what it is sent."""
     trees = {path.relative_to(PROJECT / "src").as_posix(): ast.parse(path.read_text("utf-8")) for path in SOURCES}
     read = [name for name, tree in trees.items() if [*wall_clock(tree)]]
-    assert read == ["distillery/plan/check_inputs.py", "distillery/processes.py"]
+    assert read == ["distillery/plan/check_inputs.py", "distillery/processes.py", "distillery/report/tracking.py"]
     assert [name for name, tree in trees.items() if [*compared_times(tree)]] == ["distillery/plan/check_inputs.py"]
     assert [*compared_times(ast.parse("a.stat().st_mtime <= noted"))] != []
     assert [*wall_clock(ast.parse("time.time(); datetime.now()"))] != []

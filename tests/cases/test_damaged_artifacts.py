@@ -308,7 +308,11 @@ def test_a_stage_ends_with_one_line(
     write_latents(world, latents := tmp_path / "latents")
     next(flipped(latents, 1))
     settings = train_generator.Settings(seed=0, generator=Generator(steps=1))
-    outputs = [word for name in ("index", "config", "weights", "scheduler") for word in (f"--{name}", f"{out}-{name}")]
+    outputs = [
+        word
+        for name in ("index", "config", "weights", "scheduler", "history")
+        for word in (f"--{name}", f"{out}-{name}")
+    ]
     line = refused(["train_generator", "--settings", canonical(settings), "--latents", str(latents), *outputs])
     assert line.startswith(f"distillery train_generator: {latents}: cannot be read (")
 

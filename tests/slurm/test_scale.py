@@ -45,7 +45,7 @@ def test_all_places_of_the_cluster_are_used_and_nothing_is_lost(
     folder = tmp_path / "scale"
     scale.build(folder, scale.Scale(classes=SHARDS, shards=SHARDS, seeds=1, networks=1, ipc=(1,), increment=1))
     with (folder / "src/distillery/__main__.py").open("a", encoding="utf-8") as no_op:
-        no_op.write("import time\ntime.sleep(10 if sys.argv[1] == 'sample' else 0)\n")  # longer than eight submissions
+        no_op.write("import time\ntime.sleep(15 if sys.argv[1] == 'sample' else 0)\n")  # longer than eight submissions
     targets = [f"results/scale/distilled/dit/sampled-1-{shard}.parquet" for shard in range(SHARDS)]
     finished = scale.run(folder, *targets)
     print(finished)

@@ -341,8 +341,8 @@ def test_equal_content_gives_equal_bytes_in_another_process(tmp_path: Path) -> N
 
 @pytest.mark.parametrize(
     ("package", "homes"),
-    [("safetensors", {"storage/tensors.py"}), ("tempfile", {"storage/spool.py", "devices.py"})],
-    ids=["the format of tensors", "files without a name"],  # a lease of a card is no buffer
+    [("safetensors", {"storage/tensors.py"}), ("tempfile", {"storage/spool.py", "devices.py", "commands/export.py"})],
+    ids=["the format of tensors", "files without a name"],  # a lease and an export are no buffers
 )
 def test_one_module_knows(package: str, homes: set[str]) -> None:
     source = PROJECT / "src/distillery"

@@ -142,6 +142,7 @@ def test_the_accuracy_table_has_its_columns_and_a_row_for_all(finished: Finished
         "accuracy_std",
         "best_mean",
         "best_std",
+        *ORIGIN,
     ]
     networks = ["convnet2_w8", "mean"]
     assert [row[:5] for row in rows] == [
@@ -158,6 +159,7 @@ def test_the_redundancy_table_has_its_columns_and_a_row_for_each_method(finished
     header, *rows = csv.reader((finished.clone.folder / "results/smoke/tables/redundancy.csv").open(newline=""))
     assert header == [
         *("method", "increments", "n", "off_diagonal_mean", "off_diagonal_std", "baseline", "reduction_percent"),
+        *ORIGIN,
     ]
     assert [row[:2] for row in rows] == [["dit", "2"], ["lgd", "2"]]
     assert [row[5] for row in rows] == ["dit", "dit"] and float(rows[0][6]) == 0
@@ -420,7 +422,8 @@ def test_one_more_size_makes_only_what_is_new(tree: Clone) -> None:
     assert not [output for output in plan.outputs if "ipc1" in output or "ipc2" in output]
     made = {output for output in plan.outputs if "/distilled/lgd/increment-" in output}
     assert {output.split("/")[4] for output in made} == {"increment-2", "increment-3"}
-    assert [output.split("/")[5] for output in made if "increment-2" in output] == ["student.safetensors"]
+    trained = {"history.parquet", "student.safetensors"}
+    assert {output.split("/")[5] for output in made if "increment-2" in output} == trained
 
 
 def test_one_more_method_makes_only_what_is_new(tree: Clone) -> None:
@@ -621,7 +624,8 @@ def test_a_stage_that_is_killed_resumes_and_ends_with_the_same_bytes(tree: Clone
         "--settings", made["settings"], "--threads", made["threads"],
         "--latents", "results/smoke/latents/train-0.safetensors", "--index", f"{folder}/model_index.json",
         "--config", f"{folder}/transformer/config.json", "--weights", weights,
-        "--scheduler", f"{folder}/scheduler/scheduler_config.json", "--checkpoint-seconds", "0",
+        "--scheduler", f"{folder}/scheduler/scheduler_config.json",
+            "--history", f"{folder}/history.parquet", "--checkpoint-seconds", "0",
     ]  # fmt: skip
     resume = tree.folder / f"{weights}.resume.safetensors"
     for _ in range(10):  # a busy machine may look away until the stage is at its end
@@ -644,6 +648,9 @@ def test_a_stage_that_is_killed_resumes_and_ends_with_the_same_bytes(tree: Clone
 
 PYTHON = (sys.executable, "-c")
 NOTHING, VALIDATION = (*PYTHON, "pass"), (*PYTHON, "import pydantic, yaml")
+ORIGIN = ("experiment", "dataset", "commit")
+"""The last columns of every final table."""
+
 COMPUTES = {"torch", "pandas", "diffusers", "timm", "sklearn", "pyarrow", "matplotlib"}
 
 

@@ -54,7 +54,7 @@ def _text(results: Path, name: str) -> str:
     if not file.exists():
         return ""
     lines = file.read_text("utf-8").rstrip().splitlines()
-    return "\n".join(lines[:-1] if lines[-1].startswith("Experiment ") else lines).rstrip()
+    return "\n".join(lines[:-1] if lines and lines[-1].startswith("Experiment ") else lines).rstrip()
 
 
 def _rows(path: Path, made_by: str) -> tuple[list[dict[str, Any]], dict[bytes, bytes]]:
