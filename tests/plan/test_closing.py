@@ -11,7 +11,7 @@ import pytest
 import yaml
 from clone import PROJECT
 
-from distillery.plan.closing import closing_words
+from distillery.plan.closing import closing_words, print_closing_words
 from distillery.plan.experiment import Experiment
 from distillery.plan.load import load
 from distillery.storage.tables import write_table
@@ -111,3 +111,13 @@ def test_each_seed_has_a_calibration_of_its_own(results: Path) -> None:
     words = closing_words(experiment(seeds=[3, 7]), results)
     assert "Calibration of lgd (seed 3): λ = 2, ω = 1." in words
     assert "Calibration of lgd (seed 7): λ = 2, ω = 1." in words
+
+
+def test_a_table_that_is_damaged_meanwhile_is_named_and_ends_no_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "tables").mkdir()
+    for name in ("accuracy.md", "statistics.parquet"):
+        (tmp_path / "tables" / name).touch()
+    print_closing_words(experiment(), tmp_path)
+    assert f"{tmp_path}/tables/statistics.parquet: cannot be read" in capsys.readouterr().out

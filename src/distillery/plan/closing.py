@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from distillery.errors import DamagedArtifact
 from distillery.plan import layout
 from distillery.plan.experiment import Experiment
 from distillery.plan.targets import calibrated
@@ -28,7 +29,10 @@ _ASCII = str.maketrans(
 def print_closing_words(experiment: Experiment, results: Path) -> None:
     """Print `closing_words`, in ASCII where the terminal cannot show all of its characters."""
     accept_all_characters()
-    words = closing_words(experiment, results)
+    try:
+        words = closing_words(experiment, results)
+    except DamagedArtifact as error:  # the run itself has ended well
+        words = str(error)
     try:
         words.encode(sys.stdout.encoding or "ascii")
     except (UnicodeEncodeError, LookupError):
