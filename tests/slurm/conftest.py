@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from clone import Clone, wait_until
-from on_slurm import GENERATOR, HERE, SMALL, Cluster, slurm
+from on_slurm import GENERATOR, HERE, SMALL, Cluster, slurm, submit
 
 
 @pytest.fixture(scope="session")
@@ -23,8 +23,21 @@ def running_cluster() -> Iterator[Cluster]:
     cluster("stop", "--purge")
 
 
+@pytest.fixture(scope="module")
+def both_nodes(running_cluster: Cluster) -> None:
+    """Both nodes take jobs. A controller that was killed may count a node as idle and give it nothing: start anew."""
+    running_cluster("start")
+    submit("true", "--nodes=2", "--exclusive", name="both")
+    try:
+        wait_until(lambda: not running_cluster.jobs(), 30, "a node takes no job")
+    except AssertionError:
+        running_cluster.clear()
+        running_cluster("stop", "--purge")
+        running_cluster("start")
+
+
 @pytest.fixture
-def cluster(running_cluster: Cluster) -> Iterator[Cluster]:
+def cluster(running_cluster: Cluster, both_nodes: None) -> Iterator[Cluster]:
     """The cluster, whole and idle before the test; and idle after it."""
     running_cluster("start")
     wait_until(running_cluster.idle, 120, f"nodes are not idle: {slurm('sinfo', '-N', '-o', '%N %T %E')}")
