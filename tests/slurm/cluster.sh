@@ -206,9 +206,12 @@ start() {
 
 # ---- stop, and what goes wrong ------------------------------------------------------------------------------------------
 
+# All steps are stopped first: one that lived on would report the end of another, which a power cut does not.
 kill_steps() {
-    local step
-    for step in $(steps "${1:-}"); do kill -KILL $(descendants "$step") "$step" 2> /dev/null || true; done
+    local step all
+    all=$(steps "${1:-}")
+    [ -z "$all" ] || kill -STOP $all 2> /dev/null || true
+    for step in $all; do kill -KILL $(descendants "$step") "$step" 2> /dev/null || true; done
 }
 
 stop() {
