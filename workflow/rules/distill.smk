@@ -67,7 +67,7 @@ rule select_increment:
 rule calibrate_guidance:
     """Choose the strength of the guidance from a pilot that a reference network judges."""
     input:
-        data=layout.TRAIN,
+        validation=inputs.pilot_validation,
         generator=inputs.generator,
         autoencoder=inputs.autoencoder,
         guidance_autoencoder=inputs.guidance_autoencoder,

@@ -12,12 +12,15 @@ import torch
 from distillery.data.pixels import to_unit
 from distillery.diffusion.autoencoder import Codec
 from distillery.diffusion.sampler import Guidance
-from distillery.guidance.base import Scene
+from distillery.guidance.base import GuidanceBlock, Scene
 from distillery.guidance.increment import Candidates
 from distillery.guidance.learnability import Learnability
+from distillery.guidance.mode import Mode
 from distillery.guidance.registry import Guidances
 from distillery.guidance.score import Scorer
+from distillery.storage.atomic import read_json
 from distillery.storage.images import ImageSet, encode_png
+from distillery.students.networks import Classifier
 
 
 def image_set(drawn: Candidates, classes: Sequence[str], increment: int | None = None) -> ImageSet:
@@ -79,10 +82,36 @@ class LoopGuidance:
         assert learnability is not None, "`plan.checks` refuses an LGD method without it"
         return learnability
 
-    def start(self, scorer: Scorer, strength: float, *, alone: bool = False) -> list[Guidance]:
-        """The guidances at a strength of learnability; `alone`: no other guidance, as the pilot measures it."""
-        learnability = self.learnability.model_copy(
-            update={"strength": strength, "reference_weight": scorer.reference_weight}
-        )
-        guidance = Guidances() if alone else self.guidance
-        return guidance.replaced(learnability=learnability).open(self.files, replace(self.scene, scorer=scorer))
+    def start(
+        self, scorer: Scorer, strength: float, mode_strength: float | None = None, mode_stop: int | None = None
+    ) -> list[Guidance]:
+        """The guidances at a strength of learnability, and at another strength and stop of mode guidance if given."""
+        blocks: dict[str, GuidanceBlock] = {
+            "learnability": self.learnability.model_copy(
+                update={"strength": strength, "reference_weight": scorer.reference_weight}
+            )
+        }
+        changed = {"strength": mode_strength, "stop": mode_stop}
+        changed = {name: value for name, value in changed.items() if value is not None}
+        if changed and (mode := self.guidance.get(Mode)):
+            blocks["mode"] = mode.model_copy(update=changed)
+        return self.guidance.replaced(**blocks).open(self.files, replace(self.scene, scorer=scorer))
+
+
+def open_loop(
+    loop: LoopGuidance, student: Path, reference: Path, calibrated: Path | None, device: torch.device
+) -> tuple[Scorer, list[Guidance]]:
+    """The scorer and the guidances of an increment that has a student.
+
+    Args:
+        calibrated: the choice of `calibrate_guidance`; None: the settings hold every strength.
+    """
+    chosen = loop.learnability.model_dump(include={"strength", "reference_weight"})
+    if calibrated is not None:
+        chosen = read_json(calibrated, "calibrate_guidance", "strength", "reference_weight")
+    scorer = Scorer(
+        Classifier.load(student, "train_student").to(device),
+        Classifier.load(reference, "train_reference").to(device),
+        float(chosen["reference_weight"]),
+    )
+    return scorer, loop.start(scorer, float(chosen["strength"]), chosen.get("mode_strength"), chosen.get("mode_stop"))

@@ -31,6 +31,11 @@ class Mode(GuidanceBlock):
     discovery: Literal["centroid", "nearest", "random"] = Field(
         "centroid", description="Means of k-means clusters, the latents closest to them, or latents at random."
     )
+    smallest_cluster: Count = Field(
+        1,
+        description="Images that a cluster needs to be a mode; those of a smaller one join the next, and the largest "
+        "clusters then give their mode to several slots.",
+    )
     pool: Count | None = Field(None, description="Side that latents are pooled to before k-means; none: not at all.")
     seed: int = Field(0, ge=0, lt=2**32, description="Of k-means, and of the latents at random.")
 

@@ -8,6 +8,8 @@ from typing import Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from scipy.spatial.distance import cdist
 from sklearn.cluster import KMeans
 from torch import Tensor
 from torch.nn import functional as F
@@ -19,13 +21,20 @@ from distillery.streams import stream
 Discovery = Literal["centroid", "nearest", "random"]
 
 
-def discover_modes(latents: Tensor, count: int, *, discovery: Discovery, pool: int | None, seed: int) -> Tensor:
+def discover_modes(
+    latents: Tensor, count: int, *, discovery: Discovery, smallest_cluster: int, pool: int | None, seed: int
+) -> Tensor:
     """As many modes of one class as are wanted: k-means of scikit-learn on its latents.
+
+    The first modes represent the class best: each is the one that brings the latents nearest to a mode, after those
+    before it. So the first increments of a set share the modes of all of it.
 
     Args:
         latents: (N, C, h, w) of one class, scaled, N at least `count`.
         discovery: `centroid`: the mean of each cluster, as published; `nearest`: its latent closest to that mean;
             `random`: latents at random, without clusters.
+        smallest_cluster: a cluster of fewer latents is dissolved into the others, and the largest ones stand in for
+            it: their mode is there more than once.
         pool: side that latents are average-pooled to before they are clustered; the mean is one of full latents.
 
     Returns:
@@ -41,16 +50,65 @@ def discover_modes(latents: Tensor, count: int, *, discovery: Discovery, pool: i
     described = latents if pool is None else F.adaptive_avg_pool2d(latents, pool)
     points = described.flatten(1).double().numpy()
     clusters = KMeans(count, random_state=seed, n_init="auto").fit(points)
-    distances = np.square(points - clusters.cluster_centers_[clusters.labels_]).sum(1)
+    if (different := len(set(clusters.labels_.tolist()))) < count:
+        raise BadInput(f"{count} modes, but the class has only {different} different images")
+    centers, of_latent = dissolve_small(points, clusters.cluster_centers_, smallest_cluster)
+    distances = cdist(points, centers, "sqeuclidean")
     modes = []
-    for cluster in range(count):
-        rows = np.flatnonzero(clusters.labels_ == cluster)
-        if not len(rows):
-            raise BadInput(
-                f"{count} modes, but the class has only {len(set(clusters.labels_.tolist()))} different images"
-            )
-        modes.append(latents[rows].mean(0) if discovery == "centroid" else latents[rows[np.argmin(distances[rows])]])
-    return torch.stack(modes)
+    for cluster in range(len(centers)):
+        rows = np.flatnonzero(of_latent == cluster)
+        nearest = latents[rows[np.argmin(distances[rows, cluster])]]
+        modes.append(latents[rows].mean(0) if discovery == "centroid" else nearest)
+    return torch.stack(modes)[slots_of_modes(distances, of_latent, count)]
+
+
+def dissolve_small(
+    points: NDArray[np.float64], centers: NDArray[np.float64], smallest: int
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Dissolve the smallest cluster into the others, until every one has enough points.
+
+    Args:
+        points: (N, d).
+        centers: (k, d).
+        smallest: points that a cluster needs.
+
+    Returns:
+        centers: (at most k, d), means of their points.
+        of_point: (N,) the cluster of each point.
+    """
+    while True:
+        of_point = cdist(points, centers, "sqeuclidean").argmin(1)
+        sizes = np.bincount(of_point, minlength=len(centers))
+        if len(centers) == 1 or sizes.min() >= smallest:
+            return centers, of_point
+        kept = np.arange(len(centers)) != sizes.argmin()
+        of_kept = cdist(points, centers[kept], "sqeuclidean").argmin(1)
+        taken = np.flatnonzero(np.bincount(of_kept, minlength=kept.sum()))
+        centers = np.stack([points[of_kept == cluster].mean(0) for cluster in taken])
+
+
+def slots_of_modes(distances: NDArray[np.float64], of_latent: NDArray[np.int64], count: int) -> list[int]:
+    """The mode of each slot: every mode once, the most representative first; then again those of large clusters.
+
+    Args:
+        distances: (N, k), squared, of each latent to each mode.
+        of_latent: (N,) the mode of each latent.
+        count: slots, at least k.
+    """
+    nearest = np.full(len(distances), np.inf)
+    order: list[int] = []
+    for _ in range(distances.shape[1]):
+        remaining = [mode for mode in range(distances.shape[1]) if mode not in order]
+        best = min(remaining, key=lambda mode: float(np.minimum(nearest, distances[:, mode]).sum()))
+        nearest = np.minimum(nearest, distances[:, best])
+        order.append(best)
+    sizes = np.bincount(of_latent, minlength=len(order))
+    times = np.ones(len(order))
+    while len(order) < count:
+        again = int(np.argmax(sizes / (times + 1)))  # D'Hondt
+        times[again] += 1
+        order.append(again)
+    return order
 
 
 def read_modes(path: Path, classes: Sequence[str]) -> Tensor:

@@ -13,7 +13,17 @@ import torch
 
 from distillery.data.reading import ImageTable
 from distillery.diffusion.renderer import Renderer
-from distillery.guidance.calibration import Setting, confirm, rank, validity_threshold, walk
+from distillery.guidance.calibration import (
+    Line,
+    Setting,
+    affordable_settings,
+    confirm,
+    falls,
+    largest_measured,
+    rank,
+    validity_threshold,
+    walk,
+)
 from distillery.guidance.increment import Candidates, generate_candidates
 from distillery.guidance.lgd import LoopGuidance
 from distillery.guidance.score import Scorer
@@ -26,6 +36,9 @@ from distillery.students.networks import Classifier, Domain
 from distillery.students.settings import Recipe
 from distillery.students.training import accuracy_of_table, train_network
 
+Taught = tuple[float, float]
+"""Accuracy on validation images, a fraction, and its standard error."""
+
 
 @dataclass
 class Pilot:
@@ -35,9 +48,9 @@ class Pilot:
         judge: the network whose accuracy on the images is their validity.
         loop: the guidances of the run.
         labels: classes of the pilot.
-        slots: images per class.
+        slots: of each class, those that follow the first increment.
         key: (label, slot, candidate) -> key of the image's stream.
-        teach: accuracy, as a fraction, of a student of seed and these images; None where the aim does not ask for it.
+        teach: what students of seed and these images reach; None where the aim does not ask for it.
     """
 
     renderer: Renderer
@@ -47,15 +60,22 @@ class Pilot:
     loop: LoopGuidance
     labels: Sequence[int]
     conditions: dict[int, int]
-    slots: int
+    slots: range
     key: Callable[[int, int, int], Key]
-    teach: Callable[[Candidates], float] | None = None
+    teach: Callable[[Candidates], Taught] | None = None
 
-    def measure(self, relative_strength: float, weight: float) -> Setting:
-        """Measure a strength (in units of the square root of d) and a weight: one candidate, learnability alone."""
+    @property
+    def images(self) -> int:
+        """Images of one setting."""
+        return len(self.slots) * len(self.labels)
+
+    def measure(self, relative_strength: float, line: Line) -> Setting:
+        """Measure a strength (in units of the square root of d): one candidate, with the other guidances of the run."""
         strength = relative_strength * self.renderer.latent_numbers**0.5
-        drawn = self._draw(strength, weight, candidates=1, alone=True)
+        weight = line.reference_weight
+        drawn = self._draw(strength, line, self.slots, candidates=1)
         by_judge, by_reference = (self._score(network, weight, drawn) for network in (self.judge, self.reference))
+        accuracy, error = self.teach(drawn) if self.teach else (None, None)
         return Setting(
             relative_strength,
             strength,
@@ -64,16 +84,22 @@ class Pilot:
             reference_probability=by_judge.reference_probability.double().mean().item(),
             student_accuracy=by_judge.student_correct.double().mean().item(),
             learnability=by_reference.learnability.double().mean().item(),
-            pilot_accuracy=self.teach(drawn) if self.teach else None,
+            pilot_accuracy=accuracy,
+            pilot_error=error,
+            mode_strength=line.mode_strength,
+            mode_stop=line.mode_stop,
         )
 
     def validity_in_loop(self, setting: Setting, candidates: int, min_reference_probability: float) -> float:
-        """The judge's accuracy on the images that the loop would keep, with its candidates and all its guidances."""
+        """The judge's accuracy on the images that the loop would keep among its candidates.
+
+        It draws as many images as one setting of the grid, and so fills fewer slots.
+        """
         drawn = self._draw(
             setting.strength,
-            setting.reference_weight,
+            setting.line,
+            self.slots[: max(1, len(self.slots) // candidates)],
             candidates,
-            alone=False,
             min_reference_probability=min_reference_probability,
         )
         return self._score(self.judge, setting.reference_weight, drawn).reference_correct.double().mean().item()
@@ -82,71 +108,108 @@ class Pilot:
         scorer = Scorer(self.student, network, weight)
         return scorer.score_stored(drawn.pixels[drawn.chosen], drawn.labels[drawn.chosen])
 
-    def _draw(self, strength: float, weight: float, candidates: int, alone: bool, **options: Any) -> Candidates:
-        scorer = Scorer(self.student, self.reference, weight)
+    def _draw(self, strength: float, line: Line, slots: range, candidates: int, **options: Any) -> Candidates:
+        scorer = Scorer(self.student, self.reference, line.reference_weight)
         return generate_candidates(
             self.renderer,
             labels=self.labels,
             conditions=self.conditions,
-            slots=range(self.slots),
+            slots=slots,
             candidates=candidates,
             key=self.key,
             scorer=scorer,
-            guidances=self.loop.start(scorer, strength, alone=alone),
-            what=f"pilot: lambda {strength:.3g}, omega {weight:g}",
+            guidances=self.loop.start(scorer, strength, line.mode_strength, line.mode_stop),
+            what=f"pilot: lambda {strength:.3g}, omega {line.reference_weight:g}",
             **options,
         )
 
 
 @dataclass
 class Calibrated:
-    """The chosen setting, all measured settings (plain sampling first), the least validity, and the confirmed ones."""
+    """What a calibration measured and chose.
+
+    Attributes:
+        measured: all settings, those without learnability first.
+        threshold: the least validity of a setting.
+        confirmed: the validities of the choice with the candidates of the run, one for each try.
+        largest: whether the choice is the largest strength of its line that was measured.
+        share: images of the pilot as a share of those of the loop.
+    """
 
     chosen: Setting
     measured: list[Setting]
     threshold: float
     confirmed: list[float]
+    largest: bool
+    share: float
 
 
 def calibrate(
     pilot: Pilot,
     *,
     relative_strengths: Sequence[float],
-    reference_weights: Sequence[float],
+    lines: Sequence[Line],
+    extend: bool,
     calibration: Calibration,
     candidates: int,
     min_reference_probability: float,
+    loop_images: int,
     resume: Resume,
 ) -> Calibrated:
-    """Walk the grid, take the most effective valid setting, and confirm it as the loop will use it.
+    """Walk the grid, take the best valid setting, and confirm it as the loop will use it.
 
-    Where no setting is valid, plain sampling is chosen, and a warning is printed.
+    Where no setting is valid, learnability is switched off, and a warning is printed; so is one where the choice is the
+    largest strength that was measured.
+
+    Args:
+        extend: whether strengths above the grid are measured while the last one is valid.
+        loop_images: guided images that the increments draw, all candidates counted.
     """
     state = resume.restore()
     known: dict[str, Any] = state[1]["measured"] if state else {}
 
-    def measure(relative_strength: float, weight: float) -> Setting:
-        name = f"{relative_strength!r} {weight!r}"
+    def measure(relative_strength: float, line: Line) -> Setting:
+        name = f"{relative_strength!r} {line}"
         if name not in known:
-            known[name] = asdict(pilot.measure(relative_strength, weight))
+            known[name] = asdict(pilot.measure(relative_strength, line))
             resume.checkpoint(lambda: ({}, {"measured": known}))
         return Setting(**known[name])
 
-    plain = measure(0.0, reference_weights[0])
-    threshold = validity_threshold(calibration.validity, calibration.margin, plain.validity)
-    measured = walk(measure, relative_strengths, reference_weights, threshold)
+    without = {(line.mode_strength, line.mode_stop): line for line in reversed(lines)}  # omega has no effect there
+    unguided = [measure(0.0, line) for line in reversed(without.values())]
+    threshold = validity_threshold(calibration.validity, calibration.margin, unguided[0].validity)
+
+    def ends(setting: Setting, before: Sequence[Setting]) -> bool:
+        return setting.validity < threshold or (calibration.aim == "accuracy" and falls(setting, before))
+
+    most = affordable_settings(calibration.budget, loop_images, pilot.images) - len(unguided)
+    walked = walk(measure, relative_strengths, lines, ends, most - 1, extend)  # one is left for a confirmation
+    compared = [*unguided, *walked] if calibration.aim == "accuracy" else walked
     chosen, confirmed = confirm(
-        rank(measured, threshold, calibration.aim),
+        rank(compared, threshold, calibration.aim),
         lambda setting: pilot.validity_in_loop(setting, candidates, min_reference_probability),
         threshold,
+        tries=most - len(walked),
     )
     if chosen is None:
         print(
-            f"WARNING: no strength keeps the validity at {threshold:.3f} (plain sampling has {plain.validity:.3f}); "
-            "the increments will be sampled without guidance. Train the generator longer, or give a strength by hand",
+            f"WARNING: no strength keeps the validity at {threshold:.3f} (without learnability it is "
+            f"{unguided[0].validity:.3f}); the increments will be sampled without it. Train the generator longer, or "
+            "give a strength by hand",
             file=sys.stderr,
         )
-    return Calibrated(chosen or plain, [plain, *measured], threshold, confirmed)
+    chosen = chosen or unguided[0]
+    largest = largest_measured(chosen, walked)
+    if largest and (extend or len(relative_strengths) > 1):
+        way_out = "raise calibration.budget" if extend else "set calibration.extend, or lengthen relative_strengths"
+        print(
+            f"WARNING: the chosen strength, lambda = {chosen.strength:.3g}, is the largest that was measured, and a "
+            f"larger one may be better; {way_out}",
+            file=sys.stderr,
+        )
+    share = (len(unguided) + len(walked) + len(confirmed)) * pilot.images / loop_images
+    print(f"pilot: {len(walked)} strengths, images: {share:.0%} of those of the loop", file=sys.stderr)
+    return Calibrated(chosen, [*unguided, *walked], threshold, confirmed, largest, share)
 
 
 def spread(count: int, most: int) -> list[int]:
@@ -159,7 +222,7 @@ def spread(count: int, most: int) -> list[int]:
 
 
 def curve_table(calibrated: Calibrated, judge: str, calibration: Calibration, images: int) -> pa.Table:
-    """All measurements, one row per setting; the metadata hold the criteria of the choice and the grid.
+    """All measurements, one row per setting; the metadata hold the criteria of the choice.
 
     `validity_low` to `validity_high` is the Wilson interval, 95 %, of a validity over the images of a pilot.
 
@@ -175,22 +238,33 @@ def curve_table(calibrated: Calibrated, judge: str, calibration: Calibration, im
     schema = pa.schema([*measured, ("images", pa.int64()), ("valid", pa.bool_()), ("chosen", pa.bool_())])
     about = {
         **{"threshold": calibrated.threshold, "judge": judge, "aim": calibration.aim, "images": images},
-        **{"confirmed": calibrated.confirmed, "relative_strengths": sorted(calibration.relative_strengths)},
+        **{"confirmed": calibrated.confirmed, "largest": calibrated.largest, "share": calibrated.share},
     }
     return pa.Table.from_pylist(rows, schema).replace_schema_metadata({"distillery_calibration": json.dumps(about)})
 
 
 def teacher(
-    network: str, seed_images: ImageSet, real: ImageTable, recipe: Recipe, key: Key, device: torch.device
-) -> Callable[[Candidates], float]:
-    """For `Pilot.teach`: the accuracy on real training images of a student of the seed and the pilot."""
+    network: str,
+    seed_images: ImageSet,
+    validation: ImageTable,
+    recipe: Recipe,
+    students: int,
+    key: Key,
+    device: torch.device,
+) -> Callable[[Candidates], Taught]:
+    """For `Pilot.teach`: the mean accuracy on validation images of students of the seed and the pilot."""
     seed_pixels, seed_labels = torch.from_numpy(seed_images.pixels()), torch.from_numpy(seed_images.labels)
 
-    def teach(drawn: Candidates) -> float:
+    def teach(drawn: Candidates) -> Taught:
         pixels = torch.cat([seed_pixels, drawn.pixels[drawn.chosen]])
         labels = torch.cat([seed_labels, drawn.labels[drawn.chosen]])
-        student = Classifier(network, seed_images.classes, Domain.of(pixels, recipe), key)
-        train_network(student, pixels, labels, recipe, key=key, device=device, what="pilot student")
-        return accuracy_of_table(student, real) / 100
+        accuracies = []
+        for number in range(students):
+            own = (*key, number)
+            student = Classifier(network, seed_images.classes, Domain.of(pixels, recipe), own)
+            train_network(student, pixels, labels, recipe, key=own, device=device, what="pilot student")
+            accuracies.append(accuracy_of_table(student, validation) / 100)
+        mean = sum(accuracies) / students
+        return mean, (mean * (1 - mean) / len(validation)) ** 0.5
 
     return teach

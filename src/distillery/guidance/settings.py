@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 
-from distillery.settings import Block, Count, Exponent, Fraction, InputPath, Name, NonNegative, Positive
+from distillery.settings import Block, Count, Exponent, Fraction, InputPath, Name, NonNegative, Positive, Repeats
 from distillery.students.settings import Network, Protocol, of_reference
 
 
@@ -28,14 +29,42 @@ class Surrogate(Block):
 
 
 class Calibration(Block):
-    """The pilot that chooses lambda, and omega where it is `auto`."""
+    """The pilot that chooses lambda, and omega where it is `auto`.
 
-    images: Count = 100
+    It raises lambda until the judge no longer recognises enough images, or (`aim: accuracy`) until the accuracy of
+    students on validation images falls.
+    """
+
+    images: Count = Field(100, description="Images of one measured setting, spread over at most 100 classes.")
     relative_strengths: list[Positive] = Field(
         [1 / 64, 1 / 32, 1 / 16, 1 / 8, 15 / 64], min_length=1, description="Lambda over the square root of d."
     )
-    reference_weights: list[NonNegative] = Field([0.5, 1.0, 2.0, 3.0], min_length=1)
-    validity: Fraction = 0.90
-    margin: Fraction = Field(0.05, description="Validity may fall this much below that of plain sampling.")
+    extend: bool = Field(
+        True, description="Whether larger strengths follow the last one, by its factor, while they are valid."
+    )
+    reference_weights: list[NonNegative] = Field(
+        [0.5, 1.0, 2.0, 3.0], min_length=1, description="Values of omega that are compared where it is `auto`."
+    )
+    mode_strengths: list[NonNegative] = Field(
+        [], description="Values of guidance.mode.strength that are compared; none: the one of the method."
+    )
+    mode_stops: list[Annotated[int, Field(ge=0)]] = Field(
+        [], description="Values of guidance.mode.stop that are compared; none: the one of the method."
+    )
+    validity: Fraction = Field(0.90, description="Share of the pilot that the judge must recognise.")
+    margin: Fraction = Field(0.05, description="Validity may fall this much below that of images without learnability.")
     judge: Name | None = Field(None, description="A name of `references`; none: the reference of the method.")
-    aim: Literal["overlap", "accuracy"] = "overlap"
+    aim: Literal["overlap", "accuracy"] = Field(
+        "overlap",
+        description="The choice among valid settings: the one whose images the student knows least, or the one whose "
+        "students are most accurate on the images of dataset.validation.",
+    )
+    students: Repeats = Field(2, description="Networks per setting that `aim: accuracy` trains.")
+    budget: Positive = Field(
+        0.25, description="Images of the whole pilot, at most, as a share of the guided images of the loop."
+    )
+
+    @property
+    def modes(self) -> list[tuple[float | None, int | None]]:
+        """Strength and stop of mode guidance, for every pair that is compared; None: that of the method."""
+        return list(itertools.product(self.mode_strengths or [None], self.mode_stops or [None]))

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
+from distillery.guidance.calibration import MOST_CLASSES, affordable_settings, pilot_slots
 from distillery.guidance.learnability import Learnability
+from distillery.guidance.mode import Mode
 from distillery.guidance.settings import Calibration
 from distillery.methods.base import Context, Method, Needs, Part, RealImageUse, Trained, check_named
 from distillery.methods.sampling import Sampled
@@ -66,6 +69,10 @@ class RealByLearnability(Incremental):
     min_reference_probability: Fraction = Field(0.0, description="Images below it come last; 0: none do.")
 
 
+PLAIN, GUIDED = "plain", "guided"
+"""First increments that are no set of another method."""
+
+
 class LGD(Incremental, Sampled):
     """Learnability-guided diffusion (arXiv 2604.00519): learnability and deviation, from the second increment on."""
 
@@ -73,7 +80,11 @@ class LGD(Incremental, Sampled):
     nested: ClassVar[bool] = True  # a set is its first increments, whatever guides them
     published: ClassVar[Mapping[str, Mapping[str, Any]]] = {"learnability": {}, "deviation": {}}
     kind: Literal["lgd"]
-    seed: Name = Field("plain", description="First increment: `plain`, or the name of another method.")
+    seed: Name = Field(
+        PLAIN,
+        description="First increment: `plain` sampling, `guided` by all guidances but learnability, or the name of "
+        "another method.",
+    )
     candidates: Repeats = Field(3, description="Kappa: images drawn per slot, of which one is kept.")
     choose: Literal["learnability", "random"] = "learnability"
     min_reference_probability: Fraction = Field(0.0, description="Candidates below it are left out; 0: none are.")
@@ -89,7 +100,7 @@ class LGD(Incremental, Sampled):
 
     @property
     def begins_with(self) -> list[str]:
-        return [] if self.seed == "plain" else [self.seed]
+        return [] if self.seed in (PLAIN, GUIDED) else [self.seed]
 
     def jobs(self, sizes: Sequence[int]) -> int:
         """The shards of each increment, what chooses among them, its student, and what collects each size."""
@@ -103,9 +114,20 @@ class LGD(Incremental, Sampled):
 
     @property
     def calibrates(self) -> bool:
-        """Whether a pilot chooses a strength or a weight."""
+        """Whether a pilot chooses a strength, a weight or the modes' settings."""
         learnability = self.guidance.get(Learnability)
-        return learnability is not None and "auto" in (learnability.strength, learnability.reference_weight)
+        if learnability is None:
+            return False
+        searched = self.calibration.mode_strengths or self.calibration.mode_stops
+        return bool(searched) or "auto" in (learnability.strength, learnability.reference_weight)
+
+    def guided_images(self, sizes: Sequence[int], classes: int) -> int:
+        """Images that the increments after the first draw, all candidates counted."""
+        return (self.increments(sizes) - 1) * self.increment_size * self.candidates * classes
+
+    def pilot_ipc(self, classes: int) -> int:
+        """Images per class that a student of the first increment and a pilot learns."""
+        return self.increment_size + pilot_slots(self.calibration.images, classes)
 
     def check(self, key: str, context: Context) -> Iterator[str]:
         yield from Sampled.check(self, key, context)
@@ -113,15 +135,43 @@ class LGD(Incremental, Sampled):
             yield f"{key}.guidance.learnability: candidates are scored with it; write {{strength: 0}} to switch it off"
         yield from Incremental.check(self, key, context)
         yield from check_named(f"{key}.calibration.judge", "reference", self.calibration.judge, context.references)
+        if self.calibrates:
+            yield from self._check_calibration(f"{key}.calibration", context)
         seed = context.methods.get(self.seed)
-        if self.seed == "plain":
+        if self.seed in (PLAIN, GUIDED):
             if seed is not None and "seed" in self.model_fields_set:
-                yield f"{key}.seed: 'plain' stands for plain sampling, and a method is called so too; rename the method"
+                yield f"{key}.seed: {self.seed!r} is a word of this key, and a method is named so too; rename it"
+            if self.seed == GUIDED and not {*self.guidance.acting} - {"learnability"}:
+                yield f"{key}.seed: 'guided', but there is no guidance beside learnability; add one, or seed: plain"
             return
         if seed is None:
             others = ", ".join(other for other in context.methods if f"methods.{other}" != key)
-            yield f"{key}.seed: no method {self.seed!r}; allowed: plain, {others}"
+            yield f"{key}.seed: no method {self.seed!r}; allowed: plain, guided, {others}"
         elif self.increment_size not in (sizes := seed.sizes([self.increment_size])):
             yield f"{key}.seed: {self.seed!r} has no set of {self.increment_size} images per class, but of {sizes[0]}"
         elif isinstance(seed, LGD):
-            yield f"{key}.seed: {self.seed!r} is an LGD method itself; allowed: plain, or a method of another kind"
+            yield f"{key}.seed: {self.seed!r} is an LGD method; allowed: plain, guided, or a method of another kind"
+
+    def _check_calibration(self, key: str, context: Context) -> Iterator[str]:
+        calibration = self.calibration
+        if calibration.aim == "accuracy" and context.dataset.validation is None:
+            yield f"{key}.aim: accuracy is that on validation images; add dataset.validation: {{fraction: 0.2}}"
+        if calibration.mode_strengths or calibration.mode_stops:
+            if self.guidance.get(Mode) is None:
+                yield f"{key}.mode_strengths, mode_stops: the method has no guidance.mode; add it, or leave them out"
+            generator = context.generators.get(self.generator)
+            last = 0 if generator is None else generator.sampling.steps - 2
+            if generator is not None and (stop := max(calibration.mode_stops, default=0)) > last:
+                yield f"{key}.mode_stops: {stop} leaves no sampling index above it; allowed: 0 to {last}"
+        classes = len(context.class_names)
+        images = pilot_slots(calibration.images, classes) * min(classes, MOST_CLASSES)
+        loop = self.guided_images(context.ipc, classes)
+        weights = len(calibration.reference_weights) if self.reference_weight == "auto" else 1
+        least = len(calibration.modes) * (1 + weights) + 1  # without learnability, one strength of each line, confirmed
+        if loop and affordable_settings(calibration.budget, loop, images) < least:
+            yield (
+                f"{key}.budget: {calibration.budget:g} of the {loop:,} guided images of the loop are "
+                f"{int(calibration.budget * loop):,}, and the pilot needs {least} settings of {images} images each; "
+                f"allowed: a budget of at least {math.ceil(100 * least * images / loop) / 100:g}, fewer {key}.images, "
+                "or a strength by hand"
+            )

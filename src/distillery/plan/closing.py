@@ -116,27 +116,29 @@ def _difference(
 
 
 def _calibrations(experiment: Experiment, results: Path) -> Iterator[str]:
-    """What each calibration chose, and whether it lies at the edge of its grid."""
+    """What each calibration chose, and whether it lies at the edge of the measured strengths."""
     for run in experiment.runs:
         for method in calibrated(experiment):
             pattern = layout.fill(layout.CALIBRATION_CURVE, run=run, method=method)
             rows, metadata = _rows(_file(results, pattern), "calibrate_guidance")
-            grid = json.loads(metadata.get(b"distillery_calibration", b"{}")).get("relative_strengths", [])
+            facts = json.loads(metadata.get(b"distillery_calibration", b"{}"))
             where = f" (seed {experiment.seed(run)})" if len(experiment.runs) > 1 else ""
             for row in (row for row in rows if row["chosen"]):
-                yield f"Calibration of {method}{where}: {_choice(row, grid, method)}"
+                yield f"Calibration of {method}{where}: {_choice(row, bool(facts.get('largest')), method)}"
 
 
-def _choice(row: dict[str, Any], grid: list[float], method: str) -> str:
+def _choice(row: dict[str, Any], largest: bool, method: str) -> str:
     if not row["strength"]:
-        return "no strength was valid, so the increments were sampled without guidance."
+        return "no strength of learnability was better than none, so the increments were sampled without it."
     chosen = f"λ = {row['strength']:.3g}, ω = {row['reference_weight']:g}"
-    key = f"methods.{method}.calibration.relative_strengths"
-    if len(grid) > 1 and row["relative_strength"] == max(grid):
-        return f"{chosen}, the largest strength of its grid; a longer one ({key}) may give a larger one."
-    if len(grid) > 1 and row["relative_strength"] == min(grid):
-        return f"{chosen}, the smallest strength of its grid; {key} may begin lower."
-    return f"{chosen}, inside its grid." if len(grid) > 1 else f"{chosen}."
+    if row["mode_strength"] is not None:
+        chosen += f", mode strength {row['mode_strength']:g}"
+    if row["mode_stop"] is not None:
+        chosen += f", mode stop {row['mode_stop']:g}"
+    if largest:
+        key = f"methods.{method}.calibration"
+        return f"{chosen}, the largest strength that was measured; a larger {key}.budget may give a larger one."
+    return f"{chosen}, inside the measured strengths."
 
 
 def _places(experiment: Experiment, results: Path) -> Iterator[str]:

@@ -20,7 +20,7 @@ from distillery.guidance.registry import Guidances
 from distillery.guidance.settings import Surrogate
 from distillery.matching.settings import Experts, Matching
 from distillery.methods.base import Method, smaller
-from distillery.methods.lgd import Incremental
+from distillery.methods.lgd import GUIDED, LGD, Incremental
 from distillery.methods.matching import Matched, last_epoch_read
 from distillery.methods.registry import AnyMethod
 from distillery.methods.sampling import Sampled
@@ -334,6 +334,13 @@ class Experiment(Block):
         sampled = self.method_of(method, Sampled)
         return sampled.guidance.resolved(self.generators[sampled.generator].sampling.steps)
 
+    def increment_guidance(self, method: str, k: int) -> Guidances:
+        """The guidances of an increment, with indices: the first has no learnability, and others if it is guided."""
+        guidance = self.resolved_guidance(method)
+        if k > 1:
+            return guidance
+        return guidance.replaced(learnability=None) if self.method_of(method, LGD).seed == GUIDED else Guidances()
+
     def mode(self, method: str) -> Mode:
         """The mode guidance of a method that has one."""
         mode = self.guidance(method).get(Mode)
@@ -352,6 +359,10 @@ class Experiment(Block):
             ipc: the size that is sampled; None: all sizes at once, in increments.
         """
         return self.guidance(method).files(MethodFiles(self, run, method, ipc or max(self.ipc)))
+
+    def increment_files(self, run: str, method: str, k: int) -> dict[str, list[str]]:
+        """The files of each guidance of an increment, in the order in which the stage takes them."""
+        return self.increment_guidance(method, k).files(MethodFiles(self, run, method, max(self.ipc)))
 
     @property
     def resolved(self) -> dict[str, Any]:

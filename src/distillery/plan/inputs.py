@@ -211,6 +211,10 @@ class Inputs:
         continued = self.experiment.loop(wildcards.method).student.start == "continued"
         return self.student_before(wildcards) if continued else []
 
+    def pilot_validation(self, wildcards: Wildcards) -> list[str]:
+        """The images that students of a pilot are tested on, where its aim is their accuracy."""
+        return self.validation(wildcards) if self._lgd(wildcards.method).calibration.aim == "accuracy" else []
+
     def calibrated(self, wildcards: Wildcards) -> list[str]:
         """The file of the calibration, where the experiment leaves something to it."""
         wanted = self._lgd(wildcards.method).calibrates and int(wildcards.k) > 1
@@ -219,7 +223,7 @@ class Inputs:
     def seed_images(self, wildcards: Wildcards) -> list[str]:
         """The set of another method that increment 1 is taken from."""
         lgd = self._lgd(wildcards.method)
-        if lgd.seed == "plain" or int(wildcards.k) > 1:
+        if not lgd.begins_with or int(wildcards.k) > 1:
             return []
         return [self._path(layout.DISTILLED, wildcards, method=lgd.seed, ipc=lgd.increment_size)]
 
@@ -415,11 +419,12 @@ class Inputs:
     # ---- guidances ---------------------------------------------------------------------------------------------------
 
     def guidance_files(self, wildcards: Wildcards) -> list[str]:
-        """The files of all guidances of a method, in the order in which its stage takes them; increment 1 has none."""
-        if wildcards.get("k") == "1":
-            return []
-        ipc = int(wildcards.ipc) if wildcards.get("ipc") else None
-        files = self.experiment.guidance_files(wildcards.run, wildcards.method, ipc)
+        """The files of all guidances of a method, in the order in which its stage takes them."""
+        if k := wildcards.get("k"):
+            files = self.experiment.increment_files(wildcards.run, wildcards.method, int(k))
+        else:
+            ipc = int(wildcards.ipc) if wildcards.get("ipc") else None
+            files = self.experiment.guidance_files(wildcards.run, wildcards.method, ipc)
         return [path for paths in files.values() for path in paths]
 
     def guidance_decoder(self, wildcards: Wildcards) -> list[str]:

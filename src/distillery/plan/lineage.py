@@ -141,8 +141,8 @@ class _Line:
         self.add(stage, k=self.last)
 
     def _guided_increments(self, method: LGD) -> None:
-        if method.seed != "plain":
-            seed = _Line(self.experiment, self.run, method.seed, method.increment_size)
+        for name in method.begins_with:
+            seed = _Line(self.experiment, self.run, name, method.increment_size)
             self.settings |= {key: value for key, value in seed.settings.items() if key not in self.settings}
         if self.last == 1:
             return

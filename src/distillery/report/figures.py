@@ -229,6 +229,13 @@ def redundancy_figure(
     return figure
 
 
+def _line_of_pilot(row: dict[str, Any]) -> str:
+    """What stays the same along a line of a calibration, in words."""
+    modes = (("mode strength", row["mode_strength"]), ("mode stop", row["mode_stop"]))
+    known = [f"{name} = {value:g}" for name, value in modes if not pd.isna(value)]
+    return ", ".join([f"ω = {row['reference_weight']:g}", *known])
+
+
 @styled
 def calibration_figure(table: pd.DataFrame, setting: dict[str, Any], title: str, about: About) -> Figure:
     """Validity and student accuracy by strength of the guidance, a line per reference weight.
@@ -246,14 +253,18 @@ def calibration_figure(table: pd.DataFrame, setting: dict[str, Any], title: str,
     # Strengths grow by factors and begin at zero: places of equal distance show both.
     strengths = sorted(set(table["relative_strength"]))
     places = {strength: place for place, strength in enumerate(strengths)}
+    table = table.assign(line=[_line_of_pilot(row) for row in table.to_dict("records")])
     guided = table[table["strength"] > 0]
     plain = table[table["strength"] == 0]
-    weights = sorted(set(guided["reference_weight"]))
-    inks = colormaps["viridis"](np.linspace(0, 0.85, max(1, len(weights))))
+    lines = list(dict.fromkeys(guided["line"]))
+    inks = colormaps["viridis"](np.linspace(0, 0.85, max(1, len(lines))))
     for axes, (column, label) in zip(grid, panels, strict=True):
-        for place, weight in enumerate(weights):
-            line = pd.concat([plain.head(1), guided[guided["reference_weight"] == weight]])
-            line = line.sort_values("relative_strength")
+        for place, name in enumerate(lines):
+            own = guided[guided["line"] == name]
+            # without learnability omega has no effect, so that one measurement begins the lines of all weights
+            modes = [column for column in ("mode_strength", "mode_stop") if own[column].notna().any()]
+            begins = plain[(plain[modes] == own[modes].iloc[0]).all(axis=1)] if modes else plain
+            line = pd.concat([begins.head(1), own]).sort_values("relative_strength")
             x = line["relative_strength"].map(places)
             axes.plot(x, 100 * line[column], color=inks[place], linewidth=1.4, zorder=2)
             if f"{column}_low" in table:
@@ -266,10 +277,10 @@ def calibration_figure(table: pd.DataFrame, setting: dict[str, Any], title: str,
                 marker = MARKERS[place % len(MARKERS)]
                 look: dict[str, Any] = {"color": inks[place], "marker": marker, "markersize": 5.5}
                 axes.plot(x[some], 100 * line[column][some], linestyle="", markerfacecolor=fill, zorder=3, **look)
-            axes.plot([], [], label=f"ω = {weight:g}", linewidth=1.4, **look)
+            axes.plot([], [], label=name, linewidth=1.4, **look)
         if len(plain):
             x = plain["relative_strength"].map(places)
-            axes.plot(x, 100 * plain[column], "ko", markersize=5.5, zorder=3, label="plain sampling")
+            axes.plot(x, 100 * plain[column], "ko", markersize=5.5, zorder=3, label="without learnability")
         if len(guided) and not guided["valid"].all():
             hollow: dict[str, Any] = {"color": "grey", "markerfacecolor": "white", "marker": "o", "linestyle": ""}
             axes.plot([], [], label="hollow: not valid", **hollow)

@@ -35,6 +35,7 @@ _LINES = ("-", "--", "-.", ":")
 
 _KNOWN = {
     "lgd": (0, "o"),
+    "lgd-modes": (3, "o"),
     "dit": (1, "s"),
     "random": (2, "^"),
     "minimax": (3, "D"),

@@ -1,4 +1,4 @@
-"""Calibrate the guidance: the strength at which a pilot is still valid, from training data only."""
+"""Calibrate the guidance: the strength at which a pilot is still valid, without a test image."""
 
 from __future__ import annotations
 
@@ -17,9 +17,6 @@ from distillery.students.settings import Recipe
 if TYPE_CHECKING:
     from distillery.plan.experiment import Experiment
 
-MOST_CLASSES = 100
-"""The pilot spreads over at most this many classes."""
-
 
 class Settings(Block):
     seed: int
@@ -28,6 +25,8 @@ class Settings(Block):
     sampling: Sampling
     guidance: Guidances
     guidance_files: dict[str, int]
+    increment_size: int
+    loop_images: int
     candidates: int
     min_reference_probability: float
     calibration: Calibration
@@ -48,11 +47,13 @@ class Settings(Block):
             sampling=experiment.generators[lgd.generator].sampling,
             guidance=experiment.resolved_guidance(method),
             guidance_files=counts(experiment.guidance_files(run, method)),
+            increment_size=lgd.increment_size,
+            loop_images=lgd.guided_images(experiment.ipc, experiment.classes),
             candidates=lgd.candidates,
             min_reference_probability=lgd.min_reference_probability,
             calibration=lgd.calibration,
             judge=lgd.calibration.judge or lgd.reference,
-            student_recipe=experiment.recipe(protocol, network, 2 * lgd.increment_size) if taught else None,
+            student_recipe=experiment.recipe(protocol, network, lgd.pilot_ipc(experiment.classes)) if taught else None,
             about=experiment.about_data,
         )
 
@@ -60,7 +61,7 @@ class Settings(Block):
 def run(
     settings: Settings,
     *,
-    data: Input,
+    validation: Input | None = None,
     generator: list[Input],
     autoencoder: list[Input],
     guidance_autoencoder: list[Input] | None = None,
@@ -74,13 +75,17 @@ def run(
     csv: Output,
     job: Job,
 ) -> None:
-    """Generator, increment 1, its student, and the judge to the chosen strength and weight, and their curve."""
+    """Generator, increment 1, its student, and the judge to the chosen strength and weight, and their curve.
+
+    `validation` are the images on which `aim: accuracy` tests students of the pilot.
+    """
     import pyarrow as pa
     from pyarrow.csv import WriteOptions, write_csv
 
     from distillery.data.reading import ImageTable
     from distillery.diffusion.renderer import class_conditions, load_renderer
     from distillery.guidance.base import Scene
+    from distillery.guidance.calibration import MOST_CLASSES, Line, pilot_slots
     from distillery.guidance.lgd import LoopGuidance
     from distillery.guidance.pilot import Pilot, calibrate, curve_table, spread, teacher
     from distillery.spreadsheets import csv_text
@@ -104,6 +109,7 @@ def run(
     labels = spread(len(classes), MOST_CLASSES)
     files = settings.guidance.divided(guidance_files, settings.guidance_files)
     loop = LoopGuidance(settings.guidance, files, Scene(renderer, classes, images=[seed_images]))
+    size = settings.increment_size
     pilot = Pilot(
         renderer,
         pupil,
@@ -112,34 +118,42 @@ def run(
         loop=loop,
         labels=labels,
         conditions=class_conditions(folder, classes),
-        slots=max(1, calibration.images // len(labels)),
+        slots=range(size, size + pilot_slots(calibration.images, len(classes))),
         key=lambda label, slot, number: (settings.seed, job.stage, classes[label], slot, number),
     )
-    if settings.student_recipe is not None:
-        recipe = (settings.student_recipe, (settings.seed, job.stage), job.device)
-        pilot.teach = teacher(pupil.name, seed_images, ImageTable(data), *recipe)
+    if settings.student_recipe is not None and validation is not None:
+        recipe = (settings.student_recipe, calibration.students, (settings.seed, job.stage), job.device)
+        pilot.teach = teacher(pupil.name, seed_images, ImageTable(validation), *recipe)
     strength, weight = loop.learnability.strength, loop.learnability.reference_weight
+    strengths, weights = calibration.relative_strengths, calibration.reference_weights
     if strength != "auto":
-        alone = [strength / renderer.latent_numbers**0.5]
-        calibration = calibration.model_copy(update={"relative_strengths": alone})
+        strengths = [strength / renderer.latent_numbers**0.5]
     if weight != "auto":
-        calibration = calibration.model_copy(update={"reference_weights": [weight]})
+        weights = [weight]
     resume = job.resume(curve)
     outcome = calibrate(
         pilot,
-        relative_strengths=calibration.relative_strengths,
-        reference_weights=calibration.reference_weights,
+        relative_strengths=strengths,
+        lines=[Line(weight, *mode) for weight in weights for mode in calibration.modes],
+        extend=calibration.extend and strength == "auto",
         calibration=calibration,
         candidates=settings.candidates,
         min_reference_probability=settings.min_reference_probability,
+        loop_images=settings.loop_images,
         resume=resume,
     )
-    table = curve_table(outcome, settings.judge, calibration, pilot.slots * len(labels))
+    table = curve_table(outcome, settings.judge, calibration, pilot.images)
     source = settings.about.origin
     write_table(curve, table, {**job.provenance, **source})
     for name, value in source.items():
         table = table.append_column(name, pa.array([csv_text(value)] * len(table)))
     with replacing(csv) as temporary:
         write_csv(table, temporary, WriteOptions(quoting_style="needed"))
-    write_json(guidance, {"strength": outcome.chosen.strength, "reference_weight": outcome.chosen.reference_weight})
+    chosen = {
+        "strength": outcome.chosen.strength,
+        "reference_weight": outcome.chosen.reference_weight,
+        "mode_strength": outcome.chosen.mode_strength,
+        "mode_stop": outcome.chosen.mode_stop,
+    }
+    write_json(guidance, {name: value for name, value in chosen.items() if value is not None})
     resume.finish()

@@ -15,13 +15,15 @@ if TYPE_CHECKING:
 class Settings(Block):
     count: int
     discovery: Literal["centroid", "nearest", "random"]
+    smallest_cluster: int
     pool: int | None
     seed: int
 
     @classmethod
     def of(cls, experiment: Experiment, run: str, method: str, modes: str) -> Settings:
         mode = experiment.mode(method)
-        return cls(count=int(modes), discovery=mode.discovery, pool=mode.pool, seed=mode.seed)
+        kept = {name: getattr(mode, name) for name in cls.model_fields if name != "count"}
+        return cls(count=int(modes), **kept)
 
 
 def run(settings: Settings, *, latents: list[Input], modes: Output, job: Job) -> None:
@@ -43,6 +45,7 @@ def run(settings: Settings, *, latents: list[Input], modes: Output, job: Job) ->
                 cache.take(torch.nonzero(cache.labels == label).flatten())[0],
                 settings.count,
                 discovery=settings.discovery,
+                smallest_cluster=settings.smallest_cluster,
                 pool=settings.pool,
                 seed=settings.seed,
             )

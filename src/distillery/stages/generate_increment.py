@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 class Settings(Block):
     """Guidances are resolved; strengths that a pilot chooses are `auto`.
 
-    Increment 1 has no guidance and no choice: their settings have defaults there, so that no change of them counts.
+    Increment 1 has no student, so no learnability and no choice: their settings have defaults there, so that no change
+    of them counts. It has the other guidances where the method's `seed` is `guided`.
     """
 
     seed: int
@@ -49,8 +50,8 @@ class Settings(Block):
             candidates=1 if first else lgd.candidates,
             choose="learnability" if first else lgd.choose,
             min_reference_probability=0.0 if first else lgd.min_reference_probability,
-            guidance=Guidances() if first else experiment.resolved_guidance(method),
-            guidance_files={} if first else counts(experiment.guidance_files(run, method)),
+            guidance=experiment.increment_guidance(method, int(k)),
+            guidance_files=counts(experiment.increment_files(run, method, int(k))),
             shard=int(shard),
             shards=lgd.shards,
         )
@@ -74,18 +75,15 @@ def run(
 ) -> None:
     """Generator, student, reference and the increments before k to all candidates with their scores and the choice.
 
-    Increment 1 has no student yet: it is sampled plainly, or taken from `seed_images` and encoded. `calibrated` holds
-    the strength and the weight that a pilot chose.
+    Increment 1 has no student yet: it is sampled without learnability, or taken from `seed_images` and encoded.
+    `calibrated` holds the strength and the weight that a pilot chose.
     """
     from distillery.diffusion.renderer import class_conditions, load_renderer
-    from distillery.diffusion.sampler import Guidance
     from distillery.guidance.base import Scene, unguided_steps
     from distillery.guidance.increment import generate_candidates
-    from distillery.guidance.lgd import LoopGuidance, encode_seed, image_set
+    from distillery.guidance.lgd import LoopGuidance, encode_seed, image_set, open_loop
     from distillery.guidance.score import Scorer
-    from distillery.storage.atomic import read_json
     from distillery.storage.images import read_classes, read_images, write_images
-    from distillery.students.networks import Classifier
 
     classes = read_classes(data, "ingest")
     labels = range(len(classes))[settings.shard :: settings.shards]
@@ -102,21 +100,14 @@ def run(
         encoded = encode_seed(read_images(seed_images, "collect"), labels, size, renderer.codec, job.device)
         write_images(candidates, encoded, job.provenance)
         return
+    scene = Scene(renderer, classes, images=[read_images(path, "select_increment") for path in previous or []])
+    files = settings.guidance.divided(guidance_files, settings.guidance_files)
     scorer: Scorer | None = None  # as increment 1 has it
-    guidances: list[Guidance] = []
     if student is not None and reference is not None:
-        scene = Scene(renderer, classes, images=[read_images(path, "select_increment") for path in previous or []])
-        files = settings.guidance.divided(guidance_files, settings.guidance_files)
         loop = LoopGuidance(settings.guidance, files, scene)
-        chosen = loop.learnability.model_dump(include={"strength", "reference_weight"})
-        if calibrated is not None:
-            chosen = read_json(calibrated, "calibrate_guidance", "strength", "reference_weight")
-        scorer = Scorer(
-            Classifier.load(student, "train_student").to(job.device),
-            Classifier.load(reference, "train_reference").to(job.device),
-            float(chosen["reference_weight"]),
-        )
-        guidances = loop.start(scorer, float(chosen["strength"]))
+        scorer, guidances = open_loop(loop, student, reference, calibrated, job.device)
+    else:
+        guidances = settings.guidance.open(files, scene)
     resume = job.resume(candidates)
     drawn = generate_candidates(
         renderer,

@@ -37,6 +37,8 @@ class Settings(Block):
         path = experiment.analysis.path
         assert path is not None
         sampled = experiment.method_of(method, Sampled)
+        last = sampled.increments(experiment.ipc)
+        guidance = experiment.increment_guidance(method, last) if last else experiment.resolved_guidance(method)
         return cls(
             seed=experiment.seed(run),
             stream=experiment.stream(method),
@@ -45,7 +47,7 @@ class Settings(Block):
             recorded=path.steps,
             resolution=experiment.dataset.resolution,
             sampling=experiment.generators[sampled.generator].sampling,
-            guidance=experiment.resolved_guidance(method),
+            guidance=guidance,
             guidance_files=counts(experiment.guidance_files(run, method)),
         )
 
@@ -77,14 +79,10 @@ def run(
 
     from distillery.data.pixels import to_bytes
     from distillery.diffusion.renderer import class_conditions, load_renderer
-    from distillery.diffusion.sampler import Guidance
     from distillery.guidance.base import Scene
-    from distillery.guidance.lgd import LoopGuidance
+    from distillery.guidance.lgd import LoopGuidance, open_loop
     from distillery.guidance.path import recorded_indices, sample_path
-    from distillery.guidance.score import Scorer
-    from distillery.storage.atomic import read_json
     from distillery.storage.images import ImageSet, decode_image, encode_png, read_classes, read_images, write_images
-    from distillery.students.networks import Classifier
 
     classes = read_classes(data, "ingest")
     folder = generator[0].parent
@@ -99,18 +97,9 @@ def run(
     before = [read_images(file, "sample or select_increment") for file in previous or []]
     scene = Scene(renderer, classes, images=before)
     files = settings.guidance.divided(guidance_files, settings.guidance_files)
-    guidances: list[Guidance]
     if student is not None and reference is not None:
         loop = LoopGuidance(settings.guidance, files, scene)
-        chosen = loop.learnability.model_dump(include={"strength", "reference_weight"})
-        if calibrated is not None:
-            chosen = read_json(calibrated, "calibrate_guidance", "strength", "reference_weight")
-        scorer = Scorer(
-            Classifier.load(student, "train_student").to(job.device),
-            Classifier.load(reference, "train_reference").to(job.device),
-            float(chosen["reference_weight"]),
-        )
-        guidances = loop.start(scorer, float(chosen["strength"]))
+        _, guidances = open_loop(loop, student, reference, calibrated, job.device)
     else:
         guidances = settings.guidance.open(files, scene)
 
