@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from distillery.data.settings import Dataset
-from distillery.data.sources import class_faults, class_names
+from distillery.data.sources import class_faults, class_names, class_sizes
 from distillery.errors import SourceError
 from distillery.matching.checks import held_out_of
 from distillery.plan.check_analysis import check_analysis
@@ -63,11 +63,11 @@ def _data(dataset: Dataset, known: list[str]) -> Iterator[str]:
     if not dataset.source.has_test:
         if dataset.holdout is None:
             yield "dataset.holdout: needed, because the source has no test images; for instance {fraction: 0.25}"
-        elif not 0 < dataset.holdout.fraction < 1:
-            fraction = dataset.holdout.fraction
-            yield f"dataset.holdout.fraction: {fraction} leaves no image on one side; allowed: between 0 and 1"
     elif dataset.holdout is not None:
         yield "dataset.holdout: the source has test images of its own; leave out one of the two"
+    for name, block in (("holdout", dataset.holdout), ("validation", dataset.validation)):
+        if block is not None and not 0 < block.fraction < 1:
+            yield f"dataset.{name}.fraction: {block.fraction} leaves no image on one side; allowed: between 0 and 1"
     if dataset.test_names is not None and (not dataset.source.has_test):
         yield "dataset.test_names: the source has no test images of its own; leave it out"
     if known:
@@ -83,9 +83,17 @@ def _sizes(experiment: Experiment) -> Iterator[str]:
     not_held_out = [name for name, images in taking.items() if images == "not held out"]
     split = [name for name, method in sorted(experiment.methods.items()) if method.holds_out and experiment.held_out]
     sizes = experiment.training_sizes
+    blocks = [name for name in ("holdout", "validation") if getattr(experiment.dataset, name) is not None]
     if empty := [name for name, size in sizes.items() if size < 1]:
+        images = class_sizes(experiment.dataset.source).get(empty[0], 0)
+        why = (
+            f"{images} image{'s' * (images > 1)}, and none is left to train on; give it more"
+            if images
+            else "no image; give it some"
+        )
         yield (
-            f"dataset.source.train: class {empty[0]!r} has no image; give it some, or leave it out with dataset.classes"
+            f"dataset.{blocks[-1] if images else 'source.train'}: class {empty[0]!r} has {why}, or leave it out with "
+            "dataset.classes"
         )
         return
     smallest, images = min(sizes, key=lambda name: sizes[name]), sum(sizes.values())
@@ -93,7 +101,7 @@ def _sizes(experiment: Experiment) -> Iterator[str]:
         yield f"analysis.coverage.k: {coverage.k} neighbours among {images} training images; allowed: 1 to {images - 1}"
     for name, method in experiment.methods.items():
         yield from method.check_sizes(f"methods.{name}", experiment.ipc, sizes)
-    held = " after those that are held out" if experiment.dataset.holdout is not None else ""
+    held = " after those that are held out" if blocks else ""
     yield from _too_many(experiment, any_image, sizes, held)
     if split and sizes[smallest] < 2:
         yield (

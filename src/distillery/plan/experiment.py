@@ -11,7 +11,7 @@ from pydantic import Field
 
 from distillery.analysis.settings import IncrementalDynamics, LearningDynamics, Validity
 from distillery.data.identity import same_class
-from distillery.data.settings import Dataset
+from distillery.data.settings import Dataset, images_held_out
 from distillery.data.sources import class_names, class_sizes
 from distillery.diffusion.generators import AnyGenerator
 from distillery.diffusion.settings import AnyAutoencoder, Autoencoder, Latents, LatentShape, PretrainedAutoencoder
@@ -171,13 +171,13 @@ class Experiment(Block):
         Raises:
             SourceError: the source cannot be counted.
         """
-        counts, holdout = class_sizes(self.dataset.source), self.dataset.holdout
+        counts = class_sizes(self.dataset.source)
         names = list(counts)
         sizes: dict[str, int] = {}
         for name in [same_class(name, names) or name for name in self.dataset.classes or names]:
             sizes[name] = counts.get(name, 0)
-            if holdout is not None:
-                sizes[name] -= min(max(int(sizes[name] * holdout.fraction + 0.5), 1), max(sizes[name] - 1, 0))
+            for block in (self.dataset.holdout, self.dataset.validation):
+                sizes[name] -= 0 if block is None else images_held_out(sizes[name], block.fraction)
         return sizes
 
     @cached_property
