@@ -42,6 +42,7 @@ def _blocks(experiment: Experiment) -> Iterator[str]:
     except SourceError as error:
         yield str(error)
     yield from _data(experiment.dataset, known)
+    yield from _validation(experiment)
     yield from repeated("seeds", experiment.seeds)
     yield from repeated("ipc", experiment.ipc)
     yield from repeated("evaluation.networks", experiment.evaluation.networks)
@@ -74,6 +75,13 @@ def _data(dataset: Dataset, known: list[str]) -> Iterator[str]:
         yield from class_faults(dataset, known)
     else:
         yield from repeated("dataset.classes", dataset.classes or [])
+
+
+def _validation(experiment: Experiment) -> Iterator[str]:
+    """Whether there are validation images where networks are tested on them."""
+    way_out = "which the data set lacks; give dataset.validation, for instance {fraction: 0.1}, or set"
+    if experiment.dataset.validation is None and experiment.evaluation.split == "validation":
+        yield f"evaluation.split: networks are to be tested on validation images, {way_out} test here"
 
 
 def _sizes(experiment: Experiment) -> Iterator[str]:

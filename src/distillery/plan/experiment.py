@@ -164,6 +164,12 @@ class Experiment(Block):
         """The same for stages that evaluate nothing: they do not run again for another protocol."""
         return self.about.model_copy(update={"protocols": []})
 
+    def tested(self, about: About) -> About:
+        """What a table or figure says whose accuracies are of the images that networks are tested on."""
+        split = self.evaluation.split
+        dataset = about.dataset if split == "test" else f"{about.dataset.removesuffix(')')}; {split} images)"
+        return about.model_copy(update={"dataset": dataset, "split": split})
+
     @cached_property
     def training_sizes(self) -> dict[str, int]:
         """Images of each class that are left for training, readable or not.

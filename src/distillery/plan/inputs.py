@@ -305,6 +305,11 @@ class Inputs:
 
     # ---- evaluation --------------------------------------------------------------------------------------------------
 
+    @property
+    def tested_images(self) -> str:
+        """The images that networks are tested on."""
+        return layout.VALIDATION if self.experiment.evaluation.split == "validation" else layout.TEST
+
     def evaluated_images(self, wildcards: Wildcards) -> str:
         """The images that networks are trained on: a distilled set, or all real ones."""
         return layout.TRAIN if wildcards.ipc == "full" else self._path(layout.DISTILLED, wildcards)
