@@ -623,6 +623,19 @@ TOGETHER = {
         at("dataset.validation", {"fraction": 0.0}),
         "dataset.validation.fraction: 0.0 leaves no image on one side; allowed: between 0 and 1",
     ),
+    "tests on validation images that there are not": (
+        at("evaluation.split", "validation"),
+        "evaluation.split: networks are to be tested on validation images, which the data set lacks; give"
+        " dataset.validation, for instance {fraction: 0.1}, or set test here",
+    ),
+    "published accuracies beside those of validation images": (
+        lambda e: (
+            at("dataset.validation", {})(e),
+            at("evaluation.split", "validation")(e),
+            at("analysis.published", {"dataset": "imagenette", "methods": {"random": "random"}})(e),
+        ),
+        "analysis.published: published accuracies are of test images; leave it out, or set evaluation.split: test",
+    ),
     "more images than validation leaves to choose among": (
         lambda e: (e.update(ipc=[60], analysis={}), at("dataset.validation", {"fraction": 0.5})(e)),
         "ipc: 60 images per class, but class '0' has 44 training images after those that are held out, and"

@@ -81,6 +81,15 @@ def test_validation_images_are_an_input_where_the_data_set_has_some() -> None:
     assert default(dataset={**dataset, "validation": {}}).validation(Job()) == [layout.VALIDATION]
 
 
+def test_networks_are_tested_on_the_images_of_the_split() -> None:
+    inputs = default()
+    assert inputs.tested_images == layout.TEST
+    blocks = inputs.experiment.model_dump(mode="json", exclude_none=True)
+    searching = {"dataset": {**blocks["dataset"], "validation": {}}}
+    searching["evaluation"] = {**blocks["evaluation"], "split": "validation"}
+    assert default(**searching).tested_images == layout.VALIDATION
+
+
 def test_all_real_images_are_evaluated_from_the_training_table() -> None:
     assert default().evaluated_images(Job(method="full", ipc="full")) == layout.TRAIN
 

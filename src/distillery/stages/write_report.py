@@ -51,8 +51,8 @@ class Settings(Block):
         remarks = []
         if len(experiment.seeds) == 1:
             remarks.append(
-                f"There is one seed: the spread is that of students and {evaluation.split} images, and the spread between "
-                "distilled sets is unknown. Several numbers under seeds repeat the experiment."
+                f"There is one seed: the spread is that of students and {evaluation.split} images, and the spread "
+                "between distilled sets is unknown. Several numbers under seeds repeat the experiment."
             )
         if evaluation.students == 1:
             remarks.append(
