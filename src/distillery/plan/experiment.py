@@ -201,11 +201,6 @@ class Experiment(Block):
         """ConvNet-d for the side of the data: d = log2(side) - 2, and 1 at least."""
         return f"convnet{min(max(self.dataset.resolution.bit_length() - 3, 1), 9)}"
 
-    @property
-    def held_out(self) -> float:
-        """Share of each class that methods which optimise images never see, because it chooses among snapshots."""
-        return self.matching.holdout if self.matching.choose == "best" else 0.0
-
     # ---- seeds -------------------------------------------------------------------------------------------------------
 
     def seed(self, run: str) -> int:
