@@ -14,12 +14,12 @@ from distillery.data import ingest as ingest_module
 from distillery.data.decode import fitted, pixels_digest
 from distillery.data.duplicates import Pictures, find_duplicates
 from distillery.data.external import read_external, refuse_test_images
-from distillery.data.settings import Dataset, Digits, Folder, Holdout
+from distillery.data.settings import Dataset, Digits, Folder, Holdout, Validation
 from distillery.errors import BadInput
 from distillery.job import Job
 from distillery.settings import canonical
 from distillery.stages import ingest
-from distillery.storage.images import decode_image
+from distillery.storage.images import decode_image, read_images
 from distillery.storage.tables import read_table
 
 NAMES = ("train", "test", "rejected", "duplicates")
@@ -41,7 +41,8 @@ def classes(root: Path, count: int, seed: int = 0) -> Path:
 def run(out: Path, source: Any, **options: Any) -> list[dict[str, Any]]:
     """The rows of the table of duplicates."""
     settings = ingest.Settings(dataset=Dataset(source=source, **{"resolution": 32, **options}))
-    files = {name: out / f"{name}.parquet" for name in NAMES}
+    names = [*NAMES, "validation"] if settings.dataset.validation else NAMES
+    files = {name: out / f"{name}.parquet" for name in names}
     try:
         ingest.run(settings, **files, job=Job("ingest", canonical(settings), torch.device("cpu"), 1))
     finally:
@@ -97,6 +98,31 @@ def test_copies_that_a_holdout_parts_are_counted(tmp_path: Path) -> None:
         run(tmp_path / "out", Folder(kind="folder", train=str(train)), holdout=Holdout(fraction=0.5))
 
 
+def test_a_picture_in_validation_and_another_split_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source, train, test = split(tmp_path, 6)
+    options = {"validation": Validation(fraction=0.3), "max_leaked": 1.0}
+    run(tmp_path / "first", source, **options)
+    held = [path for path in read_images(tmp_path / "first" / "validation.parquet", "ingest").paths if "cat" in path]
+    kept = [path for path in read_images(tmp_path / "first" / "train.parquet", "ingest").paths if "dog" in path]
+    put(train / kept[0], (train / held[0]).read_bytes())
+    put(test / "cat" / "0.png", (train / held[1]).read_bytes())
+    rows = run(tmp_path / "out", source, **options)
+    assert sorted((row["kind"], row["split"], row["path"]) for row in rows) == [
+        ("train and validation", "train", kept[0]),
+        ("train and validation", "validation", held[0]),
+        ("validation and test", "test", "cat/0.png"),
+        ("validation and test", "validation", held[1]),
+    ]
+    said = "pictures that occur more than once: 1 in train and validation, 1 in validation and test"
+    assert said in capsys.readouterr().err
+    with pytest.raises(BadInput, match=r"1 of 12 test images \(8.3%\) are training or validation images too"):
+        run(tmp_path / "out", source, validation=options["validation"])
+    put(test / "cat" / "0.png", encoded(picture(40, seed=7)))
+    said = rf"1 of 4 validation images \(25.0%\) .*: validation {held[0]} is train {kept[0]}"
+    with pytest.raises(BadInput, match=said):
+        run(tmp_path / "out", source, validation=options["validation"])
+
+
 def test_the_digits_hold_no_picture_twice(tmp_path: Path) -> None:
     assert run(tmp_path / "out", Digits(kind="digits"), resolution=8, channels="grey", holdout=Holdout()) == []
 
@@ -119,7 +145,7 @@ def test_near_hashes_are_those_that_all_pairs_give(bits: int) -> None:
         looks[row] = looks[row - 20] ^ np.bitwise_or.reduce(np.uint64(1) << flips.astype(np.uint64))
     looks[40] = looks[41]
     names, nothing = [*map(str, range(60))], np.zeros(60, np.int64)
-    images = Pictures(names, nothing.astype(bool), nothing, np.arange(60, dtype=np.uint64), looks)
+    images = Pictures(names, nothing, nothing, np.arange(60, dtype=np.uint64), looks)
     table = find_duplicates(images, ["one"], bits).table
     named = {int(path) for path in table["path"].to_pylist()}
     close = {
@@ -134,14 +160,15 @@ def test_many_copies_of_one_picture_are_one_group() -> None:
     count = 100_000
     images = Pictures(
         [*map(str, range(count))],
-        np.arange(count) % 10 == 0,
+        np.repeat([0, 2], [count - count // 10, count // 10]),
         np.zeros(count, np.int64),
         np.full(count, 7, np.uint64),
         np.zeros(count, np.uint64),
     )
     twice = find_duplicates(images, ["one"], 3)
-    assert twice.pictures == {"train and test": 1, "two classes": 0, "one class": 0}
-    assert twice.leaked == count / 10 and len(twice.examples) == 5 and len(twice.table) == count
+    assert twice.pictures == {"train and test": 1}
+    assert twice.leaked["test"].images == count / 10 and len(twice.leaked["test"].examples) == 5
+    assert len(twice.table) == count
 
 
 def test_workers_and_order_change_no_byte_of_the_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -172,7 +199,7 @@ def test_an_external_set_of_test_images_is_refused(tmp_path: Path) -> None:
     others = [decode_image(encoded(picture(32, seed=seed))) for seed in range(500, 510)]
     refuse_test_images("methods.theirs", rows, others, 0.0)
     leaked = [*others, decode_image(rows[3][2])]
-    said = r"theirs.images: 1 of 4 images are test images, dog/1.png among them, and dataset.max_leaked allows 1.0%"
+    said = r"theirs.images: 1 of 4 images are test or validation images, dog/1.png among them, .* allows 1.0%"
     with pytest.raises(BadInput, match=said):
         refuse_test_images("methods.theirs", rows, leaked, 0.01)
     refuse_test_images("methods.theirs", rows, leaked, 0.25)

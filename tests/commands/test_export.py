@@ -331,6 +331,16 @@ def test_the_card_of_an_unfinished_run_names_the_missing_table(tmp_path: Path) -
     assert "Commit of the code: not recorded." in card
 
 
+@pytest.mark.parametrize("split", ["test", "validation"])
+def test_the_card_says_which_images_its_accuracies_are_of(split: str, tmp_path: Path) -> None:
+    results = tmp_path / "smoke"
+    write_set(results)
+    settings = json.dumps({"about": {"split": split}})
+    write_final_table(results, "accuracy", pd.DataFrame(finished_rows("lgd")), settings=settings)
+    assert export(results, tmp_path / "set") == 0
+    assert f"\n{split.capitalize()} accuracy in percent" in (tmp_path / "set/README.md").read_text("utf-8")
+
+
 def test_a_set_that_the_tables_lack_is_told_so(tmp_path: Path) -> None:
     results = tmp_path / "smoke"
     write_set(results, method="random")

@@ -25,7 +25,7 @@ from distillery.data.decode import fit_image
 from distillery.data.digits import DIGITS
 from distillery.data.ingest import hold_out
 from distillery.data.pixels import load_pixels, to_bytes, to_unit
-from distillery.data.settings import Dataset, Digits, Folder, Holdout, Parquet
+from distillery.data.settings import Dataset, Digits, Folder, Holdout, Parquet, Validation
 from distillery.data.sources import (
     class_list,
     class_names,
@@ -47,6 +47,7 @@ class Made:
     def __init__(self, folder: Path) -> None:
         self.train, self.test, self.rejected = (folder / f"{name}.parquet" for name in ("train", "test", "rejected"))
         self.duplicates = folder / "duplicates.parquet"
+        self.validation = folder / "validation.parquet"
 
     def bytes(self) -> list[bytes]:
         return [path.read_bytes() for path in (self.train, self.test, self.rejected, self.duplicates)]
@@ -70,7 +71,7 @@ def make(out: Path, source: Any, threads: int = 1, **options: Any) -> Made:
     settings = ingest.Settings(dataset=dataset)
     job = Job("ingest", canonical(settings), torch.device("cpu"), threads)
     paths = {"train": made.train, "test": made.test, "rejected": made.rejected, "duplicates": made.duplicates}
-    ingest.run(settings, **paths, job=job)
+    ingest.run(settings, **paths, validation=made.validation if dataset.validation else None, job=job)
     return made
 
 
@@ -408,6 +409,7 @@ def test_the_holdout_depends_on_the_seed_only_through_its_stream() -> None:
     assert hold_out(ids, "a", 0.25, 0) == hold_out(reversed(ids), "a", 0.25, 0)
     assert len(hold_out(ids, "a", 0.25, 0)) == 10
     assert hold_out(ids, "a", 0.25, 0) != hold_out(ids, "a", 0.25, 1)
+    assert hold_out(ids, "a", 0.25, 0) != hold_out(ids, "a", 0.25, 0, "validation")
 
 
 def test_another_class_does_not_change_the_holdout(tmp_path: Path) -> None:
@@ -418,10 +420,52 @@ def test_another_class_does_not_change_the_holdout(tmp_path: Path) -> None:
         assert sorted(subset) == [name for name in full if not name.startswith("b/")]
 
 
-def test_one_image_more_moves_at_most_one_other() -> None:
+@pytest.mark.parametrize("block", ["holdout", "validation"])
+def test_one_image_more_moves_at_most_one_other(block: Any) -> None:
     ids = [f"a/{i}" for i in range(40)]
-    more = hold_out([*ids, "a/new"], "a", 0.25, 0)
-    assert len(hold_out(ids, "a", 0.25, 0) ^ (more - {"a/new"})) <= 1
+    held = hold_out(ids, "a", 0.25, 0, block)
+    for number in range(40):
+        more = hold_out([*ids, f"a/new-{number}"], "a", 0.25, 0, block)
+        assert len(held ^ (more - {f"a/new-{number}"})) <= 1
+
+
+def test_validation_images_are_a_share_of_each_class_that_is_in_no_other_split(tmp_path: Path) -> None:
+    counts = {"a": 20, "b": 8, "c": 4}
+    source = folder_of(tmp_path / "in", counts)
+    made = make(tmp_path / "out", source, holdout=HALF, validation=Validation(fraction=0.25))
+    validation, test = (
+        Counter(path.partition("/")[0] for path in read_images(table, "ingest").paths)
+        for table in (made.validation, made.test)
+    )
+    assert test == {"a": 10, "b": 4, "c": 2} and validation == {"a": 3, "b": 1, "c": 1}
+    ids = [*read_images(made.validation, "ingest").paths, *made.ids()[0], *made.ids()[1]]
+    assert len(set(ids)) == len(ids) == sum(counts.values())
+
+
+def test_validation_images_are_taken_from_training_images_alone(tmp_path: Path) -> None:
+    source = folder_of(tmp_path / "in", {"a": 20, "b": 9})
+    plain = make(tmp_path / "plain", source, holdout=HALF)
+    made = make(tmp_path / "out", source, holdout=HALF, validation=Validation())
+    validation = read_images(made.validation, "ingest").paths
+    assert made.ids()[1] == plain.ids()[1]
+    assert sorted([*made.ids()[0], *validation]) == sorted(plain.ids()[0])
+    assert not plain.validation.exists()
+
+
+def test_the_validation_images_depend_on_their_seed_and_on_no_order_of_reading(tmp_path: Path) -> None:
+    source = folder_of(tmp_path / "in", {"a": 20, "b": 9})
+    tables = [
+        make(tmp_path / f"{number}", source, holdout=HALF, validation=Validation(fraction=0.5, seed=seed)).validation
+        for number, seed in enumerate((0, 0, 1))
+    ]
+    first, again, other = (read_images(table, "ingest").paths for table in tables)
+    assert first == again != other
+
+
+def test_a_class_of_one_training_image_has_none_for_validation(tmp_path: Path) -> None:
+    source = folder_of(tmp_path / "in", {"a": 9, "b": 2})
+    with pytest.raises(BadInput, match=r"dataset.validation: class 'b' has 1 image, and two are needed"):
+        make(tmp_path / "out", source, holdout=HALF, validation=Validation())
 
 
 @pytest.mark.parametrize(("images", "fraction", "held"), [(2, 0.01, 1), (2, 0.99, 1), (10, 0.01, 1), (10, 0.99, 9)])

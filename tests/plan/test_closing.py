@@ -78,6 +78,14 @@ def test_a_sentence_reads_the_differences_and_the_redundancy(results: Path) -> N
     assert READ + repeats in closing_words(experiment(), results)
 
 
+def test_a_sentence_on_accuracies_of_validation_images_says_so(results: Path) -> None:
+    write(results, "statistics", [LGD, RANDOM])
+    blocks = experiment().model_dump(mode="json", exclude_none=True)
+    changes = {"dataset": {**blocks["dataset"], "validation": {}}}
+    words = closing_words(experiment(**changes, evaluation={**blocks["evaluation"], "split": "validation"}), results)
+    assert "At IPC 10, in the mean over networks, on validation images, lgd is 0.8 points below random" in words
+
+
 def test_of_many_methods_the_first_are_read_and_the_rest_counted(results: Path) -> None:
     write(results, "statistics", [{**LGD, "method": f"m{number}"} for number in range(5)])
     words = closing_words(experiment(), results)

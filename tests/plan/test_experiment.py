@@ -109,7 +109,7 @@ def test_a_surrogate_of_the_same_classes_by_other_names_is_taken(tmp_path: Path)
     load(changed(edit))
 
 
-def test_a_class_of_one_image_has_none_to_hold_out(tmp_path: Path) -> None:
+def test_a_class_of_one_training_image_has_none_for_validation(tmp_path: Path) -> None:
     for name, count in (("a", 9), ("b", 1)):
         for part in ("train", "test"):
             (tmp_path / part / name).mkdir(parents=True)
@@ -118,13 +118,12 @@ def test_a_class_of_one_image_has_none_to_hold_out(tmp_path: Path) -> None:
 
     def edit(config: Config) -> None:
         source = {"kind": "folder", "train": str(tmp_path / "train"), "test": str(tmp_path / "test")}
-        config["dataset"].update(source=source, classes=["a", "b"], holdout=None)
-        config["methods"] = {"dm": {"kind": "pixel", "objective": "distribution", "init": "noise"}}
-        config["ipc"], config["analysis"], config["evaluation"]["baseline"] = [1], {}, None
+        config["dataset"].update(source=source, classes=["a", "b"], holdout=None, validation={})
+        config["ipc"], config["analysis"] = [1], {}
 
     assert faults(edit) == [
-        "methods.dm: class 'b' has 1 training images, and one has to be held out to choose a snapshot; give it more, or"
-        " set matching.choose: last"
+        "dataset.validation: class 'b' has 1 image, and none is left to train on; give it more, or leave it out with"
+        " dataset.classes"
     ]
 
 
@@ -615,6 +614,32 @@ TOGETHER = {
     "no images for the test": (
         at("dataset.holdout.fraction", 0.0),
         "dataset.holdout.fraction: 0.0 leaves no image on one side; allowed: between 0 and 1",
+    ),
+    "all training images for validation": (
+        at("dataset.validation", {"fraction": 1.0}),
+        "dataset.validation.fraction: 1.0 leaves no image on one side; allowed: between 0 and 1",
+    ),
+    "no training images for validation": (
+        at("dataset.validation", {"fraction": 0.0}),
+        "dataset.validation.fraction: 0.0 leaves no image on one side; allowed: between 0 and 1",
+    ),
+    "tests on validation images that there are not": (
+        at("evaluation.split", "validation"),
+        "evaluation.split: networks are to be tested on validation images, which the data set lacks; give"
+        " dataset.validation, for instance {fraction: 0.1}, or set test here",
+    ),
+    "published accuracies beside those of validation images": (
+        lambda e: (
+            at("dataset.validation", {})(e),
+            at("evaluation.split", "validation")(e),
+            at("analysis.published", {"dataset": "imagenette", "methods": {"random": "random"}})(e),
+        ),
+        "analysis.published: published accuracies are of test images; leave it out, or set evaluation.split: test",
+    ),
+    "more images than validation leaves to choose among": (
+        lambda e: (e.update(ipc=[60], analysis={}), at("dataset.validation", {"fraction": 0.5})(e)),
+        "ipc: 60 images per class, but class '0' has 44 training images after those that are held out, and"
+        " methods.random chooses among them; allowed: 1 to 44",
     ),
     "a side that does not halve": (
         at("dataset.resolution", 17),

@@ -74,6 +74,22 @@ def test_a_nested_set_is_collected_from_the_smaller_ones() -> None:
     assert files == [f"<results>/distilled/dit/sampled-{ipc}-0.parquet" for ipc in (2, 10)]
 
 
+def test_validation_images_are_an_input_where_the_data_set_has_some() -> None:
+    inputs = default()
+    assert inputs.validation(Job()) == targets.validation_images(inputs.experiment) == []
+    dataset = inputs.experiment.dataset.model_dump(mode="json", exclude_none=True)
+    assert default(dataset={**dataset, "validation": {}}).validation(Job()) == [layout.VALIDATION]
+
+
+def test_networks_are_tested_on_the_images_of_the_split() -> None:
+    inputs = default()
+    assert inputs.tested_images == layout.TEST
+    blocks = inputs.experiment.model_dump(mode="json", exclude_none=True)
+    searching = {"dataset": {**blocks["dataset"], "validation": {}}}
+    searching["evaluation"] = {**blocks["evaluation"], "split": "validation"}
+    assert default(**searching).tested_images == layout.VALIDATION
+
+
 def test_all_real_images_are_evaluated_from_the_training_table() -> None:
     assert default().evaluated_images(Job(method="full", ipc="full")) == layout.TRAIN
 

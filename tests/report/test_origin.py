@@ -53,7 +53,7 @@ def test_a_markdown_table_has_its_origin_in_a_line_below(written: Path) -> None:
 def test_no_setting_of_a_stage_holds_the_commit() -> None:
     """So another commit runs nothing again."""
     experiment = load(yaml.safe_load((PROJECT / "config.yaml").read_text("utf-8")))
-    assert set(experiment.about.model_dump()) == {"experiment", "dataset", "protocols"}
+    assert set(experiment.about.model_dump()) == {"experiment", "dataset", "protocols", "split"}
 
 
 def commit_of(source: Path) -> str:

@@ -70,10 +70,10 @@ def write_set(
     return path
 
 
-def write_final_table(results: Path, name: str, table: pd.DataFrame, commit: str = "c0ffee1") -> Path:
+def write_final_table(results: Path, name: str, table: pd.DataFrame, commit: str = "c0ffee1", **about: str) -> Path:
     """Write a final table."""
     path = place(results, layout.table(name)["parquet"])
-    write_table(path, arrow_table(table), {"stage": f"tabulate_{name}", "commit": commit})
+    write_table(path, arrow_table(table), {"stage": f"tabulate_{name}", "commit": commit, **about})
     return path
 
 

@@ -11,7 +11,7 @@ rule measure_incremental_dynamics:
     """Measure the loss of a student that goes on from increment to increment of a set."""
     input:
         images=analyses.largest_set,
-        test=layout.TEST,
+        test=inputs.tested_images,
         teacher=analyses.incremental_teacher,
         network=checked("measure_incremental_dynamics"),
     output:

@@ -1,16 +1,17 @@
-# From a source of labelled images to training and test images of one size.
+# From a source of labelled images to training, validation and test images of one size.
 #
 # in:  the source that `dataset` names
-# out: <results>/data/{train,test,rejected,duplicates}.parquet
+# out: <results>/data/{train,test,rejected,duplicates}.parquet, and validation.parquet where `dataset` asks for it
 
 
 rule ingest:
-    """Read the source, bring every image to one size, set test images aside, list what cannot be read or occurs twice."""
+    """Read the source, bring every image to one size, set images aside, list what cannot be read or occurs twice."""
     input:
         source=inputs.source,
     output:
         train=layout.TRAIN,
         test=layout.TEST,
+        validation=targets.validation_images(EXPERIMENT),
     log:
         **layout.logs("ingest"),
         # a log outlives a failed job, and a failure is when a user wants to read it

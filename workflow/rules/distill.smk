@@ -221,6 +221,7 @@ rule import_images:
         external=inputs.external,
         data=layout.TRAIN,
         test=layout.TEST,
+        validation=inputs.validation,
     output:
         images=layout.IMPORTED,
     log:

@@ -32,7 +32,7 @@ rule evaluate:
     """Train networks of one architecture on a distilled set and test them on real images."""
     input:
         images=inputs.evaluated_images,
-        test=layout.TEST,
+        test=inputs.tested_images,
         teacher=inputs.online_teacher,
         soft_labels=inputs.stored_labels,
         network=checked("evaluate"),

@@ -84,9 +84,9 @@ rule encode_latents:
 
 
 rule measure_autoencoder:
-    """Measure what the autoencoder keeps of the test images, and what reference networks lose by it."""
+    """Measure what the autoencoder keeps of the tested images, and what reference networks lose by it."""
     input:
-        test=layout.TEST,
+        test=inputs.tested_images,
         autoencoder=inputs.autoencoder,
         guidance_autoencoder=inputs.guidance_autoencoder,
         references=inputs.references,

@@ -1,6 +1,6 @@
 # Images that are optimised: experts, the loop, pictures of its snapshots, and the choice among them.
 #
-# in:  <results>/data/train.parquet, generator, autoencoder
+# in:  <results>/data/{train,validation}.parquet, generator, autoencoder
 # out: <results>/{run}experts/{experts}/trajectories-{shard}.safetensors
 #      <results>/{run}distilled/{method}/   snapshots and losses of each shard, their pictures, the set that is kept
 #      <results>/{run}analysis/gradients.parquet
@@ -81,10 +81,10 @@ rule render:
 
 
 rule choose_snapshot:
-    """Choose the snapshot that networks learn most from, on training images that were held out."""
+    """Choose the snapshot that networks learn most from, on validation images."""
     input:
-        data=layout.TRAIN,
         rendered=inputs.rendered,
+        validation=inputs.validation,
         network=checked("choose_snapshot"),
     output:
         images=layout.CHOSEN,

@@ -265,6 +265,7 @@ rule write_report:
         experiment=layout.EXPERIMENT,
         train=layout.TRAIN,
         test=layout.TEST,
+        validation=inputs.validation,
         rejected=layout.REJECTED,
         tables=targets.tables(EXPERIMENT),
         figures=targets.figures(EXPERIMENT),

@@ -109,9 +109,10 @@ def read_results(folder: Path, label: str) -> Results:
     any_of = dict.fromkeys(("method", "ipc", "network", "protocol"), "*")
     patterns = [layout.fill(layout.EVALUATION, run=run, **any_of) for run in ("", "seed-*/")]
     paths = [path for pattern in patterns for path in sorted(folder.glob(pattern.removeprefix(layout.RESULTS)))]
-    test = _file(folder, layout.TEST)
+    split = (settings.get("evaluation") or {}).get("split", "test")
+    test = _file(folder, layout.VALIDATION if split == "validation" else layout.TEST)
     if paths and not test.exists():
-        missing.append("no test images, so that nothing is paired by them")
+        missing.append(f"no {split} images, so that nothing is paired by them")
     return Results(
         label=label,
         settings=settings,

@@ -115,7 +115,7 @@ def _write(folder: Path, asked: argparse.Namespace) -> None:
     if not path.is_file():
         raise BadInput(_absent(asked.results, path, asked))
     images = read_images(path, "collect")
-    accuracy, redundancy, commit = _tables(asked.results, asked.method, asked.ipc)
+    accuracy, redundancy, commit, split = _tables(asked.results, asked.method, asked.ipc)
     provenance = {**_provenance(path), "commit": commit}
     lineage = provenance["settings"]["lineage"]
     if "calibrate_guidance" in lineage["stages"]:
@@ -155,6 +155,7 @@ def _write(folder: Path, asked: argparse.Namespace) -> None:
         calibrated=provenance.get("calibrated", {}),
         accuracy=accuracy,
         redundancy=redundancy,
+        split=split,
         licence=asked.license,
         generator_licence=asked.generator_license,
         place=asked.push,
@@ -240,29 +241,29 @@ def _experiment_file(name: str) -> str:
     return "EXPERIMENT.yaml"
 
 
-def _tables(results: Path, method: str, ipc: int) -> tuple[pd.DataFrame | str, pd.DataFrame | str, str]:
-    """The rows of the final tables beside a set, or why there are none, and the commit that the tables name.
+def _tables(results: Path, method: str, ipc: int) -> tuple[pd.DataFrame | str, pd.DataFrame | str, str, str]:
+    """The rows of the final tables beside a set, or why there are none, and the commit and split that they name.
 
     Raises:
         DamagedArtifact: a table cannot be read, or lacks a column.
     """
-    accuracy, commit = _table(results, "accuracy", ("method", "ipc", "network", "protocol", "n", *SPREAD))
+    accuracy, commit, split = _table(results, "accuracy", ("method", "ipc", "network", "protocol", "n", *SPREAD))
     if not isinstance(accuracy, str):
         own = accuracy["method"] == method
         rows = accuracy[(accuracy["ipc"] == ipc) | accuracy["method"].isin(FULL)]
         accuracy = rows.sort_values("method", key=lambda names: names != method, kind="stable")
         if not (own & (rows["ipc"] == ipc)).any():
             accuracy = "The table of accuracies has no row of this set."
-    redundancy, _ = _table(
+    redundancy, *_ = _table(
         results, "redundancy", ("method", "increments", "n", "off_diagonal_mean", "off_diagonal_std")
     )
     if not isinstance(redundancy, str) and not (redundancy["method"] == method).any():
         redundancy = "The table of redundancies has no row of this method."
-    return accuracy, redundancy, commit
+    return accuracy, redundancy, commit, split
 
 
-def _table(results: Path, name: str, columns: Sequence[str]) -> tuple[pd.DataFrame | str, str]:
-    """A final table and the commit that it names."""
+def _table(results: Path, name: str, columns: Sequence[str]) -> tuple[pd.DataFrame | str, str, str]:
+    """A final table, the commit that it names, and the images that its accuracies are of."""
     from distillery.errors import damaged
     from distillery.storage.tables import read_table
 
@@ -270,13 +271,14 @@ def _table(results: Path, name: str, columns: Sequence[str]) -> tuple[pd.DataFra
     where = path.relative_to(results)
     if not path.exists():
         words = f"{where} is missing: the run has not made it"
-        return f"{words}{', or does not measure it' if name == 'redundancy' else ''}.", NOT_RECORDED
+        return f"{words}{', or does not measure it' if name == 'redundancy' else ''}.", NOT_RECORDED, "test"
     table = read_table(path, f"tabulate_{name}")
     if missing := [column for column in columns if column not in table.column_names]:
         raise damaged(path, f"tabulate_{name}", f"no column {', '.join(missing)}")
     about = parse_json((table.schema.metadata or {}).get(b"distillery", b"{}"))
     commits = table["commit"].unique().to_pylist() if "commit" in table.column_names else [about.get("commit")]
-    return table.to_pandas(), ", ".join(filter(None, commits)) or NOT_RECORDED
+    split = parse_json(about.get("settings", "{}")).get("about", {}).get("split", "test")
+    return table.to_pandas(), ", ".join(filter(None, commits)) or NOT_RECORDED, split
 
 
 def _calibrated(results: Path, run: str, method: str) -> dict[str, Any]:

@@ -1,14 +1,17 @@
-"""Pictures that occur more than once in a data set: in training and test images, in two classes, or twice in one."""
+"""Pictures that occur more than once in a data set: in two splits, in two classes, or twice in one."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
-KINDS = ("train and test", "two classes", "one class")
+SPLITS = ("train", "validation", "test")
+
+KINDS = ("train and test", "train and validation", "validation and test", "two classes", "one class")
 """Where a picture occurs more than once: the first of these that is true."""
 
 EXAMPLES = 5
@@ -16,21 +19,33 @@ EXAMPLES = 5
 
 @dataclass
 class Pictures:
-    """The images of a data set, in the order of its tables: those of training first.
+    """The images of a data set, in the order of `SPLITS`.
 
     Attributes:
         ids: unique within a split.
-        test: (N,) bool, whether it is a test image.
+        splits: (N,) int64, positions in `SPLITS`.
         classes: (N,) int64, labels.
         digests: (N,) uint64, equal where all pixels are.
         looks: (N,) uint64, perceptual hashes.
     """
 
     ids: Sequence[str]
-    test: np.ndarray
+    splits: np.ndarray
     classes: np.ndarray
     digests: np.ndarray
     looks: np.ndarray
+
+
+class Leaked(NamedTuple):
+    """Images of a split that are in an earlier one of `SPLITS` too.
+
+    Attributes:
+        images: how many.
+        examples: the first of them in words, each with the image that it equals.
+    """
+
+    images: int
+    examples: list[str]
 
 
 @dataclass
@@ -39,14 +54,12 @@ class Duplicates:
 
     Attributes:
         table: `group`, `kind`, `split`, `class`, `path` and `pixels` (a digest) of every such image.
-        leaked: number of test images that are training images too.
-        examples: ids of the first of those, each with that of a training image.
-        pictures: kind -> number of pictures.
+        leaked: by split.
+        pictures: kind that occurs -> number of pictures.
     """
 
     table: pa.Table
-    leaked: int
-    examples: list[tuple[str, str]]
+    leaked: dict[str, Leaked]
     pictures: dict[str, int]
 
 
@@ -63,28 +76,34 @@ def find_duplicates(images: Pictures, class_names: Sequence[str], near: int | No
     group_of = np.argsort(np.argsort(first))[group_of]  # numbered by the first row of each
     rows, group_of = rows[order := np.argsort(group_of, kind="stable")], group_of[order]
     starts = np.flatnonzero(np.diff(group_of, prepend=-1))
-    test, labels = images.test[rows], images.classes[rows]
-    tests, sizes = (np.bincount(group_of, weights).astype(int) for weights in (test, None))
+    splits, labels = images.splits[rows], images.classes[rows]
+    train, validation, test = (np.bincount(group_of, splits == split) > 0 for split in range(len(SPLITS)))
     several = np.zeros(len(starts), bool)
     if len(starts):
         several = np.minimum.reduceat(labels, starts) != np.maximum.reduceat(labels, starts)
-    both = (tests > 0) & (tests < sizes)
-    kind = np.where(both, 0, np.where(several, 1, 2))
-    leaked = np.flatnonzero(test & both[group_of])
+    kind = np.select([train & test, train & validation, validation & test, several], range(4), 4)
     table = pa.table(
         {
             "group": group_of,
             "kind": _words(kind[group_of], KINDS),
-            "split": _words(test.astype(int), ("train", "test")),
+            "split": _words(splits, SPLITS),
             "class": _words(labels, class_names),
             "path": pa.array([images.ids[row] for row in rows.tolist()], pa.string()),
             "pixels": images.digests[rows],
         }
     )
-    firsts = rows[starts[group_of]]
-    examples = [(images.ids[int(rows[row])], images.ids[int(firsts[row])]) for row in leaked[:EXAMPLES]]
-    pictures = dict(zip(KINDS, np.bincount(kind, minlength=len(KINDS)).tolist(), strict=True))
-    return Duplicates(table, len(leaked), examples, pictures)
+    firsts = starts[group_of]
+
+    def named(row: int) -> str:
+        return f"{SPLITS[splits[row]]} {images.ids[int(rows[row])]}"
+
+    leaked = {}
+    for split, name in enumerate(SPLITS):
+        again = np.flatnonzero((splits == split) & (splits[firsts] < split))
+        examples = [f"{named(row)} is {named(firsts[row])}" for row in again[:EXAMPLES].tolist()]
+        leaked[name] = Leaked(len(again), examples)
+    counts = zip(KINDS, np.bincount(kind, minlength=len(KINDS)).tolist(), strict=True)
+    return Duplicates(table, leaked, {name: count for name, count in counts if count})
 
 
 def _words(numbers: np.ndarray, words: Sequence[str]) -> pa.Array:

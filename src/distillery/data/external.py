@@ -187,13 +187,13 @@ def read_external_arrays(
 def refuse_test_images(
     key: str, rows: Sequence[tuple[int, str, bytes]], test: Iterable[np.ndarray], most: float
 ) -> None:
-    """Refuse a set that holds test images, by their pixels.
+    """Refuse a set that holds test or validation images, by their pixels.
 
     Args:
         key: of the method, for errors.
         rows: as `read_external` returns them.
-        test: the test images, (C, H, W) uint8 each.
-        most: the share of the set that may be test images.
+        test: the images that the set must not hold, (C, H, W) uint8 each.
+        most: the share of the set that may be among them.
 
     Raises:
         BadInput: more of them are.
@@ -205,8 +205,8 @@ def refuse_test_images(
     leaked = [name for _, name, content in rows if pixels_digest(decode_image(content)) in seen]
     if len(leaked) > most * len(rows):
         raise BadInput(
-            f"{key}.images: {len(leaked)} of {len(rows)} images are test images, {leaked[0]} among them, and "
-            f"dataset.max_leaked allows {most:.1%}; give a set that was made of training images, or raise it"
+            f"{key}.images: {len(leaked)} of {len(rows)} images are test or validation images, {leaked[0]} among them, "
+            f"and dataset.max_leaked allows {most:.1%}; give a set that was made of training images, or raise it"
         )
 
 

@@ -15,14 +15,14 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
 from distillery.data.decode import Fitted, fitted, in_words
-from distillery.data.duplicates import Duplicates, Pictures, find_duplicates
-from distillery.data.settings import Dataset
+from distillery.data.duplicates import SPLITS, Duplicates, Pictures, find_duplicates
+from distillery.data.settings import Dataset, Holdout, Validation, images_held_out
 from distillery.data.sources import Record, Split, check_digests, class_list, count, passed_over, records_of
 from distillery.data.verify import SourceDigest
 from distillery.errors import BadInput, SourceError, Unusable
@@ -63,11 +63,13 @@ class Tally(NamedTuple):
     """How many images went where.
 
     Attributes:
+        validation: none where the data set has no validation images.
         passed_over: what was not read, in words.
         duplicates: how many pictures occur more than once, by kind (`distillery.data.duplicates`).
     """
 
     train: int
+    validation: int
     test: int
     rejected: int
     passed_over: str
@@ -166,8 +168,14 @@ class _Entry(NamedTuple):
     look: int
 
 
-def hold_out(ids: Iterable[str], class_name: str, fraction: float, seed: int) -> set[str]:
-    """The images of one class that become test images: `fraction` of them, at least one, and never all.
+def hold_out(
+    ids: Iterable[str],
+    class_name: str,
+    fraction: float,
+    seed: int,
+    block: Literal["holdout", "validation"] = "holdout",
+) -> set[str]:
+    """The images of one class that become test or validation images: `fraction` of them, at least one, and never all.
 
     Each image has a place in a shuffle that its own id, its class and the seed decide. So neither the order of the
     files nor another class matters, and one image more or less moves at most one other.
@@ -177,6 +185,7 @@ def hold_out(ids: Iterable[str], class_name: str, fraction: float, seed: int) ->
         class_name: the class.
         fraction: share to hold out, 0 < fraction < 1.
         seed: of the shuffle.
+        block: of the data set; the two have shuffles of their own.
 
     Raises:
         ValueError: the class has fewer than two images.
@@ -184,8 +193,8 @@ def hold_out(ids: Iterable[str], class_name: str, fraction: float, seed: int) ->
     names = list(dict.fromkeys(ids))
     if len(names) < 2:
         raise ValueError(f"class {class_name!r} has {len(names)} image, and two are needed to hold one out")
-    count = min(max(int(len(names) * fraction + 0.5), 1), len(names) - 1)
-    return {names[position] for position in seeded_order(names, "holdout", seed, class_name)[:count]}
+    order = seeded_order(names, block, seed, class_name)
+    return {names[position] for position in order[: images_held_out(len(names), fraction)]}
 
 
 def ingest_images(
@@ -195,10 +204,11 @@ def ingest_images(
     test: Path,
     rejected: Path,
     duplicates: Path,
+    validation: Path | None = None,
     provenance: Provenance,
     workers: int = 1,
 ) -> Tally:
-    """Write the training and test images of a data set, and the lists of images that cannot be used or occur twice.
+    """Write the images of each split of a data set, and the lists of images that cannot be used or occur twice.
 
     The tables are sorted by label and id, and their bytes do not depend on `workers`. A few images at a time are in
     memory; in between they lie in a nameless file beside `train`, which takes as much of the disk as the tables.
@@ -210,6 +220,7 @@ def ingest_images(
         rejected: table with columns `path` and `reason` to write; it is there even if `BadInput` is raised after
             the images were read.
         duplicates: table of `Duplicates` to write; it is there even if `BadInput` is raised for what is in it.
+        validation: image table to write, where the data set has validation images.
         provenance: goes into the metadata of the tables; `source` beside it is the digest of all that was read.
         workers: processes that decode.
 
@@ -218,19 +229,19 @@ def ingest_images(
 
     Raises:
         BadInput: the source or the class list is wrong, too many images were rejected, a class has no image left, or
-            too few to hold some out; or too many test images are training images too.
+            too few to hold some out; or too many images of one split are in another one too.
     """
     try:
         classes = class_list(dataset)
         check_digests(dataset.source)
-        _check_split(dataset)
+        _check_split(dataset, validation)
         beside = passed_over(dataset.source)
         splits: list[Split] = ["train", "test"] if dataset.source.has_test else ["train"]
-        kept: dict[Split, list[_Entry]] = {}
+        kept: dict[str, list[_Entry]] = {}
         refused: dict[Split, list[Rejected]] = {}
         train.parent.mkdir(parents=True, exist_ok=True)
         _write_rejected(rejected, [], provenance)  # whole tables, also where what follows ends with an error
-        write_table(duplicates, _duplicates({"train": [], "test": []}, classes, None).table, provenance)
+        write_table(duplicates, _duplicates({}, classes, None).table, provenance)
         digest = SourceDigest()
         spool = Spool(train.parent, in_memory=0)
         for split in splits:
@@ -242,28 +253,36 @@ def ingest_images(
         for split in splits:
             _check_classes(split, kept[split], classes, rejected)
         if dataset.holdout is not None:
-            kept = _split(kept["train"], classes, dataset.holdout.fraction, dataset.holdout.seed)
+            kept["train"], kept["test"] = _split(kept["train"], classes, dataset.holdout, "holdout")
+        if dataset.validation is not None:
+            kept["train"], kept["validation"] = _split(kept["train"], classes, dataset.validation, "validation")
         twice = _duplicates(kept, classes, dataset.near_duplicates)
         write_table(duplicates, twice.table, provenance)
-        _check_leaked(dataset, len(kept["test"]), twice, duplicates)
+        for name, entries in kept.items():
+            _check_leaked(dataset, name, len(entries), twice, duplicates)
         provenance = {**provenance, "source": digest.hexdigest()}
-        _write_images(train, kept["train"], spool, classes, provenance)
-        _write_images(test, kept["test"], spool, classes, provenance)
+        for name, path in (("train", train), ("test", test), ("validation", validation)):
+            if path is not None:
+                _write_images(path, kept[name], spool, classes, provenance)
     except SourceError as error:
         raise BadInput(str(error)) from error
-    return Tally(len(kept["train"]), len(kept["test"]), len(bad), beside, twice.pictures)
+    held = len(kept.get("validation", ()))
+    return Tally(len(kept["train"]), held, len(kept["test"]), len(bad), beside, twice.pictures)
 
 
-def _check_split(dataset: Dataset) -> None:
+def _check_split(dataset: Dataset, validation: Path | None) -> None:
+    if (dataset.validation is None) != (validation is None):
+        raise BadInput("dataset.validation: give this block and a file for its images, or neither")
     if dataset.source.has_test:
         if dataset.holdout is not None:
             raise BadInput("dataset.holdout: the source has test images of its own; remove `holdout` or those")
     elif dataset.holdout is None:
         raise BadInput("dataset.holdout: the source has no test images; say which share of the training images to take")
-    elif not 0 < dataset.holdout.fraction < 1:
-        raise BadInput(
-            f"dataset.holdout.fraction: {dataset.holdout.fraction:g} leaves one side empty; take one between 0 and 1"
-        )
+    for name, block in (("holdout", dataset.holdout), ("validation", dataset.validation)):
+        if block is not None and not 0 < block.fraction < 1:
+            raise BadInput(
+                f"dataset.{name}.fraction: {block.fraction:g} leaves one side empty; take one between 0 and 1"
+            )
 
 
 def _read(
@@ -322,29 +341,32 @@ def _check_classes(split: Split, entries: list[_Entry], classes: list[str], tabl
         )
 
 
-def _split(entries: list[_Entry], classes: list[str], fraction: float, seed: int) -> dict[Split, list[_Entry]]:
-    """Hold out images of each class."""
+def _split(
+    entries: list[_Entry], classes: list[str], block: Holdout | Validation, name: Literal["holdout", "validation"]
+) -> tuple[list[_Entry], list[_Entry]]:
+    """The images that are left, and those that a block of the data set holds out of each class."""
     by_class: dict[int, list[str]] = {}
     for entry in entries:
         by_class.setdefault(entry.label, []).append(entry.id)
     held: set[tuple[int, str]] = set()
     for label, ids in by_class.items():
         try:
-            held.update((label, name) for name in hold_out(ids, classes[label], fraction, seed))
+            held.update((label, id) for id in hold_out(ids, classes[label], block.fraction, block.seed, name))
         except ValueError as error:
-            raise BadInput(f"dataset.holdout: {error}; add images or leave it out of dataset.classes") from error
-    return {
-        "train": [entry for entry in entries if (entry.label, entry.id) not in held],
-        "test": [entry for entry in entries if (entry.label, entry.id) in held],
-    }
+            raise BadInput(f"dataset.{name}: {error}; add images or leave it out of dataset.classes") from error
+    return (
+        [entry for entry in entries if (entry.label, entry.id) not in held],
+        [entry for entry in entries if (entry.label, entry.id) in held],
+    )
 
 
-def _duplicates(kept: dict[Split, list[_Entry]], classes: list[str], near: int | None) -> Duplicates:
+def _duplicates(kept: dict[str, list[_Entry]], classes: list[str], near: int | None) -> Duplicates:
     """The pictures that occur more than once."""
-    entries = [*kept["train"], *kept["test"]]
+    splits = [kept.get(split, []) for split in SPLITS]
+    entries = [*chain(*splits)]
     pictures = Pictures(
         [entry.id for entry in entries],
-        np.arange(len(entries)) >= len(kept["train"]),
+        np.repeat(np.arange(len(SPLITS)), [len(split) for split in splits]),
         np.fromiter((entry.label for entry in entries), np.int64),
         np.fromiter((entry.digest for entry in entries), np.uint64),
         np.fromiter((entry.look for entry in entries), np.uint64),
@@ -352,13 +374,14 @@ def _duplicates(kept: dict[Split, list[_Entry]], classes: list[str], near: int |
     return find_duplicates(pictures, classes, near)
 
 
-def _check_leaked(dataset: Dataset, images: int, twice: Duplicates, table: Path) -> None:
-    """Refuse test images of which too many are training images too."""
-    if twice.leaked > dataset.max_leaked * images:
-        first = "; ".join(f"test {name} is train {other}" for name, other in twice.examples)
+def _check_leaked(dataset: Dataset, split: str, images: int, twice: Duplicates, table: Path) -> None:
+    """Refuse a split of which too many images are in an earlier one too: training, validation, test."""
+    leaked, examples = twice.leaked[split]
+    if leaked > dataset.max_leaked * images:
+        earlier = "training or validation" if split == "test" and dataset.validation is not None else "training"
         raise BadInput(
-            f"dataset.max_leaked: {twice.leaked} of {images} test images ({twice.leaked / images:.1%}) are training"
-            f" images too, and {dataset.max_leaked:.1%} may be: {first}{'; …' * (twice.leaked > len(twice.examples))}."
+            f"dataset.max_leaked: {leaked} of {images} {split} images ({leaked / images:.1%}) are {earlier} images too,"
+            f" and {dataset.max_leaked:.1%} may be: {'; '.join(examples)}{'; …' * (leaked > len(examples))}."
             f" {table} names all of them. Remove them on one side, or raise dataset.max_leaked"
         )
 

@@ -84,6 +84,18 @@ class Holdout(Block):
     seed: Seed = 0
 
 
+class Validation(Block):
+    """Which share of the training images becomes the validation set, stratified by class."""
+
+    fraction: Fraction = 0.1
+    seed: Seed = 0
+
+
+def images_held_out(images: int, fraction: float) -> int:
+    """How many of so many images of a class are held out: a share, one at least, and never all of two or more."""
+    return min(max(min(int(images * fraction + 0.5), images - 1), 1), images)
+
+
 def _named_list(value: Any) -> Any:
     """The wnids of a published class list, where one is named."""
     return class_list_called(value) if isinstance(value, str) else value
@@ -114,6 +126,11 @@ class Dataset(Block):
         },
     )
     holdout: Holdout | None = Field(None, description="Needed where the source has no test images.")
+    validation: Validation | None = Field(
+        None,
+        description="Training images that nothing is trained on: settings and snapshots are chosen by them, so that "
+        "nothing is chosen on the test images. They are drawn after `holdout`. None: all are trained on.",
+    )
     test_names: str | None = Field(
         None,
         min_length=1,
@@ -122,7 +139,9 @@ class Dataset(Block):
     )
     max_rejected: Fraction = Field(0.01, description="A larger share of unreadable images stops the run.")
     max_leaked: Fraction = Field(
-        0.01, description="A larger share of test images whose picture is a training image too stops the run."
+        0.01,
+        description="A larger share of test images whose picture is a training or validation image too stops the run, "
+        "and so does one of validation images whose picture is a training image too.",
     )
     near_duplicates: int | None = Field(
         None,

@@ -11,16 +11,6 @@ from distillery.matching.settings import Experts
 from distillery.storage.tensors import described_tensors
 
 
-def held_out_of(size: int, share: float) -> int:
-    """How many images of a class of this size choose among snapshots: a share, one at least, and never all."""
-    return min(max(round(size * share), 1), size - 1)
-
-
-def words_of_holdout(share: float, seed: int) -> str:
-    """The training images that choose among snapshots, in words; no expert has seen them."""
-    return f"seed {seed}, matching.holdout {share:g}" if share else "none"
-
-
 def wrong_steps(steps: int, length: int, uneven: bool) -> str | None:
     """Why so many steps do not fit a schedule; None if they do."""
     even = [number for number in range(2, length + 1) if length % number == 0]
@@ -50,22 +40,13 @@ def check_expert_files(
     size: int,
     channels: int,
     epochs: int,
-    held_out: float,
-    seeds: Sequence[int],
 ) -> Iterator[str]:
     """Whether files of experts, where the experiment names them, are of this network and of such images."""
-    if block.files and held_out and len(seeds) > 1:
-        yield (
-            f"{key}.files: experts of one seed, but each of seeds {', '.join(map(str, seeds))} holds out images of its "
-            "own to choose a snapshot; give one seed, set matching.choose: last, or leave files out to train them here"
-        )
-        return
     wanted = {
         "network": network,
         "classes": list(classes),
         "size": size,
         "channels": channels,
-        "held_out": words_of_holdout(held_out, seeds[0]),
         "epochs": epochs,
     }
     for file in block.files or ():
@@ -84,7 +65,6 @@ def wrong_experts(about: Mapping[str, Any], wanted: Mapping[str, Any]) -> str | 
         return "it is not a file of train_experts"
     words = {
         "data": "it was trained on other images ({found}, and these are {value})",
-        "held_out": "no expert has seen the images held out by {found}, and here they are those of {value}",
         "classes": "it knows the classes {found}, and the data have {value}",
         "size": "its experts are of {found} px, and {value} is wanted",
         "channels": "its experts are of {found} channels, and {value} is wanted",

@@ -129,10 +129,9 @@ def _states(numbers: Sequence[int], histories: Sequence[History]) -> dict[str, T
     }
 
 
-def description(networks: Comparing, real: RealImages, recipe: Recipe, held_out: str) -> dict[str, Any]:
-    """The metadata of a file of experts; `held_out` names the images that no expert has seen (`words_of_holdout`)."""
-    own = {"held_out": held_out, "recipe": recipe.model_dump(mode="json")}
-    return {**wanted_of(networks.name, real, recipe.epochs), **own}
+def description(networks: Comparing, real: RealImages, recipe: Recipe) -> dict[str, Any]:
+    """The metadata of a file of experts."""
+    return {**wanted_of(networks.name, real, recipe.epochs), "recipe": recipe.model_dump(mode="json")}
 
 
 def wanted_of(network: str, real: RealImages, last_epoch: int) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The real images that ours are compared with: which of them are held out, and batches of a class."""
+"""The real images that ours are compared with, and batches of a class."""
 
 from __future__ import annotations
 
@@ -7,37 +7,12 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from distillery.data.pixels import load_pixels
 from distillery.errors import BadInput
-from distillery.matching.checks import held_out_of
-from distillery.ordering import seeded_order
 from distillery.students.networks import Domain
-
-
-def held_out(labels: np.ndarray, classes: Sequence[str], paths: Sequence[str], share: float, seed: int) -> np.ndarray:
-    """Which training images are held out, (N,) bool: a share of each class, one at least, drawn by seed, class and id.
-
-    Raises:
-        BadInput: a class has one image.
-    """
-    held = np.zeros(len(labels), dtype=bool)
-    if share == 0:
-        return held
-    for label, name in enumerate(classes):
-        rows = np.flatnonzero(labels == label)
-        count = held_out_of(len(rows), share)
-        if count < 1:
-            raise BadInput(
-                f"class {name!r} has {len(rows)} training images, and one is to be held out to choose a snapshot; give "
-                "it more, or set matching.choose: last"
-            )
-        order = seeded_order([paths[row] for row in rows.tolist()], seed, "held out", name)
-        held[rows[order[:count]]] = True
-    return held
 
 
 class RealImages:
@@ -60,11 +35,9 @@ class RealImages:
         self._rows = [(labels == label).nonzero()[:, 0] for label in range(len(self.classes))]
 
     @classmethod
-    def load(cls, path: Path, share: float, seed: int, device: torch.device, *, kept: bool = True) -> RealImages:
-        """The training images without the held-out share of each class; with `kept` False the held-out ones."""
-        pixels, labels, classes, paths = load_pixels(path)
-        rows = torch.from_numpy(np.flatnonzero(held_out(labels.numpy(), classes, paths, share, seed) != kept))
-        return cls(pixels[rows], labels[rows], classes, [paths[row] for row in rows.tolist()], device)
+    def load(cls, path: Path, device: torch.device) -> RealImages:
+        """The images of a table."""
+        return cls(*load_pixels(path), device)
 
     @property
     def digest(self) -> str:

@@ -15,7 +15,6 @@ from distillery.settings import (
     Count,
     Decay,
     Epochs,
-    Exponent,
     ImageRate,
     InputPath,
     Name,
@@ -244,15 +243,13 @@ class Experts(Block):
 
 
 class Matching(Block):
-    """What all methods share that optimise images: which training images they never see, and which snapshot is kept."""
+    """What all methods share that optimise images: when snapshots are taken, and which one is kept."""
 
     every: Steps = Field(200, description="Iterations between two snapshots; the first and the last always are.")
     choose: Literal["best", "last"] = Field(
         "best",
-        description="Kept is the snapshot that networks learn most from, as the held-out images say, or the last.",
-    )
-    holdout: Annotated[float, Field(gt=0, lt=1), Exponent] = Field(
-        0.1, description="Share of each class's training images that is held out for that; with `last` none is."
+        description="Kept is the snapshot that networks learn most from, by their accuracy on the images of "
+        "`dataset.validation`, or the last.",
     )
     network: Network | None = Field(None, description="The network that is trained; none: the one that compares.")
     protocol: Protocol | None = Field(None, description="How; none: the first protocol of the evaluation.")

@@ -1,4 +1,4 @@
-"""The accuracy of networks trained on a snapshot, on held-out training images."""
+"""The accuracy of networks trained on a snapshot, on validation images."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from distillery.students.training import in_ensembles, networks_at_once, train_n
 def accuracies(
     pixels: Tensor,
     labels: Tensor,
-    held: RealImages,
+    validation: RealImages,
     network: str,
     recipe: Recipe,
     *,
@@ -28,7 +28,7 @@ def accuracies(
     resume: Callable[[str], Resume],
     what: str,
 ) -> list[float]:
-    """Accuracy in percent on the held-out images of each network trained on a snapshot, at the end of its schedule.
+    """Accuracy in percent on the validation images of each network trained on a snapshot, at the end of its schedule.
 
     Network i starts from the same weights and draws the same numbers on every snapshot.
 
@@ -47,7 +47,7 @@ def accuracies(
     keys = [(seed, "choose_snapshot", network, student) for student in range(students)]
 
     def classifier(student: int) -> Classifier:
-        return Classifier(network, held.classes, Domain.of(pixels, recipe), keys[student])
+        return Classifier(network, validation.classes, Domain.of(pixels, recipe), keys[student])
 
     speed = Speed()
     trained = in_ensembles(
@@ -60,7 +60,7 @@ def accuracies(
             recipe,
             keys=[keys[student] for student in ensemble],
             device=device,
-            test=(held.pixels.cpu(), held.labels),
+            test=(validation.pixels.cpu(), validation.labels),
             speed=speed,
             resume=resume(f"student-{ensemble[0]}-{ensemble[-1]}"),
             what=what,

@@ -15,7 +15,7 @@ from distillery.settings import Block
 from distillery.students.settings import Evaluation, Reference
 from distillery.students.settings import Protocol as StudentProtocol
 
-RealImageUse = Literal["none", "any", "not held out"]
+RealImageUse = Literal["none", "any"]
 PartName = Literal["increment", "sampled", "selected", "imported", "chosen"]
 
 
@@ -109,11 +109,6 @@ class Context(Protocol):
         """ConvNet-d for the side of the data."""
         ...
 
-    @property
-    def held_out(self) -> float:
-        """Share of each class that methods which optimise images never see."""
-        ...
-
 
 class Method(Block):
     """A method and the parts of its sets.
@@ -121,21 +116,19 @@ class Method(Block):
     Attributes:
         stage: the stage that makes the parts of its sets.
         incremental: whether its sets grow in increments, each with a student.
-        holds_out: whether it chooses among snapshots by training images that it never sees.
         has_chain: whether gradients go through the steps of a diffusion.
         kind: its name in an experiment file.
     """
 
     stage: ClassVar[str]
     incremental: ClassVar[bool] = False
-    holds_out: ClassVar[bool] = False
     has_chain: ClassVar[bool] = False
     if TYPE_CHECKING:
         kind: Any
 
     @property
     def real_images(self) -> RealImageUse:
-        """Which training images its sets hold or begin with; as many of each class as a set has."""
+        """Whether its sets hold or begin with training images; as many of each class as a set has."""
         return "none"
 
     @property

@@ -50,7 +50,6 @@ class Matched(Method):
 
     stage: ClassVar[str] = "match"
     nested: ClassVar[bool] = False  # every size is optimised by itself
-    holds_out: ClassVar[bool] = True
     rate_key: ClassVar[str] = "step"
     """The key that sets how fast images change."""
 
@@ -147,7 +146,7 @@ class Matched(Method):
     def networks(self, key: str, context: Context) -> Iterator[Trained]:
         matching, first = context.matching, context.evaluation.protocols[0]
         yield Trained(f"{key}.network", self.comparing(context), AS_STORED, compares=True)
-        if context.held_out and not matching.network:
+        if matching.choose == "best" and not matching.network:
             yield Trained(f"{key}.network", self.comparing(context), matching.protocol or first)
 
     def check(self, key: str, context: Context) -> Iterator[str]:
@@ -195,7 +194,7 @@ class _WithObjective(Matched):
 
     @property
     def real_images(self) -> RealImageUse:
-        return "not held out" if self.init == "real" else "none"
+        return "any" if self.init == "real" else "none"
 
     @property
     def experts(self) -> str | None:
@@ -385,7 +384,7 @@ class IDC(Matched):
     """IDC-I (arXiv 2205.14959, its form without mosaics): gradients of networks in training, in pixels."""
 
     rate_key: ClassVar[str] = "learning_rate"
-    real_images: ClassVar[RealImageUse] = "not held out"
+    real_images: ClassVar[RealImageUse] = "any"
     kind: Literal["idc"]
     inner: Repeats = Field(
         100, description="Rounds on one network, each a step per class and some steps of the network."

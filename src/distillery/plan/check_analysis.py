@@ -23,7 +23,9 @@ def check_analysis(experiment: Experiment) -> Iterator[str]:
     yield from _of_path(experiment)
     yield from _of_gradients(experiment)
     yield from check_dynamics(experiment)
-    if experiment.analysis.published is not None:
+    if experiment.analysis.published is not None and experiment.evaluation.split == "validation":
+        yield "analysis.published: published accuracies are of test images; leave it out, or set evaluation.split: test"
+    elif experiment.analysis.published is not None:
         yield from _of_published(experiment.analysis.published, list(experiment.methods))
 
 

@@ -172,7 +172,7 @@ def _snapshot_labels(experiment: Experiment) -> Iterator[str]:
         for trained in method.networks(f"methods.{name}", experiment)
         if trained.compares
     ]
-    if not experiment.held_out or not compared:
+    if matching.choose == "last" or not compared:
         return
     protocol = matching.protocol or experiment.evaluation.protocols[0]
     labels = "hard"
@@ -239,6 +239,4 @@ def _experts(experiment: Experiment, classes: Sequence[str]) -> Iterator[str]:
             size=experiment.dataset.resolution,
             channels=1 if experiment.dataset.channels == "grey" else 3,
             epochs=experiment.experts_epochs(name),
-            held_out=experiment.held_out,
-            seeds=experiment.seeds,
         )

@@ -5,12 +5,11 @@ A fault is one line: the path of a key, what is wrong with it, and what is allow
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 from distillery.data.settings import Dataset
-from distillery.data.sources import class_faults, class_names
+from distillery.data.sources import class_faults, class_names, class_sizes
 from distillery.errors import SourceError
-from distillery.matching.checks import held_out_of
 from distillery.plan.check_analysis import check_analysis
 from distillery.plan.check_generators import check_generators, check_latents
 from distillery.plan.check_inputs import check_inputs
@@ -42,6 +41,7 @@ def _blocks(experiment: Experiment) -> Iterator[str]:
     except SourceError as error:
         yield str(error)
     yield from _data(experiment.dataset, known)
+    yield from _validation(experiment)
     yield from repeated("seeds", experiment.seeds)
     yield from repeated("ipc", experiment.ipc)
     yield from repeated("evaluation.networks", experiment.evaluation.networks)
@@ -63,11 +63,11 @@ def _data(dataset: Dataset, known: list[str]) -> Iterator[str]:
     if not dataset.source.has_test:
         if dataset.holdout is None:
             yield "dataset.holdout: needed, because the source has no test images; for instance {fraction: 0.25}"
-        elif not 0 < dataset.holdout.fraction < 1:
-            fraction = dataset.holdout.fraction
-            yield f"dataset.holdout.fraction: {fraction} leaves no image on one side; allowed: between 0 and 1"
     elif dataset.holdout is not None:
         yield "dataset.holdout: the source has test images of its own; leave out one of the two"
+    for name, block in (("holdout", dataset.holdout), ("validation", dataset.validation)):
+        if block is not None and not 0 < block.fraction < 1:
+            yield f"dataset.{name}.fraction: {block.fraction} leaves no image on one side; allowed: between 0 and 1"
     if dataset.test_names is not None and (not dataset.source.has_test):
         yield "dataset.test_names: the source has no test images of its own; leave it out"
     if known:
@@ -76,43 +76,44 @@ def _data(dataset: Dataset, known: list[str]) -> Iterator[str]:
         yield from repeated("dataset.classes", dataset.classes or [])
 
 
+def _validation(experiment: Experiment) -> Iterator[str]:
+    """Whether there are validation images where networks are tested on them, or snapshots chosen."""
+    if experiment.dataset.validation is not None:
+        return
+    way_out = "which the data set lacks; give dataset.validation, for instance {fraction: 0.1}, or set"
+    if experiment.evaluation.split == "validation":
+        yield f"evaluation.split: networks are to be tested on validation images, {way_out} test here"
+    if experiment.matching.choose == "best" and experiment.made_by("match"):
+        yield f"matching.choose: the best snapshot is chosen on validation images, {way_out} last here"
+
+
 def _sizes(experiment: Experiment) -> Iterator[str]:
     """Whether every class has as many real images as methods take from it."""
-    taking = {name: method.real_images for name, method in sorted(experiment.methods.items())}
-    any_image = [name for name, images in taking.items() if images == "any"]
-    not_held_out = [name for name, images in taking.items() if images == "not held out"]
-    split = [name for name, method in sorted(experiment.methods.items()) if method.holds_out and experiment.held_out]
+    taking = [name for name, method in sorted(experiment.methods.items()) if method.real_images == "any"]
     sizes = experiment.training_sizes
+    blocks = [name for name in ("holdout", "validation") if getattr(experiment.dataset, name) is not None]
     if empty := [name for name, size in sizes.items() if size < 1]:
+        images = class_sizes(experiment.dataset.source).get(empty[0], 0)
+        why = (
+            f"{images} image{'s' * (images > 1)}, and none is left to train on; give it more"
+            if images
+            else "no image; give it some"
+        )
         yield (
-            f"dataset.source.train: class {empty[0]!r} has no image; give it some, or leave it out with dataset.classes"
+            f"dataset.{blocks[-1] if images else 'source.train'}: class {empty[0]!r} has {why}, or leave it out with "
+            "dataset.classes"
         )
         return
-    smallest, images = min(sizes, key=lambda name: sizes[name]), sum(sizes.values())
+    images = sum(sizes.values())
     if (coverage := experiment.analysis.coverage) is not None and coverage.k >= images:
         yield f"analysis.coverage.k: {coverage.k} neighbours among {images} training images; allowed: 1 to {images - 1}"
     for name, method in experiment.methods.items():
         yield from method.check_sizes(f"methods.{name}", experiment.ipc, sizes)
-    held = " after those that are held out" if experiment.dataset.holdout is not None else ""
-    yield from _too_many(experiment, any_image, sizes, held)
-    if split and sizes[smallest] < 2:
-        yield (
-            f"methods.{split[0]}: class {smallest!r} has {sizes[smallest]} training images, and one has to be held out "
-            "to choose a snapshot; give it more, or set matching.choose: last"
-        )
-        return
-    if share := experiment.held_out:
-        sizes = {name: size - held_out_of(size, share) for name, size in sizes.items()}
-        held = " after those that matching.holdout keeps to choose a snapshot"
-    yield from _too_many(experiment, not_held_out, sizes, held)
-
-
-def _too_many(experiment: Experiment, methods: list[str], sizes: Mapping[str, int], held: str) -> Iterator[str]:
-    """Whether a class has as many images as methods take from it."""
-    for name, size in sizes.items() if methods else ():
+    held = " after those that are held out" if blocks else ""
+    for name, size in sizes.items() if taking else ():
         if too_many := [ipc for ipc in experiment.ipc if ipc > size]:
             yield (
                 f"ipc: {max(too_many)} images per class, but class {name!r} has {size} training images{held}, and "
-                f"methods.{methods[0]} chooses among them; allowed: 1 to {size}"
+                f"methods.{taking[0]} chooses among them; allowed: 1 to {size}"
             )
             return

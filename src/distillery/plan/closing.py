@@ -95,6 +95,7 @@ def _readings(experiment: Experiment, results: Path) -> Iterator[str]:
             repeats = f"; its increments repeat each other {abs(percent):.1f} % {'less' if percent >= 0 else 'more'}"
             repeats += f" than those of {known['baseline']}"
         over = "in the mean over networks" if network == "mean" else f"on {network}"
+        over += ", on validation images" if experiment.evaluation.split == "validation" else ""
         yield f"At IPC {ipc}, {over}, {row['method']} is {' and '.join(filter(None, differences))}{repeats}."
     if len(read) > MOST_READ:
         yield f"The other {len(read) - MOST_READ} methods: {_file(results, layout.table('statistics')['markdown'])}."

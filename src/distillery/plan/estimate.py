@@ -284,7 +284,7 @@ def _experts(experiment: Experiment) -> Iterator[Estimate]:
             experiment.experts_epochs(name),
             _network(experiment, experiment.experts_network(name)),
         )
-        images, number = _images(experiment) * (1 - experiment.held_out), min(block.per_shard, block.count)
+        images, number = _images(experiment), min(block.per_shard, block.count)
         trajectory = 4 * (epochs + 1) * counts.parameters
         yield Estimate(
             "train_experts",
@@ -303,7 +303,7 @@ def _experts(experiment: Experiment) -> Iterator[Estimate]:
 def _matched(experiment: Experiment) -> Iterator[Estimate]:
     """The largest size of each method that optimises images, and the snapshots of all of them."""
     matching, largest = experiment.matching, max(experiment.ipc)
-    sizes = [size * (1 - experiment.held_out) for size in experiment.training_sizes.values()]
+    sizes = list(experiment.training_sizes.values())
     for name in experiment.made_by("match"):
         method = experiment.method_of(name, Matched)
         key, images = f"methods.{name}", largest * experiment.classes / method.shards
@@ -324,7 +324,7 @@ def _matched(experiment: Experiment) -> Iterator[Estimate]:
             f"{key}.iterations",
             {"matching.every": kept * sum(experiment.ipc) * experiment.classes * len(experiment.seeds)},
         )
-        if experiment.held_out:
+        if matching.choose == "best":
             network = matching.network or experiment.comparing(name)
             recipe = experiment.recipe(matching.protocol or experiment.evaluation.protocols[0], network, largest)
             keys = Keys.of("matching.network", "matching.protocol" if matching.protocol else "evaluation.protocol")

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from distillery.analysis.settings import IncrementalDynamics, LearningDynamics, Validity
 from distillery.data.identity import same_class
-from distillery.data.settings import Dataset
+from distillery.data.settings import Dataset, images_held_out
 from distillery.data.sources import class_names, class_sizes
 from distillery.diffusion.generators import AnyGenerator
 from distillery.diffusion.settings import AnyAutoencoder, Autoencoder, Latents, LatentShape, PretrainedAutoencoder
@@ -164,6 +164,12 @@ class Experiment(Block):
         """The same for stages that evaluate nothing: they do not run again for another protocol."""
         return self.about.model_copy(update={"protocols": []})
 
+    def tested(self, about: About) -> About:
+        """What a table or figure says whose accuracies are of the images that networks are tested on."""
+        split = self.evaluation.split
+        dataset = about.dataset if split == "test" else f"{about.dataset.removesuffix(')')}; {split} images)"
+        return about.model_copy(update={"dataset": dataset, "split": split})
+
     @cached_property
     def training_sizes(self) -> dict[str, int]:
         """Images of each class that are left for training, readable or not.
@@ -171,13 +177,13 @@ class Experiment(Block):
         Raises:
             SourceError: the source cannot be counted.
         """
-        counts, holdout = class_sizes(self.dataset.source), self.dataset.holdout
+        counts = class_sizes(self.dataset.source)
         names = list(counts)
         sizes: dict[str, int] = {}
         for name in [same_class(name, names) or name for name in self.dataset.classes or names]:
             sizes[name] = counts.get(name, 0)
-            if holdout is not None:
-                sizes[name] -= min(max(int(sizes[name] * holdout.fraction + 0.5), 1), max(sizes[name] - 1, 0))
+            for block in (self.dataset.holdout, self.dataset.validation):
+                sizes[name] -= 0 if block is None else images_held_out(sizes[name], block.fraction)
         return sizes
 
     @cached_property
@@ -194,11 +200,6 @@ class Experiment(Block):
     def plain_convnet(self) -> str:
         """ConvNet-d for the side of the data: d = log2(side) - 2, and 1 at least."""
         return f"convnet{min(max(self.dataset.resolution.bit_length() - 3, 1), 9)}"
-
-    @property
-    def held_out(self) -> float:
-        """Share of each class that methods which optimise images never see, because it chooses among snapshots."""
-        return self.matching.holdout if self.matching.choose == "best" else 0.0
 
     # ---- seeds -------------------------------------------------------------------------------------------------------
 

@@ -16,6 +16,7 @@ from distillery.methods.lgd import LGD
 from distillery.methods.matching import Matched
 from distillery.plan import layout
 from distillery.plan.experiment import Experiment
+from distillery.plan.targets import validation_images
 from distillery.plan.trainings import trainings
 from distillery.students.settings import Recipe
 
@@ -63,6 +64,10 @@ class Inputs:
     def source_content(self, wildcards: Wildcards) -> str:
         """A digest that changes with what is in the files that the images are read from."""
         return content_digest(self.experiment.dataset.source)
+
+    def validation(self, wildcards: Wildcards) -> list[str]:
+        """The validation images, where the data set has some."""
+        return validation_images(self.experiment)
 
     def content(self, files: Callable[[Wildcards], str | list[str]]) -> Callable[[Wildcards], str]:
         """A function to a digest of those files of an input function that no job makes.
@@ -303,6 +308,11 @@ class Inputs:
         return self._experts(wildcards.run, self._measured().experts)
 
     # ---- evaluation --------------------------------------------------------------------------------------------------
+
+    @property
+    def tested_images(self) -> str:
+        """The images that networks are tested on."""
+        return layout.VALIDATION if self.experiment.evaluation.split == "validation" else layout.TEST
 
     def evaluated_images(self, wildcards: Wildcards) -> str:
         """The images that networks are trained on: a distilled set, or all real ones."""

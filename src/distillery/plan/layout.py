@@ -15,6 +15,7 @@ EXPERIMENT = "<results>/experiment.yaml"
 """The resolved experiment."""
 
 TRAIN = "<results>/data/train.parquet"
+VALIDATION = "<results>/data/validation.parquet"
 TEST = "<results>/data/test.parquet"
 REJECTED = "<results>/data/rejected.parquet"
 DUPLICATES = "<results>/data/duplicates.parquet"

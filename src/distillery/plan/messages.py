@@ -74,6 +74,12 @@ OLD_KEYS = {
 """Former keys and kinds, and their present names."""
 
 
+GONE_KEYS = {
+    "matching.holdout": "snapshots are chosen on validation images; give dataset.validation: {fraction: 0.1}",
+}
+"""Former keys that have no present name, and what takes their place."""
+
+
 def _wrong(faults: Sequence[Any], root: type[Block], config: Mapping[str, Any]) -> str:
     """What is wrong with the value of one key, and what is allowed."""
     fault, kind = faults[0], faults[0]["type"]
@@ -120,6 +126,8 @@ def _unknown_key(location: tuple[str | int, ...], root: type[Block]) -> str:
     key, allowed = str(location[-1]), _keys_beside(location, root)
     if (new := OLD_KEYS.get(key, "")).partition(".")[0] in allowed:
         return f"is called {new} now"
+    if why := GONE_KEYS.get(".".join(map(str, location))):
+        return f"is gone: {why}"
     if others := _kinds_with(location, root):
         return f"no key of kind {location[-2]}; it belongs to kind {' and '.join(others)}"
     return f"no such key{instead(key, allowed)}"

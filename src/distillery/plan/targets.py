@@ -23,6 +23,11 @@ def distilled_sets(experiment: Experiment) -> list[str]:
     ]
 
 
+def validation_images(experiment: Experiment) -> list[str]:
+    """The table of validation images, where the data set has some."""
+    return [] if experiment.dataset.validation is None else [layout.VALIDATION]
+
+
 def tables(experiment: Experiment) -> list[str]:
     """The tables that the experiment asks for."""
     analysis = experiment.analysis

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 
 from distillery.provenance import commit
@@ -13,13 +15,16 @@ class About(Block):
 
     Attributes:
         experiment: its name.
-        dataset: the data set in words, with classes and side of the images.
+        dataset: the data set in words, with classes and side of the images; where accuracies are of validation images,
+            it says so.
         protocols: labels of the protocols of its evaluation, in their order; none for a stage that evaluates nothing.
+        split: the images that accuracies are of.
     """
 
     experiment: str
     dataset: str
     protocols: list[str] = Field([])
+    split: Literal["test", "validation"] = "test"
 
     @property
     def origin(self) -> dict[str, str]:

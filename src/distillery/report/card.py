@@ -51,6 +51,7 @@ class Facts:
         commit: of the code that made the final tables, or why there is none.
         calibrated: what a calibration chose, by name.
         accuracy, redundancy: rows of the final tables, or why there are none.
+        split: the images that accuracies are of: test or validation.
         licence: of the set, as the hub abbreviates it.
         generator_licence: of weights from elsewhere, in words.
         place: name on the hub; none: it is opened where it lies.
@@ -71,6 +72,7 @@ class Facts:
     calibrated: Mapping[str, Any]
     accuracy: pd.DataFrame | str
     redundancy: pd.DataFrame | str
+    split: str = "test"
     licence: str = UNFILLED
     generator_licence: str | None = None
     place: str | None = None
@@ -106,6 +108,7 @@ def data_card(facts: Facts) -> str:
         side=facts.side,
         colour=", grey" if facts.channels == 1 else "",
         about=about,
+        split=facts.split,
         columns=Shown(", ".join(f"`{name}`" for name in facts.columns)),
         files=[(Shown(name), content) for name, content in facts.files],
         sentences_missing=list(facts.missing),
@@ -179,6 +182,9 @@ def _source(dataset: Mapping[str, Any]) -> list[tuple[str, str]]:
     if dataset.get("holdout"):
         fraction = dataset["holdout"]["fraction"]
         rows.append(("test images", f"{100 * fraction:g} % of each class, held out"))
+    if dataset.get("validation"):
+        fraction = dataset["validation"]["fraction"]
+        rows.append(("validation images", f"{100 * fraction:g} % of each class of the training images, held out"))
     return rows
 
 

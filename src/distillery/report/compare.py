@@ -55,7 +55,7 @@ class Results:
         evaluations: the columns `EVALUATION` of all evaluations; None where there are none.
         dataset: in words; None where no table says it.
         commit: of the tables; None where no table says it.
-        test: a digest of its test images; None where they are not there.
+        test: a digest of the images that its networks are tested on; None where they are not there.
         missing: what it lacks, a sentence each.
     """
 

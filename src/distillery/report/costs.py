@@ -105,7 +105,7 @@ def cost_figure(table: pd.DataFrame, ipc: int, seeds: int, about: About) -> Figu
         axes.xaxis.set_major_formatter("{x:g}")  # the default writes powers as mathematics
         axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_xlabel(f"{'GPU' if unit == 'gpu' else 'core'}-hours of one seed, all sizes")
-    axes.set_ylabel("test accuracy (%)")
+    axes.set_ylabel(f"{about.split} accuracy (%)")
     axes.set_title(f"{ipc} images per class")
     axes.margins(0.12)
     legend(figure, [axes])

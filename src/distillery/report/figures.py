@@ -100,7 +100,7 @@ def accuracy_figure(
         axes.set_xticklabels(_apart(sizes, span))
         axes.set_xlim(sizes[0] - 0.08 * span, sizes[-1] + 0.08 * span)
         if index % columns_of(len(panels)) == 0:
-            axes.set_ylabel("test accuracy (%)")
+            axes.set_ylabel(f"{about.split} accuracy (%)")
     legend(figure, grid)
     is_mean = table["network"] == MEAN
     n = f"{words_of_n(table.loc[~is_mean, 'n'], 'network')} per point"
@@ -351,7 +351,7 @@ def front_figure(table: pd.DataFrame, methods: Sequence[str], baseline: str | No
     lines += pairwise(zip(*where, strict=True))
     axes.plot(*where, color="#999999", marker="o", linewidth=1, zorder=2, label="Pareto-optimal", **ring)
     axes.set_xlabel(against(baseline, "reduction of redundancy"))
-    axes.set_ylabel(f"test accuracy, mean over networks (%), {words_of_n(table['n'])}")
+    axes.set_ylabel(f"{about.split} accuracy, mean over networks (%), {words_of_n(table['n'])}")
     axes.set_title(f"{ipc} images per class")
     axes.margins(0.12)
     legend(figure, [axes])

@@ -79,8 +79,10 @@ def missing(rows: pd.DataFrame, methods: Sequence[str], baseline: str | None, in
     return notes + seed_words(rows["seed"], compared)
 
 
-def incremental_markdown(table: pd.DataFrame, baseline: str | None, epochs: int, notes: Sequence[str]) -> str:
-    """The table of spikes, losses, accuracies and gains."""
+def incremental_markdown(
+    table: pd.DataFrame, baseline: str | None, epochs: int, notes: Sequence[str], split: str = "test"
+) -> str:
+    """The table of spikes, losses, gains, and accuracies on the images of a split."""
     body = []
     for row in table.to_dict("records"):
         of_mean = row["increment"] == MEAN
@@ -98,7 +100,7 @@ def incremental_markdown(table: pd.DataFrame, baseline: str | None, epochs: int,
             ]
         )
     against = f"spike minus that of {baseline}" if baseline else "difference"
-    header = ["method", "increment", "images", "n", "spike Δ", "loss after", "test accuracy (%)", "gain", against]
+    header = ["method", "increment", "images", "n", "spike Δ", "loss after", f"{split} accuracy (%)", "gain", against]
     return (
         f"A student that goes on from increment to increment, {epochs} epochs each. Spike: cross-entropy of the "
         "increments so far before the training on the newest one, minus that at the end of the increment before; "
@@ -158,7 +160,7 @@ def incremental_figure(
         )
     axes.set_xticks(sorted(set(every["increment"])))
     axes.set_xlabel("increments so far")
-    axes.set_ylabel("test accuracy (%)")
+    axes.set_ylabel(f"{about.split} accuracy (%)")
     axes.set_title("after each increment")
     legend(figure, grid)
     counts = every.drop_duplicates(["method", *REPLICATE]).groupby("method").size()

@@ -18,11 +18,11 @@ def reconstruction_table(rows: pd.DataFrame) -> pd.DataFrame:
     return table
 
 
-def reconstruction_markdown(table: pd.DataFrame) -> str:
-    """The table for readers."""
+def reconstruction_markdown(table: pd.DataFrame, split: str = "test") -> str:
+    """The table for readers; `split` names the images."""
     lines = [
-        "What the autoencoder keeps of the test images: PSNR in dB, accuracy of reference networks in percent, on the"
-        " images and on their reconstructions.",
+        f"What the autoencoder keeps of the {split} images: PSNR in dB, accuracy of reference networks in percent, on"
+        " the images and on their reconstructions.",
         "",
         "| autoencoder | PSNR | reference | images | reconstructed | lost |",
         "| --- | ---: | --- | ---: | ---: | ---: |",

@@ -191,9 +191,13 @@ def bits(packed: bytes, images: int) -> np.ndarray:
     return np.unpackbits(np.frombuffer(packed, np.uint8), count=images).astype(bool)
 
 
-def statistics_markdown(table: pd.DataFrame) -> str:
-    """The statistics as a paper would print them in its appendix, one part per protocol."""
-    header = ["method", "IPC", "network", "n", "sets", "accuracy", "± sets", "± students", "test set 95 %"]
+def statistics_markdown(table: pd.DataFrame, split: str = "test") -> str:
+    """The statistics as a paper would print them in its appendix, one part per protocol.
+
+    Args:
+        split: the images that accuracies are of.
+    """
+    header = ["method", "IPC", "network", "n", "sets", "accuracy", "± sets", "± students", f"{split} set 95 %"]
     header += ["paired difference", "95 %", "p (Holm)"]
     parts = []
     for protocol, part in table.groupby("protocol"):
@@ -224,8 +228,8 @@ def statistics_markdown(table: pd.DataFrame) -> str:
         against = f" Differences are paired with `{baseline}`." if baseline else ""
         parts.append(
             f"Last epoch, protocol `{protocol}`, in points: standard deviation between sets (experiment seeds) and"
-            f" between students of one set; Wilson interval over the images of the test set.{against}"
-            " Intervals of differences are over sets, students and test images, p over test images alone.\n\n"
+            f" between students of one set; Wilson interval over the images of the {split} set.{against}"
+            f" Intervals of differences are over sets, students and {split} images, p over {split} images alone.\n\n"
             + markdown_table(columns, body)
             + missing.paragraph(missing.of_statistics(part))
         )

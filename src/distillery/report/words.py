@@ -24,11 +24,12 @@ from distillery.report.tables import (
 )
 
 
-def accuracy_markdown(table: pd.DataFrame, abbreviated: Mapping[str, str]) -> str:
+def accuracy_markdown(table: pd.DataFrame, abbreviated: Mapping[str, str], split: str = "test") -> str:
     """The accuracy table as a paper prints it: methods and IPC downwards, networks across, one part per protocol.
 
     Args:
         abbreviated: protocol -> its constants, where its label does not say them.
+        split: the images that accuracies are of.
     """
     parts = []
     for protocol, part in table.groupby("protocol"):
@@ -40,7 +41,7 @@ def accuracy_markdown(table: pd.DataFrame, abbreviated: Mapping[str, str]) -> st
         over = f"over trained networks, {words_of_n(part.loc[~is_mean, 'n'])} per network"
         if MEAN in networks:
             over += f"; of `mean` over replicates (seed and student), {words_of_n(part.loc[is_mean, 'n'])}"
-        for name, title in (("accuracy", "last epoch"), ("best", "best epoch on the test set")):
+        for name, title in (("accuracy", "last epoch"), ("best", f"best epoch on the {split} set")):
             cells = {
                 (row["method"], row["ipc"], row["network"]): mean_and_std(row[f"{name}_mean"], row[f"{name}_std"])
                 for row in part.to_dict("records")

@@ -1,9 +1,10 @@
-"""Choose among the snapshots of optimised images, by networks trained on each and training images held out."""
+"""Choose among the snapshots of optimised images, by networks trained on each and tested on validation images."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
+from distillery.errors import BadInput
 from distillery.job import Input, Job, Output
 from distillery.settings import Block
 from distillery.students.settings import Recipe
@@ -17,7 +18,6 @@ class Settings(Block):
     method: str
     ipc: int
     choose: Literal["best", "last"]
-    held_out: float
     network: str
     recipe: Recipe
     students: int
@@ -32,15 +32,25 @@ class Settings(Block):
             method=method,
             ipc=int(ipc),
             choose=matching.choose,
-            held_out=experiment.held_out,
             network=network,
             recipe=recipe.model_copy(update={"evaluations": 1}),
             students=matching.students,
         )
 
 
-def run(settings: Settings, *, data: Input, rendered: list[Input], images: Output, choice: Output, job: Job) -> None:
-    """Rendered snapshots to the images of one, and a table of the accuracy of each; test images are not used."""
+def run(
+    settings: Settings,
+    *,
+    rendered: list[Input],
+    validation: Input | None = None,
+    images: Output,
+    choice: Output,
+    job: Job,
+) -> None:
+    """Rendered snapshots to the images of one, and a table of the accuracy of each; test images are not used.
+
+    `validation` is read where the best is chosen.
+    """
     import numpy as np
     import pyarrow as pa
     import torch
@@ -64,13 +74,15 @@ def run(settings: Settings, *, data: Input, rendered: list[Input], images: Outpu
     rows, means = [], dict[int, float]()
     kept = iterations[-1]
     if settings.choose == "best":
-        held = RealImages.load(data, settings.held_out, settings.seed, job.device, kept=False)
+        if validation is None:
+            raise BadInput("matching.choose: best chooses on validation images, and none are given")
+        real = RealImages.load(validation, job.device)
         for iteration in iterations:
             some = whole.take(np.flatnonzero(whole.columns["iteration"] == iteration))
             measured = accuracies(
                 torch.from_numpy(some.pixels()),
                 torch.from_numpy(some.labels),
-                held,
+                real,
                 settings.network,
                 settings.recipe,
                 students=settings.students,

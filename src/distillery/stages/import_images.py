@@ -40,11 +40,16 @@ class Settings(Block):
         )
 
 
-def run(settings: Settings, *, data: Input, test: Input, images: Output, job: Job) -> None:
+def run(
+    settings: Settings, *, data: Input, test: Input, validation: Input | None = None, images: Output, job: Job
+) -> None:
     """A set from elsewhere to `ipc` images of each class of the training images, in the order slot, class.
 
-    A set that holds test images is refused. Soft labels become a column, `soft_label`, and the labels their argmax.
+    A set that holds test or validation images is refused. Soft labels become a column, `soft_label`, and the labels
+    their argmax.
     """
+    from itertools import chain
+
     import numpy as np
 
     from distillery.data.arrays import is_array, read_arrays
@@ -71,7 +76,9 @@ def run(settings: Settings, *, data: Input, test: Input, images: Output, job: Jo
         rows = read_external(key, settings.images, classes, settings.ipc, settings.dataset)
         if beside := passed_over(source_at(settings.images)):
             print(f"import_images: passed over: {beside}", file=sys.stderr)
-    tests = (image for batch, _ in ImageTable(test).batches(256, workers=job.cores) for image in batch.numpy())
-    refuse_test_images(key, rows, tests, settings.dataset.max_leaked)
+    tables = [ImageTable(path) for path in (test, validation) if path is not None]
+    batches = chain.from_iterable(table.batches(256, workers=job.cores) for table in tables)
+    tested = (image for batch, _ in batches for image in batch.numpy())
+    refuse_test_images(key, rows, tested, settings.dataset.max_leaked)
     labels, ids, contents = zip(*rows, strict=True)
     write_images(images, ImageSet(list(contents), np.array(labels), classes, list(ids), columns), job.provenance)

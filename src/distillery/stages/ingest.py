@@ -1,4 +1,4 @@
-"""Make the training and test images of one size and colour from a source of labelled images.
+"""Make the training, validation and test images of one size and colour from a source of labelled images.
 
 An image that cannot be used is left out and named, with the reason, in the table of rejected images. A picture that
 occurs more than once is named in the table of duplicates.
@@ -27,8 +27,20 @@ class Settings(Block):
         return cls(dataset=experiment.dataset)
 
 
-def run(settings: Settings, *, train: Output, test: Output, rejected: Log, duplicates: Log, job: Job) -> None:
-    """Write the image tables `train` and `test`, and the tables of what was left out and of what occurs twice."""
+def run(
+    settings: Settings,
+    *,
+    train: Output,
+    test: Output,
+    validation: Output | None = None,
+    rejected: Log,
+    duplicates: Log,
+    job: Job,
+) -> None:
+    """Write the image table of each split, and the tables of what was left out and of what occurs twice.
+
+    `validation` is written where the data set has validation images.
+    """
     from distillery.data.ingest import ingest_images
 
     tally = ingest_images(
@@ -37,6 +49,7 @@ def run(settings: Settings, *, train: Output, test: Output, rejected: Log, dupli
         test=test,
         rejected=rejected,
         duplicates=duplicates,
+        validation=validation,
         provenance=job.provenance,
         workers=job.cores,
     )
@@ -45,6 +58,8 @@ def run(settings: Settings, *, train: Output, test: Output, rejected: Log, dupli
     if any(tally.duplicates.values()):
         counts = ", ".join(f"{number} in {kind}" for kind, number in tally.duplicates.items())
         print(f"ingest: pictures that occur more than once: {counts}; {duplicates} names them", file=sys.stderr)
+    validated = f"{tally.validation} validation images, " if tally.validation else ""
     print(
-        f"ingest: {tally.train} training images, {tally.test} test images, {tally.rejected} rejected", file=sys.stderr
+        f"ingest: {tally.train} training images, {validated}{tally.test} test images, {tally.rejected} rejected",
+        file=sys.stderr,
     )

@@ -20,7 +20,6 @@ class Settings(Block):
     method: AnyMatched
     network: str
     ipc: int
-    held_out: float
     every: int
     shard: int
 
@@ -34,7 +33,6 @@ class Settings(Block):
             method=matched.model_copy(update={"stream": None, "network": None}),
             network=matched.comparing(experiment),
             ipc=int(ipc),
-            held_out=experiment.held_out,
             every=experiment.matching.every,
             shard=int(shard),
         )
@@ -61,7 +59,7 @@ def run(
     from distillery.storage.tensors import write_tensors
 
     method, key = settings.method, (settings.seed, settings.stream)
-    real = RealImages.load(data, settings.held_out, settings.seed, job.device)
+    real = RealImages.load(data, job.device)
     objective = method.comparing_objective(real, settings.network, (*key, "match"), job.device, experts or ())
     labels = range(len(real.classes))[settings.shard :: method.shards]
     places = Places.of(key, real.classes, labels, settings.ipc)

@@ -1,4 +1,4 @@
-"""Measure the autoencoder on the test images: PSNR, and the accuracy that reference networks lose."""
+"""Measure the autoencoder on the test or validation images: PSNR, and the accuracy that reference networks lose."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def run(
     table: Output,
     job: Job,
 ) -> None:
-    """Test images, autoencoders and references to one row for each pair: PSNR in dB, accuracies in percent."""
+    """Test or validation images, autoencoders and references to one row per pair: PSNR in dB, accuracies in percent."""
     import pyarrow as pa
 
     from distillery.analysis.reconstruction import measure

@@ -18,7 +18,6 @@ class Settings(Block):
     method: LD3M
     network: str
     ipc: int
-    held_out: float
     steps: list[int]
     repeats: int
 
@@ -33,7 +32,6 @@ class Settings(Block):
             method=method.model_copy(update={"stream": None, "network": None, "iterations": 1}),
             network=method.comparing(experiment),
             ipc=min(experiment.ipc),
-            held_out=experiment.held_out,
             steps=gradients.steps,
             repeats=gradients.repeats,
         )
@@ -58,7 +56,7 @@ def run(
     from distillery.storage.tables import write_table
 
     method, key = settings.method, (settings.seed, settings.stream)
-    real = RealImages.load(data, settings.held_out, settings.seed, job.device)
+    real = RealImages.load(data, job.device)
     objective = method.comparing_objective(real, settings.network, (*key, "match"), job.device, experts or ())
     places = Places.of(key, real.classes, range(len(real.classes)), settings.ipc)
     folders = (generator[0].parent, autoencoder[0].parent)

@@ -28,7 +28,7 @@ class Settings(Block):
             methods=sorted(experiment.methods),
             networks=sorted(experiment.evaluation.networks),
             full=experiment.first_of("full"),
-            about=experiment.about_data,
+            about=experiment.tested(experiment.about_data),
         )
 
 

@@ -32,7 +32,7 @@ class Settings(Block):
             ipc=max(experiment.ipc),
             seeds=len(experiment.seeds),
             shared={name: experiment.shared_jobs(name) for name in experiment.distilling},
-            about=experiment.about,
+            about=experiment.tested(experiment.about),
         )
 
 

@@ -43,7 +43,8 @@ class Settings(Block):
                 labels["deviation"] = guidance.get("deviation", {"strength": 0.0})["strength"]
             variants.append(Variant(name=name, **labels))
         baseline = experiment.analysis.redundancy.baseline
-        return cls(methods=variants, ipc=max(experiment.ipc), baseline=baseline, about=experiment.about)
+        about = experiment.tested(experiment.about)
+        return cls(methods=variants, ipc=max(experiment.ipc), baseline=baseline, about=about)
 
 
 def run(

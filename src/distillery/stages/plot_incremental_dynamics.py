@@ -32,7 +32,7 @@ class Settings(Block):
             baseline=block.baseline,
             increment_size=block.increment_size,
             epochs=block.epochs,
-            about=experiment.about,
+            about=experiment.tested(experiment.about),
         )
 
 

@@ -31,7 +31,7 @@ class Settings(Block):
             methods=sorted(experiment.methods),
             networks=sorted(evaluation.networks),
             abbreviated=evaluation.abbreviated,
-            about=experiment.about_data,
+            about=experiment.tested(experiment.about_data),
         )
 
 
@@ -43,5 +43,5 @@ def run(
 
     rows = tables.read_rows(evaluations, tables.ACCURACY, made_by="evaluate")
     table = tables.accuracy_table(rows, settings.methods, settings.networks)
-    text = words.accuracy_markdown(table, settings.abbreviated) + words.diverged_markdown(rows)
+    text = words.accuracy_markdown(table, settings.abbreviated, settings.about.split) + words.diverged_markdown(rows)
     tables.write_formats(table, text, csv, parquet, markdown, job.provenance, settings.about)

@@ -1,4 +1,4 @@
-"""Tabulate the reconstruction of the test images by the autoencoder."""
+"""Tabulate the reconstruction of the test or validation images by the autoencoder."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Settings(Block):
 
     @classmethod
     def of(cls, experiment: Experiment, **wildcards: str) -> Settings:
-        return cls(about=experiment.about_data)
+        return cls(about=experiment.tested(experiment.about_data))
 
 
 def run(settings: Settings, *, measured: list[Input], csv: Output, parquet: Output, markdown: Output, job: Job) -> None:
@@ -39,5 +39,5 @@ def run(settings: Settings, *, measured: list[Input], csv: Output, parquet: Outp
             raise damaged(path, "measure_autoencoder", "columns are missing")
         frames.append(measurements.select(reconstruction.COLUMNS).to_pandas().astype({"accuracy": float}))
     table = reconstruction.reconstruction_table(pd.concat(frames, ignore_index=True))
-    text = reconstruction.reconstruction_markdown(table)
+    text = reconstruction.reconstruction_markdown(table, settings.about.split)
     tables.write_formats(table, text, csv, parquet, markdown, job.provenance, settings.about)

@@ -32,7 +32,7 @@ class Settings(Block):
             baseline=block.baseline,
             increment_size=block.increment_size,
             epochs=block.epochs,
-            about=experiment.about_data,
+            about=experiment.tested(experiment.about_data),
         )
 
 
@@ -44,5 +44,5 @@ def run(settings: Settings, *, dynamics: list[Input], csv: Output, parquet: Outp
     rows = tables.read_rows(dynamics, report.COLUMNS, made_by="measure_incremental_dynamics")
     table = report.incremental_table(rows, settings.methods, settings.baseline)
     notes = report.missing(rows, settings.methods, settings.baseline, settings.increment_size)
-    text = report.incremental_markdown(table, settings.baseline, settings.epochs, notes)
+    text = report.incremental_markdown(table, settings.baseline, settings.epochs, notes, settings.about.split)
     tables.write_formats(table, text, csv, parquet, markdown, job.provenance, settings.about)

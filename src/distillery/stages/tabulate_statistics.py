@@ -40,7 +40,7 @@ class Settings(Block):
             soft=sorted(p.label for p in evaluation.protocols if experiment.recipe(p, network, ipc).labels == "soft"),
             methods=sorted(experiment.methods),
             networks=sorted(evaluation.networks),
-            about=experiment.about_data,
+            about=experiment.tested(experiment.about_data),
         )
 
 
@@ -56,4 +56,5 @@ def run(
     order = list(cells[["method", "ipc", "network", "protocol"]].itertuples(index=False, name=None))
     yardsticks = settings.model_dump(include={"baseline", "second", "random", "full", "soft"})
     table = statistics_table(rows, order=order, **yardsticks)
-    tables.write_formats(table, statistics_markdown(table), csv, parquet, markdown, job.provenance, settings.about)
+    text = statistics_markdown(table, settings.about.split)
+    tables.write_formats(table, text, csv, parquet, markdown, job.provenance, settings.about)

@@ -20,7 +20,6 @@ class Settings(Block):
     network: str
     experts: Experts
     epochs: int
-    held_out: float
     first: int
     last: int
 
@@ -35,7 +34,6 @@ class Settings(Block):
             network=experiment.experts_network(experts),
             experts=block.model_copy(update={"count": 1, "per_shard": 1, "epochs": None, "network": None}),
             epochs=experiment.experts_epochs(experts),
-            held_out=experiment.held_out,
             first=first,
             last=min(first + block.per_shard, block.count),
         )
@@ -43,14 +41,13 @@ class Settings(Block):
 
 def run(settings: Settings, *, data: Input, trajectories: Output, history: Output, job: Job) -> None:
     """Training images to `theta` (experts, epochs + 1, P) fp32, the state before training first."""
-    from distillery.matching.checks import words_of_holdout
     from distillery.matching.experts import description, expert_recipe, train_experts
     from distillery.matching.networks import Comparing
     from distillery.matching.real_images import RealImages
     from distillery.storage.history import write_history
     from distillery.storage.tensors import write_tensors
 
-    real = RealImages.load(data, settings.held_out, settings.seed, job.device)
+    real = RealImages.load(data, job.device)
     networks = Comparing(settings.network, real.classes, real.domain, job.device)
     recipe = expert_recipe(settings.experts, settings.epochs)
     resume = job.resume(trajectories)
@@ -65,6 +62,5 @@ def run(settings: Settings, *, data: Input, trajectories: Output, history: Outpu
         resume_of=lambda number: job.resume(trajectories.with_name(f"{trajectories.stem}.expert-{number}")),
     )
     write_history(history, histories, job.provenance)
-    held_out = words_of_holdout(settings.held_out, settings.seed)
-    write_tensors(trajectories, {"theta": theta}, job.provenance, **description(networks, real, recipe, held_out))
+    write_tensors(trajectories, {"theta": theta}, job.provenance, **description(networks, real, recipe))
     resume.finish()

@@ -40,7 +40,7 @@ class Settings(Block):
         evaluation = experiment.evaluation
         sizes = [str(ipc) for ipc in experiment.ipc]
         facts = {
-            "Data": f"{experiment.about.dataset}, {experiment.dataset.channels}",
+            "Data": f"{experiment.tested(experiment.about).dataset}, {experiment.dataset.channels}",
             "Methods": ", ".join(f"{name} ({method.kind})" for name, method in sorted(experiment.methods.items())),
             "Images per class": ", ".join(sizes),
             "Seeds": ", ".join(map(str, experiment.seeds)),
@@ -51,8 +51,8 @@ class Settings(Block):
         remarks = []
         if len(experiment.seeds) == 1:
             remarks.append(
-                "There is one seed: the spread is that of students and test images, and the spread between distilled "
-                "sets is unknown. Several numbers under seeds repeat the experiment."
+                f"There is one seed: the spread is that of students and {evaluation.split} images, and the spread "
+                "between distilled sets is unknown. Several numbers under seeds repeat the experiment."
             )
         if evaluation.students == 1:
             remarks.append(
@@ -74,6 +74,7 @@ def run(
     experiment: Input,
     train: Input,
     test: Input,
+    validation: Input | None = None,
     rejected: Input,
     tables: list[Input],
     figures: list[Input],
@@ -93,13 +94,13 @@ def run(
     categories = pages.by_category(exhibits)
     absent = pages.absences(map(read_caption, captions), [exhibit.caption for exhibit in exhibits])
     commits = {commit for exhibit in exhibits for table in exhibit.tables for commit in table.commits}
-    images = {"Training images": train, "Test images": test}
+    images = {"Training images": train, "Validation images": validation, "Test images": test}
     sets, packages = _sets(distilled or [], settings.first_seed)
     content = pages.render(
         name=settings.name,
         facts={
             **settings.facts,
-            **{label: f"{pq.read_metadata(path).num_rows:,}" for label, path in images.items()},
+            **{label: f"{pq.read_metadata(path).num_rows:,}" for label, path in images.items() if path},
             "Commit": ", ".join(sorted(commits)) or "unknown: no table names one",
         },
         remarks=settings.remarks,

@@ -298,6 +298,11 @@ class Evaluation(Block):
     networks: list[Network] = Field(min_length=1)
     students: Repeats = Field(3, description="Networks trained per method, size and architecture.")
     full_data: bool = Field(True, description="Whether all training images are a row of the tables too.")
+    split: Literal["test", "validation"] = Field(
+        "test",
+        description="The images that networks are tested on. An experiment that searches settings takes `validation`, "
+        "the images of `dataset.validation`, and another one with the settings found then takes `test`.",
+    )
     baseline: Name | None = Field(None, description="Method that the others are compared with, pair by pair.")
     speed: Speed = Speed()
 
