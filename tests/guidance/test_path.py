@@ -12,14 +12,16 @@ from about import ABOUT
 from increments import SAMPLING, SIZE, settings_of
 from tiny import CLASSES, SIDE, Watcher, World, job, keys
 
+from distillery.diffusion.step import Step
 from distillery.errors import BadInput
 from distillery.guidance.deviation import Deviation
-from distillery.guidance.path import Recorder, recorded_indices, sample_path
+from distillery.guidance.path import Recorder, Weighed, recorded_indices, sample_path, shifts_of
 from distillery.guidance.registry import Guidances
-from distillery.report.path import path_figure
+from distillery.report.path import path_figure, shifts_figure
 from distillery.stages import generate_increment, select_increment, trace_sample
 from distillery.stages import sample as sample_stage
 from distillery.storage.images import ImageSet, read_images, write_images
+from distillery.storage.tables import read_table
 
 STAY = Deviation(strength=0.0, range=[2, 8])
 
@@ -71,7 +73,7 @@ def traced(world: World, loop: list[Path], out: Path, slot: int = SIZE) -> Image
         guidance_files={},
     )
     files = {"data": world.data, **world.models, **world.networks, "previous": loop[:1], "images": loop[1]}
-    trace_sample.run(settings, **files, path=out, job=job("trace_sample", settings))
+    trace_sample.run(settings, **files, path=out, shifts=out.with_suffix(".shifts"), job=job("trace_sample", settings))
     return read_images(out, "trace_sample")
 
 
@@ -137,3 +139,68 @@ def test_the_path_of_a_sampled_method_reads_the_smaller_sizes(world: World, tmp_
         return bool(path.columns["repeats_set"][-1])
 
     assert repeats(made[:1]) and not repeats([])
+
+
+# ---- shifts of guidances ---------------------------------------------------------------------------------------------
+
+
+def test_shifts_have_the_length_and_the_angle_of_what_guidances_did(world: World) -> None:
+    both = [Push(torch.tensor([3.0, 4.0])), Pull(torch.tensor([-3.0, 4.0]))]
+    weighed = [Weighed(guidance) for guidance in both]
+    renderer, (key,) = world.renderer(steps=10), keys(1, "shifts")
+    condition = world.conditions[1]
+    _, pixels = sample_path(renderer, key, 1, condition, 0, weighed, [9, 0])
+    assert torch.equal(pixels, sample_path(renderer, key, 1, condition, 0, both, [9, 0])[1])
+    rows = shifts_of(weighed)
+    assert [(row.index, row.guidance, row.other) for row in rows] == [
+        *[(5, "push", None), (5, "push", "pull"), (5, "pull", None)],
+        *[(4, "push", None), (4, "push", "pull"), (4, "pull", None)],
+    ]
+    values = renderer.latent_numbers
+    assert [row.length for row in rows if row.other is None] == pytest.approx([5 / values**0.5] * 4)
+    assert [row.cosine for row in rows if row.other] == pytest.approx([7 / 25] * 2)
+
+
+def test_a_guidance_that_does_not_move_has_no_angle() -> None:
+    still, moving = Weighed(Push(torch.zeros(2))), Weighed(Pull(torch.ones(2)))
+    for each in (still, moving):
+        each.shifts[3], each.sigmas[3] = torch.zeros(1, 1, 1, 2) + each.guidance.values, 0.5
+    assert [row.cosine for row in shifts_of([still, moving])] == [None, None, None]
+
+
+def test_the_stage_writes_the_shifts_of_every_class_and_the_figure_shows_them(
+    world: World, loop: list[Path], tmp_path: Path
+) -> None:
+    traced(world, loop, tmp_path / "path.parquet")
+    rows = read_table(tmp_path / "path.shifts", "trace_sample").to_pandas()
+    assert set(rows["class"]) == {"one", "three"} and set(rows["guidance"]) == {"learnability"}
+    assert (rows["length"] > 0).all() and rows["other"].isna().all()
+    figure = shifts_figure(rows, "lgd", ABOUT)
+    lines = {line.get_label(): line.get_ydata() for line in figure.axes[0].get_lines()}
+    assert lines["learnability"] == pytest.approx(rows.groupby("index")["length"].mean().to_numpy())
+
+
+class Push:
+    """Moves the first two numbers of a latent, at two indices."""
+
+    rank = 1
+
+    def __init__(self, values: torch.Tensor) -> None:
+        self.values = values
+
+    def active(self, index: int) -> bool:
+        return index in (4, 5)
+
+    def needs_graph(self) -> bool:
+        return False
+
+    def shift(self, step: Step) -> torch.Tensor:
+        shift = torch.zeros_like(step.noisy)
+        shift.flatten(1)[:, :2] = self.values
+        return shift
+
+
+class Pull(Push):
+    """Another one, after it."""
+
+    rank = 2

@@ -1,7 +1,7 @@
 # Pictures: contact sheets, nearest training images, paths of samples, accuracy against cost.
 #
 # in:  <results>/{run}distilled/{method}/ipc{ipc}.parquet, <results>/data/*.parquet, features, students, generators
-# out: <results>/{run}analysis/{neighbours,path}/*.parquet, <results>/tables/neighbours.*, <results>/{run}figures/*
+# out: <results>/{run}analysis/{neighbours,path,shifts}/*.parquet, <results>/tables/neighbours.*, <results>/{run}figures/*
 #      <results>/cost/accuracy.*: another one in each run, as the costs are
 
 
@@ -180,6 +180,7 @@ rule trace_sample:
         guidance_files=pictures.guidance_files,
     output:
         path=layout.SAMPLE_PATH,
+        shifts=layout.SHIFTS,
     log:
         **layout.logs("trace_sample", "method", run="{run}"),
     conda:
@@ -211,3 +212,21 @@ rule plot_path:
         settings=settings("plot_path"),
     shell:
         command("plot_path")
+
+
+rule plot_shifts:
+    """Draw how far each guidance moves samples, and whether guidances pull the same way."""
+    input:
+        shifts=layout.SHIFTS,
+    output:
+        **shown(layout.figure("shifts-{method}", "{run}")),
+    log:
+        **layout.logs("plot_shifts", "method", run="{run}"),
+    localrule: True
+    conda:
+        "../../envs/distillery.yaml"
+    params:
+        *code("plot_shifts"),
+        settings=settings("plot_shifts"),
+    shell:
+        command("plot_shifts")

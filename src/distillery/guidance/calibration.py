@@ -83,7 +83,7 @@ def validity_threshold(target: float, margin: float, unguided: float) -> float:
 
 def ladder(relative_strengths: Sequence[float], extend: bool) -> Iterator[float]:
     """The strengths in ascending order, and after them, without an end, the last one times the last factor."""
-    ascending = sorted(relative_strengths)
+    ascending = sorted(set(relative_strengths))
     yield from ascending
     factor = ascending[-1] / ascending[-2] if len(ascending) > 1 else 2.0
     while extend:
@@ -158,8 +158,8 @@ def confirm(
 ) -> tuple[Setting | None, list[float]]:
     """The best setting whose validity holds with the candidates of the run.
 
-    One that fails is followed by the next smaller strength of the same line, one step down the grid at a time; the one
-    that follows the last try is taken unconfirmed.
+    One that fails is followed by the next smaller strength of the same line, one step down the grid at a time; the
+    strength that follows the last try is taken unconfirmed.
 
     Returns:
         The setting, or None if none is valid, and the validity of each try.

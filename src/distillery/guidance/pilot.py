@@ -73,7 +73,7 @@ class Pilot:
         """Measure a strength (in units of the square root of d): one candidate, with the other guidances of the run."""
         strength = relative_strength * self.renderer.latent_numbers**0.5
         weight = line.reference_weight
-        drawn = self._draw(strength, line, self.slots, candidates=1)
+        drawn = self._draw(strength, line, self.labels, self.slots, candidates=1)
         by_judge, by_reference = (self._score(network, weight, drawn) for network in (self.judge, self.reference))
         accuracy, error = self.teach(drawn) if self.teach else (None, None)
         return Setting(
@@ -93,12 +93,15 @@ class Pilot:
     def validity_in_loop(self, setting: Setting, candidates: int, min_reference_probability: float) -> float:
         """The judge's accuracy on the images that the loop would keep among its candidates.
 
-        It draws as many images as one setting of the grid, and so fills fewer slots.
+        It draws at most as many images as one setting of the grid, and so fills fewer slots, or slots of fewer classes.
         """
+        filled = max(1, self.images // candidates)
+        labels = [self.labels[place] for place in spread(len(self.labels), filled)]
         drawn = self._draw(
             setting.strength,
             setting.line,
-            self.slots[: max(1, len(self.slots) // candidates)],
+            labels,
+            self.slots[: filled // len(labels)],
             candidates,
             min_reference_probability=min_reference_probability,
         )
@@ -108,11 +111,13 @@ class Pilot:
         scorer = Scorer(self.student, network, weight)
         return scorer.score_stored(drawn.pixels[drawn.chosen], drawn.labels[drawn.chosen])
 
-    def _draw(self, strength: float, line: Line, slots: range, candidates: int, **options: Any) -> Candidates:
+    def _draw(
+        self, strength: float, line: Line, labels: Sequence[int], slots: range, candidates: int, **options: Any
+    ) -> Candidates:
         scorer = Scorer(self.student, self.reference, line.reference_weight)
         return generate_candidates(
             self.renderer,
-            labels=self.labels,
+            labels=labels,
             conditions=self.conditions,
             slots=slots,
             candidates=candidates,
@@ -132,7 +137,7 @@ class Calibrated:
         measured: all settings, those without learnability first.
         threshold: the least validity of a setting.
         confirmed: the validities of the choice with the candidates of the run, one for each try.
-        largest: whether the choice is the largest strength of its line that was measured.
+        largest: whether the choice is the largest strength of its line that was measured, where strengths are compared.
         share: images of the pilot as a share of those of the loop.
     """
 
@@ -158,10 +163,11 @@ def calibrate(
 ) -> Calibrated:
     """Walk the grid, take the best valid setting, and confirm it as the loop will use it.
 
-    Where no setting is valid, learnability is switched off, and a warning is printed; so is one where the choice is the
-    largest strength that was measured.
+    Where no setting is valid, learnability is switched off, and a warning is printed; another one is printed where the
+    choice is the largest strength that was measured, or was not confirmed.
 
     Args:
+        relative_strengths: none where learnability is off, and only modes are compared.
         extend: whether strengths above the grid are measured while the last one is valid.
         loop_images: guided images that the increments draw, all candidates counted.
     """
@@ -177,30 +183,37 @@ def calibrate(
 
     without = {(line.mode_strength, line.mode_stop): line for line in reversed(lines)}  # omega has no effect there
     unguided = [measure(0.0, line) for line in reversed(without.values())]
-    threshold = validity_threshold(calibration.validity, calibration.margin, unguided[0].validity)
+    plain = max(unguided, key=lambda setting: setting.validity)
+    threshold = validity_threshold(calibration.validity, calibration.margin, plain.validity)
 
     def ends(setting: Setting, before: Sequence[Setting]) -> bool:
         return setting.validity < threshold or (calibration.aim == "accuracy" and falls(setting, before))
 
     most = affordable_settings(calibration.budget, loop_images, pilot.images) - len(unguided)
     walked = walk(measure, relative_strengths, lines, ends, most - 1, extend)  # one is left for a confirmation
-    compared = [*unguided, *walked] if calibration.aim == "accuracy" else walked
+    compared = walked if walked and calibration.aim == "overlap" else [*unguided, *walked]
     chosen, confirmed = confirm(
         rank(compared, threshold, calibration.aim),
         lambda setting: pilot.validity_in_loop(setting, candidates, min_reference_probability),
         threshold,
         tries=most - len(walked),
     )
-    if chosen is None:
+    if chosen is None or (confirmed and not chosen.strength):
         print(
             f"WARNING: no strength keeps the validity at {threshold:.3f} (without learnability it is "
-            f"{unguided[0].validity:.3f}); the increments will be sampled without it. Train the generator longer, or "
-            "give a strength by hand",
+            f"{plain.validity:.3f}); the increments will be sampled without it. Train the generator longer, or give a "
+            "strength by hand",
             file=sys.stderr,
         )
-    chosen = chosen or unguided[0]
-    largest = largest_measured(chosen, walked)
-    if largest and (extend or len(relative_strengths) > 1):
+    chosen = chosen or plain
+    if chosen.strength and confirmed[-1] < threshold:
+        print(
+            f"WARNING: the budget of the pilot ended before the images of a strength were valid with {candidates} "
+            f"candidates; lambda = {chosen.strength:.3g} is taken without this test; raise calibration.budget",
+            file=sys.stderr,
+        )
+    largest = (extend or len(relative_strengths) > 1) and largest_measured(chosen, walked)
+    if largest:
         way_out = "raise calibration.budget" if extend else "set calibration.extend, or lengthen relative_strengths"
         print(
             f"WARNING: the chosen strength, lambda = {chosen.strength:.3g}, is the largest that was measured, and a "

@@ -165,6 +165,9 @@ class LGD(Incremental, Sampled):
                 yield f"{key}.mode_stops: {stop} leaves no sampling index above it; allowed: 0 to {last}"
         classes = len(context.class_names)
         images = pilot_slots(calibration.images, classes) * min(classes, MOST_CLASSES)
+        if images < self.candidates:
+            least = -(-self.candidates // classes) * classes
+            yield f"{key}.images: {images} make no slot of {self.candidates} candidates; allowed: {least} or more"
         loop = self.guided_images(context.ipc, classes)
         weights = len(calibration.reference_weights) if self.reference_weight == "auto" else 1
         least = len(calibration.modes) * (1 + weights) + 1  # without learnability, one strength of each line, confirmed

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from distillery.errors import DamagedArtifact
+from distillery.methods.lgd import LGD
 from distillery.plan import layout
 from distillery.plan.experiment import Experiment
 from distillery.plan.targets import calibrated
@@ -117,7 +118,7 @@ def _difference(
 
 
 def _calibrations(experiment: Experiment, results: Path) -> Iterator[str]:
-    """What each calibration chose, and whether it lies at the edge of the measured strengths."""
+    """What each calibration chose, and whether it is the largest strength that was measured."""
     for run in experiment.runs:
         for method in calibrated(experiment):
             pattern = layout.fill(layout.CALIBRATION_CURVE, run=run, method=method)
@@ -125,21 +126,24 @@ def _calibrations(experiment: Experiment, results: Path) -> Iterator[str]:
             facts = json.loads(metadata.get(b"distillery_calibration", b"{}"))
             where = f" (seed {experiment.seed(run)})" if len(experiment.runs) > 1 else ""
             for row in (row for row in rows if row["chosen"]):
-                yield f"Calibration of {method}{where}: {_choice(row, bool(facts.get('largest')), method)}"
+                key = f"methods.{method}.calibration"
+                way_out = f"a larger {key}.budget may give a larger one"
+                if not experiment.method_of(method, LGD).calibration.extend:
+                    way_out = f"{key}.extend, or more {key}.relative_strengths, may give a larger one"
+                yield f"Calibration of {method}{where}: {_choice(row, way_out if facts.get('largest') else '')}"
 
 
-def _choice(row: dict[str, Any], largest: bool, method: str) -> str:
+def _choice(row: dict[str, Any], way_out: str) -> str:
+    """The chosen setting in words; `way_out` where it is the largest strength that was measured."""
+    named = (("λ =", "strength"), ("ω =", "reference_weight"), ("mode strength", "mode_strength"))
+    named = (*named, ("mode stop", "mode_stop"))
+    words = [f"{name} {row[column]:.3g}" for name, column in named if row[column] is not None]
     if not row["strength"]:
-        return "no strength of learnability was better than none, so the increments were sampled without it."
-    chosen = f"λ = {row['strength']:.3g}, ω = {row['reference_weight']:g}"
-    if row["mode_strength"] is not None:
-        chosen += f", mode strength {row['mode_strength']:g}"
-    if row["mode_stop"] is not None:
-        chosen += f", mode stop {row['mode_stop']:g}"
-    if largest:
-        key = f"methods.{method}.calibration"
-        return f"{chosen}, the largest strength that was measured; a larger {key}.budget may give a larger one."
-    return f"{chosen}, inside the measured strengths."
+        modes = "".join(f", {word}" for word in words[2:])
+        return f"no strength of learnability was better than none, so the increments were sampled without it{modes}."
+    if way_out:
+        return f"{', '.join(words)}, the largest strength that was measured; {way_out}."
+    return f"{', '.join(words)}."
 
 
 def _places(experiment: Experiment, results: Path) -> Iterator[str]:

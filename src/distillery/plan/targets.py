@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +73,8 @@ def figures(experiment: Experiment) -> list[str]:
         if analysis.neighbours is not None:
             files += [layout.figure(f"pairs-{name}", run) for name in experiment.distilling]
         if analysis.path is not None:
-            files += [layout.figure(f"path-{name}", run) for name in analysis.path.methods]
+            figures = itertools.product(("path", "shifts"), analysis.path.methods)
+            files += [layout.figure(f"{kind}-{name}", run) for kind, name in figures]
         for name in experiment.made_by("generate_increment"):
             files.append(layout.figure(f"increments-{name}", run))
         files += [layout.figure(f"calibration-{name}", run) for name in calibrated(experiment)]

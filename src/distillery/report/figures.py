@@ -238,10 +238,10 @@ def _line_of_pilot(row: dict[str, Any]) -> str:
 
 @styled
 def calibration_figure(table: pd.DataFrame, setting: dict[str, Any], title: str, about: About) -> Figure:
-    """Validity and student accuracy by strength of the guidance, a line per reference weight.
+    """Validity and student accuracy by strength of learnability, a line for each weight, mode strength and mode stop.
 
     Args:
-        table: the columns of a calibration, fractions; the row of strength 0 is plain sampling.
+        table: the columns of a calibration, fractions; rows of strength 0 are without learnability.
         setting: `threshold` (fraction), `judge`, `aim` and `images` (number of the pilot), where they are known.
         title: precedes the chosen setting in the title.
         about: of the experiment.
@@ -296,9 +296,7 @@ def calibration_figure(table: pd.DataFrame, setting: dict[str, Any], title: str,
         axes.set_ylabel(label)
         axes.margins(x=0.08, y=0.1)
     notes = [
-        f"chosen: λ = {row['strength']:.3g}, ω = {row['reference_weight']:g}"
-        if row["strength"]
-        else "chosen: no guidance"
+        f"chosen: λ = {row['strength']:.3g}, {row['line']}" if row["strength"] else "chosen: no learnability"
         for row in chosen.head(1).to_dict("records")
     ]
     notes += [f"{key}: {setting[key]}" for key in ("aim", "judge") if setting.get(key)]
@@ -306,7 +304,7 @@ def calibration_figure(table: pd.DataFrame, setting: dict[str, Any], title: str,
     legend(figure, grid)
     n = f"n = {setting['images']} pilot images per point" if setting.get("images") else None
     bars = "Wilson intervals, 95 %" if "validity_low" in table else None
-    describe(figure, about, n=n, bars=bars, notes=["measured on training images and a pilot, never on test images"])
+    describe(figure, about, n=n, bars=bars, notes=["measured on a pilot, training and validation images, never on test images"])
     return figure
 
 

@@ -127,7 +127,7 @@ def run(
     strength, weight = loop.learnability.strength, loop.learnability.reference_weight
     strengths, weights = calibration.relative_strengths, calibration.reference_weights
     if strength != "auto":
-        strengths = [strength / renderer.latent_numbers**0.5]
+        strengths = [strength / renderer.latent_numbers**0.5] if strength else []
     if weight != "auto":
         weights = [weight]
     resume = job.resume(curve)

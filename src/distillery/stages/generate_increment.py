@@ -107,7 +107,7 @@ def run(
         loop = LoopGuidance(settings.guidance, files, scene)
         scorer, guidances = open_loop(loop, student, reference, calibrated, job.device)
     else:
-        guidances = settings.guidance.open(files, scene)
+        guidances = settings.guidance.replaced(learnability=None).open(files, scene)  # it asks a student
     resume = job.resume(candidates)
     drawn = generate_candidates(
         renderer,

@@ -66,23 +66,26 @@ def run(
     calibrated: Input | None = None,
     guidance_files: list[Input] | None = None,
     path: Output,
+    shifts: Output,
     job: Job,
 ) -> None:
     """The inputs of a sampling stage and the finished set to the decoded predictions of some steps, as an image set.
 
     Its columns: `guided`; `index`, the sampling index, and -1 for the finished image; `steered`, whether a guidance
     acts at that index; `repeats_set`, whether the finished image with guidance is that of the set, to 2 of 255 steps
-    of brightness on average.
+    of brightness on average. `shifts` has how far each guidance moved each image at each index, as `Shift` says.
     """
     import numpy as np
+    import pyarrow as pa
     import torch
 
     from distillery.data.pixels import to_bytes
     from distillery.diffusion.renderer import class_conditions, load_renderer
     from distillery.guidance.base import Scene
     from distillery.guidance.lgd import LoopGuidance, open_loop
-    from distillery.guidance.path import recorded_indices, sample_path
+    from distillery.guidance.path import Weighed, recorded_indices, sample_path, shifts_of
     from distillery.storage.images import ImageSet, decode_image, encode_png, read_classes, read_images, write_images
+    from distillery.storage.tables import write_table
 
     classes = read_classes(data, "ingest")
     folder = generator[0].parent
@@ -107,6 +110,7 @@ def run(
     indices = recorded_indices(settings.sampling.steps, settings.recorded)
     pictures: list[bytes] = []
     rows: list[dict[str, object]] = []
+    moved: list[dict[str, object]] = []
     for name in settings.classes:
         label = classes.index(name)
         drawn = np.flatnonzero((finished.labels == label) & (finished.columns["slot"] == settings.slot))
@@ -114,9 +118,10 @@ def run(
             raise BadInput(f"{images}: no image of class {name!r} in slot {settings.slot}; run collect again")
         candidate = int(finished.columns["candidate"][drawn[0]]) if "candidate" in finished.columns else 0
         key = (settings.seed, settings.stream, name, settings.slot, candidate)
+        weighed = [Weighed(guidance) for guidance in guidances]
         for guided in (False, True):
             clean, last = sample_path(
-                renderer, key, label, conditions[label], settings.slot, guidances if guided else [], indices
+                renderer, key, label, conditions[label], settings.slot, weighed if guided else [], indices
             )
             with torch.no_grad():
                 decoded = to_bytes(renderer.codec.decode(clean.to(job.device))).cpu()
@@ -132,7 +137,11 @@ def run(
                 }
                 for index in [*indices, -1]
             ]
+        moved += [{"class": name, **shift._asdict()} for shift in shifts_of(weighed)]
     labels = np.array([row.pop("label") for row in rows], dtype=np.int64)
     names = [f"{classes[label]}/{row['guided']:d}-{row['index']}.png" for label, row in zip(labels, rows, strict=True)]
     columns = {column: np.array([row[column] for row in rows]) for column in rows[0]}
+    numbers = [("length", pa.float64()), ("sigma", pa.float64()), ("other", pa.string()), ("cosine", pa.float64())]
+    schema = pa.schema([("class", pa.string()), ("index", pa.int64()), ("guidance", pa.string()), *numbers])
+    write_table(shifts, pa.Table.from_pylist(moved, schema), job.provenance)
     write_images(path, ImageSet(pictures, labels, classes, names, columns), job.provenance)
