@@ -213,9 +213,9 @@ def test_the_largest_plans_are_accepted() -> None:
 
 
 def test_few_images_of_a_class_are_counted_for_all_that_reads_them(tmp_path: Path) -> None:
-    """Two images of a class: one is held out to choose a snapshot, and coverage looks for neighbours among the rest."""
+    """Three images of a class: one chooses a snapshot, and coverage looks for neighbours among the rest."""
     for name in ("a", "b"):
-        for split, count in (("train", 2), ("test", 1)):
+        for split, count in (("train", 3), ("test", 1)):
             for number in range(count):
                 path = tmp_path / split / name / f"{number}.png"
                 path.parent.mkdir(parents=True, exist_ok=True)
@@ -223,12 +223,13 @@ def test_few_images_of_a_class_are_counted_for_all_that_reads_them(tmp_path: Pat
     source = {"kind": "folder", "train": str(tmp_path / "train"), "test": str(tmp_path / "test")}
 
     def edit(config: dict[str, Any]) -> None:
-        config["dataset"].update(source=source, classes=["a", "b"], holdout=None)
+        config["dataset"].update(source=source, classes=["a", "b"], holdout=None, validation={})
+        config["ipc"] = [3]
         config["analysis"]["coverage"] = {"features": "real"}
         config["methods"]["dm"] = {"kind": "pixel", "objective": "distribution"}
 
     lines = faults(edit)
     assert "analysis.coverage.k: 5 neighbours among 4 training images; allowed: 1 to 3" in lines
     assert any(
-        line.startswith("ipc: 2 images per class, but class 'a' has 1 training images after those") for line in lines
+        line.startswith("ipc: 3 images per class, but class 'a' has 2 training images after those") for line in lines
     )

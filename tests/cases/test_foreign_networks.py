@@ -223,6 +223,7 @@ def test_every_stage_that_trains_asks_for_the_check_of_its_own_network() -> None
     config["references"] = {"real": {"network": "convnext_atto"}, "small": {"network": "convnet3"}}
     config["methods"] = {"dm": {"kind": "pixel", "objective": "distribution", "network": "convnext_atto", "ipc": None}}
     config["methods"]["dm"].pop("ipc")
+    config["dataset"] = {**config["dataset"], "validation": {}}
     experiment = load(config)
 
     def files(stage: str, need: str = "trained", **wildcards: object) -> list[str]:

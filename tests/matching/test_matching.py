@@ -83,6 +83,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pixels, labels = digits()
     rows = torch.cat([(labels == label).nonzero()[:24, 0] for label in range(4)])
     write_images(folder / "train.parquet", image_set_of(pixels[rows], labels[rows]), MADE_BY)
+    held = torch.cat([(labels == label).nonzero()[24:32, 0] for label in range(4)])
+    write_images(folder / "validation.parquet", image_set_of(pixels[held], labels[held]), MADE_BY)
     kl(image_channels=1, blocks=2).save_pretrained(folder / "autoencoder")
     transformer(layers=1).save_pretrained(folder / "generator" / "transformer")
     training_scheduler().save_pretrained(folder / "generator" / "scheduler")
@@ -91,9 +93,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def experts(place: Path, path: Path, network: str = NETWORK, data: str = "train.parquet", held: float = 0.25) -> Path:
+def experts(place: Path, path: Path, network: str = NETWORK, data: str = "train.parquet") -> Path:
     settings = train_experts.Settings(
-        seed=0, name="e", network=network, experts=Experts(batch_size=16), epochs=2, held_out=held, first=0, last=2
+        seed=0, name="e", network=network, experts=Experts(batch_size=16), epochs=2, first=0, last=2
     )
     train_experts.run(
         settings,
@@ -107,7 +109,7 @@ def experts(place: Path, path: Path, network: str = NETWORK, data: str = "train.
 
 def settings_of(method: Any, **changes: Any) -> match.Settings:
     options: dict[str, Any] = {"seed": 0, "name": "it", "stream": "it", "network": NETWORK, "ipc": 2}
-    return match.Settings(method=method, **options, held_out=0.25, every=2, **{"shard": 0, **changes})
+    return match.Settings(method=method, **options, every=2, **{"shard": 0, **changes})
 
 
 def models(place: Path, method: Any) -> dict[str, list[Path]]:
@@ -341,7 +343,7 @@ class _Seeing:
 
 
 def test_the_encoder_sees_images_of_the_class_in_its_range_and_none_twice(place: Path) -> None:
-    real = RealImages.load(place / "train.parquet", 0.25, 0, CPU)
+    real = RealImages.load(place / "train.parquet", CPU)
     places = Places.of((0, "x"), CLASSES, range(4), 6)
     codec: Any = _Seeing()
     initial_latents("real", real, places, codec, 32, (0, "x"), batch=10, device=CPU)
@@ -351,13 +353,6 @@ def test_the_encoder_sees_images_of_the_class_in_its_range_and_none_twice(place:
     assert len({one.numpy().tobytes() for one in seen}) == 24
     with pytest.raises(BadInput, match="fewer than 30"):
         initial_latents("real", real, Places.of((0, "x"), CLASSES, [0], 30), codec, 16, (0, "x"), batch=10, device=CPU)
-
-
-def test_held_out_images_are_neither_matched_nor_started_from(place: Path) -> None:
-    kept, held = (RealImages.load(place / "train.parquet", 0.25, 0, CPU, kept=one) for one in (True, False))
-    assert not set(kept.paths) & set(held.paths)
-    assert [int((held.labels == label).sum()) for label in range(4)] == [6] * 4
-    assert len(kept.paths) + len(held.paths) == 96
 
 
 # ---- pictures and choice ---------------------------------------------------------------------------------------------
@@ -378,7 +373,7 @@ def test_rendered_are_the_images_of_each_snapshot(name: str, place: Path, tmp_pa
     first, last = found.pixels()[:8], found.pixels()[-8:]
     assert found.pixels().shape[1:] == (1, SIDE, SIDE) and (first != last).any()
     if name in ("outer", "idc"):  # pixels begin as real images, to the byte
-        real = RealImages.load(place / "train.parquet", 0.25, 0, CPU)
+        real = RealImages.load(place / "train.parquet", CPU)
         known = {one.numpy().tobytes() for one in real.pixels}
         assert all(one.tobytes() in known for one in first)
 
@@ -389,7 +384,7 @@ def chosen(place: Path, tmp_path: Path, how: Any, shards: int = 1) -> tuple[int,
     Args:
         shards: jobs that have rendered them, each some of the classes.
     """
-    real = RealImages.load(place / "train.parquet", 0.25, 0, CPU)
+    real = RealImages.load(place / "train.parquet", CPU)
     rows = torch.cat([real.of_class(label)[:4] for label in range(4)])
     noise = torch.randint(0, 256, (16, 1, SIDE, SIDE), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     columns = {"slot": np.tile(np.arange(4), 8), "iteration": np.repeat([0, 7], 16)}
@@ -402,15 +397,15 @@ def chosen(place: Path, tmp_path: Path, how: Any, shards: int = 1) -> tuple[int,
         method="it",
         ipc=4,
         choose=how,
-        held_out=0.25,
         network=NETWORK,
         recipe=Recipe(epochs=15, batch_size=8, learning_rate=5e-3, evaluations=1),
         students=2,
     )
     images, choice = tmp_path / "images.parquet", tmp_path / "choice.parquet"
     outputs = {"images": images, "choice": choice}
-    data = place / "train.parquet"
-    choose_snapshot.run(settings, data=data, rendered=files, **outputs, job=job("choose_snapshot", settings))
+    validation = place / "validation.parquet" if how == "best" else None
+    job_of_choice = job("choose_snapshot", settings)
+    choose_snapshot.run(settings, rendered=files, validation=validation, **outputs, job=job_of_choice)
     kept = read_images(images, "choose_snapshot")
     assert len(kept) == 16
     (iteration,) = set(kept.columns["iteration"].tolist())
@@ -458,7 +453,7 @@ def test_a_choice_does_not_depend_on_how_many_jobs_made_the_images(place: Path, 
     assert (whole / "images.parquet").read_bytes() == (split / "images.parquet").read_bytes()
 
 
-def test_the_last_snapshot_is_kept_where_nothing_is_held_out(place: Path, tmp_path: Path) -> None:
+def test_the_last_snapshot_is_kept_without_validation_images(place: Path, tmp_path: Path) -> None:
     assert chosen(place, tmp_path, "last")[0] == 7
 
 
@@ -470,7 +465,7 @@ def test_experts_keep_every_epoch_and_do_not_depend_on_their_shard(place: Path, 
     assert theta.shape[:2] == (2, 3) and theta.dtype == torch.float32
     assert not torch.equal(theta[0, 0], theta[1, 0]) and not torch.equal(theta[0, 0], theta[0, 1])
     settings = train_experts.Settings(
-        seed=0, name="e", network=NETWORK, experts=Experts(batch_size=16), epochs=2, held_out=0.25, first=1, last=2
+        seed=0, name="e", network=NETWORK, experts=Experts(batch_size=16), epochs=2, first=1, last=2
     )
     path = tmp_path / "second.safetensors"
     train_experts.run(
@@ -521,9 +516,7 @@ MATCHED = Pixels(kind="pixel", objective=TRAJECTORY, iterations=4)
 
 def test_an_expert_that_diverges_is_refused_with_its_key(place: Path, tmp_path: Path) -> None:
     block = Experts(batch_size=16, learning_rate=100.0)
-    settings = train_experts.Settings(
-        seed=0, name="e", network=NETWORK, experts=block, epochs=2, held_out=0.25, first=0, last=1
-    )
+    settings = train_experts.Settings(seed=0, name="e", network=NETWORK, experts=block, epochs=2, first=0, last=1)
     path = tmp_path / "experts.safetensors"
     with pytest.raises(BadInput, match=r"expert 0 diverges: .*; lower experts.<name>.learning_rate"):
         train_experts.run(
@@ -603,7 +596,7 @@ def test_experts_are_trained_by_plain_sgd_with_every_operation_of_dsa() -> None:
 
 @pytest.mark.parametrize(("kind", "exact"), [("pixel", True), ("autoencoder", False), ("ld3m", False)])
 def test_pixels_take_the_exact_gradient_of_a_way_and_latents_that_of_tesla(kind: str, exact: bool, place: Path) -> None:
-    real = RealImages.load(place / "train.parquet", 0.25, 0, CPU)
+    real = RealImages.load(place / "train.parquet", CPU)
     for said, wanted in ((None, exact), ("exact", True), ("tesla", False)):
         objective = {**TRAJECTORY, "gradient": said}
         method = {
@@ -665,7 +658,6 @@ def test_gradients_are_measured_for_each_residual_and_number_of_steps(place: Pat
         method=METHODS["ld3m"],
         network=NETWORK,
         ipc=1,
-        held_out=0.25,
         steps=[2, 10],
         repeats=2,
     )

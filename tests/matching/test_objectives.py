@@ -20,7 +20,7 @@ from distillery.matching.experts import flattened, shapes_of, unflattened
 from distillery.matching.idc import IDCMatching, convolution_distance
 from distillery.matching.networks import Comparing
 from distillery.matching.objectives import DistributionMatching, GradientMatching, gradient_distance, loss_gradient
-from distillery.matching.real_images import RealImages, held_out
+from distillery.matching.real_images import RealImages
 from distillery.matching.spaces import PixelSpace, UnitPixels
 from distillery.matching.steps import Optimiser
 from distillery.matching.trajectory import Batch, TrajectoryMatching, trajectory_gradient
@@ -368,7 +368,7 @@ def test_networks_with_statistics_or_dropout_are_refused() -> None:
             Comparing(name, CLASSES, Domain.imagenet(64, 3), CPU)
 
 
-# ---- spaces, steps and what is held out ------------------------------------------------------------------------------
+# ---- spaces and steps ------------------------------------------------------------------------------------------------
 
 
 def test_what_the_objective_saw_is_what_the_file_holds() -> None:
@@ -426,16 +426,3 @@ def test_an_absolute_step_is_that_of_sgd() -> None:
         theirs.grad = gradient
         torchs.step()
     assert torch.allclose(values, theirs.detach(), atol=1e-6)
-
-
-def test_what_is_held_out_is_a_share_of_each_class_and_knows_no_order() -> None:
-    labels = torch.tensor([0] * 20 + [1] * 7 + [2] * 2).numpy()
-    paths = [f"image {row}" for row in range(29)]
-    out = held_out(labels, ["a", "b", "c"], paths, 0.1, 0)
-    assert [int(out[labels == label].sum()) for label in range(3)] == [2, 1, 1]
-    order = torch.randperm(29, generator=stream("order")).numpy()
-    again = held_out(labels[order], ["a", "b", "c"], [paths[row] for row in order], 0.1, 0)
-    assert (again == out[order]).all()
-    assert not held_out(labels, ["a", "b", "c"], paths, 0.0, 0).any()
-    with pytest.raises(BadInput, match="one is to be held out"):
-        held_out(labels[:28], ["a", "b", "c"], paths[:28], 0.1, 0)

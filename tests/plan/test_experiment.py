@@ -65,6 +65,16 @@ def at(path: str, value: Any) -> Edit:
     return edit
 
 
+def matched(**options: Any) -> Edit:
+    """Add a method that optimises images, and validation images to choose a snapshot by."""
+
+    def edit(config: Config) -> None:
+        config["methods"]["dm"] = {"kind": "pixel", "objective": "distribution", **options}
+        config["dataset"]["validation"] = {}
+
+    return edit
+
+
 def without(path: str) -> Edit:
     """Leave a dotted key out."""
 
@@ -679,20 +689,20 @@ TOGETHER = {
         "dataset.test_names: the source has no test images of its own; leave it out",
     ),
     "a network with dropout that compares": (
-        at("methods.dm", {"kind": "pixel", "objective": "distribution", "network": "vit_ld3m"}),
+        matched(network="vit_ld3m"),
         "methods.dm.network: vit_ld3m has running statistics or dropout, and gradients of one network are compared;",
     ),
     "a network with batch norm that compares": (
-        at("methods.dm", {"kind": "pixel", "objective": "distribution", "network": "resnet18"}),
+        matched(network="resnet18"),
         "methods.dm.network: resnet18 has running statistics or dropout, and gradients of one network are compared;",
     ),
     "one of our networks with batch norm that compares": (
-        at("methods.dm", {"kind": "pixel", "objective": "distribution", "network": "convnet3_bn_w32"}),
+        matched(network="convnet3_bn_w32"),
         "methods.dm.network: convnet3_bn_w32 has running statistics or dropout, and gradients of one network are",
     ),
     "a network that compares, at the side at which snapshots are chosen": (
         lambda e: (
-            e["methods"].update(dm={"kind": "pixel", "objective": "distribution", "network": "convnet4"}),
+            matched(network="convnet4")(e),
             e.update(matching={"protocol": {"preset": "small", "size": 8}}),
         ),
         "methods.dm.network: convnet4 halves the image 4 times: 8 pixels are too few, it takes 16 or more, but the size"
@@ -700,7 +710,7 @@ TOGETHER = {
     ),
     "a teacher of snapshots": (
         lambda e: (
-            e["methods"].update(dm={"kind": "pixel", "objective": "distribution"}),
+            matched()(e),
             e.update(matching={"protocol": "rded"}),
         ),
         "matching.protocol: snapshots are compared with hard labels, and rded has soft ones; give another protocol"
@@ -708,19 +718,20 @@ TOGETHER = {
     ),
     "a protocol of snapshots that does not know its network": (
         lambda e: (
-            e["methods"].update(dm={"kind": "pixel", "objective": "distribution"}),
+            matched()(e),
             e.update(matching={"protocol": {"preset": "small", "learning_rate": {"resnet": 0.1}}}),
         ),
         "matching.protocol: learning_rate: no entry fits 'convnet2', and there is no default",
     ),
-    "images that are held out to choose a snapshot": (
-        lambda e: (
-            e["methods"].update(dm={"kind": "pixel", "objective": "distribution"}, lgd={"kind": "random"}),
-            e["methods"].pop("random"),
-            e.update(ipc=[60], matching={"holdout": 0.5}, analysis={}),
-        ),
-        "ipc: 60 images per class, but class '0' has 45 training images after those that matching.holdout keeps to"
-        " choose a snapshot, and methods.dm chooses among them; allowed: 1 to 45",
+    "snapshots to choose among and no validation images": (
+        at("methods.dm", {"kind": "pixel", "objective": "distribution"}),
+        "matching.choose: the best snapshot is chosen on validation images, which the data set lacks; give"
+        " dataset.validation, for instance {fraction: 0.1}, or set last here",
+    ),
+    "a share that is held out to choose a snapshot": (
+        at("matching.holdout", 0.1),
+        "matching.holdout: is gone: snapshots are chosen on the images of dataset.validation, for instance"
+        " {fraction: 0.1}",
     ),
     "weights of a reference that are not there": (
         at("references.real.weights", "weights/none.safetensors"),

@@ -199,21 +199,12 @@ def test_what_makes_no_sense_is_refused_before_anything_runs(what: str) -> None:
 def test_files_of_experts_are_looked_at_before_anything_runs(tmp_path: Path) -> None:
     path = tmp_path / "experts.safetensors"
     about = {"network": "convnet2_w8", "classes": ["0", "7"], "size": 16, "channels": 1, "data": "x", "epochs": 2}
-    about["held_out"] = "seed 0, matching.holdout 0.1"
     write_tensors(path, {}, {}, **about)
     assert described_tensors(path) == about
     config = deepcopy(STARTER)
     config["experts"]["conv"]["files"] = [str(path)]
     load(config)
-    config["seeds"] = [0, 1]
-    with pytest.raises(
-        ExperimentError, match=r"experts\.conv\.files: experts of one seed, but each of seeds 0, 1 holds"
-    ):
-        load(config)
-    write_tensors(path, {}, {}, **{**about, "held_out": "none"})
-    load({**config, "matching": {**config["matching"], "choose": "last"}})
     for change, words in (
-        ({"held_out": "seed 1, matching.holdout 0.1"}, "no expert has seen the images held out by seed 1"),
         ({"network": "convnet3"}, "its experts are of convnet3, and convnet2_w8 is wanted"),
         ({"classes": ["0", "1"]}, "it knows the classes 0, 1, and the data have 0, 7"),
         ({"size": 32}, "its experts are of 32 px, and 16 is wanted"),

@@ -75,7 +75,7 @@ OLD_KEYS = {
 
 
 GONE_KEYS = {
-    "matching.holdout": "snapshots are chosen on validation images; give dataset.validation: {fraction: 0.1}",
+    "matching.holdout": "snapshots are chosen on the images of dataset.validation, for instance {fraction: 0.1}",
 }
 """Former keys that have no present name, and what takes their place."""
 
