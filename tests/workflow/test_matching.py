@@ -87,6 +87,12 @@ def test_a_change_runs_what_it_changes(finished: Clone, tmp_path: Path) -> None:
     assert rules["train_experts"] == 2 and rules["match"] == 3  # ten in a shard: the first one trains more of them
 
 
+def test_only_the_choice_and_the_report_read_validation_images(finished: Clone) -> None:
+    jobs = finished.plan("--forceall", experiment=SMOKE).jobs
+    readers = {job.rule for job in jobs if f"{RESULTS}/data/validation.parquet" in job.inputs}
+    assert readers == {"choose_snapshot", "write_report"}
+
+
 # ---- what is refused -------------------------------------------------------------------------------------------------
 
 STARTER = yaml.safe_load((PROJECT / SMOKE).read_text("utf-8"))
