@@ -20,7 +20,8 @@ from distillery.__main__ import main
 from distillery.analysis.statistics import paired_difference
 from distillery.plan.load import load
 from distillery.report.compare import differing, welch
-from distillery.report.tables import EVALUATION, accuracy_table, redundancy_table, write_formats
+from distillery.report.pooled import t_interval, units
+from distillery.report.tables import ABSENT, EVALUATION, accuracy_table, interval, redundancy_table, write_formats
 from distillery.storage.images import ImageSet, encode_png, write_images
 from distillery.storage.tables import write_table
 
@@ -257,3 +258,53 @@ def test_the_origin_of_the_tables_is_shown(tmp_path: Path, capsys: pytest.Captur
     row = cells(text, "a ")
     assert row[1] == ABOUT.dataset and re.fullmatch(r"[0-9a-f]{40}( with changes)?|not a checkout", row[2])
     assert json.loads(json.dumps(row))
+
+
+# ---- several splits of one data set ----------------------------------------------------------------------------------
+
+
+def on_split(folder: Path, seed: int, shares: dict[str, float]) -> Path:
+    """A finished run on one split of the data, with methods of these accuracies."""
+    rows = pd.concat([evaluations(share, start=seed, method=method) for method, share in shares.items()])
+    config = yaml.safe_load((PROJECT / "config.yaml").read_text("utf-8"))
+    dataset = {**config["dataset"], "holdout": {"fraction": 0.25, "seed": seed}}
+    return run_of(folder, rows, pixel=seed, redundancy=40.0 + seed, dataset=dataset)
+
+
+def test_runs_on_other_splits_are_one_result(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shares = {"lgd": 0.9, "random": 0.5, "dit": 0.2}
+    folders = [on_split(tmp_path / f"split-{seed}", seed, shares) for seed in (1, 2, 3)]
+    text = printed(capsys, *folders)
+    assert "dataset.holdout.seed alone and are one result over 3 splits" in text
+    assert "different data sets" not in text
+    lgd = cells(text, "lgd")
+    accuracies = [
+        [np.mean([100 * answers(share, seed + student).mean() for student in range(3)]) for seed in (1, 2, 3)]
+        for share in (0.9, 0.5)
+    ]
+    change = np.subtract(*accuracies)
+    half = 4.3027 * change.std(ddof=1) / 3**0.5
+    assert lgd[3] == "3"
+    assert lgd[5] == f"{change.mean():+.1f}"
+    assert lgd[6] == interval(change.mean() - half, change.mean() + half)
+    random = cells(text, "random")
+    assert random[5:7] == [ABSENT, ABSENT]
+    assert lgd[-2] == "42.5"  # 41, 42 and 43, and half a point of the students
+
+
+def test_runs_that_differ_in_more_than_the_split_are_not_pooled(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one = on_split(tmp_path / "one", 1, {"lgd": 0.9})
+    config = yaml.safe_load((PROJECT / "config.yaml").read_text("utf-8"))
+    dataset = {**config["dataset"], "holdout": {"fraction": 0.5, "seed": 2}}
+    other = run_of(tmp_path / "other", evaluations(0.9), dataset=dataset)
+    text = printed(capsys, one, other)
+    assert "Pooled" not in text and "different data sets" in text
+
+
+def test_a_unit_of_which_a_network_has_diverged_is_left_out() -> None:
+    rows = evaluations(0.9)
+    broken = rows.assign(accuracy=np.nan)
+    assert units([rows, broken])["split"].tolist() == [0]
+    assert t_interval([2.0]) == (2.0, pytest.approx(np.nan, nan_ok=True), pytest.approx(np.nan, nan_ok=True), 1)

@@ -134,7 +134,8 @@ def test_the_path_of_a_sampled_method_reads_the_smaller_sizes(world: World, tmp_
     def repeats(previous: list[Path]) -> bool:
         traced = trace_sample.Settings(slot=1, classes=["two"], recorded=3, guidance_files={}, **common)
         files = {"data": world.data, **world.models, "previous": previous, "images": made[1]}
-        trace_sample.run(traced, **files, path=tmp_path / "path.parquet", job=job("trace_sample", traced))
+        out = {"path": tmp_path / "path.parquet", "shifts": tmp_path / "shifts.parquet"}
+        trace_sample.run(traced, **files, **out, job=job("trace_sample", traced))
         path = read_images(tmp_path / "path.parquet", "trace_sample")
         return bool(path.columns["repeats_set"][-1])
 

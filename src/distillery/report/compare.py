@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 
 from distillery.analysis.statistics import paired_difference
+from distillery.report.pooled import SPLIT, WORDS, pooled_rows
 from distillery.report.statistics import bits
 from distillery.report.tables import (
     ABSENT,
@@ -81,11 +82,11 @@ class Section:
 
 def compared(results: Sequence[Results]) -> list[Section]:
     """All sections of a comparison with the first of several experiments."""
-    facts = [[each.label, each.dataset or NOT_THERE, each.commit or NOT_THERE] for each in results]
-    notes = [f"{each.label}: {sentence}" for each in results for sentence in each.missing]
-    notes += [note for each in results[1:] for note in _warnings(results[0], each)]
+    if pools(results):
+        return [_experiments(results), _pooled(results)]
+    notes = [note for each in results[1:] for note in _warnings(results[0], each)]
     return [
-        Section("Experiments", notes, ["experiment", "data set", "commit"], facts),
+        _experiments(results, notes),
         _settings(results),
         _accuracies(results),
         _means(results, "redundancy", ["method"], {"off_diagonal": "redundancy"}, "Redundancy in percent"),
@@ -97,6 +98,33 @@ def compared(results: Sequence[Results]) -> list[Section]:
             "Shares of the real and the distilled images in percent",
         ),
     ]
+
+
+def _experiments(results: Sequence[Results], notes: Sequence[str] = ()) -> Section:
+    facts = [[each.label, each.dataset or NOT_THERE, each.commit or NOT_THERE] for each in results]
+    lacking = [f"{each.label}: {sentence}" for each in results for sentence in each.missing]
+    return Section("Experiments", [*lacking, *notes], ["experiment", "data set", "commit"], facts)
+
+
+def pools(results: Sequence[Results]) -> bool:
+    """Whether the experiments are one on several splits of its data, so that their results are one result."""
+    paths = [path for path, _ in differing([dict(each.settings) for each in results])]
+    evaluated = all(each.evaluations is not None for each in results)
+    return evaluated and SPLIT in paths and set(paths) <= {SPLIT, "name"}
+
+
+def _pooled(results: Sequence[Results]) -> Section:
+    settings = results[0].settings
+    methods: Mapping[str, Any] = settings.get("methods") or {}
+    random = next((name for name, block in methods.items() if block.get("kind") == "random"), None)
+    baseline = (settings.get("evaluation") or {}).get("baseline")
+    baseline = baseline or ((settings.get("analysis") or {}).get("redundancy") or {}).get("baseline")
+    yardsticks = {str(name): name for name in (random, baseline) if name} | {"all images": "full"}
+    evaluations = [each.evaluations for each in results if each.evaluations is not None]
+    redundancies = [each.tables["redundancy"] for each in results if "redundancy" in each.tables]
+    header, rows = pooled_rows(evaluations, redundancies, yardsticks)
+    words = f"The experiments differ in {SPLIT} alone and are one result over {len(results)} splits."
+    return Section("Pooled over splits", [words, WORDS], header, rows)
 
 
 def _warnings(first: Results, other: Results) -> Iterator[str]:

@@ -304,7 +304,13 @@ def calibration_figure(table: pd.DataFrame, setting: dict[str, Any], title: str,
     legend(figure, grid)
     n = f"n = {setting['images']} pilot images per point" if setting.get("images") else None
     bars = "Wilson intervals, 95 %" if "validity_low" in table else None
-    describe(figure, about, n=n, bars=bars, notes=["measured on a pilot, training and validation images, never on test images"])
+    describe(
+        figure,
+        about,
+        n=n,
+        bars=bars,
+        notes=["pilot, training and validation images; no test image"],
+    )
     return figure
 
 
