@@ -166,7 +166,7 @@ class LGD(Incremental, Sampled):
         classes = len(context.class_names)
         images = pilot_slots(calibration.images, classes) * min(classes, MOST_CLASSES)
         if images < self.candidates:
-            least = -(-self.candidates // classes) * classes
+            least = math.ceil(self.candidates / min(classes, MOST_CLASSES)) * min(classes, MOST_CLASSES)
             yield f"{key}.images: {images} make no slot of {self.candidates} candidates; allowed: {least} or more"
         loop = self.guided_images(context.ipc, classes)
         weights = len(calibration.reference_weights) if self.reference_weight == "auto" else 1

@@ -16,8 +16,9 @@ SPLIT = "dataset.holdout.seed"
 
 WORDS = (
     "A unit is one experiment seed on one split: an autoencoder, a generator, sets and students of its own. Its"
-    " accuracy is the mean over networks and students, of last epochs, in percent. Differences are paired by unit; intervals are"
-    " Student's t, 95 %, over units, which share test images within a split and training images between splits."
+    " accuracy is the mean over networks and students, of last epochs, in percent. Differences are paired by unit;"
+    " intervals are Student's t, 95 %, over units, which share test images within a split and training images between"
+    " splits."
 )
 
 
