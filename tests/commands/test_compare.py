@@ -108,6 +108,22 @@ def test_on_other_test_images_it_is_that_of_welch(tmp_path: Path, capsys: pytest
     assert "Unpaired intervals: difference ± t √(s₁²/n₁ + s₂²/n₂)" in text
 
 
+def test_accuracies_on_validation_images_are_paired_by_those_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    blocks = yaml.safe_load((PROJECT / "config.yaml").read_text("utf-8"))
+    searching = {"dataset": {**blocks["dataset"], "validation": {}}}
+    searching["evaluation"] = {**blocks["evaluation"], "split": "validation"}
+    first = run_of(tmp_path / "a", evaluations(0.6, start=50), **searching)
+    second = run_of(tmp_path / "b", evaluations(0.9), **searching)
+    text = printed(capsys, first, second)
+    assert "no validation images, so that nothing is paired by them" in text
+    assert cells(text, "lgd    |  10 | convnet")[-1] == "unpaired"
+    for folder in (first, second):
+        (folder / "data/test.parquet").rename(folder / "data/validation.parquet")
+    assert cells(printed(capsys, first, second), "lgd    |  10 | convnet")[-1] == "paired"
+
+
 def test_one_network_has_a_difference_and_no_interval() -> None:
     change = welch(90.0, float("nan"), 1, 80.0, 1.0, 3)
     assert change.words == ["+10.0", "–", "no interval: one replicate"]  # noqa: RUF001

@@ -116,3 +116,18 @@ def test_a_picture_that_cannot_be_read_is_named_and_not_left_out(tmp_path: Path)
     (tmp_path / "set" / "1" / "0.png").write_bytes(b"no picture")
     with pytest.raises(BadInput, match=r"methods.theirs.images: .*set/1/0.png: not an image.*replace it"):
         read_external("methods.theirs", place, CLASSES, 1, DATA)
+
+
+def test_a_set_that_holds_validation_images_is_refused(tmp_path: Path) -> None:
+    tables = {name: tmp_path / f"{name}.parquet" for name in ("train", "test", "validation")}
+    for number, path in enumerate(tables.values()):
+        values = [10 * number, 10 * number + 5]
+        images = ImageSet([picture(value) for value in values], np.array([0, 1]), CLASSES, ["a", "b"])
+        write_images(path, images, MADE_BY)
+    place = folder(tmp_path / "set", n3=[20], n1=[99])
+    settings = import_images.Settings(name="theirs", images=place, ipc=1, dataset=DATA)
+    files = {"data": tables["train"], "test": tables["test"], "images": tmp_path / "out.parquet"}
+    run = job("import_images", settings)
+    with pytest.raises(BadInput, match=r"methods.theirs.images: 1 of 2 images are test or validation images, 3/0.png"):
+        import_images.run(settings, **files, validation=tables["validation"], job=run)
+    import_images.run(settings, **files, job=run)
