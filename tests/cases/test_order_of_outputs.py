@@ -28,7 +28,7 @@ def opened(world: World, weights: Path, out: Path, rows: list[int] | None) -> fl
     """Accuracy in percent, on the training images, of weights that are opened as a reference."""
     options: dict[str, Any] = {"seed": 0, "name": "real", "network": NETWORK, "recipe": RECIPE, "pretrained": True}
     settings = train_reference.Settings(**options, rows=rows)
-    files = {"images": world.data, "test": world.data, "weights": weights, "model": out}
+    files = {"images": world.data, "weights": weights, "model": out}
     train_reference.run(
         settings,
         **files,

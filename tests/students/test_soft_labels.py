@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from tiny import CLASSES, CPU, MADE_BY, NETWORK, SIDE, digits, image_set_of, job, stopped_at
 from torch import Tensor
 
+from distillery.data.pixels import load_pixels
 from distillery.diffusion.weights import file_digest
 from distillery.errors import BadInput
 from distillery.stages import evaluate, store_soft_labels, train_reference
@@ -276,13 +277,13 @@ def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
 
 
 def test_the_digest_of_a_reference_is_compared(folder: Path, tmp_path: Path) -> None:
-    images, test, weights = folder / "set.parquet", folder / "test.parquet", folder / "teacher.safetensors"
+    images, weights = folder / "set.parquet", folder / "teacher.safetensors"
     options: dict[str, Any] = {"seed": 0, "name": "real", "network": NETWORK, "recipe": RECIPE, "pretrained": True}
     for digest, fits in ((file_digest(weights), True), ("0" * 64, False)):
         settings = train_reference.Settings(**options, rows=None, sha256=digest)
-        run = job("train_reference", settings, [images, test, weights])
+        run = job("train_reference", settings, [images, weights])
         model = tmp_path / "out.safetensors"
-        files: dict[str, Any] = {"images": images, "test": test, "weights": weights, "model": model}
+        files: dict[str, Any] = {"images": images, "weights": weights, "model": model}
         files["by_class"] = tmp_path / "by-class.csv"
         files["history"] = tmp_path / "history.parquet"
         if fits:
@@ -295,24 +296,23 @@ def test_the_digest_of_a_reference_is_compared(folder: Path, tmp_path: Path) -> 
 def test_a_reference_is_opened_instead_of_trained_and_its_accuracy_is_measured(folder: Path, tmp_path: Path) -> None:
     known = network("teacher")
     settings = train_reference.Settings(seed=0, name="real", network=NETWORK, recipe=RECIPE, pretrained=True, rows=None)
-    images, test, weights = folder / "set.parquet", folder / "test.parquet", folder / "teacher.safetensors"
+    images, weights = folder / "set.parquet", folder / "teacher.safetensors"
     out = tmp_path / "reference.safetensors"
-    run = job("train_reference", settings, [images, test, weights])
+    run = job("train_reference", settings, [images, weights])
     by_class = tmp_path / "by-class.csv"
     train_reference.run(
         settings,
         images=images,
-        test=test,
         weights=weights,
         model=out,
         by_class=by_class,
         history=out.with_suffix(".history"),
         job=run,
     )
-    pixels, labels = (values[300:400] for values in digits())
+    pixels, labels, *_ = load_pixels(images)
     assert torch.equal(logits_of(Classifier.load(out, "train_reference"), pixels), logits_of(known, pixels))
     expected = 100 * (logits_of(known, pixels).argmax(1) == labels).double().mean().item()
-    assert read_tensors(out, "train_reference")[1]["accuracy_on_test_images"] == pytest.approx(expected)
+    assert read_tensors(out, "train_reference")[1]["accuracy_on_training_images"] == pytest.approx(expected)
 
 
 def test_colour_networks_may_be_standardised_as_imagenet_is() -> None:

@@ -571,7 +571,7 @@ def test_a_reference_records_its_accuracy_and_resumes_to_the_same_answers(
     def make(out: Path) -> Classifier:
         images = distilled / "test.parquet"
         run = job("train_reference", settings, [images])
-        files = {"images": images, "test": distilled / "set.parquet", "model": out}
+        files = {"images": images, "model": out}
         train_reference.run(
             settings, **files, by_class=out.with_suffix(".csv"), history=out.with_suffix(".history"), job=run
         )

@@ -34,7 +34,6 @@ rule train_reference:
     """Train a reference network on all training images."""
     input:
         images=layout.TRAIN,
-        test=layout.TEST,
         weights=inputs.reference_weights,
         network=checked("train_reference"),
     output:

@@ -40,14 +40,13 @@ def run(
     settings: Settings,
     *,
     images: Input,
-    test: Input,
     weights: Input | None = None,
     model: Output,
     by_class: Output,
     history: Output,
     job: Job,
 ) -> None:
-    """Images to a network with its domain and its accuracy, by class too; the test images choose nothing.
+    """Training images to a network with its domain and its accuracy on them, by class too.
 
     Pretrained weights whose outputs stand in another order than the classes are refused, with the order that fits.
     """
@@ -98,6 +97,5 @@ def run(
         model,
         job.provenance,
         accuracy_on_training_images=accuracy_of_table(classifier, table),
-        accuracy_on_test_images=accuracy_of_table(classifier, ImageTable(test)),
     )
     resume.finish()
