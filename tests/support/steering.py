@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tiny import CLASSES, CPU, LATENT, NETWORK, World, job, keys
+from tiny import CLASSES, CPU, LATENT, NETWORK, World, digits, job, keys
 from torch import Tensor
 
+from distillery.data.pixels import to_unit
 from distillery.diffusion.sampler import Guidance, sample
 from distillery.diffusion.solvers import SolverName
 from distillery.guidance.influence_gradients import GradientDistance
@@ -102,7 +103,20 @@ def encoded(folder: Path, order: list[int]) -> Path:
 
 
 def discovered(folder: Path, order: list[int], count: int = 2, pool: int | None = None) -> Path:
-    settings = modes_stage.Settings(count=count, discovery="centroid", pool=pool, seed=0)
+    settings = modes_stage.Settings(count=count, discovery="centroid", smallest_cluster=1, pool=pool, seed=0)
     out = folder / f"modes-{count}-{''.join(map(str, order))}.safetensors"
     modes_stage.run(settings, latents=[encoded(folder, order)], modes=out, job=job("discover_modes", settings))
+    return out
+
+
+def modes_file(world: World, folder: Path, count: int) -> Path:
+    """So many modes of each class of the tiny world, discovered among the latents of its digits."""
+    pixels, labels = digits()
+    with torch.no_grad():
+        mean, _ = world.codec.encode(to_unit(pixels))
+    latents, out = folder / "digits.safetensors", folder / "modes.safetensors"
+    about = {"mean": mean, "std": torch.zeros_like(mean), "labels": labels}
+    write_tensors(latents, about, MADE_BY, classes=CLASSES)
+    settings = modes_stage.Settings(count=count, discovery="centroid", smallest_cluster=1, pool=None, seed=0)
+    modes_stage.run(settings, latents=[latents], modes=out, job=job("discover_modes", settings))
     return out
