@@ -478,7 +478,7 @@ def pilot_of(world: World, mode: Path | None = None, **options: Any) -> Pilot:
     learnability = Learnability(strength="auto", reference_weight="auto", range=[2, 8])
     guidance = Guidances().replaced(learnability=learnability, deviation=Deviation(strength=5.0, range=[2, 8]))
     if mode:
-        guidance = guidance.replaced(mode=Mode(strength=0.2, stop=4))
+        guidance = guidance.replaced(mode=Mode(strength=0.05, stop=4))
     files = {"mode": [mode]} if mode else {}
     loop = LoopGuidance(guidance, files, Scene(renderer, CLASSES, images=[seed]))
     parts: dict[str, Any] = {"student": world.student, "reference": world.reference, "judge": world.reference}
@@ -635,14 +635,14 @@ def test_a_pilot_draws_with_the_modes_of_the_slots_after_the_first_increment(
     rendered.clear()
     pilot_of(world, path).measure(1 / 16, Line(0.5))
     assert slots == set(range(1, 7)) == {slot for _, of, _ in rendered for slot in of}
-    assert to_modes(rendered, modes) < 0.9 * plain
+    assert to_modes(rendered, modes) < 0.98 * plain
 
 
 def test_modes_of_another_strength_or_stop_are_drawn_where_they_are_compared(
     world: World, tmp_path: Path, rendered: Drawn
 ) -> None:
     pilot, images = pilot_of(world, modes_of(world, tmp_path)), {}
-    for line in (Line(0.5), Line(0.5, 0.2, 4), Line(0.5, 0.4), Line(0.5, None, 7), Line(0.5, 0.0)):
+    for line in (Line(0.5), Line(0.5, 0.05, 4), Line(0.5, 0.1), Line(0.5, None, 7), Line(0.5, 0.0)):
         rendered.clear()
         one = pilot.measure(1 / 16, line)
         assert one.line == line

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from increments import GUIDED_STEPS, KAPPA, OFF, SAMPLING, SIZE, settings_of
+from steering import modes_file
 from tiny import CLASSES, CPU, LATENT, MADE_BY, World, digits, image_set_of, job, stopped_at
 from torch import Tensor
 
@@ -26,6 +27,8 @@ from distillery.guidance.deviation import Deviation, DeviationGuidance
 from distillery.guidance.increment import choose_candidates, generate_candidates
 from distillery.guidance.learnability import Learnability
 from distillery.guidance.lgd import encode_seed
+from distillery.guidance.mode import Mode
+from distillery.guidance.mode_discovery import read_modes
 from distillery.guidance.registry import Guidances
 from distillery.guidance.score import Scorer
 from distillery.selection.random import ordered_by_slot, random_order
@@ -48,8 +51,12 @@ class Loop:
         if k > 1:
             files |= {"previous": [self.first], **self.world.networks}
         files |= {
-            key: options.pop(key) for key in ("student", "reference", "calibrated", "seed_images") if key in options
+            key: options.pop(key)
+            for key in ("student", "reference", "calibrated", "seed_images", "modes")
+            if key in options
         }
+        if "modes" in files:
+            files["guidance_files"], options["guidance_files"] = [files.pop("modes")], {"mode": 1}
         settings, out = settings_of(k, **options), self.folder / f"{name}.parquet"
         inputs = [path for given in files.values() for path in (given if isinstance(given, list) else [given])]
         run = job("generate_increment", settings, inputs, checkpoint_seconds)
@@ -217,12 +224,6 @@ def test_methods_of_one_stream_share_their_noise_and_others_do_not(loop: Loop) -
     assert [by_name[path] for path in fewer.paths] == fewer.images
 
 
-def test_the_first_increment_is_not_steered(loop: Loop) -> None:
-    images = opened(loop.generate("first", k=1))
-    assert images.images == read_images(loop.first, "select_increment").images
-    assert "learnability" not in images.columns
-
-
 # ---- the memory ------------------------------------------------------------------------------------------------------
 
 
@@ -297,6 +298,56 @@ def test_a_calibrated_strength_replaces_the_one_of_the_settings(loop: Loop) -> N
     auto = Learnability(strength="auto", reference_weight="auto", range=[2, 8])
     made = opened(loop.generate("auto", learnability=auto, calibrated=guidance, deviation=OFF["deviation"]))
     assert made.images == opened(loop.generate("zero", **OFF)).images
+
+
+@pytest.fixture(scope="module")
+def modes(loop: Loop) -> Path:
+    """Two modes per class and increment, for two increments."""
+    return modes_file(loop.world, loop.folder, 2 * SIZE)
+
+
+def to_modes(images: ImageSet, path: Path) -> float:
+    """The mean distance of the images to the modes of their class and slot."""
+    latents = torch.from_numpy(images.columns["latent"].copy()).view(-1, *LATENT)
+    own = read_modes(path, CLASSES)[torch.from_numpy(images.labels), torch.from_numpy(images.columns["slot"])]
+    return float((latents - own).flatten(1).norm(dim=1).mean())
+
+
+GENTLE = Mode(strength=0.05, stop=4)
+
+
+def test_a_guided_first_increment_lies_nearer_to_the_first_modes_of_its_classes(loop: Loop, modes: Path) -> None:
+    options: dict[str, Any] = {"k": 1, "candidates": 1}
+    plain = read_images(loop.first, "select_increment")
+    guided = opened(loop.generate("guided", mode=GENTLE, modes=modes, **options))
+    assert sorted(set(guided.columns["slot"].tolist())) == [*range(SIZE)]
+    assert to_modes(guided, modes) < 0.98 * to_modes(plain, modes)
+    assert guided.columns["chosen"].all() and "learnability" not in guided.columns
+    swapped = guided.columns["slot"].copy()
+    guided.columns["slot"] = (swapped + SIZE).astype(swapped.dtype)
+    later = to_modes(guided, modes)
+    guided.columns["slot"] = swapped
+    assert to_modes(guided, modes) < later  # the modes of increment 2 are not those of increment 1
+
+
+def test_chosen_modes_replace_those_of_the_settings(loop: Loop, modes: Path) -> None:
+    guidance = loop.folder / "guidance-modes.json"
+    auto = Learnability(strength="auto", reference_weight="auto", range=[2, 8])
+    options: dict[str, Any] = {"modes": modes, "deviation": OFF["deviation"], "increment_size": 1}
+
+    def chosen(**choice: float) -> list[bytes]:
+        write_json(guidance, {"strength": 1.0, "reference_weight": 1.0, **choice})
+        made = loop.generate("chosen", learnability=auto, calibrated=guidance, mode=GENTLE, **options)
+        return opened(made).images
+
+    by_hand = {"learnability": Learnability(strength=1.0, reference_weight=1.0, range=[2, 8])}
+    images = [
+        opened(loop.generate("by-hand", mode=Mode(strength=strength, stop=stop), **by_hand, **options)).images
+        for strength, stop in ((0.05, 4), (0.05, 7), (0.1, 7))
+    ]
+    assert chosen() == images[0]
+    assert chosen(mode_stop=7) == images[1] != images[0]
+    assert chosen(mode_stop=7, mode_strength=0.1) == images[2] != images[1]
 
 
 def test_unusable_gradients_are_reported(loop: Loop, world: World, capsys: pytest.CaptureFixture[str]) -> None:

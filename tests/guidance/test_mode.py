@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from sklearn.cluster import KMeans
 from steering import LABELS, SLOTS, STEPS, Exact, abar_of, discovered, drawn, latents
 from tiny import CLASSES, LATENT, World
 from torch import Tensor
@@ -17,22 +20,27 @@ from distillery.guidance.mode_discovery import discover_modes, read_modes
 from distillery.streams import stream
 
 
+def modes_of(points: Tensor, count: int, **options: Any) -> Tensor:
+    defaults: dict[str, Any] = {"discovery": "centroid", "smallest_cluster": 1, "pool": None, "seed": 0}
+    return discover_modes(points, count, **{**defaults, **options})
+
+
 def test_the_modes_of_separate_groups_are_their_means() -> None:
     centres = 10 * latents(3, "centres")
     points = torch.cat([centre + 0.01 * latents(7, "near", number) for number, centre in enumerate(centres)])
     order = torch.randperm(21, generator=stream("order"))
-    modes = discover_modes(points[order], 3, discovery="centroid", pool=None, seed=0)
+    modes = modes_of(points[order], 3)
     means = points.view(3, 7, *LATENT).mean(1)
     for mean in means:
         assert (modes - mean).flatten(1).norm(dim=1).min() < 1e-4
-    nearest = discover_modes(points[order], 3, discovery="nearest", pool=None, seed=0)
+    nearest = modes_of(points[order], 3, discovery="nearest")
     assert all((points - one).flatten(1).norm(dim=1).min() == 0 for one in nearest)
     assert ((nearest[:, None] - means).flatten(2).norm(dim=2).min(1).values < 1).all()
 
 
 def test_random_modes_are_different_latents_of_the_class() -> None:
     points = latents(9, "points")
-    modes = discover_modes(points, 5, discovery="random", pool=None, seed=0)
+    modes = modes_of(points, 5, discovery="random")
     rows = [int((points - one).flatten(1).norm(dim=1).argmin()) for one in modes]
     assert len(set(rows)) == 5 and torch.equal(points[rows], modes)
 
@@ -40,7 +48,7 @@ def test_random_modes_are_different_latents_of_the_class() -> None:
 def test_pooled_clusters_have_the_mean_of_full_latents() -> None:
     layout = latents(2, "layout")
     fine = torch.stack([layout[number % 2] + 5 * checkerboard(number) for number in range(8)])
-    modes = discover_modes(fine, 2, discovery="centroid", pool=2, seed=0)
+    modes = modes_of(fine, 2, pool=2)
     expected = torch.stack([fine[number::2].mean(0) for number in range(2)])
     assert (modes[:, None] - expected).flatten(2).norm(dim=2).min(1).values.max() < 1e-4
 
@@ -51,11 +59,93 @@ def checkerboard(number: int) -> Tensor:
     return sign * (1 if number // 2 % 2 else -1)
 
 
+# ---- their order -----------------------------------------------------------------------------------------------------
+
+
+def groups(*sizes: int) -> Tensor:
+    """Latents in groups of these sizes, far from each other."""
+    centres = 10 * latents(len(sizes), "groups")
+    near = [centre + 0.05 * latents(size, "of", int(size)) for centre, size in zip(centres, sizes, strict=True)]
+    return torch.cat(near)
+
+
+def group_of(modes: Tensor, sizes: Sequence[int]) -> list[int]:
+    """The group whose centre is nearest to each mode."""
+    return torch.cdist(modes.flatten(1), 10 * latents(len(sizes), "groups").flatten(1)).argmin(1).tolist()
+
+
+def cover(points: Tensor, modes: Tensor) -> float:
+    """The mean squared distance of latents to the nearest mode."""
+    return float(torch.cdist(points.flatten(1), modes.flatten(1)).min(1).values.square().mean())
+
+
+def kmeans(points: Tensor, count: int) -> Tensor:
+    """The means of the clusters, in the order of scikit-learn."""
+    labels = KMeans(count, random_state=0, n_init="auto").fit(points.flatten(1).double().numpy()).labels_
+    return torch.stack([points[labels == cluster].mean(0) for cluster in range(count)])
+
+
+def test_the_modes_are_the_means_of_k_means_where_no_cluster_is_too_small() -> None:
+    points = latents(40, "points")
+    ours, theirs = modes_of(points, 6), kmeans(points, 6)
+    nearest = torch.cdist(theirs.flatten(1), ours.flatten(1)).argmin(1)
+    assert sorted(nearest.tolist()) == [*range(6)]
+    torch.testing.assert_close(ours[nearest], theirs)
+
+
+def test_the_first_modes_cover_the_class_better_than_those_of_k_means_do() -> None:
+    points = groups(3, 30, 4, 20, 5, 9, 2, 12)
+    ours, theirs = modes_of(points, 8), kmeans(points, 8)
+    far = [(cover(points, ours[:first]), cover(points, theirs[:first])) for first in range(1, 8)]
+    assert all(own <= other for own, other in far) and sum(own < 0.9 * other for own, other in far) >= 3
+    for first in range(8):  # no other next mode would have covered the class better
+        others = [cover(points, torch.cat([ours[:first], other[None]])) for other in ours[first:]]
+        assert others[0] == pytest.approx(min(others))
+
+
+@pytest.mark.parametrize("discovery", ["centroid", "nearest"])
+def test_the_order_does_not_depend_on_that_of_the_images(discovery: str) -> None:
+    points = groups(3, 30, 4, 20)
+    order = torch.randperm(len(points), generator=stream("order"))
+    one, other = (modes_of(of, 4, discovery=discovery) for of in (points, points[order]))
+    torch.testing.assert_close(one, other)
+
+
+# ---- small clusters --------------------------------------------------------------------------------------------------
+
+
+def test_a_small_cluster_is_no_mode_and_the_largest_stand_in_for_it() -> None:
+    sizes = (1, 16, 20, 2)
+    points = groups(*sizes)
+    assert sorted(group_of(modes_of(points, 4), sizes)) == [0, 1, 2, 3]
+    modes = modes_of(points, 4, smallest_cluster=3)
+    of = group_of(modes, sizes)
+    assert set(of[:2]) == {1, 2} and of[2:] == [2, 1]  # half of 16 is more than a third of 20
+    assert torch.equal(modes[2], modes[of.index(2)]) and torch.equal(modes[3], modes[of.index(1)])
+
+
+def test_images_of_a_small_cluster_join_the_next_one() -> None:
+    points = groups(1, 12)
+    [mode, again] = modes_of(points, 2, smallest_cluster=2)
+    torch.testing.assert_close(mode, points.mean(0))
+    assert torch.equal(mode, again)
+
+
+@pytest.mark.parametrize("smallest", [1, 2, 5, 9, 41, 1000])
+def test_every_mode_has_as_many_images_as_it_needs(smallest: int) -> None:
+    points = latents(40, "points")
+    modes = modes_of(points, 8, smallest_cluster=smallest)
+    assert modes.shape == (8, *LATENT)
+    different = torch.unique(modes.flatten(1), dim=0)
+    sizes = torch.cdist(points.flatten(1), different).argmin(1).bincount(minlength=len(different))
+    assert len(different) == 1 or sizes.min() >= smallest
+
+
 def test_more_modes_than_images_are_refused() -> None:
     with pytest.raises(BadInput, match="5 modes of 4 images"):
-        discover_modes(latents(4), 5, discovery="centroid", pool=None, seed=0)
+        modes_of(latents(4), 5)
     with pytest.raises(BadInput, match="only 1 different images"):
-        discover_modes(latents(1).repeat(4, 1, 1, 1), 3, discovery="centroid", pool=None, seed=0)
+        modes_of(latents(1).repeat(4, 1, 1, 1), 3)
 
 
 def test_every_class_has_its_own_modes_whatever_the_order_of_the_classes(tmp_path: Path) -> None:

@@ -18,8 +18,10 @@ OFF = {"learnability": Learnability(strength=0.0, range=[2, 8]), "deviation": De
 
 
 def settings_of(k: int, **options: Any) -> generate_increment.Settings:
-    """Settings of increment k; a guidance may be given by its name."""
+    """Settings of increment k; a guidance may be given by its name. Increment 1 has no other."""
     blocks = {name: options.pop(name) for name in GUIDANCES if name in options}
+    if k > 1:
+        blocks = {"learnability": STEERED, "deviation": AWAY, **blocks}
     defaults: dict[str, Any] = {
         "seed": 0,
         "stream": "study",
@@ -30,7 +32,7 @@ def settings_of(k: int, **options: Any) -> generate_increment.Settings:
         "candidates": KAPPA,
         "choose": "learnability",
         "min_reference_probability": 0.0,
-        "guidance": Guidances().replaced(**{"learnability": STEERED, "deviation": AWAY, **blocks}),
+        "guidance": Guidances().replaced(**blocks),
         "guidance_files": {},
         "shard": 0,
         "shards": 1,
