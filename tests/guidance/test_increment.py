@@ -309,7 +309,7 @@ def modes(loop: Loop) -> Path:
 def to_modes(images: ImageSet, path: Path) -> float:
     """The mean distance of the images to the modes of their class and slot."""
     latents = torch.from_numpy(images.columns["latent"].copy()).view(-1, *LATENT)
-    own = read_modes(path, CLASSES)[torch.from_numpy(images.labels), torch.from_numpy(images.columns["slot"])]
+    own = read_modes(path, CLASSES)[images.labels, images.columns["slot"]]
     return float((latents - own).flatten(1).norm(dim=1).mean())
 
 

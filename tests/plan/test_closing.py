@@ -10,6 +10,7 @@ import pyarrow as pa
 import pytest
 import yaml
 from clone import PROJECT
+from edits import changed, put
 
 from distillery.plan.closing import closing_words, print_closing_words
 from distillery.plan.experiment import Experiment
@@ -93,32 +94,57 @@ def test_of_many_methods_the_first_are_read_and_the_rest_counted(results: Path) 
     assert f"The other 2 methods: {results}/tables/statistics.md." in words
 
 
+def searched(**calibration: Any) -> Experiment:
+    """The smoke experiment, whose pilot chooses the strength of `lgd`."""
+    return load(changed(lambda config: config["methods"]["lgd"]["calibration"].update(calibration)))
+
+
+CHOSEN = {"strength": 0.5, "reference_weight": 3.0, "mode_strength": None, "mode_stop": None, "chosen": True}
+LARGEST = "λ = 0.5, ω = 3, the largest strength that was measured; "
+
+
 @pytest.mark.parametrize(
-    ("chosen", "words"),
+    ("chosen", "largest", "calibration", "words"),
     [
-        (0.03, "λ = 0.5, ω = 3, the smallest strength of its grid; methods.lgd.calibration.relative_strengths may"),
-        (0.06, "λ = 0.5, ω = 3, inside its grid."),
-        (0.09, "λ = 0.5, ω = 3, the largest strength of its grid; a longer one (methods.lgd.calibration.relative"),
-        (0.0, "no strength was valid, so the increments were sampled without guidance."),
+        ({}, False, {}, "λ = 0.5, ω = 3.\n"),
+        ({}, True, {}, LARGEST + "a larger methods.lgd.calibration.budget may give a larger one.\n"),
+        (
+            {},
+            True,
+            {"extend": False},
+            LARGEST + "methods.lgd.calibration.extend, or more methods.lgd.calibration.relative_strengths, may give",
+        ),
+        ({"mode_strength": 0.1, "mode_stop": 25.0}, False, {}, "λ = 0.5, ω = 3, mode strength 0.1, mode stop 25.\n"),
+        ({"mode_stop": 0.0}, False, {}, "λ = 0.5, ω = 3, mode stop 0.\n"),
+        (
+            {"strength": 0.0},
+            False,
+            {},
+            "no strength of learnability was better than none, so the increments were sampled without it.\n",
+        ),
+        (
+            {"strength": 0.0, "mode_strength": 0.2},
+            False,
+            {},
+            "no strength of learnability was better than none, so the increments were sampled without it, mode strength"
+            " 0.2.\n",
+        ),
     ],
 )
-def test_a_calibration_says_whether_its_choice_lies_at_the_edge(results: Path, chosen: float, words: str) -> None:
-    rows = [
-        {"relative_strength": value, "strength": 0.5 if value else 0.0, "reference_weight": 3.0}
-        for value in (0.0, 0.03, 0.06, 0.09)
-    ]
-    rows = [{**row, "chosen": row["relative_strength"] == chosen} for row in rows]
-    write(results, "calibration-lgd", rows, relative_strengths=[0.03, 0.06, 0.09])
-    assert f"Calibration of lgd: {words}" in closing_words(experiment(), results)
+def test_they_say_what_a_calibration_chose_and_whether_a_larger_strength_may_be_better(
+    results: Path, chosen: dict[str, float], largest: bool, calibration: dict[str, Any], words: str
+) -> None:
+    rows = [{**CHOSEN, "strength": 0.25, "mode_strength": 9.0, "mode_stop": 9.0, "chosen": False}, {**CHOSEN, **chosen}]
+    write(results, "calibration-lgd", rows, largest=largest)
+    assert f"Calibration of lgd: {words}" in closing_words(searched(**calibration), results)
 
 
 def test_each_seed_has_a_calibration_of_its_own(results: Path) -> None:
-    row = {"relative_strength": 0.5, "strength": 2.0, "reference_weight": 1.0, "chosen": True}
     for run in ("", "seed-7/"):
-        write(results / run, "calibration-lgd", [row], relative_strengths=[0.5])
-    words = closing_words(experiment(seeds=[3, 7]), results)
-    assert "Calibration of lgd (seed 3): λ = 2, ω = 1." in words
-    assert "Calibration of lgd (seed 7): λ = 2, ω = 1." in words
+        write(results / run, "calibration-lgd", [CHOSEN], largest=False)
+    words = closing_words(load(changed(put("seeds", [3, 7]))), results)
+    assert "Calibration of lgd (seed 3): λ = 0.5, ω = 3." in words
+    assert "Calibration of lgd (seed 7): λ = 0.5, ω = 3." in words
 
 
 def test_a_table_that_is_damaged_meanwhile_is_named_and_ends_no_run(

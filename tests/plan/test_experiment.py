@@ -25,6 +25,7 @@ from distillery.guidance.deviation import Deviation
 from distillery.guidance.influence import Influence
 from distillery.guidance.learnability import Learnability
 from distillery.guidance.mode import Mode
+from distillery.methods.lgd import LGD
 from distillery.plan.experiment import Experiment, schema
 from distillery.plan.files import read_file
 from distillery.plan.load import load
@@ -523,11 +524,66 @@ TOGETHER = {
     ),
     "a seed that is no method": (
         at("methods.lgd.seed", "herding"),
-        "methods.lgd.seed: no method 'herding'; allowed: plain, dit, random",
+        "methods.lgd.seed: no method 'herding'; allowed: plain, guided, dit, random",
     ),
     "a seed that is an LGD method": (
         lambda e: e["methods"].update(other={**e["methods"]["lgd"], "seed": "lgd"}),
-        "methods.other.seed: 'lgd' is an LGD method itself; allowed: plain, or a method of another kind",
+        "methods.other.seed: 'lgd' is an LGD method; allowed: plain, guided, or a method of another kind",
+    ),
+    "a guided first increment without a guidance": (
+        lambda e: e["methods"]["lgd"].update(
+            seed="guided", guidance={"learnability": {"strength": 1}, "deviation": None}
+        ),
+        "methods.lgd.seed: 'guided', but there is no guidance beside learnability; add one, or seed: plain",
+    ),
+    "a guided first increment without a guidance that acts": (
+        lambda e: e["methods"]["lgd"].update(
+            seed="guided",
+            guidance={"learnability": {"strength": 1}, "deviation": {"strength": 0}, "mode": {"strength": 0}},
+        ),
+        "methods.lgd.seed: 'guided', but there is no guidance beside learnability; add one, or seed: plain",
+    ),
+    "a method by a word of seed": (
+        lambda e: (e["methods"].update(guided={"kind": "random"}), e["methods"]["lgd"].update(seed="guided")),
+        "methods.lgd.seed: 'guided' is a word of this key, and a method is named so too; rename it",
+    ),
+    "a pilot that the loop does not pay for": (
+        at("methods.lgd.calibration.budget", 0.25),
+        "methods.lgd.calibration.budget: 0.25 of the 6 guided images of the loop are 1, and the pilot needs 3 settings"
+        " of 3 images each; allowed: a budget of at least 1.5, fewer methods.lgd.calibration.images, or a strength by"
+        " hand",
+    ),
+    "a pilot of many modes and weights that the loop does not pay for": (
+        lambda e: e["methods"]["lgd"].update(
+            guidance={"learnability": {"strength": "auto", "reference_weight": "auto"}, "mode": {}},
+            calibration={"images": 3, "reference_weights": [1, 2, 3], "mode_stops": [1, 2], "budget": 4},
+        ),
+        "methods.lgd.calibration.budget: 4 of the 6 guided images of the loop are 24, and the pilot needs 9 settings"
+        " of 3 images each; allowed: a budget of at least 4.5, ",
+    ),
+    "too few images for one slot of candidates": (
+        lambda e: e["methods"]["lgd"].update(candidates=4),
+        "methods.lgd.calibration.images: 3 make no slot of 4 candidates; allowed: 6 or more",
+    ),
+    "an aim without validation images": (
+        at("methods.lgd.calibration.aim", "accuracy"),
+        "methods.lgd.calibration.aim: accuracy is that on validation images; add dataset.validation: {fraction: 0.2}",
+    ),
+    "stops of modes without modes": (
+        at("methods.lgd.calibration.mode_stops", [1]),
+        "methods.lgd.calibration.mode_strengths, mode_stops: the method has no guidance.mode; add it, or leave",
+    ),
+    "strengths of modes without modes": (
+        at("methods.lgd.calibration.mode_strengths", [0.1]),
+        "methods.lgd.calibration.mode_strengths, mode_stops: the method has no guidance.mode; add it, or leave",
+    ),
+    "a stop of modes beyond the steps": (
+        lambda e: (
+            at("methods.lgd.guidance.mode", {})(e),
+            at("methods.lgd.calibration.mode_stops", [3, 7])(e),
+            at("methods.lgd.calibration.budget", 9)(e),
+        ),
+        "methods.lgd.calibration.mode_stops: 7 leaves no sampling index above it; allowed: 0 to 6",
     ),
     "learnability where there is no student": (
         at("methods.dit.guidance", {"learnability": {"strength": 1}}),
@@ -982,6 +1038,40 @@ def test_a_whole_number_is_a_number() -> None:
 
 def test_a_method_may_start_from_real_images() -> None:
     assert load(changed(at("methods.lgd.seed", "random"))).methods["lgd"].seed == "random"
+
+
+def test_the_least_budget_that_is_named_is_enough() -> None:
+    load(changed(at("methods.lgd.calibration.budget", 1.5)))
+
+
+def test_only_a_method_that_calibrates_needs_a_budget() -> None:
+    def edit(config: Config) -> None:
+        at("methods.lgd.calibration.budget", 0.01)(config)
+        at("methods.lgd.guidance.learnability", {"strength": 1})(config)
+
+    load(changed(edit))
+    load(
+        changed(
+            lambda config: (at("methods.lgd.calibration.budget", 0.01)(config), config.update(ipc=[1], analysis={}))
+        )
+    )
+
+
+def test_the_last_stop_that_is_named_is_taken() -> None:
+    def edit(config: Config) -> None:
+        at("methods.lgd.guidance.mode", {})(config)
+        at("methods.lgd.calibration.mode_stops", [0, 6])(config)
+        at("methods.lgd.calibration.budget", 9)(config)
+
+    assert load(changed(edit)).method_of("lgd", LGD).calibrates
+
+
+@pytest.mark.parametrize(("seed", "names"), [("plain", []), ("random", []), ("guided", ["mode", "deviation"])])
+def test_a_first_increment_has_guidances_only_where_its_seed_says_so(seed: str, names: list[str]) -> None:
+    lgd = with_guidance({**STARTER["methods"]["lgd"], "seed": seed}, mode={})
+    experiment = load(changed(lambda config: config["methods"].update(lgd=lgd)))
+    assert [*experiment.increment_guidance("lgd", 1).present()] == names
+    assert [*experiment.increment_guidance("lgd", 2).present()] == ["learnability", "mode", "deviation"]
 
 
 def test_a_deep_network_goes_with_large_images() -> None:

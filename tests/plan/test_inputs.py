@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 from clone import PROJECT
+from edits import Edit, changed, put
 from wildcards import Job
 
 from distillery.plan import layout, targets
@@ -38,6 +39,44 @@ def test_increment_1_has_no_student_and_each_later_one_has_all_before_it() -> No
     assert inputs.increments_before(third) == [f"{folder}{k}/images.parquet" for k in (1, 2)]
     assert inputs.increments_up_to(third) == [f"{folder}{k}/images.parquet" for k in (1, 2, 3)]
     assert inputs.reference_after_first(third) == ["<results>/reference/real.safetensors"]
+
+
+def smoke(*edits: Edit) -> Inputs:
+    """The input functions of the smoke experiment, whose pilot chooses a strength, with these changes."""
+
+    def edit(config: dict[str, Any]) -> None:
+        for one in edits:
+            one(config)
+
+    return Inputs(load(changed(edit)))
+
+
+def test_a_guided_first_increment_has_the_files_of_all_guidances_but_learnability() -> None:
+    first, second = Job(method="lgd", k=1), Job(method="lgd", k=2)
+    surrogate, influence = put("surrogates.conv", {"network": "convnet2_w8"}), {"surrogate": "conv"}
+    edits = [surrogate, put("methods.lgd.guidance.influence", influence), put("methods.lgd.guidance.mode", {})]
+    files = ["<results>/surrogates/conv/gradients.safetensors", "<results>/distilled/lgd/modes-2.safetensors"]
+    plain, guided = smoke(*edits), smoke(*edits, put("methods.lgd.seed", "guided"))
+    assert plain.guidance_files(first) == []
+    assert guided.guidance_files(first) == guided.guidance_files(second) == plain.guidance_files(second) == files
+    assert guided.seed_images(first) == guided.student_before(first) == guided.calibrated(first) == []
+
+
+def test_an_increment_after_the_first_reads_what_a_pilot_chose() -> None:
+    second, chosen = Job(method="lgd", k=2), ["<results>/distilled/lgd/guidance.json"]
+    assert smoke().calibrated(second) == chosen
+    by_hand = put("methods.lgd.guidance.learnability", {"strength": 1, "reference_weight": 2})
+    assert smoke(by_hand).calibrated(second) == []
+    modes = put("methods.lgd.guidance.mode", {})
+    stops = put("methods.lgd.calibration", {"images": 3, "budget": 4, "mode_stops": [1, 3]})
+    assert smoke(by_hand, modes, stops).calibrated(second) == chosen
+
+
+def test_a_pilot_reads_validation_images_where_its_aim_is_accuracy() -> None:
+    pilot, validation = Job(method="lgd"), put("dataset.validation", {"fraction": 0.2})
+    aim = put("methods.lgd.calibration.aim", "accuracy")
+    assert smoke(validation).pilot_validation(pilot) == []
+    assert smoke(validation, aim).pilot_validation(pilot) == [layout.VALIDATION]
 
 
 def test_files_of_another_seed_lie_below_its_folder() -> None:

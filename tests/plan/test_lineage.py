@@ -56,11 +56,18 @@ def test_the_stages_of_guidances_and_of_a_seed_are_named() -> None:
     assert about["settings"].keys() == OF_LGD | {"train_surrogate:conv", "select_checkpoints:conv", "sample"}
 
 
+def test_a_first_increment_names_its_guidances_where_it_has_some() -> None:
+    mode = put("methods.lgd.guidance.mode", {"stop": 3})
+    plain, guided = (made(mode, put("methods.lgd.seed", seed), ipc=1)["settings"] for seed in ("plain", "guided"))
+    assert plain["generate_increment"]["guidance"] == {}
+    assert {*guided["generate_increment"]["guidance"]} == {"mode", "deviation"}
+    assert guided["generate_increment"]["guidance"]["mode"]["stop"] == 3
+
+
 @pytest.mark.parametrize(
     "edit",
     [
         put("evaluation.students", 3),
-        put("ipc", [1, 2, 3]),
         put("methods.lgd.shards", 1),
         put("methods.other", {"kind": "random"}),
         put("analysis.redundancy.students", 2),
@@ -69,6 +76,14 @@ def test_the_stages_of_guidances_and_of_a_seed_are_named() -> None:
 )
 def test_a_set_says_nothing_that_its_images_do_not_depend_on(edit: Callable[[Config], object]) -> None:
     assert made(edit) == made()
+
+
+def test_a_larger_size_is_no_other_making_unless_it_raises_the_budget_of_a_pilot() -> None:
+    larger = put("ipc", [1, 2, 3])
+    by_hand = put("methods.lgd.guidance.learnability", {"strength": 1, "reference_weight": 2})
+    assert made(by_hand, larger) == made(by_hand)
+    one, other = made()["settings"], made(larger)["settings"]
+    assert [stage for stage in one if one[stage] != other[stage]] == ["calibrate_guidance"]
 
 
 def test_another_seed_is_another_making() -> None:

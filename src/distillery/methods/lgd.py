@@ -163,7 +163,8 @@ class LGD(Incremental, Sampled):
             last = 0 if generator is None else generator.sampling.steps - 2
             if generator is not None and (stop := max(calibration.mode_stops, default=0)) > last:
                 yield f"{key}.mode_stops: {stop} leaves no sampling index above it; allowed: 0 to {last}"
-        classes = len(context.class_names)
+        if (classes := len(context.class_names)) < 2:
+            return  # that is refused of the data set
         images = pilot_slots(calibration.images, classes) * min(classes, MOST_CLASSES)
         if images < self.candidates:
             least = math.ceil(self.candidates / min(classes, MOST_CLASSES)) * min(classes, MOST_CLASSES)
