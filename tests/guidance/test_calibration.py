@@ -46,6 +46,7 @@ from distillery.guidance.pilot import Calibrated, Pilot, calibrate, curve_table,
 from distillery.guidance.registry import Guidances
 from distillery.guidance.settings import Calibration
 from distillery.proportions import wilson_interval
+from distillery.report.figures import calibration_figure
 from distillery.stages import calibrate_guidance
 from distillery.storage.atomic import read_json
 from distillery.storage.images import write_images
@@ -447,6 +448,25 @@ def test_the_curve_has_one_row_per_setting_of_which_one_is_chosen(valid: bool, t
     assert [(row["validity_low"], row["validity_high"]) for row in rows] == [
         wilson_interval(row["validity"], 40) for row in rows
     ]
+
+
+def test_the_figure_has_a_line_for_each_weight_and_mode_that_begins_without_learnability(tmp_path: Path) -> None:
+    options = Calibration(mode_strengths=[0.1, 0.2])
+    found = calibrated(WithModes(TABLE), tmp_path, mode_strengths=[0.1, 0.2])
+    table = curve_table(found, "judge", options, 40)
+    setting = json.loads(table.schema.metadata[b"distillery_calibration"])
+    figure = calibration_figure(table.to_pandas(), setting, "lgd", ABOUT)
+    names = [f"ω = {weight:g}, mode strength = {mode}" for weight in WEIGHTS for mode in (0.1, 0.2)]
+    labels = [text.get_text() for legend in figure.legends for text in legend.get_texts()]
+    assert labels[:5] == [*names, "without learnability"]
+    assert "chosen: λ = 4, ω = 2, mode strength = 0.2" in figure.get_suptitle()
+    student = figure.axes[1]
+    begins = [
+        float(line.get_ydata()[0])
+        for line in student.lines
+        if len(line.get_xdata()) > 2 and line.get_marker() == "None"
+    ]
+    assert begins == pytest.approx([70, 60, 70, 60])
 
 
 # ---- interruptions ---------------------------------------------------------------------------------------------------
