@@ -67,4 +67,6 @@ class Calibration(Block):
     @property
     def modes(self) -> list[tuple[float | None, int | None]]:
         """Strength and stop of mode guidance, for every pair that is compared; None: that of the method."""
-        return list(itertools.product(self.mode_strengths or [None], self.mode_stops or [None]))
+        strengths: list[float | None] = [*self.mode_strengths] or [None]
+        stops: list[int | None] = [*self.mode_stops] or [None]
+        return list(itertools.product(strengths, stops))

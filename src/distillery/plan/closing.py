@@ -135,9 +135,8 @@ def _calibrations(experiment: Experiment, results: Path) -> Iterator[str]:
 
 def _choice(row: dict[str, Any], way_out: str) -> str:
     """The chosen setting in words; `way_out` where it is the largest strength that was measured."""
-    named = (("λ =", "strength"), ("ω =", "reference_weight"), ("mode strength", "mode_strength"))
-    named = (*named, ("mode stop", "mode_stop"))
-    words = [f"{name} {row[column]:.3g}" for name, column in named if row[column] is not None]
+    named = {"λ =": "strength", "ω =": "reference_weight", "mode strength": "mode_strength", "mode stop": "mode_stop"}
+    words = [f"{name} {row[column]:.3g}" for name, column in named.items() if row[column] is not None]
     if not row["strength"]:
         modes = "".join(f", {word}" for word in words[2:])
         return f"no strength of learnability was better than none, so the increments were sampled without it{modes}."

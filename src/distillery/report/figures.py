@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -229,7 +229,7 @@ def redundancy_figure(
     return figure
 
 
-def _line_of_pilot(row: dict[str, Any]) -> str:
+def _line_of_pilot(row: Mapping[Any, Any]) -> str:
     """What stays the same along a line of a calibration, in words."""
     modes = (("mode strength", row["mode_strength"]), ("mode stop", row["mode_stop"]))
     known = [f"{name} = {value:g}" for name, value in modes if not pd.isna(value)]
