@@ -114,8 +114,8 @@ def calibrated(
     settings: int = 50,
     **calibration: Any,
 ) -> Calibrated:
-    """What a pilot calibrates to, with a budget of so many settings."""
-    options = Calibration(budget=0.5, **calibration)
+    """What a pilot of at most so many settings calibrates to."""
+    options = Calibration(most_settings=settings, **calibration)
     return calibrate(
         pilot,  # type: ignore[arg-type]
         relative_strengths=strengths,
@@ -124,7 +124,6 @@ def calibrated(
         calibration=options,
         candidates=3,
         min_reference_probability=0.2,
-        loop_images=2 * settings * pilot.images,
         resume=resume or no_resume(folder),
     )
 
@@ -271,7 +270,7 @@ def test_a_choice_may_lie_beyond_the_grid(tmp_path: Path, capsys: pytest.Capture
     assert not found.largest and "WARNING" not in capsys.readouterr().err
 
 
-def test_lines_take_turns_so_that_a_small_budget_leaves_none_of_them_out(tmp_path: Path) -> None:
+def test_lines_take_turns_so_that_few_settings_leave_none_of_them_out(tmp_path: Path) -> None:
     pilot = MadeUp(TABLE)
     calibrated(pilot, tmp_path, settings=5)
     assert pilot.measured == [(0, 0.5), (1 / 16, 0.5), (1 / 16, 2.0), (1 / 8, 0.5)]
@@ -279,12 +278,12 @@ def test_lines_take_turns_so_that_a_small_budget_leaves_none_of_them_out(tmp_pat
 
 
 @pytest.mark.parametrize("settings", range(4, 20))
-def test_a_pilot_never_measures_more_settings_than_its_budget_has(settings: int, tmp_path: Path) -> None:
+def test_a_pilot_never_measures_more_settings_than_it_may(settings: int, tmp_path: Path) -> None:
     always = {(strength * 2**power, weight): (1.0, 0.5) for strength, weight in TABLE for power in range(40)}
     pilot = MadeUp(always, in_loop=dict.fromkeys(always, 0.5))
     found = calibrated(pilot, tmp_path, settings=settings)
     assert len(pilot.measured) + len(pilot.asked) == settings
-    assert found.share == pytest.approx(0.5)
+    assert found.drawn == settings * pilot.images
 
 
 def test_a_budget_is_a_share_of_the_images_of_the_loop() -> None:
@@ -376,7 +375,7 @@ def test_a_choice_that_fails_at_every_step_leaves_learnability_off(
     assert "WARNING: no strength keeps the validity" in capsys.readouterr().err
 
 
-def test_the_budget_limits_the_tries_and_what_follows_the_last_one_is_taken_with_a_warning(
+def test_the_number_of_settings_limits_the_tries_and_what_follows_the_last_one_is_taken_with_a_warning(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     always = {(2.0**power, 2.0): (1.0, 1 - power / 10) for power in range(10)}
@@ -386,8 +385,8 @@ def test_the_budget_limits_the_tries_and_what_follows_the_last_one_is_taken_with
     assert [point for point, *_ in pilot.asked] == [(8.0, 2.0)]
     assert at(found.chosen) == (4.0, 2.0)
     warning = capsys.readouterr().err
-    assert "WARNING: the budget of the pilot ended before the images of a strength were valid with 3" in warning
-    assert "lambda = 64 is taken without this test; raise calibration.budget" in warning
+    assert "WARNING: the pilot ended before the images of a strength were valid with 3 candidates" in warning
+    assert "lambda = 64 is taken without this test; raise calibration.most_settings" in warning
 
 
 def test_nothing_is_confirmed_where_nothing_is_valid() -> None:
@@ -396,7 +395,7 @@ def test_nothing_is_confirmed_where_nothing_is_valid() -> None:
 
 @pytest.mark.parametrize(
     ("extend", "way_out"),
-    [(True, "raise calibration.budget"), (False, "set calibration.extend, or lengthen relative_strengths")],
+    [(True, "raise calibration.most_settings"), (False, "set calibration.extend, or lengthen relative_strengths")],
 )
 def test_a_choice_at_the_largest_measured_strength_warns_and_says_so_in_the_curve(
     extend: bool, way_out: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -444,7 +443,7 @@ def test_the_curve_has_one_row_per_setting_of_which_one_is_chosen(valid: bool, t
     assert [row["valid"] for row in rows] == [row["validity"] >= 0.9 for row in rows]
     facts = json.loads(table.schema.metadata[b"distillery_calibration"])
     criteria = {"threshold": 0.9, "judge": "judge", "aim": "overlap", "confirmed": found.confirmed}
-    assert facts == {**criteria, "images": 40, "largest": False, "share": found.share}
+    assert facts == {**criteria, "images": 40, "largest": False, "drawn": found.drawn}
     assert [(row["validity_low"], row["validity_high"]) for row in rows] == [
         wilson_interval(row["validity"], 40) for row in rows
     ]
@@ -598,13 +597,11 @@ def test_a_confirmation_draws_no_more_images_than_a_setting(
 
 
 @pytest.mark.parametrize("settings", [3, 5])
-def test_a_real_pilot_draws_no_more_images_than_its_budget(
+def test_a_real_pilot_draws_no_more_images_than_its_settings_have(
     settings: int, world: World, tmp_path: Path, rendered: Drawn
 ) -> None:
-    pilot, loop_images = pilot_of(world, slots=range(1, 3)), 64
-    calibration = Calibration(
-        budget=settings * 8 / loop_images, validity=0.0
-    )  # all is valid: the walk has no other end
+    pilot = pilot_of(world, slots=range(1, 3))
+    calibration = Calibration(most_settings=settings, validity=0.0)  # all is valid: the walk has no other end
     found = calibrate(
         pilot,
         relative_strengths=[1 / 16, 1 / 8],
@@ -613,12 +610,10 @@ def test_a_real_pilot_draws_no_more_images_than_its_budget(
         calibration=calibration,
         candidates=3,
         min_reference_probability=0.0,
-        loop_images=loop_images,
         resume=no_resume(tmp_path),
     )
     assert len(found.measured) == settings - 1 and len(found.confirmed) == 1
-    assert images_in(rendered) <= calibration.budget * loop_images
-    assert images_in(rendered) <= found.share * loop_images
+    assert images_in(rendered) <= found.drawn == settings * 8
 
 
 def modes_of(world: World, folder: Path) -> Path:
@@ -745,7 +740,6 @@ class Stage:
             ),
             "guidance_files": {},
             "increment_size": 2,
-            "loop_images": 1000,
             "candidates": 2,
             "min_reference_probability": 0.0,
             "calibration": Calibration(
@@ -808,16 +802,15 @@ def test_a_given_weight_is_kept_while_the_strength_is_calibrated(world: World, t
     assert {row["reference_weight"] for row in rows} == {1.5}
 
 
-def test_strengths_beyond_the_grid_are_measured_as_far_as_the_loop_pays_for_them(world: World, tmp_path: Path) -> None:
+def test_strengths_beyond_the_grid_are_measured_up_to_the_number_of_settings(world: World, tmp_path: Path) -> None:
     given = Learnability(strength="auto", reference_weight=1.0, range=[2, 6])
-    calibration = Calibration(images=4, relative_strengths=[1 / 64, 1 / 32], validity=0.0, budget=0.5)
-    _, rows = Stage(world, tmp_path, learnability=given, calibration=calibration, loop_images=48).run()
-    assert [row["strength"] for row in rows] == [0, 1 / 4, 1 / 2, 1, 2]  # 24 images: five settings and a confirmation
-    _, rows = Stage(world, tmp_path, learnability=given, calibration=calibration, loop_images=32).run()
-    assert [row["strength"] for row in rows] == [0, 1 / 4, 1 / 2]
+    for most, strengths in ((6, [0, 1 / 4, 1 / 2, 1, 2]), (4, [0, 1 / 4, 1 / 2])):  # and one confirmation
+        calibration = Calibration(images=4, relative_strengths=[1 / 64, 1 / 32], validity=0.0, most_settings=most)
+        _, rows = Stage(world, tmp_path, learnability=given, calibration=calibration).run()
+        assert [row["strength"] for row in rows] == strengths
 
 
-def test_a_given_strength_is_not_raised_though_the_budget_allows_it(world: World, tmp_path: Path) -> None:
+def test_a_given_strength_is_not_raised_though_more_settings_are_allowed(world: World, tmp_path: Path) -> None:
     given = Learnability(strength=2.5, reference_weight="auto", range=[2, 6])
     calibration = Calibration(images=4, reference_weights=[1.0, 3.0], validity=0.0, extend=True)
     _, rows = Stage(world, tmp_path, learnability=given, calibration=calibration).run()
@@ -825,9 +818,11 @@ def test_a_given_strength_is_not_raised_though_the_budget_allows_it(world: World
 
 
 def test_the_aim_of_accuracy_teaches_students_at_every_setting(world: World, tmp_path: Path) -> None:
-    aim = Calibration(images=4, relative_strengths=[1 / 16], reference_weights=[1.0], validity=0.0, aim="accuracy")
+    aim = Calibration(
+        images=4, relative_strengths=[1 / 16], reference_weights=[1.0], validity=0.0, aim="accuracy", most_settings=4
+    )
     recipe, inputs = Recipe(epochs=2, batch_size=8, learning_rate=2e-3), {"validation": world.data}
-    _, rows = Stage(world, tmp_path, calibration=aim, student_recipe=recipe, inputs=inputs, loop_images=64).run()
+    _, rows = Stage(world, tmp_path, calibration=aim, student_recipe=recipe, inputs=inputs).run()
     assert len(rows) == 3 and all(0 <= row["pilot_accuracy"] <= 1 < 1 + row["pilot_error"] for row in rows)
 
 

@@ -107,7 +107,7 @@ LARGEST = "λ = 0.5, ω = 3, the largest strength that was measured; "
     ("chosen", "largest", "calibration", "words"),
     [
         ({}, False, {}, "λ = 0.5, ω = 3.\n"),
-        ({}, True, {}, LARGEST + "a larger methods.lgd.calibration.budget may give a larger one.\n"),
+        ({}, True, {}, LARGEST + "a larger methods.lgd.calibration.most_settings may give a larger one.\n"),
         (
             {},
             True,

@@ -549,17 +549,20 @@ TOGETHER = {
     ),
     "a pilot that the loop does not pay for": (
         at("methods.lgd.calibration.budget", 0.25),
-        "methods.lgd.calibration.budget: 0.25 of the 6 guided images of the loop are 1, and the pilot needs 3 settings"
-        " of 3 images each; allowed: a budget of at least 1.5, fewer methods.lgd.calibration.images, or a strength by"
-        " hand",
+        "methods.lgd.calibration.budget: 8 settings of 3 images are 24, and the budget is 0.25 of the 6 guided images"
+        " of the loop; allowed: fewer images, a budget of at least 4, or a strength by hand",
     ),
-    "a pilot of many modes and weights that the loop does not pay for": (
+    "a pilot that the loop pays for if it measures less": (
+        at("methods.lgd.calibration.budget", 2),
+        "methods.lgd.calibration.budget: 8 settings of 3 images are 24, and the budget is 2 of the 6 guided images of"
+        " the loop; allowed: most_settings: 4, a budget of at least 4, or a strength by hand",
+    ),
+    "a pilot of more modes and weights than it may measure": (
         lambda e: e["methods"]["lgd"].update(
             guidance={"learnability": {"strength": "auto", "reference_weight": "auto"}, "mode": {}},
             calibration={"images": 3, "reference_weights": [1, 2, 3], "mode_stops": [1, 2], "budget": 4},
         ),
-        "methods.lgd.calibration.budget: 4 of the 6 guided images of the loop are 24, and the pilot needs 9 settings"
-        " of 3 images each; allowed: a budget of at least 4.5, ",
+        "methods.lgd.calibration.most_settings: 8, and its grid needs 9; allowed: 9 or more",
     ),
     "too few images for one slot of candidates": (
         lambda e: e["methods"]["lgd"].update(candidates=4),
@@ -1041,7 +1044,7 @@ def test_a_method_may_start_from_real_images() -> None:
 
 
 def test_the_least_budget_that_is_named_is_enough() -> None:
-    load(changed(at("methods.lgd.calibration.budget", 1.5)))
+    load(changed(at("methods.lgd.calibration.budget", 4)))
 
 
 def test_only_a_method_that_calibrates_needs_a_budget() -> None:

@@ -78,14 +78,6 @@ def test_a_set_says_nothing_that_its_images_do_not_depend_on(edit: Callable[[Con
     assert made(edit) == made()
 
 
-def test_a_larger_size_is_no_other_making_unless_it_raises_the_budget_of_a_pilot() -> None:
-    larger = put("ipc", [1, 2, 3])
-    by_hand = put("methods.lgd.guidance.learnability", {"strength": 1, "reference_weight": 2})
-    assert made(by_hand, larger) == made(by_hand)
-    one, other = made()["settings"], made(larger)["settings"]
-    assert [stage for stage in one if one[stage] != other[stage]] == ["calibrate_guidance"]
-
-
 def test_another_seed_is_another_making() -> None:
     seeds = put("seeds", [0, 3])
     assert made(seeds, run="seed-3/")["seed"] == 3

@@ -11,7 +11,7 @@ step began (FreeDoM, arXiv 2303.09833).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -33,8 +33,10 @@ WAY_OUT = (
 class Guidance(Protocol):
     """What may steer a sampler."""
 
-    rank: ClassVar[int]
-    """Shifts are added by ascending rank: a sum of floating-point numbers depends on its order."""
+    @property
+    def rank(self) -> int:
+        """Shifts are added by ascending rank: a sum of floating-point numbers depends on its order."""
+        ...
 
     def active(self, index: int) -> bool:
         """Whether it acts at this sampling index; never at strength 0."""

@@ -67,7 +67,7 @@ def pilot_slots(images: int, classes: int) -> int:
 
 
 def affordable_settings(budget: float, loop_images: int, images: int) -> int:
-    """How many settings a pilot of so many images each may measure.
+    """How many settings of so many images each a budget allows.
 
     Args:
         budget: images of all settings as a share of `loop_images`.

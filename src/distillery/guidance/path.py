@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, NamedTuple
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -74,7 +74,8 @@ class Weighed:
         return shift
 
 
-class Shift(NamedTuple):
+@dataclass(frozen=True)
+class Shift:
     """How far a guidance moved an image at one sampling index, and whether another one moved it the same way.
 
     Attributes:

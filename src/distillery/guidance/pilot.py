@@ -16,7 +16,6 @@ from distillery.diffusion.renderer import Renderer
 from distillery.guidance.calibration import (
     Line,
     Setting,
-    affordable_settings,
     confirm,
     falls,
     largest_measured,
@@ -138,7 +137,7 @@ class Calibrated:
         threshold: the least validity of a setting.
         confirmed: the validities of the choice with the candidates of the run, one for each try.
         largest: whether the choice is the largest strength of its line that was measured, where strengths are compared.
-        share: images of the pilot as a share of those of the loop.
+        drawn: images of the pilot in all.
     """
 
     chosen: Setting
@@ -146,7 +145,7 @@ class Calibrated:
     threshold: float
     confirmed: list[float]
     largest: bool
-    share: float
+    drawn: int
 
 
 def calibrate(
@@ -158,7 +157,6 @@ def calibrate(
     calibration: Calibration,
     candidates: int,
     min_reference_probability: float,
-    loop_images: int,
     resume: Resume,
 ) -> Calibrated:
     """Walk the grid, take the best valid setting, and confirm it as the loop will use it.
@@ -169,7 +167,6 @@ def calibrate(
     Args:
         relative_strengths: none where learnability is off, and only modes are compared.
         extend: whether strengths above the grid are measured while the last one is valid.
-        loop_images: guided images that the increments draw, all candidates counted.
     """
     state = resume.restore()
     known: dict[str, Any] = state[1]["measured"] if state else {}
@@ -189,7 +186,7 @@ def calibrate(
     def ends(setting: Setting, before: Sequence[Setting]) -> bool:
         return setting.validity < threshold or (calibration.aim == "accuracy" and falls(setting, before))
 
-    most = affordable_settings(calibration.budget, loop_images, pilot.images) - len(unguided)
+    most = calibration.most_settings - len(unguided)
     walked = walk(measure, relative_strengths, lines, ends, most - 1, extend)  # one is left for a confirmation
     compared = walked if walked and calibration.aim == "overlap" else [*unguided, *walked]
     chosen, confirmed = confirm(
@@ -208,21 +205,23 @@ def calibrate(
     chosen = chosen or plain
     if chosen.strength and confirmed[-1] < threshold:
         print(
-            f"WARNING: the budget of the pilot ended before the images of a strength were valid with {candidates} "
-            f"candidates; lambda = {chosen.strength:.3g} is taken without this test; raise calibration.budget",
+            f"WARNING: the pilot ended before the images of a strength were valid with {candidates} candidates; "
+            f"lambda = {chosen.strength:.3g} is taken without this test; raise calibration.most_settings",
             file=sys.stderr,
         )
     largest = (extend or len(relative_strengths) > 1) and largest_measured(chosen, walked)
     if largest:
-        way_out = "raise calibration.budget" if extend else "set calibration.extend, or lengthen relative_strengths"
+        way_out = (
+            "raise calibration.most_settings" if extend else "set calibration.extend, or lengthen relative_strengths"
+        )
         print(
             f"WARNING: the chosen strength, lambda = {chosen.strength:.3g}, is the largest that was measured, and a "
             f"larger one may be better; {way_out}",
             file=sys.stderr,
         )
-    share = (len(unguided) + len(walked) + len(confirmed)) * pilot.images / loop_images
-    print(f"pilot: {len(walked)} strengths, images: {share:.0%} of those of the loop", file=sys.stderr)
-    return Calibrated(chosen, [*unguided, *walked], threshold, confirmed, largest, share)
+    drawn = (len(unguided) + len(walked) + len(confirmed)) * pilot.images
+    print(f"pilot: {len(walked)} strengths, {drawn} images", file=sys.stderr)
+    return Calibrated(chosen, [*unguided, *walked], threshold, confirmed, largest, drawn)
 
 
 def spread(count: int, most: int) -> list[int]:
@@ -251,7 +250,7 @@ def curve_table(calibrated: Calibrated, judge: str, calibration: Calibration, im
     schema = pa.schema([*measured, ("images", pa.int64()), ("valid", pa.bool_()), ("chosen", pa.bool_())])
     about = {
         **{"threshold": calibrated.threshold, "judge": judge, "aim": calibration.aim, "images": images},
-        **{"confirmed": calibrated.confirmed, "largest": calibrated.largest, "share": calibrated.share},
+        **{"confirmed": calibrated.confirmed, "largest": calibrated.largest, "drawn": calibrated.drawn},
     }
     return pa.Table.from_pylist(rows, schema).replace_schema_metadata({"distillery_calibration": json.dumps(about)})
 

@@ -60,8 +60,13 @@ class Calibration(Block):
         "students are most accurate on the images of dataset.validation.",
     )
     students: Repeats = Field(2, description="Networks per setting that `aim: accuracy` trains.")
+    most_settings: Repeats = Field(
+        8, description="Settings that are measured at most, those without learnability and confirmations among them."
+    )
     budget: Positive = Field(
-        0.25, description="Images of the whole pilot, at most, as a share of the guided images of the loop."
+        0.25,
+        description="Images of all these settings, as a share of the guided images of the loop: a pilot that may draw "
+        "more is refused. It changes no result.",
     )
 
     @property

@@ -169,13 +169,16 @@ class LGD(Incremental, Sampled):
         if images < self.candidates:
             least = math.ceil(self.candidates / min(classes, MOST_CLASSES)) * min(classes, MOST_CLASSES)
             yield f"{key}.images: {images} make no slot of {self.candidates} candidates; allowed: {least} or more"
-        loop = self.guided_images(context.ipc, classes)
         weights = len(calibration.reference_weights) if self.reference_weight == "auto" else 1
         least = len(calibration.modes) * (1 + weights) + 1  # without learnability, one strength of each line, confirmed
-        if loop and affordable_settings(calibration.budget, loop, images) < least:
+        if calibration.most_settings < least:
+            found = f"{key}.most_settings: {calibration.most_settings}"
+            yield f"{found}, and its grid needs {least}; allowed: {least} or more"
+        loop, most = self.guided_images(context.ipc, classes), calibration.most_settings
+        if loop and (allowed := affordable_settings(calibration.budget, loop, images)) < most:
+            fewer = f"most_settings: {allowed}, " if allowed >= least else "fewer images, "
             yield (
-                f"{key}.budget: {calibration.budget:g} of the {loop:,} guided images of the loop are "
-                f"{int(calibration.budget * loop):,}, and the pilot needs {least} settings of {images} images each; "
-                f"allowed: a budget of at least {math.ceil(100 * least * images / loop) / 100:g}, fewer {key}.images, "
-                "or a strength by hand"
+                f"{key}.budget: {most} settings of {images} images are {most * images:,}, and the budget is "
+                f"{calibration.budget:g} of the {loop:,} guided images of the loop; allowed: {fewer}a budget of at "
+                f"least {math.ceil(100 * most * images / loop) / 100:g}, or a strength by hand"
             )

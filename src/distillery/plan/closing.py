@@ -127,7 +127,7 @@ def _calibrations(experiment: Experiment, results: Path) -> Iterator[str]:
             where = f" (seed {experiment.seed(run)})" if len(experiment.runs) > 1 else ""
             for row in (row for row in rows if row["chosen"]):
                 key = f"methods.{method}.calibration"
-                way_out = f"a larger {key}.budget may give a larger one"
+                way_out = f"a larger {key}.most_settings may give a larger one"
                 if not experiment.method_of(method, LGD).calibration.extend:
                     way_out = f"{key}.extend, or more {key}.relative_strengths, may give a larger one"
                 yield f"Calibration of {method}{where}: {_choice(row, way_out if facts.get('largest') else '')}"

@@ -88,23 +88,25 @@ def pooled_rows(
     header += [cell for title in named for cell in (f"over {title}", "95 %")]
     header += ["redundancy", "reduction (%)"] if len(redundancies) else []
     lines = []
-    for (method, ipc, protocol), part in rows.groupby(["method", "ipc", "protocol"], sort=False):
+    cells = list(dict.fromkeys(rows[["method", "ipc", "protocol"]].itertuples(index=False, name=None)))
+    for method, ipc, protocol in cells:
         of_protocol = rows[rows["protocol"] == protocol]
+        part = of_protocol[(of_protocol["method"] == method) & (of_protocol["ipc"] == ipc)]
         std = part["accuracy"].std(ddof=1) if len(part) > 1 else math.nan
-        line = [str(method), str(ipc), str(protocol), str(len(part)), mean_and_std(part["accuracy"].mean(), std)]
+        line = [method, str(ipc), protocol, str(len(part)), mean_and_std(part["accuracy"].mean(), std)]
         for name in named.values():
             size = min(full) if name == "full" and full else ipc
-            change = difference(of_protocol, str(method), int(ipc), name, int(size))
+            change = difference(of_protocol, method, ipc, name, size)
             known = change.n > 0 and name != method
             line += [f"{change.mean:+z.1f}", interval(change.low, change.high)] if known else [ABSENT, ABSENT]
-        lines.append(line + (_redundancy(redundancies, str(method)) if len(redundancies) else []))
+        lines.append(line + (_redundancy(redundancies, method) if len(redundancies) else []))
     return header, lines
 
 
 def _redundancy(tables: Sequence[pd.DataFrame], method: str) -> list[str]:
     """Redundancy and its reduction, the mean over splits and the range of the reductions."""
     own = [table[table["method"] == method] for table in tables]
-    found: list[dict[str, Any]] = [part.iloc[0].to_dict() for part in own if len(part)]
+    found: list[Any] = [part.iloc[0].to_dict() for part in own if len(part)]
     if not found:
         return [ABSENT, ABSENT]
     reductions = [row["reduction_percent"] for row in found if not pd.isna(row["reduction_percent"])]

@@ -26,7 +26,6 @@ class Settings(Block):
     guidance: Guidances
     guidance_files: dict[str, int]
     increment_size: int
-    loop_images: int
     candidates: int
     min_reference_probability: float
     calibration: Calibration
@@ -48,10 +47,9 @@ class Settings(Block):
             guidance=experiment.resolved_guidance(method),
             guidance_files=counts(experiment.guidance_files(run, method)),
             increment_size=lgd.increment_size,
-            loop_images=lgd.guided_images(experiment.ipc, experiment.classes),
             candidates=lgd.candidates,
             min_reference_probability=lgd.min_reference_probability,
-            calibration=lgd.calibration,
+            calibration=lgd.calibration.model_copy(update={"budget": 1.0}),  # of planning alone
             judge=lgd.calibration.judge or lgd.reference,
             student_recipe=experiment.recipe(protocol, network, lgd.pilot_ipc(experiment.classes)) if taught else None,
             about=experiment.about_data,
@@ -139,7 +137,6 @@ def run(
         calibration=calibration,
         candidates=settings.candidates,
         min_reference_probability=settings.min_reference_probability,
-        loop_images=settings.loop_images,
         resume=resume,
     )
     table = curve_table(outcome, settings.judge, calibration, pilot.images)

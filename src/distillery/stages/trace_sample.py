@@ -75,6 +75,8 @@ def run(
     acts at that index; `repeats_set`, whether the finished image with guidance is that of the set, to 2 of 255 steps
     of brightness on average. `shifts` has how far each guidance moved each image at each index, as `Shift` says.
     """
+    from dataclasses import asdict
+
     import numpy as np
     import pyarrow as pa
     import torch
@@ -137,7 +139,7 @@ def run(
                 }
                 for index in [*indices, -1]
             ]
-        moved += [{"class": name, **shift._asdict()} for shift in shifts_of(weighed)]
+        moved += [{"class": name, **asdict(shift)} for shift in shifts_of(weighed)]
     labels = np.array([row.pop("label") for row in rows], dtype=np.int64)
     names = [f"{classes[label]}/{row['guided']:d}-{row['index']}.png" for label, row in zip(labels, rows, strict=True)]
     columns = {column: np.array([row[column] for row in rows]) for column in rows[0]}
