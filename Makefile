@@ -35,7 +35,7 @@ front: setup  ## accuracy against redundancy over lambda and omega
 	snakemake --cores $(CORES) $(BARS) --configfile experiments/digits-front.yaml
 
 test: setup  ## the whole test suite, on two workers
-	python -m pytest --numprocesses 2 --no-loadscope-reorder
+	python -m pytest --numprocesses 2 --no-loadscope-reorder --durations 25
 
 lint: setup  ## style, format, types and workflow checks
 	ruff check .

@@ -195,7 +195,7 @@ def test_a_mutated_experiment_is_refused_in_lines_with_keys_or_plans(part: int) 
             except Exception as error:
                 raise AssertionError(f"case {number} is accepted: {error!r}\n{yaml.safe_dump(config)}") from error
         assert time.monotonic() - start < 5, number
-    assert refused > 20 and accepted > 1
+    assert refused > 20 and accepted > 0
 
 
 def test_what_is_refused_names_the_key_that_is_wrong() -> None:

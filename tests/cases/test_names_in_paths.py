@@ -257,7 +257,7 @@ def test_names_that_differ_by_case_alone_are_refused(block: str) -> None:
 def test_a_seed_that_is_a_word_and_a_method_is_refused() -> None:
     plain = put("methods.plain", {"kind": "plain", "generator": "dit"})
     [line] = faults(plain, put("methods.lgd.seed", "plain"))
-    assert line.startswith("methods.lgd.seed: 'plain' stands for plain sampling")
+    assert line.startswith("methods.lgd.seed: 'plain' is a word of this key, and a method is named so too")
     load(changed(plain))
     [line] = faults(put("methods.full", {"kind": "full"}), put("methods.lgd.seed", "full"))
     assert line == "methods.lgd.seed: 'full' has no set of 1 images per class, but of full"

@@ -52,7 +52,7 @@ def run(stage, wildcards, **files):
     words += [word for name, path in files.items() for word in (f"--{name.replace('_', '-')}", str(out / path))]
     assert main(words) == 0
 run("ingest", {}, train="train.parquet", test="test.parquet", rejected="rejected.parquet", duplicates="copies.parquet")
-reference = {"images": "train.parquet", "test": "test.parquet", "model": "real.safetensors", "by_class": "real.csv"}
+reference = {"images": "train.parquet", "model": "real.safetensors", "by_class": "real.csv"}
 reference["history"] = "history.parquet"
 run("train_reference", {"run": "", "reference": "real"}, **reference)
 room = mapped_bytes(2**20)

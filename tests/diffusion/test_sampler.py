@@ -307,7 +307,7 @@ def test_a_batch_that_does_not_fit_is_halved_until_it_does(world: World, monkeyp
     assert tried == [10, 5, 3, 3, 3, 3]
     assert renderer.batch_size == 3
     assert len(images) == 12
-    torch.testing.assert_close(again, latents, rtol=0, atol=1e-4)
+    torch.testing.assert_close(again, latents, rtol=0, atol=5e-4)  # other batches, other kernels
 
     monkeypatch.setattr(world.codec, "decode", lambda some: small_memory(torch.zeros(4, *LATENT)))
     with pytest.raises(torch.cuda.OutOfMemoryError):

@@ -317,6 +317,7 @@ def calibration(path: Path) -> Path:
         (0.125, 2.0, 2.0, 0.97, 0.5, True, True),
     ]
     rest = {"reference_probability": 0.9, "learnability": 0.1, "pilot_accuracy": None}
+    rest |= dict.fromkeys(["pilot_error", "mode_strength", "mode_stop"])
     rows = [{**dict(zip(columns, row, strict=True)), **rest} for row in cells]
     return table(path, rows, {"distillery_calibration": json.dumps({"threshold": 0.9, "judge": "j", "aim": "overlap"})})
 

@@ -48,7 +48,7 @@ class Calibration(Block):
     mode_strengths: list[NonNegative] = Field(
         [], description="Values of guidance.mode.strength that are compared; none: the one of the method."
     )
-    mode_stops: list[Annotated[int, Field(ge=0)]] = Field(
+    mode_stops: list[Annotated[int, Field(ge=0, le=10_000_000)]] = Field(
         [], description="Values of guidance.mode.stop that are compared; none: the one of the method."
     )
     validity: Fraction = Field(0.90, description="Share of the pilot that the judge must recognise.")

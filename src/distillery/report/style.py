@@ -35,7 +35,6 @@ _LINES = ("-", "--", "-.", ":")
 
 _KNOWN = {
     "lgd": (0, "o"),
-    "lgd-modes": (3, "o"),
     "dit": (1, "s"),
     "random": (2, "^"),
     "minimax": (3, "D"),
