@@ -177,6 +177,11 @@ def test_the_stage_writes_the_shifts_of_every_class_and_the_figure_shows_them(
     assert set(rows["class"]) == {"one", "three"} and set(rows["guidance"]) == {"learnability"}
     assert (rows["length"] > 0).all() and rows["other"].isna().all()
     figure = shifts_figure(rows, "lgd", ABOUT)
+    figure.savefig(tmp_path / "shifts.svg")
+    labels = [
+        text.get_text() for axis in (figure.axes[0].xaxis, figure.axes[0].yaxis) for text in axis.get_ticklabels()
+    ]
+    assert any(labels) and not any("$" in label for label in labels)  # no figure parses mathematics
     lines = {line.get_label(): line.get_ydata() for line in figure.axes[0].get_lines()}
     assert lines["learnability"] == pytest.approx(rows.groupby("index")["length"].mean().to_numpy())
 

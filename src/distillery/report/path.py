@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
 
 from distillery.report.about import About
 from distillery.report.image_grid import ImageBlock, image_grid, short
@@ -64,6 +65,7 @@ def shifts_figure(table: pd.DataFrame, method: str, about: About) -> Figure:
     sigma = lengths.groupby("index")["sigma"].mean()
     grid[0].plot(sigma.index, sigma, color="grey", linestyle=":", linewidth=1.2, label="noise of the step")
     grid[0].set_yscale("symlog", linthresh=max(1e-6, float(lengths["length"].max()) / 1e3))
+    grid[0].yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))  # figures read no mathematics
     grid[0].set_ylabel("root mean square of the shift")
     if len(pairs):
         for guidance, other in dict.fromkeys(zip(pairs["guidance"], pairs["other"], strict=True)):
