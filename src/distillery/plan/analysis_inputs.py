@@ -36,7 +36,7 @@ class AnalysisInputs:
         """The network that gives soft labels, where the first protocol of the evaluation has them."""
         evaluation = self.experiment.evaluation
         recipe = self.experiment.recipe(evaluation.protocols[0], network or evaluation.networks[0], ipc)
-        path = layout.fill(layout.REFERENCE, run=run, reference=recipe.teacher)
+        path = self.experiment.path(layout.REFERENCE, run=run, reference=recipe.teacher)
         return [path] if recipe.labels == "soft" else []
 
     def largest_set(self, wildcards: Wildcards) -> str:
@@ -81,7 +81,7 @@ class AnalysisInputs:
     def judge(self, wildcards: Wildcards) -> list[str]:
         """The network that is asked about candidates beside the reference."""
         name = self._validity.judge
-        return [layout.fill(layout.REFERENCE, run=wildcards.run, reference=name)] if name else []
+        return [self.experiment.path(layout.REFERENCE, run=wildcards.run, reference=name)] if name else []
 
     def validity(self, wildcards: Wildcards) -> list[str]:
         """What was said of the candidates of every run and method."""

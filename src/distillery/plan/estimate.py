@@ -225,7 +225,7 @@ def _references(experiment: Experiment) -> Iterator[Estimate]:
         states = 4 * (recipe.epochs + 1) * _network(experiment, surrogate.network, recipe).parameters
         trained = _training(experiment, "train_surrogate", keys, surrogate.network, recipe, _images(experiment))
         memory = {**trained.memory, keys.epochs: states}
-        yield replace(trained, memory=memory, disk={keys.epochs: states * len(experiment.seeds)})
+        yield replace(trained, memory=memory, disk={keys.epochs: states * len(experiment.model_runs)})
 
 
 def _students(experiment: Experiment) -> Iterator[Estimate]:
@@ -296,7 +296,7 @@ def _experts(experiment: Experiment) -> Iterator[Estimate]:
             6 * counts.products * images * epochs * number,
             float(epochs) * number * max(images // block.batch_size, 1),
             f"{key}.epochs",
-            {f"{key}.count": block.count * trajectory * len(experiment.seeds)},
+            {f"{key}.count": block.count * trajectory * len(experiment.model_runs)},
         )
 
 

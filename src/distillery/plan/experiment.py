@@ -117,6 +117,11 @@ class Experiment(Block):
     seeds: list[Seed] = Field(
         [0], min_length=1, description="The whole experiment but the data is repeated for each; tables join them."
     )
+    shared_models: bool = Field(
+        False,
+        description="Autoencoder, generators, references, surrogates and experts are trained once for all seeds, with "
+        "the first one; false: each seed trains its own.",
+    )
     dataset: Dataset
     autoencoder: AnyAutoencoder = Autoencoder()
     guidance_autoencoder: PretrainedAutoencoder | None = Field(
@@ -211,9 +216,22 @@ class Experiment(Block):
         """The place of a seed's run in the results."""
         return "" if seed == self.seeds[0] else f"seed-{seed}/"
 
+    def models_run(self, run: str) -> str:
+        """The run that trains the models of a run: the first one, where runs share their models."""
+        return "" if self.shared_models else run
+
+    @property
+    def model_runs(self) -> list[str]:
+        """The runs that train models."""
+        return list(dict.fromkeys(map(self.models_run, self.runs)))
+
     def autoencoder_run(self, run: str) -> str:
         """The run that the autoencoder and its latents belong to: one that is opened is the same for all runs."""
-        return run if self.autoencoder.stage == "train_autoencoder" else ""
+        return self.models_run(run) if self.autoencoder.stage == "train_autoencoder" else ""
+
+    def path(self, pattern: layout.Pattern, *, run: str, **wildcards: object) -> str:
+        """The path of a file of a run; what belongs to a model lies with the run that trains it."""
+        return layout.fill(pattern, run=self.models_run(run) if pattern in layout.MODELS else run, **wildcards)
 
     @property
     def runs(self) -> list[str]:
@@ -433,7 +451,7 @@ class MethodFiles:
 
     def gradients(self, surrogate: str) -> str:
         """The output of `select_checkpoints` for a surrogate."""
-        return layout.fill(layout.GRADIENTS, run=self.run, surrogate=surrogate)
+        return self.experiment.path(layout.GRADIENTS, run=self.run, surrogate=surrogate)
 
     def modes(self, count: int | None) -> str:
         """The output of `discover_modes`, `count` modes per class; None: one per image."""

@@ -50,7 +50,8 @@ class Inputs:
 
     def _path(self, pattern: str, wildcards: Wildcards, **values: object) -> str:
         """A path with the wildcards of a job, and these values of others."""
-        return layout.fill(pattern, **{**dict(wildcards.items()), **values})
+        known = {"run": "", **dict(wildcards.items()), **values}
+        return self.experiment.path(pattern, **known)  # type: ignore[arg-type]
 
     def _needs(self, wildcards: Wildcards) -> Needs:
         return self.experiment.methods[wildcards.method].needs
@@ -115,8 +116,9 @@ class Inputs:
         if name is None:
             return []
         block = self.experiment.generators[name]
-        files = layout.unet() if block.part == "unet" else layout.generator("" if block.opened else run)
-        return [layout.fill(path, run=run, generator=name) for path in files.values()]
+        run = "" if block.opened else self.experiment.models_run(run)
+        files = layout.unet() if block.part == "unet" else layout.generator(run)
+        return [layout.fill(path, generator=name) for path in files.values()]
 
     def generator(self, wildcards: Wildcards) -> list[str]:
         """The files of the generator of a method; none where it has none."""
@@ -282,7 +284,9 @@ class Inputs:
         if name is None:
             return []
         block = self.experiment.experts[name]
-        trained = [layout.fill(layout.TRAJECTORIES, run=run, experts=name, shard=i) for i in range(block.shards)]
+        trained = [
+            self.experiment.path(layout.TRAJECTORIES, run=run, experts=name, shard=i) for i in range(block.shards)
+        ]
         return block.files or trained
 
     def experts(self, wildcards: Wildcards) -> list[str]:
@@ -350,7 +354,7 @@ class Inputs:
         redundancy = self.experiment.analysis.redundancy
         network = redundancy.network or evaluation.networks[0]
         recipe = self.experiment.recipe(evaluation.protocols[0], network, redundancy.increment_size)
-        path = layout.fill(layout.REFERENCE, run=wildcards.run, reference=recipe.teacher)
+        path = self._path(layout.REFERENCE, wildcards, reference=recipe.teacher)
         return [path] if recipe.labels == "soft" else []
 
     def coverage_features(self, wildcards: Wildcards) -> str:
@@ -369,8 +373,9 @@ class Inputs:
     # ---- tables and figures ------------------------------------------------------------------------------------------
 
     def _each_run(self, pattern: str, names: Sequence[dict[str, object]] = ({},)) -> list[str]:
-        """A file of every run, for each of these values of its other wildcards."""
-        return [layout.fill(pattern, run=run, **values) for run in self.experiment.runs for values in names]
+        """A file of every run, for each of these values of its other wildcards; once where runs share it."""
+        files = (self.experiment.path(pattern, run=run, **values) for run in self.experiment.runs for values in names)
+        return list(dict.fromkeys(files))
 
     def _sets(self) -> list[dict[str, object]]:
         """Method and size of every set that is evaluated."""

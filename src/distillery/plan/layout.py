@@ -36,6 +36,14 @@ SURROGATE_BY_CLASS = "<results>/{run}surrogates/{surrogate}/by-class.csv"
 TRAJECTORIES = "<results>/{run}experts/{experts}/trajectories-{shard}.safetensors"
 EXPERTS_HISTORY = "<results>/{run}experts/{experts}/history-{shard}.parquet"
 
+RECONSTRUCTION = "<results>/{run}analysis/autoencoder.parquet"
+
+MODELS = frozenset(
+    {LATENTS, REFERENCE, FEATURES, CHECKPOINTS, GRADIENTS, TRAJECTORIES, RECONSTRUCTION}
+    | {AUTOENCODER_HISTORY, GENERATOR_HISTORY, REFERENCE_HISTORY, SURROGATE_HISTORY, EXPERTS_HISTORY}
+)
+"""What belongs to the run that trains a model; several runs may share it."""
+
 DISTILLED = "<results>/{run}distilled/{method}/ipc{ipc}.parquet"
 INCREMENT = "<results>/{run}distilled/{method}/increment-{k}/images.parquet"
 CANDIDATES = "<results>/{run}distilled/{method}/increment-{k}/candidates-{shard}.parquet"
@@ -66,7 +74,6 @@ TRACKED = "<results>/{run}tracking/receipt.json"
 SOFT_LABELS = "<results>/{run}soft_labels/{method}/ipc{ipc}/{protocol}.safetensors"
 EVALUATION = "<results>/{run}evaluation/{method}/ipc{ipc}/{network}/{protocol}.parquet"
 EVALUATION_HISTORY = "<results>/{run}evaluation/{method}/ipc{ipc}/{network}/history/{protocol}.parquet"
-RECONSTRUCTION = "<results>/{run}analysis/autoencoder.parquet"
 GRADIENT_NORMS = "<results>/{run}analysis/gradients.parquet"
 REDUNDANCY = "<results>/{run}analysis/redundancy/{method}.parquet"
 INCREMENTAL_DYNAMICS = "<results>/{run}analysis/incremental_dynamics/{method}.parquet"

@@ -17,6 +17,12 @@ if TYPE_CHECKING:
 _SPREAD = ("shard", "shards")
 """Settings that spread a stage over jobs; its images do not depend on them."""
 
+_OF_MODELS = frozenset(
+    {"train_reference", "extract_features", "train_surrogate", "select_checkpoints", "encode_latents", "train_experts"}
+    | {"train_generator", "finetune_generator"}
+)
+"""Stages of models, which runs may share."""
+
 
 def lineage(experiment: Experiment, run: str, method: str, ipc: int) -> dict[str, Any]:
     """What the file of a distilled set says of its making.
@@ -59,7 +65,8 @@ class _Line:
         if key in self.settings:
             return
         block = stage_module(stage).Settings
-        known = {"run": self.run, "method": self.method, "ipc": self.ipc, "shard": 0, **wildcards}
+        run = self.experiment.models_run(self.run) if stage in _OF_MODELS else self.run
+        known = {"run": run, "method": self.method, "ipc": self.ipc, "shard": 0, **wildcards}
         asked = [name for name, parameter in inspect.signature(block.of).parameters.items() if name in known]
         settings = block.of(self.experiment, **{name: str(known[name]) for name in asked})
         content = json.loads(canonical(settings))

@@ -29,7 +29,7 @@ def trainings(experiment: Experiment, run: str) -> list[Training]:
     return [
         Training(panel=panel, name=name, history=layout.fill(pattern, run=run, **wildcards))
         for panel, name, pattern, wildcards in [
-            *_models(experiment, run),
+            *(_models(experiment) if experiment.models_run(run) == run else ()),
             *_students(experiment),
             *_matching(experiment),
             *_evaluations(experiment),
@@ -40,7 +40,7 @@ def trainings(experiment: Experiment, run: str) -> list[Training]:
 _Row = tuple[str, str, layout.Pattern, dict[str, object]]
 
 
-def _models(experiment: Experiment, run: str) -> Iterator[_Row]:
+def _models(experiment: Experiment) -> Iterator[_Row]:
     if experiment.autoencoder.stage == "train_autoencoder" and experiment.generators:
         yield "autoencoder", "", layout.AUTOENCODER_HISTORY, {}
     for name, generator in sorted(experiment.generators.items()):

@@ -54,6 +54,11 @@ class Settings(Block):
                 f"There is one seed: the spread is that of students and {evaluation.split} images, and the spread "
                 "between distilled sets is unknown. Several numbers under seeds repeat the experiment."
             )
+        elif experiment.shared_models:
+            remarks.append(
+                "All seeds share autoencoder, generators and references: the spread between seeds is that of sets and "
+                "students. shared_models: false trains them anew for each seed."
+            )
         if evaluation.students == 1:
             remarks.append(
                 "One student is trained per set and network: its accuracy has no standard deviation. "
