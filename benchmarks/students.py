@@ -39,7 +39,6 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "plain loop": {},
     "ours, fp32": {"precision": "float32"},
     "ours, bf16": {"precision": "bfloat16"},
-    "ours, bf16, channels_last": {"precision": "bfloat16", "channels_last": True},
     "ours, fp32, compiled": {"precision": "float32", "compile": True},
     "ours, bf16, compiled": {"precision": "bfloat16", "compile": True},
     "ours, bf16, channels_last, compiled": {"precision": "bfloat16", "channels_last": True, "compile": True},

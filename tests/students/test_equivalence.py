@@ -12,6 +12,7 @@ from plain import train_plainly
 from tiny import CLASSES, CPU, SIDE, digits
 from torch import Tensor
 
+from distillery.streams import stream
 from distillery.students.networks import Classifier, Domain
 from distillery.students.settings import Protocol, Recipe, Speed
 from distillery.students.training import accuracy, train_networks
@@ -60,7 +61,7 @@ def plain(sets: tuple[Tensor, ...]) -> np.ndarray:
 FAST = {
     "one at a time": (1, Speed(precision="float32")),
     "several at once": (TEAM, Speed(precision="float32")),
-    "several at once in bfloat16 and channels last": (TEAM, Speed(precision="bfloat16", channels_last=True)),
+    "several at once in bfloat16": (TEAM, Speed(precision="bfloat16")),
 }
 
 
@@ -106,3 +107,17 @@ def test_compiled_training_does_what_eager_training_does(sets: tuple[Tensor, ...
         found.append([value for classifier in ensemble for value in classifier.network.state_dict().values()])
     for eager, fast in zip(*found, strict=True):
         torch.testing.assert_close(fast, eager, rtol=2e-3, atol=2e-3)
+
+
+def test_channels_last_changes_nothing_on_a_cpu_that_does_not_compile() -> None:
+    """Torch's kernels for it end in a segmentation fault there, with these channels and this side."""
+    pixels = torch.randint(0, 256, (16, 3, 64, 64), generator=stream("channels"), dtype=torch.uint8)
+    labels = torch.arange(16) % 4
+    short = recipe().model_copy(update={"epochs": 1, "size": None})
+    found = []
+    for last in (False, True):
+        network = Classifier("resnet10_in_w8", list("abcd"), Domain.of(pixels, short), ("channels",))
+        speed = Speed(channels_last=last)
+        train_networks([network], pixels, labels, short, keys=[("channels",)], device=CPU, speed=speed)
+        found.append(list(network.network.state_dict().values()))
+    assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))

@@ -30,9 +30,11 @@ class Ensemble:
         first = classifiers[0]
         for classifier in classifiers:
             classifier.to(device).requires_grad_(True).train()
-            if speed.channels_last:
-                classifier.to(memory_format=torch.channels_last)
-        self.layout = torch.channels_last if speed.channels_last else torch.contiguous_format
+        # Without compilation a CPU is slower so, and torch ends in a segmentation fault on networks of few channels.
+        last = speed.channels_last and (device.type == "cuda" or speed.compile)
+        self.layout = torch.channels_last if last else torch.contiguous_format
+        for classifier in classifiers:
+            classifier.to(memory_format=self.layout)
         self.mean, self.std = first.domain.statistics(device)
         half = speed.precision == "bfloat16" or (speed.precision == "auto" and device.type == "cuda")
         self.autocast = lambda: torch.autocast(device.type, torch.bfloat16, enabled=half)

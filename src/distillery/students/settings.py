@@ -284,7 +284,7 @@ class Speed(Block):
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         "auto", description="Of forward and backward passes; auto: bfloat16 on a GPU, float32 on a CPU."
     )
-    channels_last: bool = False
+    channels_last: bool = Field(False, description="On a GPU, and with `compile` on a CPU; elsewhere it does nothing.")
     compile: bool = Field(False, description="torch.compile; on a CPU it needs a C++ compiler.")
 
 
