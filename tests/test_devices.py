@@ -13,7 +13,17 @@ from pathlib import Path
 import pytest
 import torch
 
-from distillery.devices import allowed_cores, fused_attention, lease_card, prepare, visible_cards
+from distillery import devices
+from distillery.devices import (
+    allowed_cores,
+    cpu_has_bfloat16,
+    described,
+    fused_attention,
+    lease_card,
+    prepare,
+    trains_in_bfloat16,
+    visible_cards,
+)
 
 JOB = """
 import os, sys, time
@@ -200,3 +210,35 @@ def test_on_a_gpu_attention_with_a_gradient_takes_the_kernel_that_repeats(monkey
             getattr(torch.backends.cuda, f"enable_{kernel}_sdp")(flag)
         torch.set_num_threads(before[1])
         torch.use_deterministic_algorithms(before[2])
+
+
+X86 = "processor : 0\nflags\t\t: fpu avx512f {}\nbugs\t\t:\n"
+ARM = "processor : 0\nFeatures\t: fp asimd {}\n"
+
+
+@pytest.mark.parametrize(
+    ("told", "has"),
+    [
+        (X86.format("avx512_bf16") * 2, True),
+        (X86.format("amx_bf16 amx_tile"), True),
+        (ARM.format("bf16"), True),
+        (X86.format("avx512_vnni") * 2, False),
+        (X86.format("avx512_bf16") + X86.format(""), False),
+        ("processor : 0\n", False),
+        (None, False),
+    ],
+)
+def test_linux_says_whether_every_core_has_bfloat16(tmp_path: Path, told: str | None, has: bool) -> None:
+    if told is not None:
+        (tmp_path / "cpuinfo").write_text(told, "utf-8")
+    assert cpu_has_bfloat16(tmp_path / "cpuinfo") is has
+
+
+@pytest.mark.parametrize("has", [False, True])
+def test_a_cpu_trains_in_bfloat16_where_it_is_faster(monkeypatch: pytest.MonkeyPatch, has: bool) -> None:
+    monkeypatch.setattr(devices, "cpu_has_bfloat16", lambda: has)
+    cpu, cuda = torch.device("cpu"), torch.device("cuda")
+    assert [trains_in_bfloat16(cpu, "auto", side) for side in (16, 31, 32, 224)] == [False, False, has, has]
+    assert trains_in_bfloat16(cuda, "auto", 16)
+    assert trains_in_bfloat16(cpu, "bfloat16", 16) and not trains_in_bfloat16(cuda, "float32", 224)
+    assert [described(cpu), described(cuda)] == ["cpu with bfloat16" if has else "cpu", "cuda"]

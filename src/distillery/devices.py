@@ -8,11 +8,13 @@ from __future__ import annotations
 import ctypes
 import math
 import os
+import re
 import stat
 import sys
 import tempfile
 import time
 from contextlib import AbstractContextManager, nullcontext, suppress
+from functools import cache
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal
 
@@ -137,6 +139,37 @@ def lowered(device: torch.device, precision: Literal["auto", "float32", "bfloat1
 
     low = precision == "bfloat16" or (precision == "auto" and device.type == "cuda")
     return torch.autocast(device.type, torch.bfloat16, enabled=low)
+
+
+SMALLEST_SIDE = 32
+"""Of images in pixels: on smaller ones bfloat16 makes some networks slower on a CPU."""
+
+_BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}
+"""What Linux calls the instructions, the last one on ARM."""
+
+
+@cache
+def cpu_has_bfloat16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
+    """Whether every core has instructions for bfloat16, as far as Linux says; without them it is slower than fp32."""
+    with suppress(OSError):
+        flags = re.findall(r"^(?:flags|Features)\s*:(.*)$", cpuinfo.read_text("utf-8", "replace"), re.MULTILINE)
+        return bool(flags) and all(_BFLOAT16_FLAGS & set(words.split()) for words in flags)
+    return False
+
+
+def trains_in_bfloat16(device: torch.device, precision: Literal["auto", "float32", "bfloat16"], side: int) -> bool:
+    """Whether networks are trained in bfloat16 on images of a side in pixels.
+
+    `auto`: on a GPU, and on a CPU that has instructions for it, from `SMALLEST_SIDE` on.
+    """
+    if precision == "auto":
+        return device.type == "cuda" or (side >= SMALLEST_SIDE and cpu_has_bfloat16())
+    return precision == "bfloat16"
+
+
+def described(device: torch.device) -> str:
+    """What results depend on by rounding: `cuda`, `cpu`, or `cpu with bfloat16`."""
+    return "cpu with bfloat16" if device.type == "cpu" and cpu_has_bfloat16() else device.type
 
 
 def _keep_memory() -> None:

@@ -10,6 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from distillery.devices import described
 from distillery.errors import BadInput
 from distillery.provenance import code_digest, package_versions
 from distillery.signature import Input, Log, Output
@@ -71,7 +72,7 @@ class Job:
             "settings": self.settings,
             "code": self.code,
             "packages": json.dumps(package_versions(), sort_keys=True),
-            "device": self.device.type,
+            "device": described(self.device),
             "threads": str(self.threads),
         }
 

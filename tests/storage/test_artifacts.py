@@ -31,6 +31,7 @@ import distillery.data.pixels
 import distillery.storage.images
 import distillery.storage.spool
 from distillery.data.reading import ImageTable
+from distillery.devices import described
 from distillery.errors import BadInput, DamagedArtifact, NotSafetensors
 from distillery.job import Job
 from distillery.processes import LONGEST_NAME
@@ -285,7 +286,7 @@ def test_a_table_says_how_it_was_made(tmp_path: Path) -> None:
     assert about["stage"] == "collect"
     assert json.loads(about["settings"]) == {"seed": 0}
     assert json.loads(about["packages"]) == package_versions()
-    assert (about["device"], about["threads"]) == ("cpu", "1")
+    assert (about["device"], about["threads"]) == (described(torch.device("cpu")), "1")
 
 
 def test_tensors_say_how_they_were_made(tmp_path: Path) -> None:

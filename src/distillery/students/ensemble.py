@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.func import functional_call, stack_module_state, vmap
 from torch.nn import functional as F
 
-from distillery.devices import compiled
+from distillery.devices import compiled, trains_in_bfloat16
 from distillery.lean_imports import without_compiler
 from distillery.storage.resume import load_optimizer, optimizer_tensors
 from distillery.storage.tensors import below
@@ -23,9 +23,15 @@ from distillery.students.settings import Recipe, Speed
 
 
 class Ensemble:
-    """Networks that are trained at once: one as it is, several as stacked weights under `vmap`."""
+    """Networks that are trained at once: one as it is, several as stacked weights under `vmap`.
 
-    def __init__(self, classifiers: Sequence[Classifier], recipe: Recipe, device: torch.device, speed: Speed) -> None:
+    Args:
+        side: of the images that they see, in pixels.
+    """
+
+    def __init__(
+        self, classifiers: Sequence[Classifier], recipe: Recipe, device: torch.device, speed: Speed, side: int
+    ) -> None:
         self.classifiers, self.recipe, self.device = classifiers, recipe, device
         first = classifiers[0]
         for classifier in classifiers:
@@ -36,7 +42,7 @@ class Ensemble:
         for classifier in classifiers:
             classifier.to(memory_format=self.layout)
         self.mean, self.std = first.domain.statistics(device)
-        half = speed.precision == "bfloat16" or (speed.precision == "auto" and device.type == "cuda")
+        half = trains_in_bfloat16(device, speed.precision, side)
         self.autocast = lambda: torch.autocast(device.type, torch.bfloat16, enabled=half)
         self.stacked = len(classifiers) > 1
         if self.stacked:

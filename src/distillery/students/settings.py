@@ -282,7 +282,9 @@ class Speed(Block):
         "auto", description="Networks trained at once, with stacked weights; auto: all on a GPU, one on a CPU."
     )
     precision: Literal["auto", "float32", "bfloat16"] = Field(
-        "auto", description="Of forward and backward passes; auto: bfloat16 on a GPU, float32 on a CPU."
+        "auto",
+        description="Of forward and backward passes; auto: bfloat16 on a GPU, and for images of 32 px and more on a "
+        "CPU that has instructions for it; else float32.",
     )
     channels_last: bool = Field(False, description="On a GPU, and with `compile` on a CPU; elsewhere it does nothing.")
     compile: bool = Field(False, description="torch.compile; on a CPU it needs a C++ compiler.")

@@ -160,7 +160,7 @@ def train_networks(
         raise ValueError(f"the labels are {recipe.labels}, and there is {'no' if soft_labels is None else 'a'} teacher")
     speed = speed or Speed()
     side = recipe.size or pixels.shape[-1]
-    ensemble = Ensemble(classifiers, recipe, device, speed)
+    ensemble = Ensemble(classifiers, recipe, device, speed, side)
     stored = augment.resize(pixels, side) if recipe.size and recipe.resize_first else pixels
     stored, labels = placed(stored, device), labels.to(device)
     looked = None
