@@ -255,7 +255,7 @@ class Experiment(Block):
     def shared_jobs(self, method: str) -> list[str]:
         """The jobs that a method's sets need and that serve others too, by the names of their records of cost.
 
-        `<name>/` stands for the jobs of another method, whose set is the first increment.
+        `<name>/` stands for the jobs of another method, whose set is used.
         """
         block, jobs = self.methods[method], list[str]()
         generator = block.needs.generator
@@ -275,7 +275,16 @@ class Experiment(Block):
             jobs += [f"train_experts-{experts}-{shard}" for shard in range(self.experts[experts].shards)]
         for name in self.guidance(method).surrogates:
             jobs += [f"train_surrogate-{name}", f"select_checkpoints-{name}"]
-        return sorted({*jobs, *(f"{name}/" for name in block.begins_with)})
+        for name in block.uses_sets_of:
+            jobs += [f"{name}/", *self.shared_jobs(name)]
+        return sorted({*jobs})
+
+    def takes_training_images(self, method: str) -> bool:
+        """Whether its sets hold or begin with as many training images of each class as they have images."""
+        block = self.methods[method]
+        if block.real_images == "named":
+            return any(self.takes_training_images(name) for name in block.uses_sets_of)
+        return block.real_images == "any"
 
     def cut(self, method: str) -> Literal["slots", "random", "real"]:
         """How the set of a method is cut into parts."""

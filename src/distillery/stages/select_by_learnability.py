@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class Settings(Block):
-    """The first increment is random: settings of the scores have their defaults there."""
+    """Increments that no student chooses have the defaults of the scores' settings."""
 
     seed: int
     increment: int
@@ -24,7 +24,7 @@ class Settings(Block):
     @classmethod
     def of(cls, experiment: Experiment, run: str, method: str, k: str) -> Settings:
         control = experiment.method_of(method, RealByLearnability)
-        first = int(k) == 1
+        first = int(k) <= control.beginning
         return cls(
             seed=experiment.seed(run),
             increment=int(k),
@@ -41,10 +41,14 @@ def run(
     previous: list[Input] | None = None,
     student: Input | None = None,
     reference: Input | None = None,
+    seed_images: Input | None = None,
     images: Output,
     job: Job,
 ) -> None:
-    """Training images, student and reference to the real images of increment k, in the order slot, class."""
+    """Training images, student and reference to the real images of increment k, in the order slot, class.
+
+    An increment without a student is random, or the images of its slots in `seed_images`, another method's set.
+    """
     import numpy as np
     import torch
 
@@ -59,6 +63,17 @@ def run(
     real = ImageSet([], table.labels, table.classes, table.paths())
     count, first = settings.increment_size, (settings.increment - 1) * settings.increment_size
     labels = range(len(real.classes))
+    if seed_images is not None:
+        seed = read_images(seed_images, "collect")
+        slots = seed.columns["slot"]
+        inside = np.flatnonzero((slots >= first) & (slots < first + count))
+        taken_over = seed.take(inside[np.lexsort((seed.labels[inside], slots[inside]))])
+        taken_over.columns = {
+            "slot": taken_over.columns["slot"],
+            "increment": np.full(len(inside), settings.increment),
+        }
+        write_images(images, taken_over, job.provenance)
+        return
     columns: dict[str, Any] = {}
     if student is None or reference is None:
         orders = [random_order(real, label, count, settings.seed) for label in labels]
