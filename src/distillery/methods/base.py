@@ -15,7 +15,7 @@ from distillery.settings import Block
 from distillery.students.settings import Evaluation, Reference
 from distillery.students.settings import Protocol as StudentProtocol
 
-RealImageUse = Literal["none", "any", "named"]
+RealImageUse = Literal["none", "any"]
 PartName = Literal["increment", "sampled", "selected", "imported", "chosen"]
 
 
@@ -128,9 +128,9 @@ class Method(Block):
 
     @property
     def real_images(self) -> RealImageUse:
-        """Whether its sets hold or begin with training images.
+        """Whether its sets hold or begin with training images; at most as many of each class as a set has.
 
-        `any`: as many of each class as a set has. `named`: where a method has them whose sets it uses.
+        What the sets of other methods hold that it uses is left to those.
         """
         return "none"
 

@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from distillery.methods.base import Context, Method, Part, RealImageUse, Trained
+from distillery.methods.base import Context, Method, Part, Trained
 from distillery.settings import Name, Repeats
 from distillery.students.settings import Network, Protocol
 
@@ -21,7 +21,6 @@ class BestOf(Method):
 
     stage: ClassVar[str] = "choose_set"
     nested: ClassVar[bool] = False  # each size has a choice of its own
-    real_images: ClassVar[RealImageUse] = "named"
     kind: Literal["best_of"]
     methods: list[Name] = Field(
         min_length=2, description="The methods whose sets are compared; among equal sets the first named is kept."

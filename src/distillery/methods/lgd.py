@@ -75,6 +75,7 @@ class RealByLearnability(Incremental):
     """
 
     stage: ClassVar[str] = "select_by_learnability"
+    real_images: ClassVar[RealImageUse] = "any"
     kind: Literal["real_by_learnability"]
     increment_size: Images = Field(
         10, description="Images per class in one increment; without `seed` the first one is random."
@@ -85,10 +86,6 @@ class RealByLearnability(Incremental):
     seed_increments: Repeats = Field(1, description="How many increments are taken from the set of `seed`.")
     reference_weight: NonNegative = Field(0.5, description="Omega.")
     min_reference_probability: Fraction = Field(0.0, description="Images below it come last; 0: none do.")
-
-    @property
-    def real_images(self) -> RealImageUse:
-        return "any" if self.seed is None else "named"
 
     @property
     def uses_sets_of(self) -> list[str]:
@@ -116,15 +113,6 @@ class RealByLearnability(Incremental):
             yield (
                 f"{key}.seed_increments: {self.seed_increments} increments of {self.increment_size} images per class "
                 f"leave no real image in sets of {largest}; take fewer, or add an ipc above {size}"
-            )
-
-    def check_sizes(self, key: str, sizes: Sequence[int], images: Mapping[str, int]) -> Iterator[str]:
-        real = max(sizes) - self.seed_increments * self.increment_size
-        smallest = min(images, key=lambda name: images[name])
-        if self.seed is not None and real > images[smallest]:
-            yield (
-                f"ipc: {max(sizes)} images per class, {real} of them real in {key}, but class {smallest!r} has "
-                f"{images[smallest]} training images"
             )
 
 

@@ -107,7 +107,7 @@ def _circles(experiment: Experiment) -> Iterator[str]:
 
 def _sizes(experiment: Experiment) -> Iterator[str]:
     """Whether every class has as many real images as methods take from it."""
-    taking = [name for name in sorted(experiment.methods) if experiment.takes_training_images(name)]
+    taking = [name for name, method in sorted(experiment.methods.items()) if method.real_images == "any"]
     sizes = experiment.training_sizes
     blocks = [name for name in ("holdout", "validation") if getattr(experiment.dataset, name) is not None]
     if empty := [name for name, size in sizes.items() if size < 1]:

@@ -279,13 +279,6 @@ class Experiment(Block):
             jobs += [f"{name}/", *self.shared_jobs(name)]
         return sorted({*jobs})
 
-    def takes_training_images(self, method: str) -> bool:
-        """Whether its sets hold or begin with as many training images of each class as they have images."""
-        block = self.methods[method]
-        if block.real_images == "named":
-            return any(self.takes_training_images(name) for name in block.uses_sets_of)
-        return block.real_images == "any"
-
     def cut(self, method: str) -> Literal["slots", "random", "real"]:
         """How the set of a method is cut into parts."""
         if self.methods[method].sizes([1]) == ["full"]:

@@ -50,30 +50,30 @@ def run(
     An increment without a student is random, or the images of its slots in `seed_images`, another method's set.
     """
     import numpy as np
+
+    from distillery.storage.images import ImageSet, read_images, write_images
+
+    count, first = settings.increment_size, (settings.increment - 1) * settings.increment_size
+    if seed_images is not None:
+        seed = read_images(seed_images, "collect")
+        slots = seed.columns["slot"]
+        rows = np.flatnonzero((slots >= first) & (slots < first + count))
+        chosen = seed.take(rows[np.lexsort((seed.labels[rows], slots[rows]))])
+        chosen.columns = {"slot": chosen.columns["slot"], "increment": np.full(len(rows), settings.increment)}
+        write_images(images, chosen, job.provenance)
+        return
+
     import torch
 
     from distillery.data.reading import ImageTable
     from distillery.guidance.score import Scorer
     from distillery.selection.by_class import most_learnable
     from distillery.selection.random import ordered_by_slot, random_order
-    from distillery.storage.images import ImageSet, read_images, write_images
     from distillery.students.networks import Classifier
 
     table = ImageTable(data)  # only chosen images are read: the table may be larger than the memory
     real = ImageSet([], table.labels, table.classes, table.paths())
-    count, first = settings.increment_size, (settings.increment - 1) * settings.increment_size
     labels = range(len(real.classes))
-    if seed_images is not None:
-        seed = read_images(seed_images, "collect")
-        slots = seed.columns["slot"]
-        inside = np.flatnonzero((slots >= first) & (slots < first + count))
-        taken_over = seed.take(inside[np.lexsort((seed.labels[inside], slots[inside]))])
-        taken_over.columns = {
-            "slot": taken_over.columns["slot"],
-            "increment": np.full(len(inside), settings.increment),
-        }
-        write_images(images, taken_over, job.provenance)
-        return
     columns: dict[str, Any] = {}
     if student is None or reference is None:
         orders = [random_order(real, label, count, settings.seed) for label in labels]
