@@ -59,7 +59,7 @@ class BestOf(Method):
         others = [
             other
             for other, method in context.methods.items()
-            if f"methods.{other}" != key and not isinstance(method, BestOf)
+            if f"methods.{other}" != key and not isinstance(method, BestOf) and method.sizes([1]) == [1]
         ]
         for name, times in Counter(self.methods).items():
             where, method = f"{key}.methods: {name!r}", context.methods.get(name)

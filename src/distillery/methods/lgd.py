@@ -103,8 +103,12 @@ class RealByLearnability(Incremental):
             return
         seed, size = context.methods.get(self.seed), self.seed_increments * self.increment_size
         if seed is None:
-            others = ", ".join(other for other in context.methods if f"methods.{other}" != key)
-            yield f"{key}.seed: no method {self.seed!r}; allowed: {others}"
+            others = [
+                other
+                for other, method in context.methods.items()
+                if not isinstance(method, RealByLearnability) and method.sizes([1]) == [1]
+            ]
+            yield f"{key}.seed: no method {self.seed!r}; allowed: {', '.join(others)}"
         elif isinstance(seed, RealByLearnability):
             yield f"{key}.seed: {self.seed!r} is a real_by_learnability method; allowed: a method of another kind"
         else:
