@@ -37,7 +37,9 @@ DECLARATIONS = frozenset(
 )
 """Last names of the modules that no result depends on except through the settings, which are compared themselves."""
 
-DECLARING_METHODS = frozenset(f"{PACKAGE}.methods.{name}" for name in ("base", "external", "lgd", "sampling"))
+DECLARING_METHODS = frozenset(
+    f"{PACKAGE}.methods.{name}" for name in ("base", "best_of", "external", "lgd", "sampling")
+)
 """Methods that compute nothing themselves: stages read of them only what arrives in the settings."""
 
 NO_COMMIT = "not a checkout"

@@ -18,6 +18,7 @@ import pytest
 import torch
 import webdataset
 import yaml
+from edits import STARTER
 from finished_run import CLASSES, SLOTS, finished_run, place, write_final_table, write_set
 from hub import Hub, serving
 from huggingface_hub import constants
@@ -349,6 +350,34 @@ def test_a_set_that_the_tables_lack_is_told_so(tmp_path: Path) -> None:
     card = (tmp_path / "set/README.md").read_text("utf-8")
     assert "The table of accuracies has no row of this set." in card
     assert "Training images of the source data." in card
+
+
+DRAWN = "Images drawn from a generative model."
+REAL = "Training images of the source data."
+
+
+@pytest.mark.parametrize(
+    ("method", "words"),
+    [
+        ("hybrid", f"{REAL} The first images of each class: {DRAWN}"),
+        ("random", REAL),
+        (
+            "best",
+            "One of several sets, chosen by the accuracy of networks on validation images. The sets: "
+            f"{DRAWN[:-1]}, increment by increment. {DRAWN}",
+        ),
+    ],
+)
+def test_the_card_says_what_a_set_is_made_of_and_the_sets_behind_it(method: str, words: str, tmp_path: Path) -> None:
+    """A calibration of one of these sets is none of the set itself, and no file of it is looked for."""
+    results = tmp_path / "smoke"
+    hybrid = {"kind": "real_by_learnability", "reference": "real", "increment_size": 1, "seed": "dit"}
+    methods = {"hybrid": hybrid, "best": {"kind": "best_of", "methods": ["lgd", "dit"]}}
+    dataset = {**STARTER["dataset"], "validation": {}}
+    write_set(results, method=method, methods={**STARTER["methods"], **methods}, dataset=dataset)
+    assert export(results, tmp_path / "set", method=method) == 0
+    card = (tmp_path / "set/README.md").read_text("utf-8")
+    assert f"\n{words} {SLOTS * 4} images of" in card and "The calibration chose" not in card
 
 
 def finished_rows(method: str) -> dict[str, list[Any]]:

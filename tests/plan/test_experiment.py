@@ -199,7 +199,7 @@ ONE_KEY = {
     ),
     "a block that is empty": (
         at("methods.dit", None),
-        "methods.dit: a block is wanted (given: None); kinds: external, real_by_learnability, lgd, ld3m",
+        "methods.dit: a block is wanted (given: None); kinds: best_of, external, real_by_learnability, lgd, ld3m",
     ),
     "a number for a block": (
         at("dataset.holdout", 0.2),
@@ -219,12 +219,13 @@ ONE_KEY = {
     ),
     "a kind that does not exist": (
         at("methods.random.kind", "rndom"),
-        "methods.random.kind: no kind 'rndom'; did you mean 'random'?; allowed: external, real_by_learnability, lgd, "
-        "ld3m, autoencoder, pixel, idc, ",
+        "methods.random.kind: no kind 'rndom'; did you mean 'random'?; allowed: best_of, external, "
+        "real_by_learnability, lgd, ld3m, autoencoder, pixel, idc, ",
     ),
     "a method without its kind": (
         without("methods.random.kind"),
-        "methods.random.kind: missing; allowed: external, real_by_learnability, lgd, ld3m, autoencoder, pixel, idc, ",
+        "methods.random.kind: missing; allowed: best_of, external, real_by_learnability, lgd, ld3m, autoencoder, "
+        "pixel, idc, ",
     ),
     "a source without its kind": (
         without("dataset.source.kind"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -47,12 +48,19 @@ REDUNDANCY = pd.DataFrame(
 
 
 def write_set(
-    results: Path, method: str = "lgd", classes: list[str] = CLASSES, run: str = "", seed: int = 0, origin: str = ""
+    results: Path,
+    method: str = "lgd",
+    classes: list[str] = CLASSES,
+    run: str = "",
+    seed: int = 0,
+    origin: str = "",
+    **changes: Any,
 ) -> Path:
     """Write a set of `SLOTS` real digits per class as the collected set of a method of the smoke experiment.
 
     Args:
         origin: of the source data, as its user has written it.
+        changes: top blocks of the experiment that are others.
     """
     pixels, labels = digits()
     rows = np.stack([np.flatnonzero(labels.numpy() == label)[:SLOTS] for label in range(4)], 1).reshape(-1)
@@ -61,7 +69,8 @@ def write_set(
     encoded = [encode_png(pixels[row].numpy()) for row in rows]
     part = ImageSet(encoded, labels.numpy()[rows], classes, names, {"slot": slots})
     write_images(results / "part.parquet", part, MADE_BY)
-    lineage = load({**STARTER, "ipc": [SLOTS], "seeds": [0, seed] if seed else [0]}).lineage(run, method, SLOTS)
+    config = {**STARTER, "ipc": [SLOTS], "seeds": [0, seed] if seed else [0], **changes}
+    lineage = load(config).lineage(run, method, SLOTS)
     if origin:
         lineage["settings"]["ingest"]["dataset"]["source"]["origin"] = origin
     settings = collect.Settings(ipc=SLOTS, lineage=lineage)

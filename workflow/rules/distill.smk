@@ -1,8 +1,9 @@
 # From a generator, or from real images, to distilled sets.
 #
-# in:  data, generator, autoencoder, reference, students, modes, gradients of a surrogate
+# in:  data, validation images, generator, autoencoder, reference, students, modes, gradients of a surrogate
 # out: <results>/{run}distilled/{method}/increment-{k}/   candidates of each shard, scores, images
 #      <results>/{run}distilled/{method}/guidance.json, <results>/{run}tables/calibration-{method}.{parquet,csv}
+#      <results>/{run}distilled/{method}/chosen-{ipc}.parquet, choice-{ipc}.parquet   of the sets of other methods
 #      <results>/{run}distilled/{method}/ipc{ipc}.parquet
 
 
@@ -144,12 +145,13 @@ rule discover_modes:
 
 
 rule select_by_learnability:
-    """Select increment k among the real images: those of largest learnability."""
+    """Select increment k among the real images: those of largest learnability, or take it from another method's set."""
     input:
         data=layout.TRAIN,
         previous=inputs.increments_before,
         student=inputs.student_before,
         reference=inputs.reference_after_first,
+        seed_images=inputs.seed_images,
     output:
         images=layout.INCREMENT,
     log:
@@ -237,6 +239,32 @@ rule import_images:
         content=inputs.external_content,
     shell:
         command("import_images")
+
+
+rule choose_set:
+    """Choose the set that networks learn most from among those of several methods, on validation images."""
+    input:
+        sets=inputs.compared_sets,
+        validation=layout.VALIDATION,
+        network=checked("choose_set"),
+    output:
+        images=layout.CHOSEN,
+        choice=layout.CHOICE,
+    log:
+        **layout.logs("choose_set", "method", "ipc", run="{run}"),
+    wildcard_constraints:
+        method=one_of(EXPERIMENT.made_by("choose_set")),
+    conda:
+        "../../envs/distillery.yaml"
+    resources:
+        gpu=1,
+        mem=memory(8),
+        runtime="12h",
+    params:
+        *code("choose_set"),
+        settings=settings("choose_set"),
+    shell:
+        command("choose_set")
 
 
 rule collect:

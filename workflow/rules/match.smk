@@ -91,6 +91,8 @@ rule choose_snapshot:
         choice=layout.CHOICE,
     log:
         **layout.logs("choose_snapshot", "method", "ipc", run="{run}"),
+    wildcard_constraints:
+        method=one_of(EXPERIMENT.made_by("match")),
     conda:
         "../../envs/distillery.yaml"
     resources:

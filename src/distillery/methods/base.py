@@ -128,7 +128,10 @@ class Method(Block):
 
     @property
     def real_images(self) -> RealImageUse:
-        """Whether its sets hold or begin with training images; as many of each class as a set has."""
+        """Whether its sets hold or begin with training images; at most as many of each class as a set has.
+
+        What the sets of other methods hold that it uses is left to those.
+        """
         return "none"
 
     @property
@@ -147,8 +150,8 @@ class Method(Block):
         return []
 
     @property
-    def begins_with(self) -> list[str]:
-        """The methods whose sets its own begin with."""
+    def uses_sets_of(self) -> list[str]:
+        """The methods whose sets its own begin with, or are chosen among."""
         return []
 
     @property
@@ -198,11 +201,21 @@ class Method(Block):
         """The faults of its settings in this experiment, one line each; `key` is its place in the file."""
         yield from ()
 
+    def check_set(self, where: str, ipc: int, context: Context) -> Iterator[str]:
+        """Whether another method can use its set of this size, which need not be a size of the experiment.
+
+        Args:
+            where: begins each fault: a key, and this method.
+        """
+        sizes = self.sizes([ipc])
+        if ipc not in sizes:
+            yield f"{where} has no set of {ipc} images per class, but of {sizes[0]}"
+
     def check_sizes(self, key: str, sizes: Sequence[int], images: Mapping[str, int]) -> Iterator[str]:
         """Whether every class has enough training images (`images`) for all sizes, beyond those of `real_images`."""
         yield from ()
 
-    def students(self, key: str, context: Context) -> Iterator[Trained]:
+    def student_networks(self, key: str, context: Context) -> Iterator[Trained]:
         """The networks that are trained on its images with hard labels, with the images per class."""
         yield from ()
 

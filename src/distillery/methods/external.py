@@ -43,7 +43,14 @@ class External(Method):
         return [path for paths in places for path in paths]
 
     def check(self, key: str, context: Context) -> Iterator[str]:
+        yield from self._check_places(key, context.ipc, context)
+
+    def check_set(self, where: str, ipc: int, context: Context) -> Iterator[str]:
+        if ipc not in context.ipc and any(self._check_places("", [ipc], context)):
+            yield f"{where} has no set of {ipc} images per class in {self.images}"
+
+    def _check_places(self, key: str, sizes: Sequence[int], context: Context) -> Iterator[str]:
         names = context.class_names
         yield from external.check_external(
-            key, self.images, context.ipc, context.seeds, names, self.labels, self.normalization
+            key, self.images, sizes, context.seeds, names, self.labels, self.normalization
         )

@@ -30,6 +30,11 @@ class Incremental(Method):
     def needs(self) -> Needs:
         return Needs(reference=self.reference)
 
+    @property
+    def beginning(self) -> int:
+        """How many increments at its beginning no student chooses."""
+        return 1
+
     def parts(self, ipc: int, sizes: Sequence[int]) -> list[Part]:
         return [Part("increment", {"k": k}) for k in range(1, -(-ipc // self.increment_size) + 1)]
 
@@ -47,26 +52,72 @@ class Incremental(Method):
             if ipc % self.increment_size:
                 yield f"ipc: {ipc} is no multiple of the {self.increment_size} images of {key}.increment_size"
 
+    def check_set(self, where: str, ipc: int, context: Context) -> Iterator[str]:
+        if ipc % self.increment_size:
+            size = self.increment_size
+            yield f"{where} has no set of {ipc} images per class, but of multiples of {size}, its increment_size"
+
     def networks(self, key: str, context: Context) -> Iterator[Trained]:
         if self.student.network:
             protocol = self.student.protocol or context.evaluation.protocols[0]
             yield Trained(f"{key}.student.network", self.student.network, protocol)
 
-    def students(self, key: str, context: Context) -> Iterator[Trained]:
+    def student_networks(self, key: str, context: Context) -> Iterator[Trained]:
         protocol = self.student.protocol or context.evaluation.protocols[0]
         network = self.student.network or context.evaluation.networks[0]
         yield Trained(f"{key}.student.protocol", network, protocol, self.increment_size)
 
 
 class RealByLearnability(Incremental):
-    """Real images of largest learnability, increment by increment as LGD has them: whether a generator is needed."""
+    """Real images of largest learnability, increment by increment as LGD has them: whether a generator is needed.
+
+    They may follow the first images of another method's set: such a set is in part distilled, in part real.
+    """
 
     stage: ClassVar[str] = "select_by_learnability"
     real_images: ClassVar[RealImageUse] = "any"
     kind: Literal["real_by_learnability"]
-    increment_size: Images = Field(10, description="Images per class in one increment; the first one is random.")
+    increment_size: Images = Field(
+        10, description="Images per class in one increment; without `seed` the first one is random."
+    )
+    seed: Name | None = Field(
+        None, description="The method whose set the first increments are taken from; none: the first one is random."
+    )
+    seed_increments: Repeats = Field(1, description="How many increments are taken from the set of `seed`.")
     reference_weight: NonNegative = Field(0.5, description="Omega.")
     min_reference_probability: Fraction = Field(0.0, description="Images below it come last; 0: none do.")
+
+    @property
+    def uses_sets_of(self) -> list[str]:
+        return [] if self.seed is None else [self.seed]
+
+    @property
+    def beginning(self) -> int:
+        return 1 if self.seed is None else self.seed_increments
+
+    def check(self, key: str, context: Context) -> Iterator[str]:
+        yield from super().check(key, context)
+        if self.seed is None:
+            if self.seed_increments != 1:
+                yield f"{key}.seed_increments: {self.seed_increments}, but there is no seed; give one, or leave it out"
+            return
+        seed, size = context.methods.get(self.seed), self.seed_increments * self.increment_size
+        if seed is None:
+            others = [
+                other
+                for other, method in context.methods.items()
+                if not isinstance(method, RealByLearnability) and method.sizes([1]) == [1]
+            ]
+            yield f"{key}.seed: no method {self.seed!r}; allowed: {', '.join(others)}"
+        elif isinstance(seed, RealByLearnability):
+            yield f"{key}.seed: {self.seed!r} is a real_by_learnability method; allowed: a method of another kind"
+        else:
+            yield from seed.check_set(f"{key}.seed: {self.seed!r}", size, context)
+        if size >= (largest := max(context.ipc)):
+            yield (
+                f"{key}.seed_increments: {self.seed_increments} increments of {self.increment_size} images per class "
+                f"leave no real image in sets of {largest}; take fewer, or add an ipc above {size}"
+            )
 
 
 PLAIN, GUIDED = "plain", "guided"
@@ -99,7 +150,7 @@ class LGD(Incremental, Sampled):
         return [self.calibration.judge] if self.calibrates and self.calibration.judge else []
 
     @property
-    def begins_with(self) -> list[str]:
+    def uses_sets_of(self) -> list[str]:
         return [] if self.seed in (PLAIN, GUIDED) else [self.seed]
 
     def jobs(self, sizes: Sequence[int]) -> int:
@@ -147,10 +198,10 @@ class LGD(Incremental, Sampled):
         if seed is None:
             others = ", ".join(other for other in context.methods if f"methods.{other}" != key)
             yield f"{key}.seed: no method {self.seed!r}; allowed: plain, guided, {others}"
-        elif self.increment_size not in (sizes := seed.sizes([self.increment_size])):
-            yield f"{key}.seed: {self.seed!r} has no set of {self.increment_size} images per class, but of {sizes[0]}"
         elif isinstance(seed, LGD):
             yield f"{key}.seed: {self.seed!r} is an LGD method; allowed: plain, guided, or a method of another kind"
+        else:
+            yield from seed.check_set(f"{key}.seed: {self.seed!r}", self.increment_size, context)
 
     def _check_calibration(self, key: str, context: Context) -> Iterator[str]:
         calibration = self.calibration

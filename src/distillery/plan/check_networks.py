@@ -73,7 +73,7 @@ def _students(experiment: Experiment) -> list[Trained]:
     return [
         student
         for name, method in experiment.methods.items()
-        for student in method.students(f"methods.{name}", experiment)
+        for student in method.student_networks(f"methods.{name}", experiment)
     ]
 
 

@@ -51,8 +51,12 @@ def _blocks(experiment: Experiment) -> Iterator[str]:
     if known:
         yield from check_latents(experiment)
         yield from check_networks(experiment, experiment.class_names)
-        for name, method in experiment.methods.items():
-            yield from method.check(f"methods.{name}", experiment)
+        faults = [
+            fault
+            for name, method in experiment.methods.items()
+            for fault in method.check(f"methods.{name}", experiment)
+        ]
+        yield from faults or _circles(experiment)
     yield from check_analysis(experiment)
     if experiment.tracking is not None:
         yield from experiment.tracking.check("tracking")
@@ -85,6 +89,20 @@ def _validation(experiment: Experiment) -> Iterator[str]:
         yield f"evaluation.split: networks are to be tested on validation images, {way_out} test here"
     if experiment.matching.choose == "best" and experiment.made_by("match"):
         yield f"matching.choose: the best snapshot is chosen on validation images, {way_out} last here"
+
+
+def _circles(experiment: Experiment) -> Iterator[str]:
+    """Whether the sets of a method are made of sets that are made of its own."""
+    for start in sorted(experiment.methods):
+        ways = [[start]]
+        while ways:
+            way = ways.pop()
+            for name in experiment.methods[way[-1]].uses_sets_of:
+                if name == start:
+                    yield f"methods.{start}: {' -> '.join([*way, name])}: its sets are made of its own; name another"
+                    return
+                if name not in way:
+                    ways.append([*way, name])
 
 
 def _sizes(experiment: Experiment) -> Iterator[str]:

@@ -15,6 +15,7 @@ from distillery.counts import Counts
 from distillery.diffusion.counts import autoencoder_counts, transformer_counts
 from distillery.diffusion.generators import Training
 from distillery.diffusion.settings import Autoencoder, TransformerShape
+from distillery.methods.best_of import BestOf
 from distillery.methods.lgd import LGD
 from distillery.methods.matching import Matched
 from distillery.methods.sampling import Sampled
@@ -63,6 +64,7 @@ def estimates(experiment: Experiment) -> Iterator[Estimate]:
     yield from _students(experiment)
     yield from _experts(experiment)
     yield from _matched(experiment)
+    yield from _chosen(experiment)
     yield from _evaluation(experiment)
 
 
@@ -338,6 +340,25 @@ def _matched(experiment: Experiment) -> Iterator[Estimate]:
                 networks=matching.students * snapshots,
                 time_key="matching.every" if snapshots > recipe.epochs else "",
             )
+
+
+def _chosen(experiment: Experiment) -> Iterator[Estimate]:
+    """The largest size of each method that chooses among sets."""
+    largest = max(experiment.ipc)
+    for name in experiment.made_by("choose_set"):
+        method, key = experiment.method_of(name, BestOf), f"methods.{name}"
+        trained, networks = method.trained(key, experiment), method.students * len(method.methods)
+        recipe = experiment.recipe(trained.protocol, trained.network, largest)
+        yield _training(
+            experiment,
+            "choose_set",
+            Keys.of(f"{key}.network", f"{key}.protocol" if method.protocol else "evaluation.protocol"),
+            trained.network,
+            recipe,
+            largest * experiment.classes,
+            networks=networks,
+            time_key=f"{key}.students" if networks > recipe.epochs else "",
+        )
 
 
 # ---- numbers ---------------------------------------------------------------------------------------------------------

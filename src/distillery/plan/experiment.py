@@ -273,7 +273,7 @@ class Experiment(Block):
     def shared_jobs(self, method: str) -> list[str]:
         """The jobs that a method's sets need and that serve others too, by the names of their records of cost.
 
-        `<name>/` stands for the jobs of another method, whose set is the first increment.
+        `<name>/` stands for the jobs of another method, whose set is used.
         """
         block, jobs = self.methods[method], list[str]()
         generator = block.needs.generator
@@ -293,7 +293,9 @@ class Experiment(Block):
             jobs += [f"train_experts-{experts}-{shard}" for shard in range(self.experts[experts].shards)]
         for name in self.guidance(method).surrogates:
             jobs += [f"train_surrogate-{name}", f"select_checkpoints-{name}"]
-        return sorted({*jobs, *(f"{name}/" for name in block.begins_with)})
+        for name in block.uses_sets_of:
+            jobs += [f"{name}/", *self.shared_jobs(name)]
+        return sorted({*jobs})
 
     def cut(self, method: str) -> Literal["slots", "random", "real"]:
         """How the set of a method is cut into parts."""

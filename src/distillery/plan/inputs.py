@@ -178,7 +178,11 @@ class Inputs:
 
     def reference_after_first(self, wildcards: Wildcards) -> list[str]:
         """The reference, where there is a student beside it."""
-        return [self.reference(wildcards)] if int(wildcards.k) > 1 else []
+        return [self.reference(wildcards)] if self._after_beginning(wildcards) else []
+
+    def _after_beginning(self, wildcards: Wildcards) -> bool:
+        """Whether a student chooses an increment."""
+        return int(wildcards.k) > self.experiment.loop(wildcards.method).beginning
 
     def judge(self, wildcards: Wildcards) -> str:
         """The network that judges the pilot of an LGD method."""
@@ -193,8 +197,8 @@ class Inputs:
         return self._increments(wildcards, int(wildcards.k))
 
     def increments_before(self, wildcards: Wildcards) -> list[str]:
-        """The increments before k."""
-        return self._increments(wildcards, int(wildcards.k) - 1)
+        """The increments before k, where a student chooses k."""
+        return self._increments(wildcards, int(wildcards.k) - 1) if self._after_beginning(wildcards) else []
 
     def increments(self, wildcards: Wildcards) -> list[str]:
         """Every increment of an LGD method."""
@@ -209,9 +213,9 @@ class Inputs:
         return self._path(layout.STUDENT, wildcards, k=1)
 
     def student_before(self, wildcards: Wildcards) -> list[str]:
-        """The student of the increments before k; increment 1 has none."""
+        """The student of the increments before k; those at the beginning have none."""
         before = int(wildcards.k) - 1
-        return [self._path(layout.STUDENT, wildcards, k=before)] if before else []
+        return [self._path(layout.STUDENT, wildcards, k=before)] if self._after_beginning(wildcards) else []
 
     def continued_from(self, wildcards: Wildcards) -> list[str]:
         """The student that a `continued` one starts from."""
@@ -228,11 +232,12 @@ class Inputs:
         return [self._path(layout.CALIBRATED, wildcards)] if wanted else []
 
     def seed_images(self, wildcards: Wildcards) -> list[str]:
-        """The set of another method that increment 1 is taken from."""
-        lgd = self._lgd(wildcards.method)
-        if not lgd.begins_with or int(wildcards.k) > 1:
+        """The set of another method that an increment at the beginning is taken from."""
+        loop = self.experiment.loop(wildcards.method)
+        if self._after_beginning(wildcards):
             return []
-        return [self._path(layout.DISTILLED, wildcards, method=lgd.seed, ipc=lgd.increment_size)]
+        size = loop.beginning * loop.increment_size
+        return [self._path(layout.DISTILLED, wildcards, method=name, ipc=size) for name in loop.uses_sets_of]
 
     def candidates(self, wildcards: Wildcards) -> list[str]:
         """The candidates of all shards."""
@@ -276,6 +281,11 @@ class Inputs:
         """The files that the distilled set of a size is collected from."""
         parts = self.experiment.methods[wildcards.method].parts(int(wildcards.ipc), self.experiment.ipc)
         return [self._path(layout.PARTS[part.name], wildcards, **part.wildcards) for part in parts]
+
+    def compared_sets(self, wildcards: Wildcards) -> list[str]:
+        """The sets of other methods that one is chosen among."""
+        methods = self.experiment.methods[wildcards.method].uses_sets_of
+        return [self._path(layout.DISTILLED, wildcards, method=name) for name in methods]
 
     # ---- images that are optimised -----------------------------------------------------------------------------------
 

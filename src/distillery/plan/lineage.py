@@ -67,7 +67,7 @@ class _Line:
         block = stage_module(stage).Settings
         run = self.experiment.models_run(self.run) if stage in _OF_MODELS else self.run
         known = {"run": run, "method": self.method, "ipc": self.ipc, "shard": 0, **wildcards}
-        asked = [name for name, parameter in inspect.signature(block.of).parameters.items() if name in known]
+        asked = [name for name in _asked(stage) if name in known]
         settings = block.of(self.experiment, **{name: str(known[name]) for name in asked})
         content = json.loads(canonical(settings))
         self.settings[key] = without_folders({name: content[name] for name in content if name not in _SPREAD})
@@ -91,10 +91,23 @@ class _Line:
 
     # ------------------------------------------------------------------------------------------------------------------
 
+    @property
+    def _beginning(self) -> int:
+        """How many increments at the beginning no student chooses; 0 where a method has no increments."""
+        return self.experiment.loop(self.method).beginning if self.last else 0
+
+    def _used(self, ipc: int) -> None:
+        """The stages behind the sets that a method uses; those of one method have its name, in so many lines."""
+        for name in self.experiment.methods[self.method].uses_sets_of:
+            for key, value in _Line(self.experiment, self.run, name, ipc).settings.items():
+                of_method = ":" not in key and "method" in _asked(key)
+                self.settings.setdefault(f"{key}:{name}" if of_method else key, value)
+
     def _needs(self) -> None:
         """What the method is made with: networks, autoencoders, generators, experts, and those of its guidances."""
         needs = self.experiment.methods[self.method].needs
-        reference = None if self.last == 1 else needs.reference  # a first increment has neither student nor reference
+        first = 0 < self.last <= self._beginning  # the first increments have neither student nor reference
+        reference = None if first else needs.reference
         for name in filter(None, [reference, needs.features]):
             self.add("train_reference", name, reference=name)
         if needs.features:
@@ -133,6 +146,7 @@ class _Line:
         method = self.experiment.methods[self.method]
         if method.stage == "sample":
             self._guidances()
+        self._used(self.ipc)
         self.add(method.stage)
         if method.stage == "match":
             self.add("render")
@@ -140,15 +154,18 @@ class _Line:
 
     def _increments(self) -> None:
         """The stages of a set that grows in increments, as they are for the last of them."""
-        stage = self.experiment.methods[self.method].stage
-        if self.last > 1:
+        loop = self.experiment.loop(self.method)
+        stage, guided = loop.stage, loop.stage == "generate_increment"
+        if not guided:
+            self._used(loop.beginning * loop.increment_size)
+        if self.last > loop.beginning:
             self.add("train_student", k=self.last - 1)
-        if stage == "generate_increment":
+        if guided:
             self._guided_increments(self.experiment.method_of(self.method, LGD))
         self.add(stage, k=self.last)
 
     def _guided_increments(self, method: LGD) -> None:
-        for name in method.begins_with:
+        for name in method.uses_sets_of:
             seed = _Line(self.experiment, self.run, name, method.increment_size)
             self.settings |= {key: value for key, value in seed.settings.items() if key not in self.settings}
         if self.last == 1:
@@ -158,3 +175,8 @@ class _Line:
             judge = method.calibration.judge or method.reference
             self.add("train_reference", judge, reference=judge)
             self.add("calibrate_guidance")
+
+
+def _asked(stage: str) -> list[str]:
+    """The wildcards that the settings of a stage depend on."""
+    return list(inspect.signature(stage_module(stage).Settings.of).parameters)

@@ -60,7 +60,7 @@ def _models(experiment: Experiment) -> Iterator[_Row]:
 def _students(experiment: Experiment) -> Iterator[_Row]:
     """The students that guide a next increment."""
     for name, method in sorted(experiment.methods.items()):
-        for k in range(1, method.increments(experiment.ipc) if method.incremental else 0):
+        for k in range(experiment.loop(name).beginning if method.incremental else 0, method.increments(experiment.ipc)):
             yield f"students of {name}", f"increment {k}", layout.STUDENT_HISTORY, {"method": name, "k": k}
 
 

@@ -24,6 +24,7 @@ MADE_OF = {
     "select_by_learnability": "Training images of the source data.",
     "stitch_crops": "Crops of training images of the source data, stitched together.",
     "import_images": "Images that were distilled elsewhere.",
+    "choose_set": "One of several sets, chosen by the accuracy of networks on validation images.",
 }
 """What the last stage before a set makes."""
 
@@ -100,7 +101,7 @@ def data_card(facts: Facts) -> str:
     return environment.get_template("card.md.jinja").render(
         front_matter=Shown(_front_matter(facts, title)),
         title=title,
-        made_of=MADE_OF[_last(settings)],
+        made_of=_made_of(about["stages"]),
         images=facts.images,
         classes=len(facts.classes),
         class_table=Shown(_classes(facts.classes)),
@@ -132,9 +133,14 @@ def _classes(names: Sequence[str], most: int = 100) -> str:
     return table if len(names) <= most else f"{table}\n{len(names) - most} more are in `classes.json`.\n"
 
 
-def _last(settings: Mapping[str, Any]) -> str:
-    """The stage whose images the set is collected from."""
-    return next(stage for stage in MADE_OF if stage in settings)
+def _made_of(stages: Sequence[str]) -> str:
+    """What the images are, in words: of the stage that the set is collected from, and of sets of other methods."""
+    kinds = [kind for kind in (stage.partition(":")[0] for stage in stages) if kind in MADE_OF]
+    words = MADE_OF[kinds[-1]]
+    if others := [sentence for sentence in dict.fromkeys(map(MADE_OF.__getitem__, kinds)) if sentence != words]:
+        named = "The sets" if kinds[-1] == "choose_set" else "The first images of each class"
+        words += f" {named}: {' '.join(others)}"
+    return words
 
 
 def _code_block(settings: Mapping[str, Any]) -> str:

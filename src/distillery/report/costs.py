@@ -19,7 +19,7 @@ MAKING = frozenset(
     {
         *("sample", "discover_modes", "generate_increment", "select_increment", "train_student", "calibrate_guidance"),
         *("select", "select_by_learnability", "stitch_crops", "import_images", "match", "render", "choose_snapshot"),
-        "collect",
+        *("choose_set", "collect"),
     }
 )
 """The stages of one method that make its sets; its other jobs evaluate and measure them."""

@@ -55,11 +55,11 @@ def run(
     import pyarrow as pa
     import torch
 
-    from distillery.matching.real_images import RealImages
-    from distillery.matching.snapshot_choice import accuracies
+    from distillery.data.pixels import load_pixels
     from distillery.storage.images import concatenate, read_images, write_images
     from distillery.storage.resume import Resume
     from distillery.storage.tables import write_table
+    from distillery.students.set_accuracy import set_accuracies
 
     whole = concatenate([read_images(path, "render") for path in rendered])
     # Networks meet the images in one order, however many jobs made them.
@@ -76,17 +76,18 @@ def run(
     if settings.choose == "best":
         if validation is None:
             raise BadInput("matching.choose: best chooses on validation images, and none are given")
-        real = RealImages.load(validation, job.device)
+        tested, test_labels, classes, _ = load_pixels(validation)
         for iteration in iterations:
             some = whole.take(np.flatnonzero(whole.columns["iteration"] == iteration))
-            measured = accuracies(
+            measured = set_accuracies(
                 torch.from_numpy(some.pixels()),
                 torch.from_numpy(some.labels),
-                real,
+                classes,
                 settings.network,
                 settings.recipe,
+                validation=(tested, test_labels),
                 students=settings.students,
-                seed=settings.seed,
+                key=(settings.seed, job.stage),
                 device=job.device,
                 resume=lambda part, now=iteration: resume(f"iteration-{now}.{part}"),  # type: ignore[misc]
                 what=f"{settings.method} ipc {settings.ipc} iteration {iteration}",

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class Settings(Block):
-    """The first increment is random: settings of the scores have their defaults there."""
+    """Increments that no student chooses have the defaults of the scores' settings."""
 
     seed: int
     increment: int
@@ -24,7 +24,7 @@ class Settings(Block):
     @classmethod
     def of(cls, experiment: Experiment, run: str, method: str, k: str) -> Settings:
         control = experiment.method_of(method, RealByLearnability)
-        first = int(k) == 1
+        first = int(k) <= control.beginning
         return cls(
             seed=experiment.seed(run),
             increment=int(k),
@@ -41,23 +41,38 @@ def run(
     previous: list[Input] | None = None,
     student: Input | None = None,
     reference: Input | None = None,
+    seed_images: Input | None = None,
     images: Output,
     job: Job,
 ) -> None:
-    """Training images, student and reference to the real images of increment k, in the order slot, class."""
+    """Training images, student and reference to the real images of increment k, in the order slot, class.
+
+    An increment without a student is random, or the images of its slots in `seed_images`, another method's set.
+    """
     import numpy as np
+
+    from distillery.storage.images import ImageSet, read_images, write_images
+
+    count, first = settings.increment_size, (settings.increment - 1) * settings.increment_size
+    if seed_images is not None:
+        seed = read_images(seed_images, "collect")
+        slots = seed.columns["slot"]
+        rows = np.flatnonzero((slots >= first) & (slots < first + count))
+        chosen = seed.take(rows[np.lexsort((seed.labels[rows], slots[rows]))])
+        chosen.columns = {"slot": chosen.columns["slot"], "increment": np.full(len(rows), settings.increment)}
+        write_images(images, chosen, job.provenance)
+        return
+
     import torch
 
     from distillery.data.reading import ImageTable
     from distillery.guidance.score import Scorer
     from distillery.selection.by_class import most_learnable
     from distillery.selection.random import ordered_by_slot, random_order
-    from distillery.storage.images import ImageSet, read_images, write_images
     from distillery.students.networks import Classifier
 
     table = ImageTable(data)  # only chosen images are read: the table may be larger than the memory
     real = ImageSet([], table.labels, table.classes, table.paths())
-    count, first = settings.increment_size, (settings.increment - 1) * settings.increment_size
     labels = range(len(real.classes))
     columns: dict[str, Any] = {}
     if student is None or reference is None:
