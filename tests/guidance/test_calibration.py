@@ -500,7 +500,7 @@ def pilot_of(world: World, mode: Path | None = None, **options: Any) -> Pilot:
         guidance = guidance.replaced(mode=Mode(strength=0.05, stop=4))
     files = {"mode": [mode]} if mode else {}
     loop = LoopGuidance(guidance, files, Scene(renderer, CLASSES, images=[seed]))
-    parts: dict[str, Any] = {"student": world.student, "reference": world.reference, "judge": world.reference}
+    parts: dict[str, Any] = {"students": [world.student], "reference": world.reference, "judge": world.reference}
     return Pilot(
         renderer,
         loop=loop,

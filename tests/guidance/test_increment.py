@@ -467,7 +467,7 @@ def test_scores_of_the_stored_images_repeat_the_choice(least: float, loop: Loop,
     chosen = torch.from_numpy(images.columns["chosen"]).view(-1, KAPPA)
     best = learnability.gather(1, choose_candidates(learnability, probability, least)[:, None])[:, 0]
     torch.testing.assert_close(learnability[chosen], best, rtol=1e-3, atol=1e-3)
-    other = Scorer(world.reference, world.student, 1.0).score_stored(
+    other = Scorer([world.reference], world.student, 1.0).score_stored(
         torch.from_numpy(images.pixels()), torch.from_numpy(images.labels)
     )
     assert (choose_candidates(other.learnability.view(-1, KAPPA), probability, least) != chosen.long().argmax(1)).any()
@@ -494,7 +494,7 @@ def test_a_diverged_student_chooses_nothing(world: World) -> None:
             slots=range(1),
             candidates=2,
             key=lambda label, slot, candidate: ("diverged", label, slot, candidate),
-            scorer=Scorer(diverged, world.reference, 1.0),
+            scorer=Scorer([diverged], world.reference, 1.0),
         )
 
 

@@ -45,7 +45,7 @@ class Weighted(Scorer):
 
 
 def weighted(world: World, weights: Tensor | float) -> Weighted:
-    return Weighted(world.student, world.reference, 1.0, weights)
+    return Weighted([world.student], world.reference, 1.0, weights)
 
 
 def length(shift: Tensor) -> Tensor:
@@ -190,7 +190,7 @@ def test_an_image_without_a_usable_gradient_is_not_moved_and_is_counted(
 
 
 def test_without_any_gradient_the_result_is_plain_sampling_and_every_step_is_counted(world: World) -> None:
-    guidance = guide(world, Scorer(world.reference, world.reference, 1.0))  # S = 0 whatever the image
+    guidance = guide(world, Scorer([world.reference], world.reference, 1.0))  # S = 0 whatever the image
     found = [
         sample(
             world.denoiser(),
@@ -232,7 +232,7 @@ def test_s_is_the_loss_of_the_student_less_omega_times_that_of_the_reference(wor
 
 def test_a_student_that_equals_the_reference_leaves_nothing_to_learn(world: World) -> None:
     pixels, labels = (values[:50] for values in digits())
-    score = Scorer(world.reference, world.reference, 1.0).score_stored(pixels, labels)
+    score = Scorer([world.reference], world.reference, 1.0).score_stored(pixels, labels)
     assert torch.equal(score.learnability, torch.zeros(50))
 
 
@@ -272,7 +272,7 @@ def test_the_domain_of_a_network_is_the_usual_evaluation_transform(size: int, me
 def test_networks_of_different_domains_score_one_image(world: World) -> None:
     pixels, labels = (values[:8] for values in digits())
     small = Classifier(NETWORK, CLASSES, Domain(12, 1, 0.2, 0.4), ("small",)).eval()
-    score = Scorer(world.student, small, 1.0).score_stored(pixels, labels)
+    score = Scorer([world.student], small, 1.0).score_stored(pixels, labels)
     torch.testing.assert_close(
         score.reference_loss, F.cross_entropy(logits_of(small, pixels), labels, reduction="none")
     )

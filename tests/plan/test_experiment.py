@@ -826,8 +826,8 @@ TOGETHER = {
         " it takes 32 or more, but dataset.resolution is 16",
     ),
     "a student too deep for the images": (
-        at("methods.lgd.student.network", "convnet6"),
-        "methods.lgd.student.network: convnet6 halves the image 6 times: 16 pixels are too few,"
+        at("methods.lgd.student.networks", ["convnet6"]),
+        "methods.lgd.student.networks[0]: convnet6 halves the image 6 times: 16 pixels are too few,"
         " it takes 64 or more, but dataset.resolution is 16",
     ),
     "a judge of redundancy too deep for the images": (

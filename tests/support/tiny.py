@@ -210,7 +210,7 @@ class World:
         return Renderer(self.denoiser(scale), self.codec, self.schedule(steps), LATENT[1], batch_size, CPU)
 
     def scorer(self, weight: float = 1.0) -> Scorer:
-        return Scorer(self.student, self.reference, weight)
+        return Scorer([self.student], self.reference, weight)
 
     def step(self, index: int, labels: Tensor, graph: bool, *name: int | str, steps: int = 50) -> Step:
         """A true state of sampling at an index: real images, noised to its level."""

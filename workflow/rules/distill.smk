@@ -15,6 +15,7 @@ rule generate_increment:
         guidance_autoencoder=inputs.guidance_autoencoder,
         previous=inputs.increments_before,
         student=inputs.student_before,
+        other_students=inputs.other_students_before,
         reference=inputs.reference_after_first,
         calibrated=inputs.calibrated,
         guidance_files=inputs.guidance_files,
@@ -73,6 +74,7 @@ rule calibrate_guidance:
         guidance_autoencoder=inputs.guidance_autoencoder,
         increment=inputs.first_increment,
         student=inputs.first_student,
+        other_students=inputs.first_other_students,
         reference=inputs.reference,
         judge=inputs.judge,
         guidance_files=inputs.guidance_files,
@@ -149,6 +151,7 @@ rule select_by_learnability:
         data=layout.TRAIN,
         previous=inputs.increments_before,
         student=inputs.student_before,
+        other_students=inputs.other_students_before,
         reference=inputs.reference_after_first,
     output:
         images=layout.INCREMENT,
