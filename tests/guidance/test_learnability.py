@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -142,6 +143,28 @@ def test_with_the_noise_prediction_held_fixed_the_direction_is_that_of_the_image
     torch.testing.assert_close(alike, torch.ones(len(LABELS)), rtol=0, atol=1e-5)
 
 
+def several(world: World) -> list[Classifier]:
+    """The student, one of another architecture and one of another side, both untrained."""
+    resnet = Classifier("resnet_ap10_w4", CLASSES, Domain(SIDE, 1), ("resnet",)).eval()
+    return [world.student, resnet, Classifier(NETWORK, CLASSES, Domain(12, 1), ("small",)).eval()]
+
+
+def test_several_students_pull_along_the_mean_of_their_gradients(world: World) -> None:
+    """The gradient of the noisy latent, network by network; a shift has its direction."""
+    shift = guide(world, Scorer(several(world), world.reference, 0.5)).shift(world.step(25, LABELS, True))
+    gradients = []
+    for network in (*several(world), world.reference):
+        state = world.step(25, LABELS, True)
+        loss = F.cross_entropy(network(world.codec.decode(state.clean)), LABELS, reduction="sum")
+        gradients.append(torch.autograd.grad(loss, state.noisy)[0].double())
+    total = sum(gradients[:3]) / 3 - 0.5 * gradients[3]
+    assert isinstance(total, Tensor)
+    unit = (total / length(total)[:, None, None, None]).float()
+    torch.testing.assert_close(shift / length(shift)[:, None, None, None], unit, rtol=1e-3, atol=1e-4)
+    alone = guide(world, Scorer([world.student], world.reference, 0.5)).shift(world.step(25, LABELS, True))
+    assert not torch.allclose(shift, alone, rtol=1e-2)
+
+
 def test_the_gradient_agrees_with_finite_differences(world: World) -> None:
     """In fp64, along the shift and along directions that have little to do with it."""
     state, index = world.step(25, LABELS, True), 25
@@ -228,6 +251,38 @@ def test_s_is_the_loss_of_the_student_less_omega_times_that_of_the_reference(wor
     torch.testing.assert_close(score.reference_probability, logits[1].softmax(1).gather(1, labels[:, None])[:, 0])
     assert score.student_correct.tolist() == (logits[0].argmax(1) == labels).tolist()
     assert score.reference_correct.tolist() == (logits[1].argmax(1) == labels).tolist()
+
+
+def test_s_of_several_students_has_the_mean_of_their_losses(world: World) -> None:
+    pixels, labels = (values[::60] for values in digits())
+    logits = [logits_of(network, pixels) for network in several(world)]
+    losses = torch.stack([F.cross_entropy(one, labels, reduction="none") for one in logits])
+    known = F.cross_entropy(logits_of(world.reference, pixels), labels, reduction="none")
+    score = Scorer(several(world), world.reference, 0.7).score_stored(pixels, labels)
+    torch.testing.assert_close(score.student_loss, losses.sum(0) / 3)
+    torch.testing.assert_close(score.learnability, losses.sum(0) / 3 - 0.7 * known)
+    assert (losses.std(0) > 0.01).all()  # so that the mean is no one's own loss
+
+
+class Sure(torch.nn.Module):
+    """Gives every image the same logits."""
+
+    def __init__(self, logits: list[float]) -> None:
+        super().__init__()
+        self.logits = torch.nn.Parameter(torch.tensor(logits))
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.logits.expand(len(images), -1)
+
+
+def test_students_are_correct_where_their_mean_probability_is() -> None:
+    """One is sure of class 0, two lean to class 1: p(0) = (0.99 + 0.4 + 0.4) / 3, though most votes are for 1."""
+    students: Any = [Sure([math.log(probability), math.log(1 - probability)]) for probability in (0.99, 0.4, 0.4)]
+    images, labels = torch.zeros(2, 1, 4, 4), torch.tensor([0, 1])
+    score = Scorer(students, students[0], 1.0).score(images, labels)
+    assert score.student_correct.tolist() == [True, False]
+    expected = [-sum(map(math.log, row)) / 3 for row in ([0.99, 0.4, 0.4], [0.01, 0.6, 0.6])]
+    assert score.student_loss.tolist() == pytest.approx(expected, rel=1e-4)
 
 
 def test_a_student_that_equals_the_reference_leaves_nothing_to_learn(world: World) -> None:
