@@ -245,11 +245,8 @@ def _students(experiment: Experiment) -> Iterator[Estimate]:
                     experiment, "train_student", keys, network, recipe, images, networks=number, time_key=time_key
                 )
             )
-        whole = {
-            "operations": sum(each.operations for each in trained),
-            "steps": number * sum(each.steps for each in trained),
-        }
-        yield from (replace(each, **whole) for each in trained)
+        operations, steps = sum(each.operations for each in trained), number * sum(each.steps for each in trained)
+        yield from (replace(each, operations=operations, steps=steps) for each in trained)
 
 
 def _evaluation(experiment: Experiment) -> Iterator[Estimate]:
