@@ -128,7 +128,7 @@ def guidance_of(name: str, models: dict[str, Any], device: torch.device) -> Guid
         return DeviationGuidance(models["memory"], **everywhere)
     student, reference = models["networks"]
     if name == "learnability":
-        return LearnabilityGuidance(Scorer(student, reference, 1.0), models["codec"], **everywhere)
+        return LearnabilityGuidance(Scorer([student], reference, 1.0), models["codec"], **everywhere)
     weights = {key: value.detach().clone() for key, value in student.named_parameters()}
     numbers = sum(value.numel() for value in weights.values())
     gradients = torch.randn(1, 10, numbers, generator=stream("benchmark", "gradients")).to(device)

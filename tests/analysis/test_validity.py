@@ -27,7 +27,7 @@ def candidates(world: World, tmp_path: Path) -> Path:
     rows = torch.cat(
         [torch.nonzero(labels == label)[slot * 3 : slot * 3 + 3, 0] for slot in (0, 1) for label in range(C)]
     )
-    score = Scorer(world.student, world.reference, 5.0).score_stored(pixels[rows], labels[rows])
+    score = Scorer([world.student], world.reference, 5.0).score_stored(pixels[rows], labels[rows])
     chosen = np.zeros((2 * C, 3), dtype=bool)
     chosen[np.arange(2 * C), score.learnability.view(-1, 3).argmax(1).numpy()] = True
     columns = {name: values.numpy() for name, values in vars(score).items()}

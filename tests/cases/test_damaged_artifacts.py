@@ -44,7 +44,7 @@ from distillery.storage.tensors import (
     write_tensors,
     writing_tensors,
 )
-from distillery.students.networks import Classifier
+from distillery.students.networks import Classifier, load_networks, save_networks
 
 HISTORY = ["method", "accuracy"]
 EXPERTS = {"network": "convnet2_w8", "epochs": 3}
@@ -123,6 +123,11 @@ TENSORS = {
         "train_student",
         lambda world, path: world.student.save(path, {}),
         lambda path: Classifier.load(path, "train_student"),
+    ),
+    "networks": Kind(
+        "train_student",
+        lambda world, path: save_networks(path, [world.student, world.reference], {}),
+        lambda path: load_networks(path, "train_student"),
     ),
     "soft labels": Kind(
         "store_soft_labels", write_soft_labels, lambda path: opened_tensor(path, "logits", "store_soft_labels")

@@ -275,3 +275,20 @@ def test_the_disk_counts_with_what_a_run_has_written(tmp_path: Path, monkeypatch
 
 def test_a_machine_has_some_memory() -> None:
     assert GB / 2 < machine_memory() < 1e15
+
+
+def test_students_are_trained_one_after_another_in_one_job() -> None:
+    """Two of each architecture take twice what one of each takes; a network at a time is in memory."""
+    student, names = "methods.lgd.student", ["convnet2_w8", "convnet2_w16"]
+
+    def trained(networks: list[str], students: int) -> list[Any]:
+        edits = {f"{student}.networks": networks, f"{student}.students": students}
+        experiment = load(changed(lambda config: [put(key, value)(config) for key, value in edits.items()]))
+        return [estimate for estimate in estimates(experiment) if estimate.stage == "train_student"]
+
+    alone = [trained([name], 1)[0] for name in names]
+    both = trained(names, 2)
+    assert {each.operations for each in both} == {2 * sum(each.operations for each in alone)}
+    assert {each.steps for each in both} == {2 * sum(each.steps for each in alone)}
+    assert [each.memory for each in both] == [each.memory for each in alone]
+    assert alone[0].operations < alone[1].operations

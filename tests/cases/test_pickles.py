@@ -25,7 +25,7 @@ from distillery.matching.experts import Trajectories
 from distillery.storage.atomic import write_json
 from distillery.storage.resume import Resume
 from distillery.storage.tensors import described_tensors, load_slice, load_tensors, opened_tensor, read_header
-from distillery.students.networks import Classifier, Domain
+from distillery.students.networks import Classifier, Domain, load_networks
 from distillery.students.pretrained import open_pretrained
 
 SOURCES = sorted((PROJECT / "src").rglob("*.py"))
@@ -137,6 +137,7 @@ OPENERS: dict[str, Callable[[Path], object]] = {
     "soft labels": lambda path: opened_tensor(path, "logits", "store_soft_labels"),
     "latents": lambda path: LatentCache([path]),
     "a network": lambda path: Classifier.load(path, "train_student"),
+    "networks": lambda path: load_networks(path, "train_student"),
     "a pretrained network": lambda path: open_pretrained(path, "convnet2_w8", CLASSES, Domain(16, 1), None),
     "experts": lambda path: Trajectories([path], {}),
     "gradients": lambda path: GradientDistance.load(path, CLASSES, CPU),

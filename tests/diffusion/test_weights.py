@@ -236,7 +236,7 @@ def test_a_small_autoencoder_decodes_for_the_guidance_alone(tmp_path: Path) -> N
     state["gradients"] = torch.randn(1, 2, count, generator=stream("gradients"))
     write_tensors(tmp_path / "gradients.safetensors", state, {}, **network.description, kept=[0])
     everywhere: dict[str, Any] = {"range": [0, 1]}
-    scene = Scene(renderer, ["a", "b"], Scorer(network, network, 0.5))
+    scene = Scene(renderer, ["a", "b"], Scorer([network], network, 0.5))
     learnability = Learnability(strength=1.0, **everywhere).open([], scene)
     influence = Influence(surrogate="conv", **everywhere).open([tmp_path / "gradients.safetensors"], scene)
     decoded: list[str] = []

@@ -15,7 +15,20 @@ import pytest
 import torch
 from about import ABOUT
 from steering import modes_file
-from tiny import CLASSES, CPU, NUMBERS, StoppedAt, World, digits, image_set_of, job, keys, no_resume, stopped_at
+from tiny import (
+    CLASSES,
+    CPU,
+    MADE_BY,
+    NUMBERS,
+    StoppedAt,
+    World,
+    digits,
+    image_set_of,
+    job,
+    keys,
+    no_resume,
+    stopped_at,
+)
 from torch import Tensor
 
 import distillery.guidance.pilot
@@ -52,6 +65,7 @@ from distillery.storage.atomic import read_json
 from distillery.storage.images import write_images
 from distillery.storage.resume import Resume
 from distillery.storage.tables import read_table
+from distillery.students.networks import save_networks
 from distillery.students.settings import Recipe
 
 Point = tuple[float, float]
@@ -500,7 +514,7 @@ def pilot_of(world: World, mode: Path | None = None, **options: Any) -> Pilot:
         guidance = guidance.replaced(mode=Mode(strength=0.05, stop=4))
     files = {"mode": [mode]} if mode else {}
     loop = LoopGuidance(guidance, files, Scene(renderer, CLASSES, images=[seed]))
-    parts: dict[str, Any] = {"student": world.student, "reference": world.reference, "judge": world.reference}
+    parts: dict[str, Any] = {"students": [world.student], "reference": world.reference, "judge": world.reference}
     return Pilot(
         renderer,
         loop=loop,
@@ -535,6 +549,17 @@ def test_the_judge_says_what_is_valid_and_the_reference_steers(world: World) -> 
     assert own.validity != other.validity
     assert own.student_accuracy == other.student_accuracy  # the same images
     assert own.learnability == other.learnability
+
+
+def test_a_pilot_asks_all_students(world: World) -> None:
+    """Two that are alike say what one says; with the reference beside it S is half as large at omega = 1."""
+    alone, twice, mixed = (
+        pilot_of(world, students=students).measure(0.0, Line(1.0))
+        for students in ([world.student], [world.student] * 2, [world.student, world.reference])
+    )
+    assert twice == alone
+    assert mixed.learnability == pytest.approx(alone.learnability / 2)
+    assert mixed.validity == alone.validity and mixed.student_accuracy != alone.student_accuracy
 
 
 @pytest.fixture
@@ -787,6 +812,14 @@ def test_the_stage_writes_its_choice_and_the_curve_behind_it(world: World, tmp_p
         lines = list(csv.DictReader(file))
     assert list(lines[0]) == [*COLUMNS, "experiment", "dataset", "commit"]
     assert [line["chosen"] for line in lines] == [str(row["chosen"]).lower() for row in rows]
+
+
+def test_the_stage_reads_all_students(world: World, tmp_path: Path) -> None:
+    others = tmp_path / "other-students.safetensors"
+    save_networks(others, [world.reference], MADE_BY)
+    _, alone = Stage(world, tmp_path).run()
+    _, mixed = Stage(world, tmp_path, inputs={"other_students": others}).run()
+    assert mixed[0]["learnability"] == pytest.approx(alone[0]["learnability"] / 2)
 
 
 def test_a_given_strength_is_kept_while_the_weight_is_calibrated(world: World, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ import pytest
 import torch
 from increments import GUIDED_STEPS, KAPPA, OFF, SAMPLING, SIZE, settings_of
 from steering import modes_file
-from tiny import CLASSES, CPU, LATENT, MADE_BY, World, digits, image_set_of, job, stopped_at
+from tiny import CLASSES, CPU, LATENT, MADE_BY, NETWORK, World, digits, image_set_of, job, stopped_at
 from torch import Tensor
 
 from distillery.data.pixels import to_unit
@@ -35,6 +35,7 @@ from distillery.selection.random import ordered_by_slot, random_order
 from distillery.stages import collect, generate_increment, sample, select_increment
 from distillery.storage.atomic import write_json
 from distillery.storage.images import ImageSet, concatenate, read_images, write_images
+from distillery.students.networks import Classifier, save_networks
 
 
 @dataclass
@@ -52,7 +53,7 @@ class Loop:
             files |= {"previous": [self.first], **self.world.networks}
         files |= {
             key: options.pop(key)
-            for key in ("student", "reference", "calibrated", "seed_images", "modes")
+            for key in ("student", "other_students", "reference", "calibrated", "seed_images", "modes")
             if key in options
         }
         if "modes" in files:
@@ -467,10 +468,24 @@ def test_scores_of_the_stored_images_repeat_the_choice(least: float, loop: Loop,
     chosen = torch.from_numpy(images.columns["chosen"]).view(-1, KAPPA)
     best = learnability.gather(1, choose_candidates(learnability, probability, least)[:, None])[:, 0]
     torch.testing.assert_close(learnability[chosen], best, rtol=1e-3, atol=1e-3)
-    other = Scorer(world.reference, world.student, 1.0).score_stored(
+    other = Scorer([world.reference], world.student, 1.0).score_stored(
         torch.from_numpy(images.pixels()), torch.from_numpy(images.labels)
     )
     assert (choose_candidates(other.learnability.view(-1, KAPPA), probability, least) != chosen.long().argmax(1)).any()
+
+
+def test_all_students_of_an_increment_score_and_steer_the_next_one(loop: Loop, second: Path, world: World) -> None:
+    others = loop.folder / "other-students.safetensors"
+    more = [world.reference, Classifier(NETWORK, CLASSES, world.student.domain, ("other",))]
+    save_networks(others, more, MADE_BY)
+    images, alone = opened(loop.generate("several", other_students=others)), opened(second)
+    score = Scorer([world.student, *more], world.reference, 1.0).score_stored(
+        torch.from_numpy(images.pixels()), torch.from_numpy(images.labels)
+    )
+    for name in ("learnability", "student_loss"):
+        found = torch.from_numpy(images.columns[name])
+        torch.testing.assert_close(found, getattr(score, name), rtol=1e-3, atol=1e-3)
+    assert not np.allclose(images.columns["latent"], alone.columns["latent"], atol=1e-2)
 
 
 def test_a_choice_among_probable_candidates_is_a_probable_one(loop: Loop) -> None:
@@ -494,7 +509,7 @@ def test_a_diverged_student_chooses_nothing(world: World) -> None:
             slots=range(1),
             candidates=2,
             key=lambda label, slot, candidate: ("diverged", label, slot, candidate),
-            scorer=Scorer(diverged, world.reference, 1.0),
+            scorer=Scorer([diverged], world.reference, 1.0),
         )
 
 

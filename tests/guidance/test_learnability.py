@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -45,7 +46,7 @@ class Weighted(Scorer):
 
 
 def weighted(world: World, weights: Tensor | float) -> Weighted:
-    return Weighted(world.student, world.reference, 1.0, weights)
+    return Weighted([world.student], world.reference, 1.0, weights)
 
 
 def length(shift: Tensor) -> Tensor:
@@ -142,6 +143,28 @@ def test_with_the_noise_prediction_held_fixed_the_direction_is_that_of_the_image
     torch.testing.assert_close(alike, torch.ones(len(LABELS)), rtol=0, atol=1e-5)
 
 
+def several(world: World) -> list[Classifier]:
+    """The student, one of another architecture and one of another side, both untrained."""
+    resnet = Classifier("resnet_ap10_w4", CLASSES, Domain(SIDE, 1), ("resnet",)).eval()
+    return [world.student, resnet, Classifier(NETWORK, CLASSES, Domain(12, 1), ("small",)).eval()]
+
+
+def test_several_students_pull_along_the_mean_of_their_gradients(world: World) -> None:
+    """The gradient of the noisy latent, network by network; a shift has its direction."""
+    shift = guide(world, Scorer(several(world), world.reference, 0.5)).shift(world.step(25, LABELS, True))
+    gradients = []
+    for network in (*several(world), world.reference):
+        state = world.step(25, LABELS, True)
+        loss = F.cross_entropy(network(world.codec.decode(state.clean)), LABELS, reduction="sum")
+        gradients.append(torch.autograd.grad(loss, state.noisy)[0].double())
+    total = sum(gradients[:3]) / 3 - 0.5 * gradients[3]
+    assert isinstance(total, Tensor)
+    unit = (total / length(total)[:, None, None, None]).float()
+    torch.testing.assert_close(shift / length(shift)[:, None, None, None], unit, rtol=1e-3, atol=1e-4)
+    alone = guide(world, Scorer([world.student], world.reference, 0.5)).shift(world.step(25, LABELS, True))
+    assert not torch.allclose(shift, alone, rtol=1e-2)
+
+
 def test_the_gradient_agrees_with_finite_differences(world: World) -> None:
     """In fp64, along the shift and along directions that have little to do with it."""
     state, index = world.step(25, LABELS, True), 25
@@ -190,7 +213,7 @@ def test_an_image_without_a_usable_gradient_is_not_moved_and_is_counted(
 
 
 def test_without_any_gradient_the_result_is_plain_sampling_and_every_step_is_counted(world: World) -> None:
-    guidance = guide(world, Scorer(world.reference, world.reference, 1.0))  # S = 0 whatever the image
+    guidance = guide(world, Scorer([world.reference], world.reference, 1.0))  # S = 0 whatever the image
     found = [
         sample(
             world.denoiser(),
@@ -230,9 +253,41 @@ def test_s_is_the_loss_of_the_student_less_omega_times_that_of_the_reference(wor
     assert score.reference_correct.tolist() == (logits[1].argmax(1) == labels).tolist()
 
 
+def test_s_of_several_students_has_the_mean_of_their_losses(world: World) -> None:
+    pixels, labels = (values[::60] for values in digits())
+    logits = [logits_of(network, pixels) for network in several(world)]
+    losses = torch.stack([F.cross_entropy(one, labels, reduction="none") for one in logits])
+    known = F.cross_entropy(logits_of(world.reference, pixels), labels, reduction="none")
+    score = Scorer(several(world), world.reference, 0.7).score_stored(pixels, labels)
+    torch.testing.assert_close(score.student_loss, losses.sum(0) / 3)
+    torch.testing.assert_close(score.learnability, losses.sum(0) / 3 - 0.7 * known)
+    assert (losses.std(0) > 0.01).all()  # so that the mean is no one's own loss
+
+
+class Sure(torch.nn.Module):
+    """Gives every image the same logits."""
+
+    def __init__(self, logits: list[float]) -> None:
+        super().__init__()
+        self.logits = torch.nn.Parameter(torch.tensor(logits))
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.logits.expand(len(images), -1)
+
+
+def test_students_are_correct_where_their_mean_probability_is() -> None:
+    """One is sure of class 0, two lean to class 1: p(0) = (0.99 + 0.4 + 0.4) / 3, though most votes are for 1."""
+    students: Any = [Sure([math.log(probability), math.log(1 - probability)]) for probability in (0.99, 0.4, 0.4)]
+    images, labels = torch.zeros(2, 1, 4, 4), torch.tensor([0, 1])
+    score = Scorer(students, students[0], 1.0).score(images, labels)
+    assert score.student_correct.tolist() == [True, False]
+    expected = [-sum(map(math.log, row)) / 3 for row in ([0.99, 0.4, 0.4], [0.01, 0.6, 0.6])]
+    assert score.student_loss.tolist() == pytest.approx(expected, rel=1e-4)
+
+
 def test_a_student_that_equals_the_reference_leaves_nothing_to_learn(world: World) -> None:
     pixels, labels = (values[:50] for values in digits())
-    score = Scorer(world.reference, world.reference, 1.0).score_stored(pixels, labels)
+    score = Scorer([world.reference], world.reference, 1.0).score_stored(pixels, labels)
     assert torch.equal(score.learnability, torch.zeros(50))
 
 
@@ -272,7 +327,7 @@ def test_the_domain_of_a_network_is_the_usual_evaluation_transform(size: int, me
 def test_networks_of_different_domains_score_one_image(world: World) -> None:
     pixels, labels = (values[:8] for values in digits())
     small = Classifier(NETWORK, CLASSES, Domain(12, 1, 0.2, 0.4), ("small",)).eval()
-    score = Scorer(world.student, small, 1.0).score_stored(pixels, labels)
+    score = Scorer([world.student], small, 1.0).score_stored(pixels, labels)
     torch.testing.assert_close(
         score.reference_loss, F.cross_entropy(logits_of(small, pixels), labels, reduction="none")
     )

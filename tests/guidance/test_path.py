@@ -10,7 +10,7 @@ import pytest
 import torch
 from about import ABOUT
 from increments import SAMPLING, SIZE, settings_of
-from tiny import CLASSES, SIDE, Watcher, World, job, keys
+from tiny import CLASSES, MADE_BY, SIDE, Watcher, World, job, keys
 
 from distillery.diffusion.step import Step
 from distillery.errors import BadInput
@@ -22,6 +22,7 @@ from distillery.stages import generate_increment, select_increment, trace_sample
 from distillery.stages import sample as sample_stage
 from distillery.storage.images import ImageSet, read_images, write_images
 from distillery.storage.tables import read_table
+from distillery.students.networks import Classifier, Domain, save_networks
 
 STAY = Deviation(strength=0.0, range=[2, 8])
 
@@ -60,7 +61,7 @@ def loop(world: World, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return made
 
 
-def traced(world: World, loop: list[Path], out: Path, slot: int = SIZE) -> ImageSet:
+def traced(world: World, loop: list[Path], out: Path, slot: int = SIZE, **networks: Path) -> ImageSet:
     settings = trace_sample.Settings(
         seed=0,
         stream="study",
@@ -72,7 +73,8 @@ def traced(world: World, loop: list[Path], out: Path, slot: int = SIZE) -> Image
         guidance=settings_of(2, deviation=STAY).guidance,
         guidance_files={},
     )
-    files = {"data": world.data, **world.models, **world.networks, "previous": loop[:1], "images": loop[1]}
+    files: dict[str, Any] = {"data": world.data, **world.models, **world.networks, **networks}
+    files |= {"previous": loop[:1], "images": loop[1]}
     trace_sample.run(settings, **files, path=out, shifts=out.with_suffix(".shifts"), job=job("trace_sample", settings))
     return read_images(out, "trace_sample")
 
@@ -118,6 +120,14 @@ def test_a_set_without_that_slot_is_refused(world: World, loop: list[Path], tmp_
     write_images(tmp_path / "less.parquet", images.take(np.flatnonzero(images.labels != CLASSES.index("one"))), {})
     with pytest.raises(BadInput, match="no image of class 'one' in slot 2"):
         traced(world, [loop[0], tmp_path / "less.parquet"], tmp_path / "path.parquet")
+
+
+def test_the_path_is_steered_by_all_students(world: World, loop: list[Path], tmp_path: Path) -> None:
+    """The set was steered by one of them: with another beside it the path ends elsewhere."""
+    others = tmp_path / "other-students.safetensors"
+    save_networks(others, [Classifier("resnet_ap10_w4", CLASSES, Domain(SIDE, 1), ("other",))], MADE_BY)
+    steered = traced(world, loop, tmp_path / "path.parquet", other_students=others)
+    assert not steered.columns["repeats_set"].any()
 
 
 def test_the_path_of_a_sampled_method_reads_the_smaller_sizes(world: World, tmp_path: Path) -> None:

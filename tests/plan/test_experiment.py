@@ -30,6 +30,7 @@ from distillery.plan.experiment import Experiment, schema
 from distillery.plan.files import read_file
 from distillery.plan.load import load
 from distillery.settings import canonical
+from distillery.stages import generate_increment, trace_sample, train_student
 
 SCHEMA = PROJECT / "workflow/schemas/experiment.schema.json"
 SHIPPED = [PROJECT / "config.yaml", *sorted((PROJECT / "experiments").glob("*.yaml"))]
@@ -74,6 +75,19 @@ def matched(**options: Any) -> Edit:
         config["dataset"]["validation"] = {}
 
     return edit
+
+
+def both(*edits: Edit) -> Edit:
+    """Change one after another."""
+
+    def edit(config: Config) -> None:
+        for one in edits:
+            one(config)
+
+    return edit
+
+
+SOFT = {"preset": "small", "labels": "soft", "teacher": "real"}
 
 
 def without(path: str) -> Edit:
@@ -176,7 +190,7 @@ ONE_KEY = {
     ),
     "a misspelt key deep in a method": (
         at("methods.lgd.student.netwrk", "convnet2"),
-        "methods.lgd.student.netwrk: no such key; did you mean 'network'?; allowed: network, protocol, start",
+        "methods.lgd.student.netwrk: no such key; did you mean 'networks'?; allowed: checkpoints, networks, protocol,",
     ),
     "a misspelt key of a generator": (
         at("generators.dit.sampling.guidance", 4),
@@ -279,11 +293,11 @@ ONE_KEY = {
     ),
     "neither a number nor auto": (
         at("methods.lgd.guidance.learnability.strength", "automatic"),
-        "methods.lgd.guidance.learnability.strength: input should be a valid number or 'auto' (given: 'automatic')",
+        "methods.lgd.guidance.learnability.strength: input should be a valid number or 'auto' or a valid dictionary",
     ),
     "a negative number where auto is allowed": (
         at("methods.lgd.guidance.learnability.strength", -1),
-        "methods.lgd.guidance.learnability.strength: input should be greater than or equal to 0 or 'auto' (given: -1)",
+        "methods.lgd.guidance.learnability.strength: input should be greater than or equal to 0 or 'auto' or a valid",
     ),
     "an element of a list": (
         at("methods.lgd.calibration.relative_strengths", [0.1, "a"]),
@@ -344,6 +358,38 @@ ONE_KEY = {
     "a former name where there was no such key": (
         at("methods.random.learnability", {"strength": 1}),
         "methods.random.learnability: no such key; allowed:",
+    ),
+    "a student by a former name": (
+        at("methods.lgd.student.network", "convnet2_w8"),
+        "methods.lgd.student.network: is called networks now",
+    ),
+    "one student that is no list": (
+        at("methods.lgd.student.networks", "convnet2_w8"),
+        "methods.lgd.student.networks: a list is wanted; write [convnet2_w8]",
+    ),
+    "a student twice": (
+        at("methods.lgd.student.networks", ["convnet2_w8", "convnet3_w8", "convnet2_w8"]),
+        "methods.lgd.student.networks: 'convnet2_w8' stands there more than once; give it once, and students: 2",
+    ),
+    "a student that is never trained to its end": (
+        at("methods.lgd.student.checkpoints", [0.25, 0.5]),
+        "methods.lgd.student.checkpoints: allowed: shares of the epochs in ascending order, the last of them 1",
+    ),
+    "checkpoints out of order": (
+        at("methods.lgd.student.checkpoints", [0.5, 0.25, 1.0]),
+        "methods.lgd.student.checkpoints: allowed: shares of the epochs in ascending order, the last of them 1",
+    ),
+    "a checkpoint before training": (
+        at("methods.lgd.student.checkpoints", [0, 1]),
+        "methods.lgd.student.checkpoints[0]: input should be greater than 0 (given: 0)",
+    ),
+    "a strength of no increment 2": (
+        at("methods.lgd.guidance.learnability", {"strength": {3: 1.0, 5: 2.0}}),
+        "methods.lgd.guidance.learnability.strength: the first increment is 3, so increment 2 has no strength",
+    ),
+    "a strength of some increments left to a pilot": (
+        at("methods.lgd.guidance.learnability", {"strength": {2: 1.0, 3: "auto"}}),
+        "methods.lgd.guidance.learnability.strength: 'auto' in a mapping: a pilot measures one strength; give numbers,",
     ),
     "a guidance that nobody knows": (
         at("methods.lgd.guidance.influense", {"surrogate": "conv"}),
@@ -827,9 +873,28 @@ TOGETHER = {
         " it takes 32 or more, but dataset.resolution is 16",
     ),
     "a student too deep for the images": (
-        at("methods.lgd.student.network", "convnet6"),
-        "methods.lgd.student.network: convnet6 halves the image 6 times: 16 pixels are too few,"
+        at("methods.lgd.student.networks", ["convnet6"]),
+        "methods.lgd.student.networks[0]: convnet6 halves the image 6 times: 16 pixels are too few,"
         " it takes 64 or more, but dataset.resolution is 16",
+    ),
+    "checkpoints at one epoch": (
+        at("methods.lgd.student.checkpoints", [0.5, 0.52, 1.0]),
+        "methods.lgd.student.checkpoints: of the 10 epochs at increment 1, two of the shares 0.5, 0.52, 1 are the same",
+    ),
+    "a weight for a pilot, and a strength by increment": (
+        at("methods.lgd.guidance.learnability", {"strength": {2: 1.0}, "reference_weight": "auto"}),
+        "methods.lgd.guidance.learnability.reference_weight: a pilot measures one strength, and strength is a mapping;",
+    ),
+    "modes for a pilot, and a strength by increment": (
+        both(
+            at("methods.lgd.guidance", {"learnability": {"strength": {2: 1.0}}, "mode": {}}),
+            at("methods.lgd.calibration.mode_stops", [1, 3]),
+        ),
+        "methods.lgd.calibration.mode_strengths, mode_stops: a pilot measures one strength, and guidance.learnability.",
+    ),
+    "soft labels for two students": (
+        at("methods.lgd.student", {"networks": ["convnet2_w8", "convnet1_w8"], "protocol": SOFT}),
+        "methods.lgd.student.protocol: the student learns from hard labels, and ",
     ),
     "a judge of redundancy too deep for the images": (
         at("analysis.redundancy.network", "convnet9"),
@@ -1076,6 +1141,60 @@ def test_a_first_increment_has_guidances_only_where_its_seed_says_so(seed: str, 
     experiment = load(changed(lambda config: config["methods"].update(lgd=lgd)))
     assert [*experiment.increment_guidance("lgd", 1).present()] == names
     assert [*experiment.increment_guidance("lgd", 2).present()] == ["learnability", "mode", "deviation"]
+
+
+def strengths(**learnability: Any) -> list[float | str]:
+    """The strengths in the settings of increments 2 to 5."""
+    edit = at("methods.lgd.guidance.learnability", {"reference_weight": 1.0, **learnability})
+    experiment = load(changed(edit))
+    found = [generate_increment.Settings.of(experiment, "", "lgd", str(k), "0") for k in range(2, 6)]
+    return [json.loads(canonical(one))["guidance"]["learnability"]["strength"] for one in found]
+
+
+def test_an_increment_has_the_strength_of_the_last_key_up_to_it() -> None:
+    assert strengths(strength={2: 4.0, 4: 2.0}) == [4.0, 4.0, 2.0, 2.0]
+    assert strengths(strength={1: 4.0, 3: 0, 5: 1}) == [4.0, 0.0, 0.0, 1.0]
+    assert strengths(strength={"2": 4.0, "4": 2.0}) == [4.0, 4.0, 2.0, 2.0]  # as JSON has keys
+    assert strengths(strength=4.0) == strengths(strength={2: 4.0}) == [4.0] * 4
+
+
+def test_the_strength_of_a_later_increment_changes_no_earlier_one() -> None:
+    one, other = ({"strength": {2: 4.0, 4: last}, "reference_weight": 1.0} for last in (2.0, 1.0))
+    experiments = [load(changed(at("methods.lgd.guidance.learnability", each))) for each in (one, other)]
+    for k, equal in (("1", True), ("2", True), ("3", True), ("4", False)):
+        texts = {canonical(generate_increment.Settings.of(each, "", "lgd", k, "0")) for each in experiments}
+        assert (len(texts) == 1) == equal
+
+
+def test_a_strength_by_increment_survives_the_resolved_file() -> None:
+    learnability = {"strength": {2: 4.0, 4: 2.0}, "reference_weight": 1.0}
+    experiment = load(changed(at("methods.lgd.guidance.learnability", learnability)))
+    again = load(yaml.safe_load(yaml.safe_dump(experiment.resolved)))
+    assert again.guidance("lgd").get(Learnability) == experiment.resolved_guidance("lgd").get(Learnability)
+
+
+def test_a_path_has_the_strength_of_its_increment() -> None:
+    experiment = load(
+        changed(
+            both(
+                at("methods.lgd.guidance.learnability", {"strength": {1: 4.0, 2: 2.0}, "reference_weight": 1.0}),
+                at("analysis.path", {"methods": ["lgd"]}),
+            )
+        )
+    )
+    learnability = trace_sample.Settings.of(experiment, "", "lgd").guidance.get(Learnability)
+    assert learnability is not None and learnability.strength == 2.0
+
+
+def test_students_are_those_of_the_experiment_in_its_order() -> None:
+    edit = at("methods.lgd.student", {"networks": ["convnet1_w8", "convnet2_w8"], "students": 2})
+    experiment = load(changed(both(edit, at("methods.lgd.student.checkpoints", [0.1, 0.5, 1.0]))))
+    settings = train_student.Settings.of(experiment, "", "lgd", "1")
+    names = [(one.network, one.number) for one in settings.others]
+    assert settings.network == "convnet1_w8"
+    assert names == [("convnet1_w8", 1), ("convnet2_w8", 0), ("convnet2_w8", 1)]
+    epochs = settings.recipe.epochs
+    assert settings.checkpoints == [epochs // 10, epochs // 2]
 
 
 def test_a_deep_network_goes_with_large_images() -> None:

@@ -17,6 +17,7 @@ from distillery.plan import layout, targets
 from distillery.plan.experiment import Experiment
 from distillery.plan.inputs import Inputs
 from distillery.plan.load import load
+from distillery.plan.picture_inputs import PictureInputs
 
 
 @cache
@@ -39,6 +40,28 @@ def test_increment_1_has_no_student_and_each_later_one_has_all_before_it() -> No
     assert inputs.increments_before(third) == [f"{folder}{k}/images.parquet" for k in (1, 2)]
     assert inputs.increments_up_to(third) == [f"{folder}{k}/images.parquet" for k in (1, 2, 3)]
     assert inputs.reference_after_first(third) == ["<results>/reference/real.safetensors"]
+
+
+def test_several_students_are_files_beside_the_student(tmp_path: Path) -> None:
+    second, pilot, folder = Job(method="lgd", k=2), Job(method="lgd"), "<results>/distilled/lgd/increment-1/"
+    both = [f"{folder}student.safetensors", f"{folder}other-students.safetensors"]
+    for edit in (
+        put("methods.lgd.student.networks", ["convnet2_w8", "resnet_ap10_w4"]),
+        put("methods.lgd.student.students", 2),
+        put("methods.lgd.student.checkpoints", [0.5, 1.0]),
+    ):
+        inputs = smoke(edit)
+        assert inputs.student_before(second) + inputs.other_students_before(second) == both
+        assert inputs.first_other_students(pilot) == both[1:]
+        assert inputs.other_students_before(Job(method="lgd", k=1)) == inputs.others_continued_from(second) == []
+        continued = smoke(edit, put("methods.lgd.student.start", "continued"))
+        assert continued.continued_from(second) + continued.others_continued_from(second) == both
+        assert continued.others_continued_from(Job(method="lgd", k=1)) == []
+        pictures = PictureInputs(inputs.experiment)
+        assert pictures.path_student(pilot) + pictures.path_other_students(pilot) == both
+    alone = smoke()
+    assert alone.other_students_before(second) == alone.first_other_students(pilot) == []
+    assert PictureInputs(alone.experiment).path_other_students(pilot) == []
 
 
 def smoke(*edits: Edit) -> Inputs:

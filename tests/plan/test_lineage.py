@@ -64,6 +64,24 @@ def test_a_first_increment_names_its_guidances_where_it_has_some() -> None:
     assert guided["generate_increment"]["guidance"]["mode"]["stop"] == 3
 
 
+def test_a_set_names_every_strength_that_its_increments_had() -> None:
+    """The last increment of each strength stands for the others."""
+    by_increment = put("methods.lgd.guidance.learnability", {"strength": {2: 4.0, 4: 2.0}, "reference_weight": 1.0})
+    sizes = put("ipc", [1, 2, 3, 4, 5])
+    redundancy = put("analysis", {})
+
+    def strengths(ipc: int) -> dict[str, float]:
+        settings = made(by_increment, sizes, redundancy, ipc=ipc)["settings"]
+        return {
+            name: one["guidance"]["learnability"]["strength"]
+            for name, one in settings.items()
+            if name.startswith("generate_increment")
+        }
+
+    assert strengths(5) == {"generate_increment:3": 4.0, "generate_increment": 2.0}
+    assert strengths(3) == {"generate_increment": 4.0}
+
+
 @pytest.mark.parametrize(
     "edit",
     [

@@ -39,6 +39,14 @@ def test_settings_are_one_text_whatever_the_order_of_the_wildcards() -> None:
     assert len(texts) == 1
 
 
+def test_every_network_of_the_students_is_checked() -> None:
+    config = yaml.safe_load((PROJECT / "experiments/smoke.yaml").read_text("utf-8"))
+    config["methods"]["lgd"]["student"]["networks"] = ["convnet2_w8", "resnet18", "test_resnet"]
+    config["methods"]["lgd"]["student"]["students"] = 2
+    checks = rules.checked(load(config), "train_student")(Job(method="lgd", k=1))
+    assert checks == [f"<results>/networks/{name}-16-trained.csv" for name in ("resnet18", "test_resnet")]
+
+
 def test_a_constraint_without_names_matches_nothing() -> None:
     assert not re.fullmatch(rules.one_of([]), "")
     assert re.fullmatch(rules.one_of(["a+b"]), "a+b") and not re.fullmatch(rules.one_of(["a+b"]), "aab")

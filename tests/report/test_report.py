@@ -287,6 +287,13 @@ def test_an_ipc_that_was_not_evaluated_is_refused(tmp_path: Path, capsys: pytest
     assert "no method has a mean over networks at IPC 20: all networks of one kind" in capsys.readouterr().err
 
 
+def test_a_strength_by_increment_labels_a_point_in_words() -> None:
+    config = yaml.safe_load((PROJECT / SMOKE).read_text("utf-8"))
+    config["methods"]["lgd"]["guidance"]["learnability"]["strength"] = {4: 2.5, 2: 4}
+    settings = plot_front.Settings.of(load(config), seed="0")
+    assert {variant.name: variant.strength for variant in settings.methods}["lgd"] == "4 from 2, 2.5 from 4"
+
+
 def test_settings_name_methods_in_alphabetical_order_whatever_that_of_the_file() -> None:
     config = yaml.safe_load((PROJECT / SMOKE).read_text("utf-8"))
     config["methods"]["lgd"]["guidance"]["deviation"] = None

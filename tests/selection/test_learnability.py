@@ -13,6 +13,7 @@ from tiny import CLASSES, MADE_BY, SIDE, World, image_set_of, job
 from distillery.errors import BadInput
 from distillery.stages import select_by_learnability
 from distillery.storage.images import read_images, write_images
+from distillery.students.networks import save_networks
 
 
 def test_real_images_are_chosen_by_learnability_and_never_twice(world: World, tmp_path: Path) -> None:
@@ -37,6 +38,14 @@ def test_real_images_are_chosen_by_learnability_and_never_twice(world: World, tm
         best = sorted(left, key=lambda row: -float(score.learnability[row]))[:3]
         kept = [second.paths[row] for row in range(len(second)) if second.labels[row] == label]
         assert kept == [real.paths[row] for row in best]
+    others = tmp_path / "other-students.safetensors"
+    save_networks(others, [world.reference], MADE_BY)
+    both = increment(2, previous=[tmp_path / "1.parquet"], **world.networks, other_students=others)
+    assert both.columns["student_loss"].mean() < second.columns["student_loss"].mean()  # one of them knows the images
+    for row, path in enumerate(both.paths):
+        own = real.paths.index(path)
+        mean = (score.student_loss[own] + score.reference_loss[own]) / 2
+        assert both.columns["student_loss"][row] == pytest.approx(float(mean), rel=1e-3, abs=1e-4)
     with pytest.raises(BadInput, match="that are not taken"):
         settings = select_by_learnability.Settings(
             seed=0, increment=2, increment_size=999, reference_weight=0.5, min_reference_probability=0.0

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import itertools
+import json
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,9 @@ from tiny import CLASSES, CPU, MADE_BY, NETWORK, SIDE, StoppedAt, digits, image_
 from torch import Tensor, nn
 
 import distillery.storage.resume
-from distillery.errors import DamagedArtifact
+from distillery.errors import BadInput, DamagedArtifact
+from distillery.guidance.score import load_students
+from distillery.settings import canonical
 from distillery.stages import evaluate, train_reference, train_student
 from distillery.storage.images import write_images
 from distillery.storage.resume import Resume
@@ -559,6 +563,120 @@ def test_students_of_two_methods_start_alike_for_each_increment(distilled: Path,
     other = student(distilled, tmp_path / "c.safetensors", increment=2)
     assert same(weights(one), weights(again))
     assert not same(weights(one), weights(other))
+
+
+def test_the_only_student_is_what_it_was_before_others_could_be_asked_for(distilled: Path, tmp_path: Path) -> None:
+    """Its stream is that of (seed, stage, increment), and its settings name nothing else."""
+    out, key = tmp_path / "student.safetensors", (0, "train_student", 2)
+    student(distilled, out, increment=2)
+    settings = train_student.Settings(seed=0, increment=2, network=NETWORK, start="fresh", recipe=QUICK)
+    assert json.loads(canonical(settings)).keys() == {"seed", "increment", "network", "start", "recipe"}
+    alone = Classifier(NETWORK, CLASSES, DOMAIN, key)
+    train_network(alone, *few(24), QUICK, key=key, device=CPU)
+    alone.save(tmp_path / "alone.safetensors", job("train_student", settings).provenance)
+    assert out.read_bytes() == (tmp_path / "alone.safetensors").read_bytes()
+    assert {path.name for path in tmp_path.iterdir()} == {out.name, "student.history", "alone.safetensors"}
+
+
+RESNET = "resnet_ap10_w4"
+AVERAGED = QUICK.model_copy(update={"ema_decay": 0.9})
+
+
+def students(distilled: Path, out: Path, previous: Path | None = None, **options: Any) -> list[Classifier]:
+    """Four networks, two of each architecture, after two and after five epochs: the first one, then the others."""
+    out.mkdir(exist_ok=True)
+    recipe = options.pop("recipe", AVERAGED)
+    names = [(NETWORK, 1), (RESNET, 0), (RESNET, 1)]
+    others = [train_student.Student(network=name, number=number, recipe=recipe) for name, number in names]
+    facts: dict[str, Any] = {"seed": 0, "increment": 1, "network": NETWORK, "start": "fresh", "recipe": recipe}
+    settings = train_student.Settings(**{**facts, "others": others, "checkpoints": [2], **options})
+    images = [distilled / "set.parquet"]
+    train_student.run(
+        settings,
+        images=images,
+        previous=previous and previous / "student.safetensors",
+        previous_others=previous and previous / "others.safetensors",
+        model=out / "student.safetensors",
+        others=out / "others.safetensors",
+        history=out / "history.parquet",
+        job=job("train_student", settings, images),
+    )
+    return load_students(out / "student.safetensors", out / "others.safetensors", CPU)
+
+
+def test_several_students_are_networks_of_their_own_and_the_first_is_that_of_one(
+    distilled: Path, tmp_path: Path
+) -> None:
+    made = students(distilled, tmp_path / "several")
+    assert [one.name for one in made] == [NETWORK] * 4 + [RESNET] * 4
+    alone = student(distilled, tmp_path / "alone.safetensors", recipe=AVERAGED)
+    assert same(weights(made[0]), weights(alone))
+    answers = [logits_of(one, few()[0]) for one in made]
+    assert not any(torch.allclose(one, other, atol=1e-3) for one, other in itertools.combinations(answers, 2))
+    assert not any(one.training or any(p.requires_grad for p in one.parameters()) for one in made)
+    history = read_table(tmp_path / "several" / "history.parquet", "train_student").to_pandas()
+    assert history.groupby("network").size().to_dict() == dict.fromkeys(range(4), QUICK.epochs)
+
+
+def test_an_architecture_more_changes_no_other_network(distilled: Path, tmp_path: Path) -> None:
+    whole = students(distilled, tmp_path / "whole")
+    recipe = AVERAGED
+    fewer = students(
+        distilled,
+        tmp_path / "fewer",
+        others=[train_student.Student(network=RESNET, number=number, recipe=recipe) for number in (0, 1)],
+    )
+    assert [one.name for one in fewer] == [NETWORK] * 2 + [RESNET] * 4
+    for one, other in zip(fewer, [*whole[:2], *whole[4:]], strict=True):
+        assert same(weights(one), weights(other))
+
+
+def test_a_checkpoint_is_the_network_that_would_be_tested_then(distilled: Path, tmp_path: Path) -> None:
+    """At a constant rate two epochs of five are two epochs; the average of the weights is what is tested."""
+    still = AVERAGED.model_copy(update={"schedule": "constant"})
+    made = students(distilled, tmp_path / "several", recipe=still)
+    short = student(distilled, tmp_path / "short.safetensors", recipe=still.model_copy(update={"epochs": 2}))
+    assert same(weights(made[1]), weights(short))
+
+
+@pytest.mark.parametrize(
+    ("loop", "stop"),
+    [
+        ("student.safetensors", 1),
+        ("student.safetensors", 5),
+        ("student-1", 2),
+        ("student-2", 3),
+        ("student-3", 5),
+    ],
+)
+def test_students_stopped_and_resumed_give_the_same_bytes(
+    loop: str, stop: int, distilled: Path, tmp_path: Path, no_request: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the first network and in later ones, before a checkpoint and after it, and when all are trained."""
+    students(distilled, tmp_path / "whole")
+    with stopped_at(stop, monkeypatch, loop), pytest.raises(SystemExit):
+        students(distilled, tmp_path / "halves")
+    students(distilled, tmp_path / "halves")
+    files = {path.name: path.read_bytes() for path in (tmp_path / "whole").iterdir()}
+    assert files.keys() == {"student.safetensors", "others.safetensors", "history.parquet"}
+    assert {path.name: path.read_bytes() for path in (tmp_path / "halves").iterdir()} == files
+
+
+def test_each_of_several_continued_students_goes_on_from_its_own_end(distilled: Path, tmp_path: Path) -> None:
+    still = QUICK.model_copy(update={"learning_rate": 1e-12, "weight_decay": 0.0})
+    first = students(distilled, tmp_path / "1", recipe=QUICK)
+    continued = students(distilled, tmp_path / "2", tmp_path / "1", increment=2, start="continued", recipe=still)
+    pixels = few()[0]
+    ends = [0, 3, 5, 7]  # each network after its last epoch
+    for end in ends:
+        # batch norm has moving averages, which go on
+        close = {"rtol": 1e-4, "atol": 1e-4} if first[end].name == NETWORK else {"rtol": 0.3, "atol": 0.3}
+        torch.testing.assert_close(logits_of(continued[end], pixels), logits_of(first[end], pixels), **close)
+
+
+def test_networks_beside_the_first_one_need_a_file(distilled: Path, tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="others: a file for the networks beside the first one"):
+        student(distilled, tmp_path / "student.safetensors", checkpoints=[2])
 
 
 def test_a_reference_records_its_accuracy_and_resumes_to_the_same_answers(

@@ -115,10 +115,18 @@ class StoppedAt(Resume):
 
 
 @contextmanager
-def stopped_at(step: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Inside, the loop of a stage gets SIGTERM during its n-th step; afterwards nothing asks for a stop."""
+def stopped_at(step: int, monkeypatch: pytest.MonkeyPatch, loop: str = "") -> Iterator[None]:
+    """Inside, the loop of a stage gets SIGTERM during its n-th step; afterwards nothing asks for a stop.
+
+    Args:
+        loop: the name of what the loop makes, where a stage has several loops; otherwise each of them is stopped.
+    """
+
+    def stopped(output: Path, digest: str, _: float) -> StoppedAt:
+        return StoppedAt(output, digest, step if loop in ("", output.name) else 0)
+
     with monkeypatch.context() as patch:
-        patch.setattr(distillery.storage.resume, "Resume", lambda output, digest, _: StoppedAt(output, digest, step))
+        patch.setattr(distillery.storage.resume, "Resume", stopped)
         yield
     distillery.storage.resume.clear_stop()
 
@@ -210,7 +218,7 @@ class World:
         return Renderer(self.denoiser(scale), self.codec, self.schedule(steps), LATENT[1], batch_size, CPU)
 
     def scorer(self, weight: float = 1.0) -> Scorer:
-        return Scorer(self.student, self.reference, weight)
+        return Scorer([self.student], self.reference, weight)
 
     def step(self, index: int, labels: Tensor, graph: bool, *name: int | str, steps: int = 50) -> Step:
         """A true state of sampling at an index: real images, noised to its level."""

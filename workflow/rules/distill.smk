@@ -16,6 +16,7 @@ rule generate_increment:
         guidance_autoencoder=inputs.guidance_autoencoder,
         previous=inputs.increments_before,
         student=inputs.student_before,
+        other_students=inputs.other_students_before,
         reference=inputs.reference_after_first,
         calibrated=inputs.calibrated,
         guidance_files=inputs.guidance_files,
@@ -74,6 +75,7 @@ rule calibrate_guidance:
         guidance_autoencoder=inputs.guidance_autoencoder,
         increment=inputs.first_increment,
         student=inputs.first_student,
+        other_students=inputs.first_other_students,
         reference=inputs.reference,
         judge=inputs.judge,
         guidance_files=inputs.guidance_files,
@@ -150,6 +152,7 @@ rule select_by_learnability:
         data=layout.TRAIN,
         previous=inputs.increments_before,
         student=inputs.student_before,
+        other_students=inputs.other_students_before,
         reference=inputs.reference_after_first,
         seed_images=inputs.seed_images,
     output:

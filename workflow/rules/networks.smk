@@ -4,7 +4,8 @@
 # out: <results>/networks/   a file for each network of timm and side of its images: it takes them
 #      <results>/{run}reference/{reference}.safetensors, its accuracy on each class beside it
 #      <results>/{run}features/{reference}.parquet
-#      <results>/{run}distilled/{method}/increment-{k}/student.safetensors
+#      <results>/{run}distilled/{method}/increment-{k}/student.safetensors, and the other students of a method
+#      beside it
 #      <results>/{run}surrogates/{surrogate}/   every epoch of a network, and its gradients where learning turns
 
 
@@ -134,12 +135,16 @@ rule train_student:
     input:
         images=inputs.increments_up_to,
         previous=inputs.continued_from,
+        previous_others=inputs.others_continued_from,
         network=checked("train_student"),
     output:
         model=layout.STUDENT,
+        others=[],
         history=layout.STUDENT_HISTORY,
     log:
         **layout.logs("train_student", "method", "k", run="{run}"),
+    wildcard_constraints:
+        method=one_of(set(EXPERIMENT.methods) - set(EXPERIMENT.several_students)),
     priority: 10
     group:
         inputs.increment_group
@@ -154,3 +159,12 @@ rule train_student:
         settings=settings("train_student"),
     shell:
         command("train_student")
+
+
+use rule train_student as train_students with:
+    output:
+        model=layout.STUDENT,
+        others=layout.OTHER_STUDENTS,
+        history=layout.STUDENT_HISTORY,
+    wildcard_constraints:
+        method=one_of(EXPERIMENT.several_students),

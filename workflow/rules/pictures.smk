@@ -175,6 +175,7 @@ rule trace_sample:
         guidance_autoencoder=pictures.guidance_decoder,
         previous=pictures.path_previous,
         student=pictures.path_student,
+        other_students=pictures.path_other_students,
         reference=pictures.path_reference,
         calibrated=pictures.path_calibrated,
         guidance_files=pictures.guidance_files,

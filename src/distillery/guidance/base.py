@@ -129,6 +129,10 @@ class GuidanceBlock(Block):
     def resolved(self, steps: int, beside: list[int] | None) -> Self:
         """The settings with indices in place of defaults; `beside` is the range of the first guidance before it."""
 
+    def at_increment(self, k: int) -> Self:
+        """The settings of increment k, where they depend on it."""
+        return self
+
     @abstractmethod
     def check(self, key: str, context: GuidanceContext) -> Iterator[str]:
         """The faults of these settings, one line each; `key` is the place of this block in the experiment file."""
@@ -243,6 +247,10 @@ class GuidanceMapping(Block):
             blocks[name] = block.resolved(steps, beside)
             beside = beside or blocks[name].guided_range(steps)
         return self.model_copy(update=blocks)
+
+    def at_increment(self, k: int) -> Self:
+        """All settings, of increment k where they depend on it."""
+        return self.model_copy(update={name: block.at_increment(k) for name, block in self.present().items()})
 
     def check(self, key: str, context: GuidanceContext) -> Iterator[str]:
         """The faults of all guidances."""

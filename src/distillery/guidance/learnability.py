@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from distillery.guidance.base import GuidanceContext, Range, RangedBlock, RangedGuidance, Scene
-from distillery.settings import NonNegative
+from distillery.settings import Images, NonNegative
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -20,10 +20,32 @@ if TYPE_CHECKING:
     from distillery.guidance.score import Scorer
 
 
-class Learnability(RangedBlock):
-    """Guidance by S = CE(student) - w CE(reference) (eqs. 7 and 8 of arXiv 2604.00519)."""
+def _by_increment(strength: object) -> object:
+    """Refuse a mapping that says nothing of increment 2, or leaves a strength to a pilot."""
+    if not isinstance(strength, Mapping):
+        return strength
+    if "auto" in strength.values():
+        raise ValueError("'auto' in a mapping: a pilot measures one strength; give numbers, or auto alone")
+    numbers = [int(key) for key in strength if str(key).isdecimal()]
+    if numbers and min(numbers) > 2:
+        raise ValueError(f"the first increment is {min(numbers)}, so increment 2 has no strength; begin with 2")
+    return strength
 
-    strength: NonNegative | Literal["auto"] = Field("auto", description="Lambda; `auto`: `calibrate_guidance` chooses.")
+
+Increment = Annotated[
+    Images,
+    BeforeValidator(lambda key: int(key) if isinstance(key, str) and key.isdecimal() else key),  # as JSON has keys
+]
+Strengths = Annotated[dict[Increment, NonNegative], Field(min_length=1)]
+
+
+class Learnability(RangedBlock):
+    """Guidance by S = CE(students) - w CE(reference) (eqs. 7 and 8 of arXiv 2604.00519)."""
+
+    strength: Annotated[NonNegative | Literal["auto"] | Strengths, BeforeValidator(_by_increment)] = Field(
+        "auto",
+        description="Lambda: a number, `auto` (`calibrate_guidance` chooses), or {from this increment on: number}.",
+    )
     reference_weight: NonNegative | Literal["auto"] = Field(0.5, description="Omega; `auto`: calibrated too.")
     range: Range | None = Field(
         None, description="First and last guided sampling index; none: 10 to 45 of 50, scaled to the steps."
@@ -41,15 +63,30 @@ class Learnability(RangedBlock):
         yield from super().check(key, context)
         if self.reference_weight == "auto" and self.strength == 0:
             yield f"{key}.reference_weight: nothing to calibrate at strength 0; give a number"
+        if self.reference_weight == "auto" and isinstance(self.strength, dict):
+            yield f"{key}.reference_weight: a pilot measures one strength, and strength is a mapping; give a number"
+
+    def at_increment(self, k: int) -> Self:
+        if not isinstance(self.strength, dict):
+            return self
+        start = max((first for first in self.strength if first <= k), default=min(self.strength))
+        return self.model_copy(update={"strength": self.strength[start]})
+
+    @property
+    def resolved_strength(self) -> float | Literal["auto"]:
+        """The strength, of settings that are of one increment."""
+        assert not isinstance(self.strength, dict), "`at_increment` gives the settings of an increment"
+        return self.strength
 
     def open(self, files: Sequence[Path], scene: Scene) -> LearnabilityGuidance | None:
         if self.strength == 0:
             return None
-        assert scene.scorer is not None and self.strength != "auto"
+        strength = self.resolved_strength
+        assert scene.scorer is not None and strength != "auto"
         return LearnabilityGuidance(
             scene.scorer,
             scene.renderer.guidance_codec or scene.renderer.codec,
-            strength=self.strength,
+            strength=strength,
             **self.indices,
             direction=self.direction,
             norm=self.norm,

@@ -17,7 +17,7 @@ from distillery.guidance.increment import Candidates
 from distillery.guidance.learnability import Learnability
 from distillery.guidance.mode import Mode
 from distillery.guidance.registry import Guidances
-from distillery.guidance.score import Scorer
+from distillery.guidance.score import Scorer, load_students
 from distillery.storage.atomic import read_json
 from distillery.storage.images import ImageSet, encode_png
 from distillery.students.networks import Classifier
@@ -99,18 +99,24 @@ class LoopGuidance:
 
 
 def open_loop(
-    loop: LoopGuidance, student: Path, reference: Path, calibrated: Path | None, device: torch.device
+    loop: LoopGuidance,
+    student: Path,
+    other_students: Path | None,
+    reference: Path,
+    calibrated: Path | None,
+    device: torch.device,
 ) -> tuple[Scorer, list[Guidance]]:
     """The scorer and the guidances of an increment that has a student.
 
     Args:
+        other_students: networks beside the one of `student`; None: it is the only one.
         calibrated: the choice of `calibrate_guidance`; None: the settings hold every strength.
     """
     chosen = loop.learnability.model_dump(include={"strength", "reference_weight"})
     if calibrated is not None:
         chosen = read_json(calibrated, "calibrate_guidance", "strength", "reference_weight")
     scorer = Scorer(
-        Classifier.load(student, "train_student").to(device),
+        load_students(student, other_students, device),
         Classifier.load(reference, "train_reference").to(device),
         float(chosen["reference_weight"]),
     )

@@ -44,6 +44,7 @@ class Pilot:
     """Samples the same noise at every setting.
 
     Attributes:
+        students: of the first increment.
         judge: the network whose accuracy on the images is their validity.
         loop: the guidances of the run.
         labels: classes of the pilot.
@@ -53,7 +54,7 @@ class Pilot:
     """
 
     renderer: Renderer
-    student: Classifier
+    students: Sequence[Classifier]
     reference: Classifier
     judge: Classifier
     loop: LoopGuidance
@@ -107,13 +108,13 @@ class Pilot:
         return self._score(self.judge, setting.reference_weight, drawn).reference_correct.double().mean().item()
 
     def _score(self, network: Classifier, weight: float, drawn: Candidates) -> Any:
-        scorer = Scorer(self.student, network, weight)
+        scorer = Scorer(self.students, network, weight)
         return scorer.score_stored(drawn.pixels[drawn.chosen], drawn.labels[drawn.chosen])
 
     def _draw(
         self, strength: float, line: Line, labels: Sequence[int], slots: range, candidates: int, **options: Any
     ) -> Candidates:
-        scorer = Scorer(self.student, self.reference, line.reference_weight)
+        scorer = Scorer(self.students, self.reference, line.reference_weight)
         return generate_candidates(
             self.renderer,
             labels=labels,

@@ -1,11 +1,15 @@
 """Learnability: high where the current student fails and the reference does not.
 
-S(x, y) = CE(student(x), y) - omega CE(reference(x), y), eq. 7 of arXiv 2604.00519.
+S(x, y) = CE(student(x), y) - omega CE(reference(x), y), eq. 7 of arXiv 2604.00519. Here the student may be several
+networks: the term is then the mean of their cross-entropies, so that an image counts which all of them fail on, and not
+the noise of one network that has seen few images.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -14,12 +18,16 @@ from torch.nn import functional as F
 from distillery.data.pixels import to_unit
 from distillery.data.reading import ImageTable, batches_of
 from distillery.progress import count_images
-from distillery.students.networks import Classifier
+from distillery.students.networks import Classifier, load_networks
 
 
 @dataclass(frozen=True)
 class Score:
-    """Per image, (N,): S, both cross-entropies, the reference's probability of the label, correctness of both."""
+    """Per image, (N,): S, both cross-entropies, the reference's probability of the label, correctness of both.
+
+    Of several students the cross-entropy is the mean of theirs, and they are correct where the class of largest mean
+    probability is the label.
+    """
 
     learnability: Tensor
     student_loss: Tensor
@@ -31,33 +39,57 @@ class Score:
 
 @dataclass(frozen=True)
 class Scorer:
-    """The two networks of S, in eval mode, and the weight omega of the reference."""
+    """The networks of S, in eval mode, and the weight omega of the reference.
 
-    student: Classifier
+    Attributes:
+        students: one or more, on the device of the reference.
+    """
+
+    students: Sequence[Classifier]
     reference: Classifier
     reference_weight: float
 
     def score(self, images: Tensor, labels: Tensor) -> Score:
         """Score images (N, C, H, W) in [-1, 1]; differentiable, in fp32, without augmentation."""
         with torch.autocast(images.device.type, enabled=False):
-            student, reference = self.student(images.float()), self.reference(images.float())
-        losses = [F.cross_entropy(logits.float(), labels, reduction="none") for logits in (student, reference)]
+            answers = [student(images.float()).float() for student in self.students]
+            reference = self.reference(images.float()).float()
+        each = [F.cross_entropy(logits, labels, reduction="none") for logits in answers]
+        student_loss, reference_loss = torch.stack(each).mean(0), F.cross_entropy(reference, labels, reduction="none")
         return Score(
-            losses[0] - self.reference_weight * losses[1],
-            losses[0],
-            losses[1],
-            torch.exp(-losses[1]),
-            student.argmax(1) == labels,
+            student_loss - self.reference_weight * reference_loss,
+            student_loss,
+            reference_loss,
+            torch.exp(-reference_loss),
+            _answer(answers) == labels,
             reference.argmax(1) == labels,
         )
 
     @torch.no_grad()
     def score_stored(self, images: Tensor | ImageTable, labels: Tensor, batch_size: int = 256) -> Score:
         """Score stored images, (N, C, H, W) uint8 or a table; the result is on the CPU."""
-        device = next(self.student.parameters()).device
+        device = next(self.reference.parameters()).device
         count_images(len(images))
         parts = [
             self.score(to_unit(some.to(device)), its.to(device))
             for some, its in zip(batches_of(images, batch_size), labels.split(batch_size), strict=True)
         ]
         return Score(*(torch.cat([getattr(part, name).cpu() for part in parts]) for name in Score.__annotations__))
+
+
+def _answer(answers: Sequence[Tensor]) -> Tensor:
+    """(N,) the class of largest mean probability, of logits (N, classes) for each network."""
+    if len(answers) == 1:  # softmax may round two logits to one probability
+        return answers[0].argmax(1)
+    return torch.stack([logits.softmax(1) for logits in answers]).mean(0).argmax(1)
+
+
+def load_students(student: Path, others: Path | None, device: torch.device) -> list[Classifier]:
+    """The students of one increment, from the files of `train_student`: the first network, and the others if any.
+
+    Raises:
+        DamagedArtifact: a file has no such networks.
+    """
+    first = Classifier.load(student, "train_student")
+    rest = [] if others is None else load_networks(others, "train_student")
+    return [network.to(device) for network in (first, *rest)]

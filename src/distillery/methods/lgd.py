@@ -19,7 +19,7 @@ from distillery.students.settings import Student
 
 
 class Incremental(Method):
-    """A method that trains a student on its increments so far, to choose the next one."""
+    """A method that trains students on its increments so far, to choose the next one."""
 
     incremental: ClassVar[bool] = True
     reference: Name = Field(description="The network that says what is valid.")
@@ -51,6 +51,7 @@ class Incremental(Method):
         for ipc in context.ipc:
             if ipc % self.increment_size:
                 yield f"ipc: {ipc} is no multiple of the {self.increment_size} images of {key}.increment_size"
+        yield from self._check_checkpoints(key, context)
 
     def check_set(self, where: str, ipc: int, context: Context) -> Iterator[str]:
         if ipc % self.increment_size:
@@ -58,14 +59,32 @@ class Incremental(Method):
             yield f"{where} has no set of {ipc} images per class, but of multiples of {size}, its increment_size"
 
     def networks(self, key: str, context: Context) -> Iterator[Trained]:
-        if self.student.network:
+        for index, network in enumerate(self.student.networks or ()):
             protocol = self.student.protocol or context.evaluation.protocols[0]
-            yield Trained(f"{key}.student.network", self.student.network, protocol)
+            yield Trained(f"{key}.student.networks[{index}]", network, protocol)
 
     def student_networks(self, key: str, context: Context) -> Iterator[Trained]:
         protocol = self.student.protocol or context.evaluation.protocols[0]
-        network = self.student.network or context.evaluation.networks[0]
-        yield Trained(f"{key}.student.protocol", network, protocol, self.increment_size)
+        for network in self.student.networks or context.evaluation.networks[:1]:
+            yield Trained(f"{key}.student.protocol", network, protocol, self.increment_size)
+
+    def _check_checkpoints(self, key: str, context: Context) -> Iterator[str]:
+        """Whether each checkpoint of a student is an epoch of its own, in every increment."""
+        shares = self.student.checkpoints
+        for student in self.students(key, context) if len(shares) > 1 else ():
+            for k in range(1, self.increments(context.ipc)):
+                try:
+                    recipe = student.protocol.recipe(
+                        network=student.network, ipc=k * self.increment_size, classes=len(context.class_names)
+                    )
+                except ValueError:
+                    return  # the networks have no learning rate, and `check_networks` says so
+                if len({*self.student.checkpoint_epochs(recipe.epochs)}) < len(shares):
+                    yield (
+                        f"{key}.student.checkpoints: of the {recipe.epochs} epochs at increment {k}, two of the shares "
+                        f"{', '.join(f'{share:g}' for share in shares)} are the same epoch; give fewer, or more epochs"
+                    )
+                    return
 
 
 class RealByLearnability(Incremental):
@@ -172,6 +191,12 @@ class LGD(Incremental, Sampled):
         searched = self.calibration.mode_strengths or self.calibration.mode_stops
         return bool(searched) or "auto" in (learnability.strength, learnability.reference_weight)
 
+    @property
+    def strength_by_increment(self) -> bool:
+        """Whether the strength of learnability is a mapping from increments."""
+        learnability = self.guidance.get(Learnability)
+        return learnability is not None and isinstance(learnability.strength, dict)
+
     def guided_images(self, sizes: Sequence[int], classes: int) -> int:
         """Images that the increments after the first draw, all candidates counted."""
         return (self.increments(sizes) - 1) * self.increment_size * self.candidates * classes
@@ -210,6 +235,11 @@ class LGD(Incremental, Sampled):
         if calibration.mode_strengths or calibration.mode_stops:
             if self.guidance.get(Mode) is None:
                 yield f"{key}.mode_strengths, mode_stops: the method has no guidance.mode; add it, or leave them out"
+            if self.strength_by_increment:
+                yield (
+                    f"{key}.mode_strengths, mode_stops: a pilot measures one strength, and "
+                    "guidance.learnability.strength is a mapping; give a number, or leave them out"
+                )
             generator = context.generators.get(self.generator)
             last = 0 if generator is None else generator.sampling.steps - 2
             if generator is not None and (stop := max(calibration.mode_stops, default=0)) > last:

@@ -141,7 +141,7 @@ def _protocols(experiment: Experiment) -> Iterator[str]:
             if experiment.recipe(entry.training, entry.network, "full").labels == "soft":
                 yield f"{block}.{name}.training.labels: soft ones need a teacher, and this has none; allowed: hard"
     yield from _snapshot_labels(experiment)
-    for student in _students(experiment):
+    for student in {student.key: student for student in _students(experiment)}.values():
         if experiment.recipe(student.protocol, student.network, student.ipc or 1).labels == "soft":
             yield (
                 f"{student.key}: the student learns from hard labels, and {student.protocol.label} has soft ones; "

@@ -231,15 +231,24 @@ def _references(experiment: Experiment) -> Iterator[Estimate]:
 
 
 def _students(experiment: Experiment) -> Iterator[Estimate]:
-    """The last student of each method that works in increments."""
+    """The last students of each method that works in increments, which one job trains one after another."""
     for name in (name for name, method in experiment.methods.items() if method.incremental):
         method = experiment.loop(name)
         own = method.student.protocol
-        network = method.student.network or experiment.references[method.reference].network
-        recipe = experiment.recipe(own or experiment.evaluation.protocols[0], network, max(experiment.ipc))
         protocol = f"methods.{name}.student.protocol" if own else "evaluation.protocol"
-        keys = Keys.of(f"methods.{name}.student.network", protocol)
-        yield _training(experiment, "train_student", keys, network, recipe, max(experiment.ipc) * experiment.classes)
+        keys = Keys.of(f"methods.{name}.student.networks", protocol)
+        images, number = max(experiment.ipc) * experiment.classes, method.student.students
+        trained = []
+        for network in experiment.student_networks(name):
+            recipe = experiment.recipe(own or experiment.evaluation.protocols[0], network, max(experiment.ipc))
+            time_key = f"methods.{name}.student.students" if number > recipe.epochs else ""
+            trained.append(
+                _training(
+                    experiment, "train_student", keys, network, recipe, images, networks=number, time_key=time_key
+                )
+            )
+        operations, steps = sum(each.operations for each in trained), number * sum(each.steps for each in trained)
+        yield from (replace(each, operations=operations, steps=steps) for each in trained)
 
 
 def _evaluation(experiment: Experiment) -> Iterator[Estimate]:

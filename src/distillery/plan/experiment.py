@@ -321,6 +321,16 @@ class Experiment(Block):
         """How many increments the largest set of such a method has."""
         return self.loop(name).increments(self.ipc)
 
+    def student_networks(self, name: str) -> list[str]:
+        """The architectures of the students of such a method; the first one is that of the first student."""
+        loop = self.loop(name)
+        return loop.student.networks or [self.references[loop.reference].network]
+
+    @property
+    def several_students(self) -> list[str]:
+        """The methods whose students have more than the weights of one network at its end."""
+        return [name for name, method in self.methods.items() if method.incremental and self.loop(name).student.several]
+
     def comparing(self, name: str) -> str:
         """The network that a method which optimises images compares with."""
         return self.method_of(name, Matched).comparing(self)
@@ -359,7 +369,7 @@ class Experiment(Block):
         """The guidances of an increment, with indices: the first has no learnability, and others if it is guided."""
         guidance = self.resolved_guidance(method)
         if k > 1:
-            return guidance
+            return guidance.at_increment(k)
         return guidance.replaced(learnability=None) if self.method_of(method, LGD).seed == GUIDED else Guidances()
 
     def mode(self, method: str) -> Mode:

@@ -212,15 +212,33 @@ class Inputs:
         """The student of increment 1."""
         return self._path(layout.STUDENT, wildcards, k=1)
 
+    def _other_students(self, wildcards: Wildcards, k: int) -> list[str]:
+        """The networks beside the student of increment k, where the method has several."""
+        several = wildcards.method in self.experiment.several_students
+        return [self._path(layout.OTHER_STUDENTS, wildcards, k=k)] if several and k else []
+
+    def first_other_students(self, wildcards: Wildcards) -> list[str]:
+        """The networks beside the student of increment 1."""
+        return self._other_students(wildcards, 1)
+
     def student_before(self, wildcards: Wildcards) -> list[str]:
         """The student of the increments before k; those at the beginning have none."""
         before = int(wildcards.k) - 1
         return [self._path(layout.STUDENT, wildcards, k=before)] if self._after_beginning(wildcards) else []
 
+    def other_students_before(self, wildcards: Wildcards) -> list[str]:
+        """The networks beside the student of the increments before k."""
+        return self._other_students(wildcards, int(wildcards.k) - 1) if self._after_beginning(wildcards) else []
+
     def continued_from(self, wildcards: Wildcards) -> list[str]:
         """The student that a `continued` one starts from."""
         continued = self.experiment.loop(wildcards.method).student.start == "continued"
         return self.student_before(wildcards) if continued else []
+
+    def others_continued_from(self, wildcards: Wildcards) -> list[str]:
+        """The networks beside the student that a `continued` one starts from."""
+        continued = self.experiment.loop(wildcards.method).student.start == "continued"
+        return self.other_students_before(wildcards) if continued else []
 
     def pilot_validation(self, wildcards: Wildcards) -> list[str]:
         """The images that students of a pilot are tested on, where its aim is their accuracy."""

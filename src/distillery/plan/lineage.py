@@ -6,6 +6,7 @@ import inspect
 import json
 from typing import TYPE_CHECKING, Any
 
+from distillery.guidance.learnability import Learnability
 from distillery.methods.lgd import LGD
 from distillery.plan.rules import stage_module
 from distillery.provenance import without_folders
@@ -162,7 +163,15 @@ class _Line:
             self.add("train_student", k=self.last - 1)
         if guided:
             self._guided_increments(self.experiment.method_of(self.method, LGD))
+            for k in range(2, self.last):  # the last increment before another strength
+                if self._strength(k) != self._strength(k + 1):
+                    self.add(stage, str(k), k=k)
         self.add(stage, k=self.last)
+
+    def _strength(self, k: int) -> float | str | None:
+        """The strength of learnability at increment k."""
+        learnability = self.experiment.guidance(self.method).at_increment(k).get(Learnability)
+        return None if learnability is None else learnability.resolved_strength
 
     def _guided_increments(self, method: LGD) -> None:
         for name in method.uses_sets_of:

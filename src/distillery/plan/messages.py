@@ -69,9 +69,10 @@ OLD_KEYS = {
     "looks": "evaluations",
     "looks_from": "evaluations_from",
     "mode": "guidance.mode",
+    "student.network": "networks",
     "together": "networks_at_once",
 }
-"""Former keys and kinds, and their present names."""
+"""Former keys and kinds, and their present names; a key that other blocks still have stands here with its block."""
 
 
 GONE_KEYS = {
@@ -124,7 +125,8 @@ def _wrong_kind(fault: Any, allowed: Sequence[str]) -> str:
 def _unknown_key(location: tuple[str | int, ...], root: type[Block]) -> str:
     """Of a key that does not belong where it stands."""
     key, allowed = str(location[-1]), _keys_beside(location, root)
-    if (new := OLD_KEYS.get(key, "")).partition(".")[0] in allowed:
+    here = ".".join(map(str, location[-2:]))
+    if (new := OLD_KEYS.get(here) or OLD_KEYS.get(key, "")).partition(".")[0] in allowed:
         return f"is called {new} now"
     if why := GONE_KEYS.get(".".join(map(str, location))):
         return f"is gone: {why}"

@@ -55,6 +55,11 @@ class PictureInputs(Inputs):
         last = self._last_increment(wildcards)
         return [self._path(layout.STUDENT, wildcards, k=last - 1)] if last > 1 else []
 
+    def path_other_students(self, wildcards: Wildcards) -> list[str]:
+        """The networks beside that student."""
+        last = self._last_increment(wildcards)
+        return self._other_students(wildcards, last - 1) if last > 1 else []
+
     def path_reference(self, wildcards: Wildcards) -> list[str]:
         """The reference beside that student."""
         return [self.reference(wildcards)] if self._last_increment(wildcards) > 1 else []

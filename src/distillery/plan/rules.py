@@ -33,7 +33,7 @@ def settings(experiment: Experiment, stage: str) -> Callable[[Wildcards], str]:
 
 
 def checked(experiment: Experiment, stage: str, need: str = "trained") -> Callable[[Wildcards], list[str]]:
-    """A function from the wildcards of a job to the check of its network, where that is one of timm.
+    """A function from the wildcards of a job to the checks of its networks, where they are of timm.
 
     There is a file for each network, side and need, so that another network in the experiment trains nothing again.
 
@@ -44,7 +44,14 @@ def checked(experiment: Experiment, stage: str, need: str = "trained") -> Callab
 
     def of(wildcards: Wildcards) -> list[str]:
         own = block.of(experiment, **dict(wildcards.items()))
-        return experiment.network_check(own.network, own.recipe.size if hasattr(own, "recipe") else None, need)
+        checks = [
+            path
+            for trained in (own, *getattr(own, "others", ()))
+            for path in experiment.network_check(
+                trained.network, trained.recipe.size if hasattr(trained, "recipe") else None, need
+            )
+        ]
+        return list(dict.fromkeys(checks))
 
     return of
 

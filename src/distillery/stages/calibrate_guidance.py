@@ -36,7 +36,7 @@ class Settings(Block):
     @classmethod
     def of(cls, experiment: Experiment, run: str, method: str) -> Settings:
         lgd = experiment.method_of(method, LGD)
-        network = lgd.student.network or experiment.references[lgd.reference].network
+        network = experiment.student_networks(method)[0]
         protocol = lgd.student.protocol or experiment.evaluation.protocols[0]
         taught = lgd.calibration.aim == "accuracy"
         return cls(
@@ -65,6 +65,7 @@ def run(
     guidance_autoencoder: list[Input] | None = None,
     increment: Input,
     student: Input,
+    other_students: Input | None = None,
     reference: Input,
     judge: Input,
     guidance_files: list[Input] | None = None,
@@ -73,7 +74,7 @@ def run(
     csv: Output,
     job: Job,
 ) -> None:
-    """Generator, increment 1, its student, and the judge to the chosen strength and weight, and their curve.
+    """Generator, increment 1, its students, and the judge to the chosen strength and weight, and their curve.
 
     `validation` are the images on which `aim: accuracy` tests students of the pilot.
     """
@@ -86,13 +87,14 @@ def run(
     from distillery.guidance.calibration import MOST_CLASSES, Line, pilot_slots
     from distillery.guidance.lgd import LoopGuidance
     from distillery.guidance.pilot import Pilot, calibrate, curve_table, spread, teacher
+    from distillery.guidance.score import load_students
     from distillery.spreadsheets import csv_text
     from distillery.storage.atomic import replacing, write_json
     from distillery.storage.images import read_images
     from distillery.storage.tables import write_table
     from distillery.students.networks import Classifier
 
-    pupil = Classifier.load(student, "train_student").to(job.device)
+    students = load_students(student, other_students, job.device)
     folder, calibration = generator[0].parent, settings.calibration
     renderer = load_renderer(
         folder,
@@ -110,7 +112,7 @@ def run(
     size = settings.increment_size
     pilot = Pilot(
         renderer,
-        pupil,
+        students,
         reference=Classifier.load(reference, "train_reference").to(job.device),
         judge=Classifier.load(judge, "train_reference").to(job.device),
         loop=loop,
@@ -121,8 +123,8 @@ def run(
     )
     if settings.student_recipe is not None and validation is not None:
         recipe = (settings.student_recipe, calibration.students, (settings.seed, job.stage), job.device)
-        pilot.teach = teacher(pupil.name, seed_images, ImageTable(validation), *recipe)
-    strength, weight = loop.learnability.strength, loop.learnability.reference_weight
+        pilot.teach = teacher(students[0].name, seed_images, ImageTable(validation), *recipe)
+    strength, weight = loop.learnability.resolved_strength, loop.learnability.reference_weight
     strengths, weights = calibration.relative_strengths, calibration.reference_weights
     if strength != "auto":
         strengths = [strength / renderer.latent_numbers**0.5] if strength else []

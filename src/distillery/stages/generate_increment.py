@@ -66,6 +66,7 @@ def run(
     guidance_autoencoder: list[Input] | None = None,
     previous: list[Input] | None = None,
     student: Input | None = None,
+    other_students: Input | None = None,
     reference: Input | None = None,
     calibrated: Input | None = None,
     guidance_files: list[Input] | None = None,
@@ -73,7 +74,7 @@ def run(
     candidates: Output,
     job: Job,
 ) -> None:
-    """Generator, student, reference and the increments before k to all candidates with their scores and the choice.
+    """Generator, students, reference and the increments before k to all candidates with their scores and the choice.
 
     Increment 1 has no student yet: it is sampled without learnability, or taken from `seed_images` and encoded.
     `calibrated` holds the strength and the weight that a pilot chose.
@@ -105,7 +106,7 @@ def run(
     scorer: Scorer | None = None  # as increment 1 has it
     if student is not None and reference is not None:
         loop = LoopGuidance(settings.guidance, files, scene)
-        scorer, guidances = open_loop(loop, student, reference, calibrated, job.device)
+        scorer, guidances = open_loop(loop, student, other_students, reference, calibrated, job.device)
     else:
         guidances = settings.guidance.replaced(learnability=None).open(files, scene)  # it asks a student
     resume = job.resume(candidates)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from distillery.job import Input, Job, Output
 from distillery.report.about import About
@@ -37,9 +37,11 @@ class Settings(Block):
         variants = []
         for name in sorted(experiment.methods):
             guidance = experiment.guidance(name).model_dump()
-            labels: dict[str, float | str] = {}
+            labels: dict[str, Any] = {}
             if learnability := guidance.get("learnability"):
                 labels = {label: learnability[label] for label in ("strength", "reference_weight")}
+                if isinstance(strength := labels["strength"], dict):
+                    labels["strength"] = ", ".join(f"{strength[k]:g} from {k}" for k in sorted(strength))
                 labels["deviation"] = guidance.get("deviation", {"strength": 0.0})["strength"]
             variants.append(Variant(name=name, **labels))
         baseline = experiment.analysis.redundancy.baseline

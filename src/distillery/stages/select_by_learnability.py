@@ -40,12 +40,13 @@ def run(
     data: Input,
     previous: list[Input] | None = None,
     student: Input | None = None,
+    other_students: Input | None = None,
     reference: Input | None = None,
     seed_images: Input | None = None,
     images: Output,
     job: Job,
 ) -> None:
-    """Training images, student and reference to the real images of increment k, in the order slot, class.
+    """Training images, students and reference to the real images of increment k, in the order slot, class.
 
     An increment without a student is random, or the images of its slots in `seed_images`, another method's set.
     """
@@ -66,7 +67,7 @@ def run(
     import torch
 
     from distillery.data.reading import ImageTable
-    from distillery.guidance.score import Scorer
+    from distillery.guidance.score import Scorer, load_students
     from distillery.selection.by_class import most_learnable
     from distillery.selection.random import ordered_by_slot, random_order
     from distillery.students.networks import Classifier
@@ -80,7 +81,7 @@ def run(
     else:
         taken = {path for before in previous or [] for path in read_images(before, job.stage).paths}
         scorer = Scorer(
-            Classifier.load(student, "train_student").to(job.device),
+            load_students(student, other_students, job.device),
             Classifier.load(reference, "train_reference").to(job.device),
             settings.reference_weight,
         )

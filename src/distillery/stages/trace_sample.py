@@ -62,6 +62,7 @@ def run(
     guidance_autoencoder: list[Input] | None = None,
     previous: list[Input] | None = None,
     student: Input | None = None,
+    other_students: Input | None = None,
     reference: Input | None = None,
     calibrated: Input | None = None,
     guidance_files: list[Input] | None = None,
@@ -104,7 +105,7 @@ def run(
     files = settings.guidance.divided(guidance_files, settings.guidance_files)
     if student is not None and reference is not None:
         loop = LoopGuidance(settings.guidance, files, scene)
-        _, guidances = open_loop(loop, student, reference, calibrated, job.device)
+        _, guidances = open_loop(loop, student, other_students, reference, calibrated, job.device)
     else:
         guidances = settings.guidance.open(files, scene)
 

@@ -78,6 +78,12 @@ class Ensemble:
         first = {name: value[0] if self.stacked else value for name, value in (self.parameters | self.buffers).items()}
         return {f"network.{name}": value.detach().cpu().clone() for name, value in first.items()}
 
+    def tested_snapshot(self) -> dict[str, Tensor]:
+        """The first network as it would be tested now: its weights or their average, by `Classifier.state_dict`."""
+        tested = (self.ema or self.parameters) | self.buffers
+        first = {name: value[0] if self.stacked else value for name, value in tested.items()}
+        return {f"network.{name}": value.detach().cpu().clone() for name, value in first.items()}
+
     def set_rate(self, rate: float) -> None:
         for group in self.optimizer.param_groups:
             group["lr"] = rate

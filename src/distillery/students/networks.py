@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from distillery.data.pixels import scaled
 from distillery.errors import damaged
 from distillery.provenance import Provenance
-from distillery.storage.tensors import read_tensors, write_tensors
+from distillery.storage.tensors import below, read_tensors, write_tensors
 from distillery.streams import Key, stream
 from distillery.students.architectures import (
     alexnet_small,
@@ -120,6 +120,32 @@ class Classifier(nn.Module):
         except (KeyError, RuntimeError, TypeError, ValueError) as error:
             raise damaged(path, made_by, error) from error
         return classifier.eval().requires_grad_(False)
+
+
+def save_networks(path: Path, classifiers: Sequence[Classifier], provenance: Provenance) -> None:
+    """Write networks to one file, with all that is needed to build them again."""
+    tensors = {
+        f"{number}/{name}": tensor
+        for number, classifier in enumerate(classifiers)
+        for name, tensor in classifier.network.state_dict().items()
+    }
+    write_tensors(path, tensors, provenance, networks=[classifier.description for classifier in classifiers])
+
+
+def load_networks(path: Path, made_by: str) -> list[Classifier]:
+    """Read what `save_networks` wrote, in eval mode and without gradients.
+
+    Raises:
+        DamagedArtifact: no file that `save_networks` wrote.
+    """
+    tensors, about = read_tensors(path, made_by)
+    try:
+        classifiers = [Classifier.described(described) for described in about["networks"]]
+        for number, classifier in enumerate(classifiers):
+            classifier.network.load_state_dict(below(tensors, f"{number}/"))
+    except (KeyError, RuntimeError, TypeError, ValueError) as error:
+        raise damaged(path, made_by, error) from error
+    return [classifier.eval().requires_grad_(False) for classifier in classifiers]
 
 
 def _domain(about: dict[str, Any]) -> Domain:

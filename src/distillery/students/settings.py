@@ -267,12 +267,39 @@ class Reference(Block):
     )
 
 
-class Student(Block):
-    """The network that is trained on the increments so far."""
+def _once_each(networks: list[str]) -> list[str]:
+    if several := [name for name in dict.fromkeys(networks) if networks.count(name) > 1]:
+        raise ValueError(f"{several[0]!r} stands there more than once; give it once, and students: 2 or more")
+    return networks
 
-    network: Network | None = Field(None, description="None: the network of the reference.")
+
+def _to_the_end(shares: list[float]) -> list[float]:
+    if shares[-1] != 1 or sorted({*shares}) != shares:
+        raise ValueError("allowed: shares of the epochs in ascending order, the last of them 1")
+    return shares
+
+
+class Student(Block):
+    """The networks that are trained on the increments so far; S has the mean of their cross-entropies."""
+
+    networks: Annotated[list[Network], Field(min_length=1), AfterValidator(_once_each)] | None = Field(
+        None, description="Architectures. None: the network of the reference."
+    )
+    students: Repeats = Field(1, description="Networks of each architecture, with other initial weights and orders.")
+    checkpoints: Annotated[
+        list[Annotated[float, Field(gt=0, le=1), Exponent]], Field(min_length=1), AfterValidator(_to_the_end)
+    ] = Field([1.0], description="Shares of the epochs after which the weights of a network take part; the last is 1.")
     start: Literal["fresh", "continued"] = "fresh"
     protocol: Protocol | None = Field(None, description="None: the first protocol of the evaluation.")
+
+    @property
+    def several(self) -> bool:
+        """Whether the mean is over more than the weights of one network at its end."""
+        return len(self.networks or [""]) * self.students * len(self.checkpoints) > 1
+
+    def checkpoint_epochs(self, epochs: int) -> list[int]:
+        """The epochs after which weights take part, in ascending order; the last is `epochs`."""
+        return [max(1, round(share * epochs)) for share in self.checkpoints]
 
 
 class Speed(Block):

@@ -67,6 +67,20 @@ class Watched:
     log_probability: list[Tensor] = field(default_factory=list)
 
 
+@dataclass
+class Checkpoints:
+    """The first of the networks within its training, as it would be tested.
+
+    Attributes:
+        epochs: after which its state is kept.
+        states: for each of those epochs, in their order, on the CPU, by the names of `Classifier.state_dict`. Training
+            appends them.
+    """
+
+    epochs: frozenset[int]
+    states: list[dict[str, Tensor]] = field(default_factory=list)
+
+
 def train_network(
     classifier: Classifier,
     pixels: Tensor,
@@ -79,6 +93,7 @@ def train_network(
     resume: Resume | None = None,
     what: str = "train_network",
     kept: list[dict[str, Tensor]] | None = None,
+    checkpoints: Checkpoints | None = None,
     watched: Watched | None = None,
     history: History | None = None,
 ) -> None:
@@ -92,6 +107,7 @@ def train_network(
         resume: left in place at the end with the finished state; its owner calls `finish` when the outputs stand.
         kept: gains the state of the network before training and after every epoch, on the CPU, by the names of
             `Classifier.state_dict`.
+        checkpoints: gains the state of the network after the epochs that it names.
         watched: gains what the network answers.
         history: of as many epochs; it gains the mean training loss and the learning rate of each.
 
@@ -109,6 +125,7 @@ def train_network(
         resume=resume,
         what=what,
         kept=kept,
+        checkpoints=checkpoints,
         watched=watched,
         history=history,
     )
@@ -134,6 +151,7 @@ def train_networks(
     resume: Resume | None = None,
     what: str = "train_networks",
     kept: list[dict[str, Tensor]] | None = None,
+    checkpoints: Checkpoints | None = None,
     watched: Watched | None = None,
     history: History | None = None,
 ) -> list[Trained]:
@@ -147,6 +165,7 @@ def train_networks(
         soft_labels: the teacher, where the recipe has soft labels.
         resume: left in place at the end with the finished state; its owner calls `finish` when the outputs stand.
         kept: gains the state of the first network before training and after every epoch, as `train_network` says.
+        checkpoints: gains the state of the first network after the epochs that it names.
         watched: gains what the networks answer.
         history: of as many epochs; it gains the mean training loss of each network and the learning rate.
 
@@ -167,9 +186,8 @@ def train_networks(
     if test is not None:
         looked = (augment.test_images(test[0], recipe).to(device), test[1].to(device))
     evaluations: list[list[Evaluated]] = [[] for _ in classifiers]
-    if kept is not None:
-        kept.append(ensemble.snapshot())
-    ask = _Asking(watched, ensemble)
+    keep, ask = _Keeping(kept, checkpoints, ensemble), _Asking(watched, ensemble)
+    keep.after(0)
     ask.after(0)
     correct = torch.zeros(len(classifiers), len(looked[1]) if looked else 0, dtype=torch.bool)
     history = history or History(recipe.epochs, "epoch")
@@ -177,8 +195,7 @@ def train_networks(
     if resume and (checkpoint := resume.restore()):
         tensors, facts = checkpoint
         correct = tensors.pop("correct").bool()
-        if kept is not None:
-            kept[:] = _kept_before(tensors)
+        keep.load_state_dict(tensors)
         ask.load_state_dict(tensors)
         ensemble.load_state_dict(tensors)
         restore_history(history, tensors)
@@ -195,8 +212,7 @@ def train_networks(
             done = epoch + 1
             history.add(done, loss=losses / len(stored), learning_rate=rate)
             ensemble.average(done)
-            if kept is not None:
-                kept.append(ensemble.snapshot())
+            keep.after(done)
             ask.after(done)
             if looked and done in when:
                 correct, finite = ensemble.answers(*looked)
@@ -211,7 +227,7 @@ def train_networks(
                         {
                             **ensemble.state_dict(),
                             "correct": correct.to(torch.uint8),
-                            **_kept_after(kept or []),
+                            **keep.state_dict(),
                             **ask.state_dict(),
                             **history_tensors(history),
                         },
@@ -221,6 +237,30 @@ def train_networks(
                 )
     ensemble.write_back()
     return [Trained(evaluated, correct[network]) for network, evaluated in enumerate(evaluations)]
+
+
+class _Keeping:
+    """The states of the first network that are kept: of every epoch, and at checkpoints; where nobody asks, none."""
+
+    def __init__(
+        self, kept: list[dict[str, Tensor]] | None, checkpoints: Checkpoints | None, ensemble: Ensemble
+    ) -> None:
+        self.kept, self.checkpoints, self.ensemble = kept, checkpoints or Checkpoints(frozenset()), ensemble
+
+    def after(self, epochs: int) -> None:
+        """Keep the state, if it is asked for."""
+        if self.kept is not None:
+            self.kept.append(self.ensemble.snapshot())
+        if epochs in self.checkpoints.epochs:
+            self.checkpoints.states.append(self.ensemble.tested_snapshot())
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return _states_after("kept", self.kept or []) | _states_after("checkpoint", self.checkpoints.states)
+
+    def load_state_dict(self, tensors: dict[str, Tensor]) -> None:
+        if self.kept is not None:
+            self.kept[:] = _states_before("kept", tensors)
+        self.checkpoints.states[:] = _states_before("checkpoint", tensors)
 
 
 class _Asking:
@@ -247,13 +287,13 @@ class _Asking:
             self.asked[:] = tensors.pop("watched").unbind()
 
 
-def _kept_after(kept: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
-    return {f"kept/{number}/{name}": value for number, state in enumerate(kept) for name, value in state.items()}
+def _states_after(kind: str, states: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+    return {f"{kind}/{number}/{name}": value for number, state in enumerate(states) for name, value in state.items()}
 
 
-def _kept_before(tensors: dict[str, Tensor]) -> list[dict[str, Tensor]]:
+def _states_before(kind: str, tensors: dict[str, Tensor]) -> list[dict[str, Tensor]]:
     states: dict[int, dict[str, Tensor]] = {}
-    for key, value in below(tensors, "kept/").items():
+    for key, value in below(tensors, f"{kind}/").items():
         number, _, name = key.partition("/")
         states.setdefault(int(number), {})[name] = value
     return [states[number] for number in sorted(states)]
