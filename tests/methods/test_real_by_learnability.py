@@ -131,6 +131,14 @@ def test_students_that_choose_nothing_are_not_trained() -> None:
     assert train_student.Settings.of(experiment, "", "hybrid", "4").recipe.epochs == 10
 
 
+def test_the_networks_beside_a_student_follow_it() -> None:
+    inputs = Inputs(smoke(hybrid(student={"start": "continued", "students": 2})))
+    beside = [layout.fill(layout.OTHER_STUDENTS, run="", method="hybrid", k=4)]
+    found = [inputs.other_students_before(Job(method="hybrid", k=k)) for k in (1, 2, 4, 5)]
+    assert found == [[], [], [], beside]
+    assert [inputs.others_continued_from(Job(method="hybrid", k=k)) for k in (4, 5)] == [[], beside]
+
+
 def test_a_set_says_how_its_beginning_is_made() -> None:
     experiment = smoke(hybrid())
     about = experiment.lineage("", "hybrid", 6)
