@@ -71,7 +71,7 @@ class Incremental(Method):
     def _check_checkpoints(self, key: str, context: Context) -> Iterator[str]:
         """Whether each checkpoint of a student is an epoch of its own, in every increment."""
         shares = self.student.checkpoints
-        for student in self.students(key, context) if len(shares) > 1 else ():
+        for student in self.student_networks(key, context) if len(shares) > 1 else ():
             for k in range(1, self.increments(context.ipc)):
                 try:
                     recipe = student.protocol.recipe(
