@@ -81,6 +81,36 @@ def test_the_variants_differ_in_the_point_and_by_the_jacobian(world: World) -> N
     torch.testing.assert_close(shift["x0_chain"], shift["x0"] / abar**0.5)
 
 
+@pytest.mark.parametrize(("index", "weaker"), [(45, 2.71), (40, 2.90), (30, 3.87), (20, 5.33), (10, 7.16)])
+def test_a_term_on_the_noise_moves_the_mean_as_much_less_as_the_published_schedule_says(
+    index: int, weaker: float, world: World
+) -> None:
+    """The ratio is sqrt(1 - abar) / (beta / sqrt(alpha)), with the values of the table of 50 steps."""
+    state, memory = world.step(index, LABELS, False), memory_of(latents(9), [0, 1, 2] * 3)
+    on_mean = DeviationGuidance(memory, strength=2.0, first=10, last=45)
+    on_noise = DeviationGuidance(memory, strength=2.0, first=10, last=45, place="noise")
+    torch.testing.assert_close(on_mean.shift(state), weaker * on_noise.shift(state), rtol=5e-3, atol=0)
+
+
+@pytest.mark.parametrize("index", [45, 25, 10])
+def test_a_term_on_the_noise_is_a_step_with_the_changed_noise_prediction(index: int, world: World) -> None:
+    state, memory = world.step(index, LABELS, False), memory_of(latents(9), [0, 1, 2] * 3)
+    nearest, _ = memory.nearest(state.clean, LABELS)
+    changed = state.noise + 3.0 * cosine_gradient(state.clean, nearest)
+    schedule = state.schedule
+    means = [
+        schedule.posterior_mean(schedule.clean(state.noisy.double(), noise.double(), index), state.noisy, index)
+        for noise in (state.noise, changed)
+    ]
+    guidance = DeviationGuidance(memory, strength=3.0, first=10, last=45, place="noise")
+    torch.testing.assert_close(guidance.shift(state).double(), means[1] - means[0], rtol=1e-3, atol=1e-6)
+
+
+def test_settings_without_the_place_are_those_of_before_it_existed() -> None:
+    assert "place" not in Deviation().model_dump(mode="json")
+    assert Deviation(place="noise").model_dump(mode="json")["place"] == "noise"
+
+
 def test_the_shift_grows_with_the_strength(world: World) -> None:
     state, memory = world.step(30, LABELS, False), memory_of(latents(9), [0, 1, 2] * 3)
     torch.testing.assert_close(guide(memory, 5.0).shift(state), 5 * guide(memory, 1.0).shift(state))

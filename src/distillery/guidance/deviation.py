@@ -33,6 +33,12 @@ class Deviation(RangedBlock):
         None, description="None: that of the guidance beside it; alone, 10 to 45 of 50, scaled to the steps."
     )
     on: Literal["x0", "xt", "x0_chain"] = "x0"
+    place: Literal["mean", "noise"] = Field(
+        "mean",
+        exclude_if=lambda place: place == "mean",
+        description="`mean`: the term shifts the posterior mean; `noise`: it changes the noise prediction, which moves the "
+        "mean 2.7 times (index 45 of 50) to 7.1 times (index 10) less.",
+    )
     memory: Literal["all", "increment"] = "all"
     capacity: Count | None = Field(None, description="Newest latents kept per class; none: all.")
 
@@ -51,7 +57,7 @@ class Deviation(RangedBlock):
         memory = ClassMemory(self.capacity)
         for latents, labels in scene.latents() if self.memory == "all" else ():
             memory.add(latents, labels)
-        return DeviationGuidance(memory, strength=strength, **self.indices, on=self.on)
+        return DeviationGuidance(memory, strength=strength, **self.indices, on=self.on, place=self.place)
 
 
 @dataclass
@@ -66,6 +72,7 @@ class DeviationGuidance(RangedGuidance):
     rank: ClassVar[int] = 3
     memory: ClassMemory
     on: Literal["x0", "xt", "x0_chain"] = "x0"
+    place: Literal["mean", "noise"] = "mean"
 
     def needs_graph(self) -> bool:
         return False
@@ -84,4 +91,6 @@ class DeviationGuidance(RangedGuidance):
         scale = self.strength
         if self.on == "x0_chain":
             scale /= float(step.schedule.alphas_cumprod[step.index].sqrt())
+        if self.place == "noise":
+            scale *= step.schedule.mean_per_noise(step.index)
         return torch.where(has[:, None, None, None], -scale * cosine_gradient(point, nearest), 0.0)
