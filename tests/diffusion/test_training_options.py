@@ -17,16 +17,18 @@ import torch
 from clone import PROJECT, wait_until
 from diffusers import DDPMScheduler
 from diffusers.models.attention import BasicTransformerBlock
+from pydantic import TypeAdapter, ValidationError
 from tiny import CLASSES, CPU, LATENT, StoppedAt, job, no_resume
 from tiny_weights import openings
 from torch import Tensor, nn
 
 import distillery.storage.resume
 from distillery.diffusion.denoiser import Denoiser
-from distillery.diffusion.generators import Generator
+from distillery.diffusion.generators import AnyGenerator, Generator
 from distillery.diffusion.losses import DiffusionLoss, Noised, TrainingStep, VarianceSchedule, min_snr_weights
 from distillery.diffusion.schedule import training_scheduler
-from distillery.diffusion.training import InMemory, new_transformer, train_generator
+from distillery.diffusion.training import InMemory, Shuffled, new_transformer, train_generator
+from distillery.errors import BadInput
 from distillery.settings import canonical
 from distillery.stages import train_generator as stage
 from distillery.storage.resume import Resume
@@ -298,3 +300,61 @@ def test_two_processes_share_a_batch_in_one_job_and_resume_after_a_signal(tmp_pa
     assert len(steps) == 1 and 0 < steps.pop() < stopped.steps
     assert stopped.files["weights"].read_bytes() == two.files["weights"].read_bytes()
     assert not stopped.resume.exists()
+
+
+# ---- how long, and in which order ------------------------------------------------------------------------------------
+
+
+def block(**keys: Any) -> Any:
+    return TypeAdapter(AnyGenerator).validate_python({"kind": "finetune", "base": "dit", **keys})
+
+
+@pytest.mark.parametrize(
+    ("images", "steps"), [(12_454, 12_448), (12_894, 12_888)], ids=["as published for Woof", "as published for Nette"]
+)
+def test_epochs_are_so_many_whole_batches(images: int, steps: int) -> None:
+    assert block(epochs=8, batch_size=8).steps_on(images) == steps
+    assert block(batch_size=8).steps_on(images) == 12_000  # the default is in steps, whatever the images
+    assert Generator(epochs=3, batch_size=64).steps_on(10) == 3
+
+
+@pytest.mark.parametrize(
+    ("keys", "wrong"),
+    [({"steps": 10, "epochs": 2}, "steps and epochs both"), ({"steps": None}, "no epochs say"), ({"epochs": 0}, "greater than or equal to 1")],
+)
+def test_exactly_one_of_steps_and_epochs_says_how_long(keys: dict[str, Any], wrong: str) -> None:
+    with pytest.raises(ValidationError, match=wrong):
+        block(**keys)
+
+
+def test_settings_of_steps_are_those_of_before_epochs_existed_and_those_of_epochs_load_again() -> None:
+    assert not {"epochs", "order"} & block(steps=5).model_dump(mode="json").keys()
+    by_epochs = block(epochs=2, order="shuffled")
+    assert TypeAdapter(AnyGenerator).validate_python(by_epochs.model_dump(mode="json")) == by_epochs
+
+
+def test_shuffled_batches_hold_every_row_once_in_an_epoch_and_another_order_in_the_next() -> None:
+    batches = Shuffled(11, 4, (0, "order"))
+    epochs = [torch.cat([batches.rows(step) for step in (first, first + 1)]).tolist() for first in (0, 2, 4)]
+    assert all(len(set(rows)) == 8 and set(rows) <= {*range(11)} for rows in epochs)
+    assert epochs[0] != epochs[1] != epochs[2]
+    assert Shuffled(11, 4, (0, "order")).rows(3).tolist() == epochs[1][4:]  # wherever a training resumes
+    assert Shuffled(11, 4, (1, "order")).rows(0).tolist() != epochs[0][:4]
+    with pytest.raises(BadInput, match="allowed: 1 to 3"):
+        Shuffled(3, 4, (0,))
+
+
+def test_training_by_epochs_sees_every_latent_as_often(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+    take = InMemory.take
+
+    def noted(self: InMemory, rows: Tensor, mirror: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        seen.extend(rows.tolist())
+        return take(self, rows, mirror)
+
+    monkeypatch.setattr(InMemory, "take", noted)
+    train(tmp_path, order="shuffled", steps=8)
+    assert sorted(seen) == sorted([*range(32)] * 2)
+    seen.clear()
+    train(tmp_path, steps=8)
+    assert sorted(seen) != sorted([*range(32)] * 2)

@@ -16,7 +16,7 @@ from torch import Tensor
 from distillery.diffusion.solvers import SolverName
 from distillery.errors import BadInput
 from distillery.guidance.mode import ModeGuidance
-from distillery.guidance.mode_discovery import discover_modes, read_modes
+from distillery.guidance.mode_discovery import discover_modes, nearest_latents, read_modes
 from distillery.streams import stream
 
 
@@ -109,6 +109,81 @@ def test_the_order_does_not_depend_on_that_of_the_images(discovery: str) -> None
     order = torch.randperm(len(points), generator=stream("order"))
     one, other = (modes_of(of, 4, discovery=discovery) for of in (points, points[order]))
     torch.testing.assert_close(one, other)
+
+
+# ---- other algorithms than k-means ----------------------------------------------------------------------------------
+
+OTHERS = ["dbscan", "spectral", "mixture"]
+
+
+@pytest.mark.parametrize("discovery", OTHERS)
+@pytest.mark.parametrize("pool", [None, 4])
+def test_every_algorithm_finds_the_means_of_separate_groups(discovery: str, pool: int | None) -> None:
+    sizes = (12, 30, 14, 20)  # a smaller one has its tenth neighbours elsewhere, in the graph of spectral clustering
+    points = groups(*sizes)
+    modes = modes_of(points, 4, discovery=discovery, pool=pool)
+    means = torch.stack([group.mean(0) for group in points.split(sizes)])
+    assert sorted(group_of(modes, sizes)) == [0, 1, 2, 3]
+    torch.testing.assert_close(modes, means[group_of(modes, sizes)], rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize("discovery", OTHERS)
+def test_every_algorithm_gives_as_many_modes_as_slots_and_the_same_again(discovery: str) -> None:
+    points = latents(40, "points")
+    modes = modes_of(points, 7, discovery=discovery)
+    assert modes.shape == (7, *LATENT) and modes.isfinite().all()
+    assert torch.equal(modes, modes_of(points, 7, discovery=discovery))
+    assert modes_of(points[:7], 7, discovery=discovery).shape == (7, *LATENT)
+    torch.testing.assert_close(modes_of(points, 1, discovery="spectral")[0], points.mean(0))
+
+
+def test_another_seed_finds_other_modes_where_an_algorithm_begins_at_random() -> None:
+    points = latents(40, "points")
+    for discovery in ("spectral", "mixture"):
+        one, other = (modes_of(points, 7, discovery=discovery, seed=seed) for seed in (0, 1))
+        assert torch.cdist(one.flatten(1), other.flatten(1)).min(1).values.max() > 0.1
+
+
+def test_where_dbscan_finds_fewer_clusters_the_largest_give_their_mode_again_and_noise_counts_in_none() -> None:
+    sizes = (30, 25)
+    far = 100 * latents(1, "far")
+    modes = modes_of(torch.cat([groups(*sizes), far]), 5, discovery="dbscan")
+    of = group_of(modes, sizes)
+    assert sorted(of) == [0, 0, 0, 1, 1]  # 30 against 25, by the rule of D'Hondt
+    means = torch.stack([group.mean(0) for group in groups(*sizes).split(sizes)])
+    torch.testing.assert_close(modes, means[of], rtol=0, atol=1e-3)
+
+
+def test_dbscan_without_a_dense_place_has_the_mean_of_the_class() -> None:
+    points = latents(3, "points")
+    modes = modes_of(points, 2, discovery="dbscan")
+    torch.testing.assert_close(modes, points.mean(0).expand(2, *LATENT))
+
+
+@pytest.mark.parametrize("discovery", OTHERS)
+def test_small_clusters_of_every_algorithm_join_the_next(discovery: str) -> None:
+    sizes = (6, 30, 25)
+    modes = modes_of(groups(*sizes), 3, discovery=discovery, smallest_cluster=10)
+    assert len(torch.unique(modes.flatten(1), dim=0)) == 2
+
+
+@pytest.mark.parametrize("discovery", OTHERS)
+def test_every_algorithm_refuses_fewer_different_images_than_modes(discovery: str) -> None:
+    with pytest.raises(BadInput, match="only 1 different images"):
+        modes_of(latents(1).repeat(4, 1, 1, 1), 3, discovery=discovery)
+
+
+# ---- discovery alone -------------------------------------------------------------------------------------------------
+
+
+def test_every_mode_has_the_nearest_latent_that_no_mode_before_it_has() -> None:
+    points = latents(9, "points")
+    modes = torch.stack([points[4] + 0.01, points[4] + 0.02, points[7]])
+    rows = nearest_latents(points, modes, None)
+    others = (points - modes[1]).flatten(1).norm(dim=1)
+    others[4] = torch.inf
+    assert rows == [4, int(others.argmin()), 7]
+    assert nearest_latents(points, points.flip(0), 2) == [*range(8, -1, -1)]
 
 
 # ---- small clusters --------------------------------------------------------------------------------------------------

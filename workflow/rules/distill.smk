@@ -196,6 +196,30 @@ rule select:
         command("select")
 
 
+rule select_by_modes:
+    """Select the real images that are nearest to the modes of their class."""
+    input:
+        data=layout.TRAIN,
+        latents=inputs.latents,
+        modes=inputs.selecting_modes,
+    output:
+        images=layout.SELECTED,
+    log:
+        **layout.logs("select_by_modes", "method", "ipc", run="{run}"),
+    wildcard_constraints:
+        method=one_of(EXPERIMENT.made_by("select_by_modes")),
+    conda:
+        "../../envs/distillery.yaml"
+    resources:
+        mem=memory(8),
+        runtime="1h",
+    params:
+        *code("select_by_modes"),
+        settings=settings("select_by_modes"),
+    shell:
+        command("select_by_modes")
+
+
 rule stitch_crops:
     """Stitch the crops of real images that a reference network finds easiest, several of them in one image."""
     input:

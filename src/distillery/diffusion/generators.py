@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Annotated, ClassVar, Literal, Self
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
@@ -25,6 +25,7 @@ from distillery.settings import (
     BelowOne,
     Block,
     Count,
+    Epochs,
     Layers,
     Name,
     NonNegative,
@@ -163,6 +164,10 @@ class AskedGenerator(Block):
         """The faults of its settings, one line each; `mirrored`: latents have mirrors."""
         yield from ()
 
+    def check_images(self, key: str, images: int) -> Iterator[str]:
+        """Whether so many training images are enough."""
+        yield from ()
+
 
 class Training(AskedGenerator):
     """What every training of a generator knows."""
@@ -171,7 +176,19 @@ class Training(AskedGenerator):
     objective: Annotated[
         AnyTrainingObjective, BeforeValidator(kind_of_name, json_schema_input_type=AnyTrainingObjective | ObjectiveName)
     ] = Field(PlainLoss(), description="What it is trained for; a name alone stands for `{kind: name}`.")
-    steps: Steps = 2000
+    steps: Steps | None = Field(2000, description="Of the optimiser; None where `epochs` says how many.")
+    epochs: Epochs | None = Field(
+        None,
+        exclude_if=lambda epochs: epochs is None,
+        description="Passes over the training images, instead of `steps`; what is left of a pass and makes no batch is "
+        "not counted.",
+    )
+    order: Literal["replacement", "shuffled"] = Field(
+        "replacement",
+        exclude_if=lambda order: order == "replacement",
+        description="Each batch is drawn with replacement; or every image comes once in an epoch, in an order drawn for "
+        "each, as public code has it.",
+    )
     batch_size: Batch = 128
     accumulate: Repeats = Field(1, description="Passes that a batch is cut into, to save memory.")
     processes: Repeats = Field(1, description="Processes that share a batch, one GPU each, in one job.")
@@ -191,6 +208,20 @@ class Training(AskedGenerator):
     )
     gradient_checkpointing: bool = Field(False, description="Compute activations twice, to save memory.")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _one_length(cls, value: Any) -> Any:
+        if not isinstance(value, Mapping):
+            return value
+        steps, epochs = value.get("steps"), value.get("epochs")
+        if steps is not None and epochs is not None:
+            raise ValueError("steps and epochs both say how long it is trained; allowed: one of them")
+        if epochs is not None:
+            return {**value, "steps": None}
+        if "steps" in value and steps is None:
+            raise ValueError("steps: none, and no epochs say how long it is trained; give one of them")
+        return value
+
     @model_validator(mode="after")
     def _remembers_once(self) -> Self:
         if self.processes > 1 and self.objective.remembers:
@@ -204,6 +235,18 @@ class Training(AskedGenerator):
                 f"{self.objective.kind}, which compare a whole batch; allowed: 1"
             )
         return self
+
+    @property
+    def length_key(self) -> str:
+        """The key that says how long it is trained."""
+        return "steps" if self.epochs is None else "epochs"
+
+    def steps_on(self, images: int) -> int:
+        """The steps of the optimiser on so many training images."""
+        if self.steps is not None:
+            return self.steps
+        assert self.epochs is not None, "one of both is given"
+        return self.epochs * max(images // self.batch_size, 1)
 
     @property
     def cards(self) -> int:
@@ -221,6 +264,14 @@ class Training(AskedGenerator):
             yield (
                 f"{key}.batch_size: {self.batch_size} images for {self.processes} processes of {self.accumulate} "
                 f"passes each; allowed: a multiple of {pieces}"
+            )
+
+
+    def check_images(self, key: str, images: int) -> Iterator[str]:
+        if self.order == "shuffled" and self.batch_size > images:
+            yield (
+                f"{key}.batch_size: {self.batch_size}, and {images} training images make no batch of different ones; "
+                f"allowed: 1 to {images}, or order: replacement"
             )
 
 
@@ -375,7 +426,7 @@ class FinetunedGenerator(Training):
     unknown_classes: Literal["error", "new_row"] = Field(
         "error", description="What a class that the base does not know gets: a refusal, or a row that is learned."
     )
-    steps: Steps = 12000
+    steps: Steps | None = Field(12000, description="Of the optimiser; None where `epochs` says how many.")
     batch_size: Batch = 8
     learning_rate: Rate = 1e-3
     schedule: Literal["cosine", "constant"] = "constant"

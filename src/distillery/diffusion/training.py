@@ -49,9 +49,10 @@ class InMemory:
         return self._mean[rows], self._std[rows]
 
 
-def options_of(training: Training) -> dict[str, Any]:
-    """The part of a block of settings that `train_generator` takes."""
-    options = training.model_dump(include=set(Training.model_fields) - {"objective"})
+def options_of(training: Training, images: int) -> dict[str, Any]:
+    """The part of a block of settings that `train_generator` takes, for so many training images."""
+    options = training.model_dump(include=set(Training.model_fields) - {"objective", "epochs"})
+    options["steps"] = training.steps_on(images)
     processes, pieces = options.pop("processes"), training.accumulate
     if training.batch_size % (processes * pieces):
         raise BadInput(f"batch_size: {training.batch_size} images for {processes} processes of {pieces} passes each")
@@ -88,6 +89,7 @@ def train_generator(
     schedule: Literal["cosine", "constant"] = "cosine",
     ema_warmup: bool = True,
     weights: Literal["ema", "raw"] = "ema",
+    order: Literal["replacement", "shuffled"] = "replacement",
     min_snr_gamma: float | None = None,
     flip: bool = False,
     precision: Literal["auto", "float32", "bfloat16"] = "auto",
@@ -104,6 +106,8 @@ def train_generator(
         conditions: (number of classes,) class indices of the generator.
         history: of as many steps; it gains the loss, its terms, the learning rate and the norm of the gradient.
         accumulate: passes that a batch is cut into.
+        order: `replacement`: each batch is drawn from all latents; `shuffled`: each latent is seen once in an epoch, and
+            those that are left and make no batch are not.
         objective: the loss; none: `DiffusionLoss`, to which `min_snr_gamma` belongs. It sees each piece of a batch.
         what: names the random stream, and the line of progress.
 
@@ -132,6 +136,7 @@ def train_generator(
     alphas_cumprod, prediction = scheduler.alphas_cumprod, scheduler.config.prediction_type
     null_class = transformer.config.num_embeds_ada_norm
     quiet = parallel.rank() > 0
+    shuffled = Shuffled(len(latents), batch_size, (seed, what, "order")) if order == "shuffled" else None
     with Progress(
         what, steps * batch_size, "image", start * batch_size, quiet=quiet, state=history.summary
     ) as progress:
@@ -146,6 +151,7 @@ def train_generator(
                 label_dropout,
                 null_class,
                 flip,
+                shuffled.rows(step) if shuffled else None,
             )
             with without_compiler():
                 optimizer.zero_grad(set_to_none=True)
@@ -178,6 +184,31 @@ def train_generator(
     return transformer.requires_grad_(False).cpu()
 
 
+class Shuffled:
+    """The rows of each batch where every row comes once in an epoch; what is left of one and makes no batch is dropped.
+
+    The order of an epoch depends on the key and its number alone, so that a training resumes anywhere.
+    """
+
+    def __init__(self, count: int, batch_size: int, key: tuple[int | str, ...]) -> None:
+        """
+        Raises:
+            BadInput: fewer rows than a batch has.
+        """
+        if count < batch_size:
+            raise BadInput(f"batch_size: {batch_size}, and there are {count} training images; allowed: 1 to {count}")
+        self._count, self._size, self._key = count, batch_size, key
+        self._epoch, self._order = -1, torch.empty(0, dtype=torch.long)
+
+    def rows(self, step: int) -> Tensor:
+        """The rows of a step, counted from 0: (batch_size,) int64."""
+        epoch, place = divmod(step, self._count // self._size)
+        if epoch != self._epoch:
+            self._epoch = epoch
+            self._order = torch.randperm(self._count, generator=stream(*self._key, epoch))
+        return self._order[place * self._size : (place + 1) * self._size]
+
+
 def _draw(
     draws: torch.Generator,
     latents: LatentSource,
@@ -188,9 +219,10 @@ def _draw(
     label_dropout: float,
     null_class: int,
     flip: bool,
+    rows: Tensor | None,
 ) -> Noised:
-    """A batch and its noise, on the CPU; the same in every process that shares it."""
-    chosen = torch.randint(len(latents), (batch_size,), generator=draws)
+    """A batch and its noise, on the CPU; the same in every process that shares it. Without `rows` they are drawn."""
+    chosen = torch.randint(len(latents), (batch_size,), generator=draws) if rows is None else rows
     mirror = None
     if flip:
         mirror = torch.rand(batch_size, generator=draws) < 0.5

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from distillery.errors import BadInput
 from distillery.guidance.base import GuidanceBlock, GuidanceContext, GuidanceFiles, Scene
-from distillery.settings import Count, NonNegative
+from distillery.settings import Block, Count, NonNegative
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -18,7 +18,29 @@ if TYPE_CHECKING:
     from distillery.diffusion.step import Step
 
 
-class Mode(GuidanceBlock):
+class ModeDiscovery(Block):
+    """How the modes of a class are found among the latents of its training images."""
+
+    discovery: Literal["centroid", "nearest", "random", "dbscan", "spectral", "mixture"] = Field(
+        "centroid",
+        description="Means of k-means clusters, the latents closest to them, latents at random, means of the clusters of "
+        "DBSCAN or spectral clustering, or means of a mixture of normal distributions.",
+    )
+    smallest_cluster: Count = Field(
+        1,
+        description="Images that a cluster needs to be a mode; those of a smaller one join the next, and the largest "
+        "clusters then give their mode to several slots.",
+    )
+    pool: Count | None = Field(None, description="Side that latents are pooled to before k-means; none: not at all.")
+    seed: int = Field(0, ge=0, lt=2**32, description="Of the clusters, and of the latents at random.")
+
+    def check_pool(self, key: str, side: int | None) -> Iterator[str]:
+        """Whether latents of this side can be pooled."""
+        if side is not None and self.pool is not None and self.pool > side:
+            yield f"{key}.pool: {self.pool} is more than the side of the latents; allowed: 1 to {side}"
+
+
+class Mode(ModeDiscovery, GuidanceBlock):
     """Guidance of each image towards one mode of its class (MGD3, arXiv 2505.18963)."""
 
     strength: NonNegative = Field(0.1, description="Lambda; free of the latent's size.")
@@ -28,17 +50,6 @@ class Mode(GuidanceBlock):
     count: Count | None = Field(
         None, description="Modes per class; none: one per image, for kind mgd3 discovered anew for every size."
     )
-    discovery: Literal["centroid", "nearest", "random"] = Field(
-        "centroid", description="Means of k-means clusters, the latents closest to them, or latents at random."
-    )
-    smallest_cluster: Count = Field(
-        1,
-        description="Images that a cluster needs to be a mode; those of a smaller one join the next, and the largest "
-        "clusters then give their mode to several slots.",
-    )
-    pool: Count | None = Field(None, description="Side that latents are pooled to before k-means; none: not at all.")
-    seed: int = Field(0, ge=0, lt=2**32, description="Of k-means, and of the latents at random.")
-
     def _stop(self, steps: int) -> int:
         return min(round(steps * 25 / 50), steps - 2) if self.stop is None else self.stop  # at least one step is guided
 
@@ -55,8 +66,7 @@ class Mode(GuidanceBlock):
                 f"{key}.stop: {self.stop} leaves no index above it in {context.steps}; allowed: 0 to {steps - 2}, or "
                 "strength: 0"
             )
-        if side is not None and self.pool is not None and self.pool > side:
-            yield f"{key}.pool: {self.pool} is more than the side of the latents; allowed: 1 to {side}"
+        yield from self.check_pool(key, side)
 
     def check_sizes(self, key: str, sizes: Sequence[int], images: Mapping[str, int]) -> Iterator[str]:
         count, smallest = self.count or max(sizes), min(images, key=lambda name: images[name])

@@ -15,16 +15,17 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from distillery.errors import BadInput
+from distillery.guidance.mode_clusters import NOISE, weights_of_clusters
 from distillery.storage.tensors import read_tensors
 from distillery.streams import stream
 
-Discovery = Literal["centroid", "nearest", "random"]
+Discovery = Literal["centroid", "nearest", "random", "dbscan", "spectral", "mixture"]
 
 
 def discover_modes(
     latents: Tensor, count: int, *, discovery: Discovery, smallest_cluster: int, pool: int | None, seed: int
 ) -> Tensor:
-    """As many modes of one class as are wanted: k-means of scikit-learn on its latents.
+    """As many modes of one class as are wanted: clusters of its latents, by an algorithm of scikit-learn.
 
     The first modes represent the class best: each is the one that brings the latents nearest to a mode, after those
     before it. So the first increments of a set share the modes of all of it.
@@ -32,7 +33,9 @@ def discover_modes(
     Args:
         latents: (N, C, h, w) of one class, scaled, N at least `count`.
         discovery: `centroid`: the mean of each cluster, as published; `nearest`: its latent closest to that mean;
-            `random`: latents at random, without clusters.
+            `random`: latents at random, without clusters; `dbscan`, `spectral`: the mean of each cluster of these
+            algorithms; `mixture`: the means of a mixture of normal distributions with diagonal covariances. Where DBSCAN
+            finds fewer clusters than modes, the largest ones give theirs again.
         smallest_cluster: a cluster of fewer latents is dissolved into the others, and the largest ones stand in for
             it: their mode is there more than once.
         pool: side that latents are average-pooled to before they are clustered; the mean is one of full latents.
@@ -49,6 +52,13 @@ def discover_modes(
         return latents[torch.randperm(len(latents), generator=stream(seed, "modes"))[:count]]
     described = latents if pool is None else F.adaptive_avg_pool2d(latents, pool)
     points = described.flatten(1).double().numpy()
+    if discovery in ("dbscan", "spectral", "mixture"):
+        weights, of_latent = weights_of_clusters(points, count, discovery, smallest_cluster, seed)
+        weights = weights / weights.sum(0)
+        means = torch.from_numpy(weights.T @ latents.flatten(1).double().numpy()).to(latents.dtype)
+        in_clusters = of_latent != NOISE
+        distances = cdist(points[in_clusters], weights.T @ points, "sqeuclidean")
+        return means.view(-1, *latents.shape[1:])[slots_of_modes(distances, of_latent[in_clusters], count)]
     clusters = KMeans(count, random_state=seed, n_init="auto").fit(points)
     if (different := len(set(clusters.labels_.tolist()))) < count:
         raise BadInput(f"{count} modes, but the class has only {different} different images")
@@ -109,6 +119,27 @@ def slots_of_modes(distances: NDArray[np.float64], of_latent: NDArray[np.int64],
         times[again] += 1
         order.append(again)
     return order
+
+
+def nearest_latents(latents: Tensor, modes: Tensor, pool: int | None) -> list[int]:
+    """The latent nearest to each mode, one after the other, of those that no mode before it has taken.
+
+    Args:
+        latents: (N, C, h, w) of one class, N at least the number of modes.
+        modes: (count, C, h, w).
+        pool: side that both are average-pooled to before they are compared.
+
+    Returns:
+        `count` different rows.
+    """
+    compared = (latents, modes) if pool is None else tuple(F.adaptive_avg_pool2d(each, pool) for each in (latents, modes))
+    points, targets = (each.flatten(1).double().numpy() for each in compared)
+    distances = cdist(targets, points, "sqeuclidean")
+    rows: list[int] = []
+    for row in distances:
+        row[rows] = np.inf
+        rows.append(int(row.argmin()))
+    return rows
 
 
 def read_modes(path: Path, classes: Sequence[str]) -> Tensor:

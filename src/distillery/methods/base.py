@@ -42,6 +42,7 @@ class Needs:
         features: the entry of `references` whose features of the training images are read.
         reference: an entry of `references`.
         experts: an entry of `experts`.
+        modes: whether modes of the training images are found, as many per class as a set has images.
     """
 
     generator: str | None = None
@@ -49,6 +50,7 @@ class Needs:
     features: str | None = None
     reference: str | None = None
     experts: str | None = None
+    modes: bool = False
 
 
 @dataclass(frozen=True)

@@ -127,6 +127,8 @@ def _sizes(experiment: Experiment) -> Iterator[str]:
         yield f"analysis.coverage.k: {coverage.k} neighbours among {images} training images; allowed: 1 to {images - 1}"
     for name, method in experiment.methods.items():
         yield from method.check_sizes(f"methods.{name}", experiment.ipc, sizes)
+    for name, generator in experiment.generators.items():
+        yield from generator.check_images(f"generators.{name}", images)
     held = " after those that are held out" if blocks else ""
     for name, size in sizes.items() if taking else ():
         if too_many := [ipc for ipc in experiment.ipc if ipc > size]:

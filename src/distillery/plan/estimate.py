@@ -92,7 +92,8 @@ def _autoencoder(experiment: Experiment) -> Iterator[Estimate]:
 
 
 def _latents(experiment: Experiment) -> Iterator[Estimate]:
-    if not experiment.generators_of("train_generator") + experiment.generators_of("finetune_generator"):
+    trained = experiment.generators_of("train_generator") + experiment.generators_of("finetune_generator")
+    if not trained and not any(method.needs.modes for method in experiment.methods.values()):
         return
     latents, numbers = experiment.latents, _latent_numbers(experiment)
     size = 2 * (1 + latents.mirrored) * (4 if latents.precision == "float32" else 2) * numbers * _images(experiment)
@@ -109,6 +110,7 @@ def _generators(experiment: Experiment) -> Iterator[Estimate]:
             _shape(experiment, name),
             experiment.generators[name].stage,
         )
+        steps = block.steps_on(_images(experiment))
         kept = counts.kept if block.trains_all else 0.0
         if block.gradient_checkpointing:
             kept = min(kept, shape.layers * shape.width * shape.tokens)
@@ -123,9 +125,9 @@ def _generators(experiment: Experiment) -> Iterator[Estimate]:
                 / block.accumulate
                 * _bytes(block.precision),
             },
-            (6 if block.trains_all else 4) * counts.products * block.steps * block.batch_size / block.processes,
-            float(block.steps) * block.accumulate,
-            f"{key}.steps",
+            (6 if block.trains_all else 4) * counts.products * steps * block.batch_size / block.processes,
+            float(steps) * block.accumulate,
+            f"{key}.{block.length_key}",
         )
 
 

@@ -15,13 +15,14 @@ from distillery.data.settings import Dataset, images_held_out
 from distillery.data.sources import class_names, class_sizes
 from distillery.diffusion.generators import AnyGenerator
 from distillery.diffusion.settings import AnyAutoencoder, Autoencoder, Latents, LatentShape, PretrainedAutoencoder
-from distillery.guidance.mode import Mode
+from distillery.guidance.mode import Mode, ModeDiscovery
 from distillery.guidance.registry import Guidances
 from distillery.guidance.settings import Surrogate
 from distillery.matching.settings import Experts, Matching
 from distillery.methods.base import Method, smaller
 from distillery.methods.lgd import GUIDED, LGD, Incremental
 from distillery.methods.matching import Matched, last_epoch_read
+from distillery.methods.mode_images import ModeImages
 from distillery.methods.registry import AnyMethod
 from distillery.methods.sampling import Sampled
 from distillery.plan import layout
@@ -289,6 +290,8 @@ class Experiment(Block):
         references = {block.needs.reference, block.needs.features, *block.judges}
         jobs += [f"train_reference-{name}" for name in references if name is not None]
         jobs += [f"extract_features-{block.needs.features}"] if block.needs.features else []
+        if block.needs.modes:
+            jobs += [f"encode_latents-{shard}" for shard in range(self.latents.shards)]
         if experts := block.needs.experts:
             jobs += [f"train_experts-{experts}-{shard}" for shard in range(self.experts[experts].shards)]
         for name in self.guidance(method).surrogates:
@@ -377,6 +380,11 @@ class Experiment(Block):
         mode = self.guidance(method).get(Mode)
         assert mode is not None
         return mode
+
+    def mode_discovery(self, method: str) -> ModeDiscovery:
+        """How the modes are found that a method selects by, or has its images drawn to."""
+        block = self.methods[method]
+        return block.modes if isinstance(block, ModeImages) else self.mode(method)
 
     def modes(self, method: str, ipc: int) -> int:
         """How many modes of each class the images of a size are drawn to."""

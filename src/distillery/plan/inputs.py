@@ -167,6 +167,10 @@ class Inputs:
         name = self._needs(wildcards).features
         return [self._path(layout.FEATURES, wildcards, reference=name)] if name else []
 
+    def selecting_modes(self, wildcards: Wildcards) -> str:
+        """The modes that a method selects by: as many per class as its set has images."""
+        return self._path(layout.MODES, wildcards, modes=wildcards.ipc)
+
     # ---- increments --------------------------------------------------------------------------------------------------
 
     def _lgd(self, name: str) -> LGD:

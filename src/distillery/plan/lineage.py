@@ -117,6 +117,8 @@ class _Line:
             self._autoencoder("autoencoder")
         if needs.generator:
             self._generator(needs.generator)
+        if needs.modes:
+            self.modes(self.ipc)
         if needs.experts:
             self.add("train_experts", needs.experts, experts=needs.experts)
 

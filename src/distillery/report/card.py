@@ -22,6 +22,7 @@ MADE_OF = {
     "match": "Images that were optimised.",
     "select": "Training images of the source data.",
     "select_by_learnability": "Training images of the source data.",
+    "select_by_modes": "Training images of the source data.",
     "stitch_crops": "Crops of training images of the source data, stitched together.",
     "import_images": "Images that were distilled elsewhere.",
     "choose_set": "One of several sets, chosen by the accuracy of networks on validation images.",

@@ -14,14 +14,14 @@ if TYPE_CHECKING:
 
 class Settings(Block):
     count: int
-    discovery: Literal["centroid", "nearest", "random"]
+    discovery: Literal["centroid", "nearest", "random", "dbscan", "spectral", "mixture"]
     smallest_cluster: int
     pool: int | None
     seed: int
 
     @classmethod
     def of(cls, experiment: Experiment, run: str, method: str, modes: str) -> Settings:
-        mode = experiment.mode(method)
+        mode = experiment.mode_discovery(method)
         kept = {name: getattr(mode, name) for name in cls.model_fields if name != "count"}
         return cls(count=int(modes), **kept)
 

@@ -74,7 +74,7 @@ def run(
         raise BadInput(f"generators.{settings.name}: {error}") from error
     difffit.share_embeddings(transformer)
     difffit.prepare(transformer, recipe.trainable, recipe.gamma_blocks)
-    resume, recorded = job.resume(weights), History(recipe.steps)
+    resume, recorded = job.resume(weights), History(recipe.steps_on(len(cache)))
     tuned = [name for name, value in transformer.named_parameters() if value.requires_grad]
     objective = objective_of(
         recipe, noise, classes=len(cache.classes), numbers=math.prod(cache.shape), device=job.device
@@ -85,7 +85,7 @@ def run(
         cache,
         cache.labels,
         conditions,
-        **options_of(recipe),
+        **options_of(recipe, len(cache)),
         seed=settings.seed,
         device=job.device,
         resume=resume,

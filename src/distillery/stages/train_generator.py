@@ -59,7 +59,7 @@ def run(
     if size % recipe.patch_size:
         raise BadInput(f"patch_size: {recipe.patch_size} does not divide the {size} x {size} latents")
     noise = training_scheduler(recipe.prediction)
-    resume, recorded = job.resume(weights), History(recipe.steps)
+    resume, recorded = job.resume(weights), History(recipe.steps_on(len(cache)))
     transformer = new_transformer(
         settings.seed,
         classes=len(cache.classes),
@@ -77,7 +77,7 @@ def run(
         cache,
         cache.labels,
         torch.arange(len(cache.classes)),
-        **options_of(recipe),
+        **options_of(recipe, len(cache)),
         seed=settings.seed,
         device=job.device,
         resume=resume,
