@@ -53,7 +53,7 @@ class Loop:
             files |= {"previous": [self.first], **self.world.networks}
         files |= {
             key: options.pop(key)
-            for key in ("student", "other_students", "reference", "calibrated", "seed_images", "modes")
+            for key in ("student", "other_students", "reference", "calibrated", "seed_images", "seed_parts", "modes")
             if key in options
         }
         if "modes" in files:
@@ -538,6 +538,20 @@ def test_a_seed_of_another_method_is_encoded(loop: Loop, world: World, real_seed
     np.testing.assert_allclose(made.columns["latent"], mean.flatten(1).numpy(), rtol=0, atol=1e-5)
     assert 0.5 < made.columns["latent"].std() < 1.5  # scaled: unit variance on the training images
     assert made.columns["chosen"].all() and set(made.columns["increment"].tolist()) == {1}
+
+
+def test_a_seed_that_was_sampled_keeps_its_latents(loop: Loop, world: World) -> None:
+    part = loop.folder / "sampled-seed.parquet"
+    sampled = opened(loop.first)
+    write_images(part, sampled, MADE_BY)
+    settings, whole = collect.Settings(ipc=SIZE), loop.folder / "seed-of-sampled.parquet"
+    collect.run(settings, parts=[part], images=whole, job=job("collect", settings))
+    assert "latent" not in read_images(whole, "collect").columns
+    made = opened(loop.generate("kept", k=1, seed_images=whole, seed_parts=[part]))
+    latent_of = dict(zip(sampled.paths, sampled.columns["latent"], strict=True))
+    np.testing.assert_array_equal(made.columns["latent"], np.stack([latent_of[path] for path in made.paths]))
+    encoded = opened(loop.generate("encoded", k=1, seed_images=whole))
+    assert np.abs(encoded.columns["latent"] - made.columns["latent"]).max() > 1e-3  # 8 bits are not what was sampled
 
 
 def test_a_shard_of_a_seed_holds_its_classes(loop: Loop, world: World, real_seed: Path) -> None:

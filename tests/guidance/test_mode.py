@@ -145,12 +145,13 @@ def test_another_seed_finds_other_modes_where_an_algorithm_begins_at_random() ->
 
 
 def test_where_dbscan_finds_fewer_clusters_the_largest_give_their_mode_again_and_noise_counts_in_none() -> None:
-    sizes = (30, 25)
-    far = 100 * latents(1, "far")
-    modes = modes_of(torch.cat([groups(*sizes), far]), 5, discovery="dbscan")
+    sizes, corners = (30, 25), torch.eye(256)[:55].view(55, *LATENT)  # all equally far apart: nothing to split
+    centres = 10 * latents(2, "groups")
+    points = corners + centres.repeat_interleave(torch.tensor(sizes), 0)
+    modes = modes_of(torch.cat([points, 100 * latents(1, "far")]), 5, discovery="dbscan")
     of = group_of(modes, sizes)
     assert sorted(of) == [0, 0, 0, 1, 1]  # 30 against 25, by the rule of D'Hondt
-    means = torch.stack([group.mean(0) for group in groups(*sizes).split(sizes)])
+    means = torch.stack([group.mean(0) for group in points.split(sizes)])
     torch.testing.assert_close(modes, means[of], rtol=0, atol=1e-3)
 
 

@@ -39,7 +39,7 @@ wildcard_constraints:
     run=ANY_RUN,
     method=one_of(EXPERIMENT.methods),
     experts=one_of(EXPERIMENT.experts),
-    generator=one_of(EXPERIMENT.generators),
+    generator=one_of(EXPERIMENT.parts_of_generators),
     reference=one_of(EXPERIMENT.references),
     surrogate=one_of(EXPERIMENT.surrogates),
     foreign=r"\w[\w.]*",

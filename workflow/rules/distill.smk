@@ -21,6 +21,7 @@ rule generate_increment:
         calibrated=inputs.calibrated,
         guidance_files=inputs.guidance_files,
         seed_images=inputs.seed_images,
+        seed_parts=inputs.seed_parts,
     output:
         candidates=layout.CANDIDATES,
     log:

@@ -176,7 +176,9 @@ rule finetune_generator:
     log:
         **layout.logs("finetune_generator", "generator", run="{run}"),
     wildcard_constraints:
-        generator=one_of(EXPERIMENT.generators_of("finetune_generator")),
+        generator=one_of(
+            part for name in EXPERIMENT.generators_of("finetune_generator") for part in EXPERIMENT.generator_parts(name)
+        ),
     priority: 100
     conda:
         "../../envs/distillery.yaml"

@@ -32,6 +32,7 @@ from distillery.settings import (
     Positive,
     Rate,
     Repeats,
+    Shards,
     Steps,
     Width,
 )
@@ -114,6 +115,11 @@ class AskedGenerator(Block):
         return "transformer"
 
     @property
+    def class_groups(self) -> int:
+        """How many generators it is, each for its share of the classes."""
+        return 1
+
+    @property
     def cards(self) -> int:
         """GPUs of its training, one for each process; 0: it is not trained."""
         return 0
@@ -165,7 +171,7 @@ class AskedGenerator(Block):
         yield from ()
 
     def check_images(self, key: str, images: int) -> Iterator[str]:
-        """Whether so many training images are enough."""
+        """Whether so many training images are enough, of the smallest group of classes."""
         yield from ()
 
 
@@ -423,6 +429,12 @@ class FinetunedGenerator(Training):
         "difffit", description="Biases, scales and class table (arXiv 2304.06648); biases and class table; all."
     )
     gamma_blocks: int | None = Field(None, ge=0, description="Blocks with scales, from the first; none: half of them.")
+    groups: Shards = Field(
+        1,
+        exclude_if=lambda groups: groups == 1,
+        description="Generators that it is fine-tuned to, each on its share of the classes: the first one on every "
+        "`groups`-th class from the first on. Published settings hold for groups of ten to twenty classes.",
+    )
     unknown_classes: Literal["error", "new_row"] = Field(
         "error", description="What a class that the base does not know gets: a refusal, or a row that is learned."
     )
@@ -438,6 +450,10 @@ class FinetunedGenerator(Training):
     @property
     def starts_from(self) -> str | None:
         return self.base
+
+    @property
+    def class_groups(self) -> int:
+        return self.groups
 
     @property
     def trains_all(self) -> bool:

@@ -143,6 +143,26 @@ class LatentCache:
                 shard.mapped.madvise(mmap.MADV_DONTNEED)
 
 
+class OfClasses:
+    """The latents of some classes of a cache.
+
+    Attributes:
+        labels: (n,) int64, positions in the classes of the cache.
+    """
+
+    def __init__(self, cache: LatentCache, classes: Sequence[int]) -> None:
+        self._cache = cache
+        self._rows = torch.isin(cache.labels, torch.tensor(classes)).nonzero().flatten()
+        self.labels = cache.labels[self._rows]
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def take(self, rows: Tensor, mirror: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of these rows, counted among the latents of the classes."""
+        return self._cache.take(self._rows[rows], mirror)
+
+
 def _open(path: Path) -> _Shard:
     try:
         header = read_header(path)

@@ -44,17 +44,39 @@ def image_set(drawn: Candidates, classes: Sequence[str], increment: int | None =
     )
 
 
-def encode_seed(seed: ImageSet, labels: Sequence[int], count: int, codec: Codec, device: torch.device) -> ImageSet:
-    """The first `count` images of each class of another method's set as increment 1, with their latents (mean)."""
+def encode_seed(
+    seed: ImageSet,
+    labels: Sequence[int],
+    count: int,
+    codec: Codec,
+    device: torch.device,
+    sampled: Sequence[ImageSet] = (),
+) -> ImageSet:
+    """The first `count` images of each class of another method's set as increment 1, with their latents.
+
+    Args:
+        sampled: the images of the set as they were sampled, whose latents are kept; without all of them, images are
+            encoded (mean) from their 8 bits.
+    """
     rows = [row for row, label in enumerate(seed.labels) if label in labels and seed.columns["slot"][row] < count]
     taken = seed.take(sorted(rows, key=lambda row: (seed.columns["slot"][row], seed.labels[row])))
-    with torch.no_grad():
-        batches = torch.from_numpy(taken.pixels()).split(64)
-        latents = torch.cat([codec.encode(to_unit(batch).to(device))[0].cpu() for batch in batches])
+    kept = {
+        path: latent
+        for images in sampled
+        if "latent" in images.columns
+        for path, latent in zip(images.paths, images.columns["latent"], strict=True)
+    }
+    if all(path in kept for path in taken.paths):
+        latents = np.stack([kept[path] for path in taken.paths])
+    else:
+        with torch.no_grad():
+            batches = torch.from_numpy(taken.pixels()).split(64)
+            encoded = torch.cat([codec.encode(to_unit(batch).to(device))[0].cpu() for batch in batches])
+        latents = encoded.flatten(1).numpy()
     columns = {
         "slot": taken.columns["slot"],
         "candidate": np.zeros(len(taken), dtype=np.int64),
-        "latent": latents.flatten(1).numpy(),
+        "latent": latents,
         "increment": np.ones(len(taken), dtype=np.int64),
         "chosen": np.ones(len(taken), dtype=bool),
     }

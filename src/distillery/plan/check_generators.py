@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from distillery.methods.lgd import LGD
+from distillery.methods.sampling import Sampled
 from distillery.plan.experiment import Experiment
 
 
@@ -16,6 +18,42 @@ def check_generators(experiment: Experiment) -> Iterator[str]:
     for name, generator in experiment.generators.items():
         yield from generator.check(f"generators.{name}", experiment.latents.mirrored)
         yield from _base(experiment, name)
+        yield from _groups(experiment, name)
+
+
+def _groups(experiment: Experiment, name: str) -> Iterator[str]:
+    """Whether there are classes for every group of a generator, and whatever takes it goes through them by group."""
+    key, groups = f"generators.{name}.groups", experiment.generators[name].class_groups
+    if groups == 1:
+        return
+    if groups > experiment.classes:
+        yield f"{key}: {groups} groups of {experiment.classes} classes; allowed: 1 to {experiment.classes}"
+    for part in {*experiment.generator_parts(name)} & {*experiment.generators}:
+        yield f"generators.{part}: a group of generators.{name} has this name; rename it"
+    for other, block in experiment.generators.items():
+        if block.starts_from == name:
+            yield f"generators.{other}.base: generators.{name} is {groups} generators, by groups of classes; name another"
+    path = experiment.analysis.path
+    for other, method in experiment.methods.items():
+        if method.needs.generator != name:
+            continue
+        if not isinstance(method, Sampled):
+            yield f"methods.{other}.generator: generators.{name} has groups of classes, which methods that sample take"
+        elif method.shards % groups:
+            yield (
+                f"methods.{other}.shards: {method.shards} jobs, and each samples the classes of one group of "
+                f"generators.{name}; allowed: a multiple of its {groups} groups"
+            )
+        if isinstance(method, LGD) and method.calibrates:
+            yield (
+                f"methods.{other}.guidance.learnability: a pilot samples all classes with one generator, and "
+                f"generators.{name} has {groups} groups; give strength and reference_weight as numbers"
+            )
+        if path is not None and other in path.methods:
+            yield (
+                f"analysis.path.methods: {other} samples with generators.{name}, which has {groups} groups of classes; "
+                "leave it out"
+            )
 
 
 def _base(experiment: Experiment, name: str) -> Iterator[str]:

@@ -128,7 +128,7 @@ def _sizes(experiment: Experiment) -> Iterator[str]:
     for name, method in experiment.methods.items():
         yield from method.check_sizes(f"methods.{name}", experiment.ipc, sizes)
     for name, generator in experiment.generators.items():
-        yield from generator.check_images(f"generators.{name}", images)
+        yield from generator.check_images(f"generators.{name}", min(experiment.images_of_groups(name)))
     held = " after those that are held out" if blocks else ""
     for name, size in sizes.items() if taking else ():
         if too_many := [ipc for ipc in experiment.ipc if ipc > size]:

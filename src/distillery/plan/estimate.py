@@ -110,7 +110,7 @@ def _generators(experiment: Experiment) -> Iterator[Estimate]:
             _shape(experiment, name),
             experiment.generators[name].stage,
         )
-        steps = block.steps_on(_images(experiment))
+        steps = block.steps_on(max(experiment.images_of_groups(name)))
         kept = counts.kept if block.trains_all else 0.0
         if block.gradient_checkpointing:
             kept = min(kept, shape.layers * shape.width * shape.tokens)

@@ -283,7 +283,7 @@ class Experiment(Block):
             jobs.append("train_autoencoder" if trained else "open_autoencoder-autoencoder")
         while generator is not None:
             made = self.generators[generator]
-            jobs.append(f"{made.stage}-{generator}")
+            jobs += [f"{made.stage}-{part}" for part in self.generator_parts(generator)]
             if not made.opened:
                 jobs += [f"encode_latents-{shard}" for shard in range(self.latents.shards)]
             generator = made.starts_from
@@ -453,6 +453,25 @@ class Experiment(Block):
     def generators_of(self, stage: str) -> list[str]:
         """The generators that a stage makes."""
         return [name for name, generator in self.generators.items() if generator.stage == stage]
+
+    def generator_parts(self, name: str) -> list[str]:
+        """The names of the files of a generator: its own, or one for each group of classes."""
+        groups = self.generators[name].class_groups
+        return [name] if groups == 1 else [f"{name}-group-{group}" for group in range(groups)]
+
+    @cached_property
+    def parts_of_generators(self) -> dict[str, tuple[str, int | None]]:
+        """The entry of `generators` and the group of classes behind each name of files; None: it is for all classes."""
+        return {
+            part: (name, None if part == name else group)
+            for name in self.generators
+            for group, part in enumerate(self.generator_parts(name))
+        }
+
+    def images_of_groups(self, name: str) -> list[int]:
+        """Training images of each group of classes of a generator: group g has every `groups`-th class from g on."""
+        sizes, groups = [*self.training_sizes.values()], self.generators[name].class_groups
+        return [sum(sizes[group::groups]) for group in range(groups)]
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from typing import Protocol
 from distillery.data.content import files_digest
 from distillery.data.external import external_content, external_files
 from distillery.data.sources import content_digest
+from distillery.diffusion.generators import AnyGenerator
 from distillery.diffusion.settings import PretrainedAutoencoder
 from distillery.methods.base import Needs
 from distillery.methods.external import External
@@ -115,14 +116,22 @@ class Inputs:
         """The files of a generator: one that is opened is the same for all runs."""
         if name is None:
             return []
-        block = self.experiment.generators[name]
+        block = self.experiment.generators[self.experiment.parts_of_generators[name][0]]
         run = "" if block.opened else self.experiment.models_run(run)
         files = layout.unet() if block.part == "unet" else layout.generator(run)
         return [layout.fill(path, generator=name) for path in files.values()]
 
     def generator(self, wildcards: Wildcards) -> list[str]:
-        """The files of the generator of a method; none where it has none."""
-        return self._generator(wildcards.run, self._needs(wildcards).generator)
+        """The files of the generator of a method, for the classes of the shard; none where it has none."""
+        name = self._needs(wildcards).generator
+        if name is None or self.experiment.generators[name].class_groups == 1:
+            return self._generator(wildcards.run, name)
+        parts = self.experiment.generator_parts(name)
+        return self._generator(wildcards.run, parts[int(wildcards.shard) % len(parts)])
+
+    def _made(self, wildcards: Wildcards) -> AnyGenerator:
+        """The settings of the generator that a job makes."""
+        return self.experiment.generators[self.experiment.parts_of_generators[wildcards.generator][0]]
 
     def method_autoencoder(self, wildcards: Wildcards) -> list[str]:
         """The files of the autoencoder, where the method needs it."""
@@ -130,15 +139,15 @@ class Inputs:
 
     def base(self, wildcards: Wildcards) -> list[str]:
         """The files of the generator that a fine-tuned one starts from."""
-        return self._generator(wildcards.run, self.experiment.generators[wildcards.generator].starts_from)
+        return self._generator(wildcards.run, self._made(wildcards).starts_from)
 
     def opened_generator(self, wildcards: Wildcards) -> list[str]:
         """The files of the weights of a generator, where they are in a folder."""
-        return self.experiment.generators[wildcards.generator].files_here()
+        return self._made(wildcards).files_here()
 
     def cards(self, wildcards: Wildcards) -> int:
         """The GPUs of a training: one for each process that shares it."""
-        return self.experiment.generators[wildcards.generator].cards
+        return self._made(wildcards).cards
 
     # ---- networks ----------------------------------------------------------------------------------------------------
 
@@ -260,6 +269,18 @@ class Inputs:
             return []
         size = loop.beginning * loop.increment_size
         return [self._path(layout.DISTILLED, wildcards, method=name, ipc=size) for name in loop.uses_sets_of]
+
+    def seed_parts(self, wildcards: Wildcards) -> list[str]:
+        """The images of that set as they were sampled, with their latents; none where it was made otherwise."""
+        lgd = self._lgd(wildcards.method)
+        if self._after_beginning(wildcards):
+            return []
+        return [
+            self._path(layout.PARTS[part.name], wildcards, method=name, **part.wildcards)
+            for name in lgd.uses_sets_of
+            for part in self.experiment.methods[name].parts(lgd.increment_size, self.experiment.ipc)
+            if part.name == "sampled"
+        ]
 
     def candidates(self, wildcards: Wildcards) -> list[str]:
         """The candidates of all shards."""

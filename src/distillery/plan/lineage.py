@@ -142,7 +142,8 @@ class _Line:
             self._generator(block.starts_from)
         if not block.opened:
             self.latents()
-        self.add(block.stage, name, generator=name)
+        for part in self.experiment.generator_parts(name):
+            self.add(block.stage, part, generator=part)
 
     def _set(self) -> None:
         """The stages of a set that is made size by size."""

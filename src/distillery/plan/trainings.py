@@ -45,7 +45,9 @@ def _models(experiment: Experiment) -> Iterator[_Row]:
         yield "autoencoder", "", layout.AUTOENCODER_HISTORY, {}
     for name, generator in sorted(experiment.generators.items()):
         if not generator.opened:
-            yield f"generator {name}", "", layout.GENERATOR_HISTORY, {"generator": name}
+            for part in experiment.generator_parts(name):
+                words = "" if part == name else part.removeprefix(f"{name}-").replace("-", " ")
+                yield f"generator {name}", words, layout.GENERATOR_HISTORY, {"generator": part}
     for name, reference in sorted(experiment.references.items()):
         if reference.weights is None:
             yield "references", name, layout.REFERENCE_HISTORY, {"reference": name}

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from pydantic import Field
+
 from distillery.diffusion.generators import FinetunedGenerator
 from distillery.diffusion.settings import Sampling
 from distillery.errors import BadInput
@@ -20,11 +22,16 @@ class Settings(Block):
     seed: int
     name: str
     generator: FinetunedGenerator
+    group: int | None = Field(
+        None, exclude_if=lambda group: group is None, description="Of the classes; none: it is trained on all."
+    )
 
     @classmethod
     def of(cls, experiment: Experiment, run: str, generator: str) -> Settings:
-        block = experiment.generators[generator].model_copy(update={"sampling": Sampling()})
-        return cls(seed=experiment.seed(run), name=generator, generator=FinetunedGenerator.model_validate(block))
+        name, group = experiment.parts_of_generators[generator]
+        block = experiment.generators[name].model_copy(update={"sampling": Sampling()})
+        made = FinetunedGenerator.model_validate(block)
+        return cls(seed=experiment.seed(run), name=generator, generator=made, group=group)
 
 
 def processes(settings: Settings) -> int:
@@ -48,13 +55,16 @@ def run(
     history: Output,
     job: Job,
 ) -> None:
-    """Latents and a generator to a folder that `DiTPipeline` opens, and to what has changed in it alone."""
+    """Latents and a generator to a folder that `DiTPipeline` opens, and to what has changed in it alone.
+
+    Of a group of classes the latents are its own; the generator keeps the rows of all classes.
+    """
     import math
 
     from distillery import parallel
     from distillery.diffusion import difffit
     from distillery.diffusion.finetuning import check_latents, condition_classes
-    from distillery.diffusion.latents import LatentCache
+    from distillery.diffusion.latents import LatentCache, OfClasses
     from distillery.diffusion.models import load_generator
     from distillery.diffusion.objectives import objective_of
     from distillery.diffusion.pipelines import copy_autoencoder, write_pipeline_index
@@ -72,9 +82,11 @@ def run(
         conditions, names = condition_classes(transformer, folder, cache.classes, recipe.unknown_classes)
     except BadInput as error:
         raise BadInput(f"generators.{settings.name}: {error}") from error
+    group = range(len(cache.classes))[settings.group or 0 :: recipe.groups]
+    source = cache if settings.group is None else OfClasses(cache, group)
     difffit.share_embeddings(transformer)
     difffit.prepare(transformer, recipe.trainable, recipe.gamma_blocks)
-    resume, recorded = job.resume(weights), History(recipe.steps_on(len(cache)))
+    resume, recorded = job.resume(weights), History(recipe.steps_on(len(source)))
     tuned = [name for name, value in transformer.named_parameters() if value.requires_grad]
     objective = objective_of(
         recipe, noise, classes=len(cache.classes), numbers=math.prod(cache.shape), device=job.device
@@ -82,10 +94,10 @@ def run(
     trained = train_generator(
         transformer,
         noise,
-        cache,
-        cache.labels,
+        source,
+        source.labels,
         conditions,
-        **options_of(recipe, len(cache)),
+        **options_of(recipe, len(source)),
         seed=settings.seed,
         device=job.device,
         resume=resume,
@@ -100,7 +112,7 @@ def run(
     write_history(history, [recorded], job.provenance)
     write_tensors(
         changed,
-        difffit.changed(trained, tuned, conditions.tolist()),
+        difffit.changed(trained, tuned, conditions[list(group)].tolist()),
         job.provenance,
         base=model_digest(folder / "transformer"),
         trainable=recipe.trainable,

@@ -71,12 +71,14 @@ def run(
     calibrated: Input | None = None,
     guidance_files: list[Input] | None = None,
     seed_images: Input | None = None,
+    seed_parts: list[Input] | None = None,
     candidates: Output,
     job: Job,
 ) -> None:
     """Generator, students, reference and the increments before k to all candidates with their scores and the choice.
 
-    Increment 1 has no student yet: it is sampled without learnability, or taken from `seed_images` and encoded.
+    Increment 1 has no student yet: it is sampled without learnability, or taken from `seed_images`, with
+    the latents that `seed_parts` have of them, or encoded.
     `calibrated` holds the strength and the weight that a pilot chose.
     """
     from distillery.diffusion.renderer import class_conditions, load_renderer
@@ -98,7 +100,9 @@ def run(
         guidance_autoencoder=guidance_autoencoder[0].parent if guidance_autoencoder else None,
     )
     if seed_images is not None:
-        encoded = encode_seed(read_images(seed_images, "collect"), labels, size, renderer.codec, job.device)
+        sampled = [read_images(path, "sample") for path in seed_parts or []]
+        seed = read_images(seed_images, "collect")
+        encoded = encode_seed(seed, labels, size, renderer.codec, job.device, sampled)
         write_images(candidates, encoded, job.provenance)
         return
     scene = Scene(renderer, classes, images=[read_images(path, "select_increment") for path in previous or []])
