@@ -19,6 +19,8 @@ from distillery.diffusion.renderer import class_conditions
 from distillery.diffusion.weights import model_digest
 from distillery.errors import BadInput
 from distillery.stages import finetune_generator
+from distillery.storage.atomic import read_json
+from distillery.storage.tables import read_table
 from distillery.storage.tensors import read_tensors, write_tensors
 from distillery.streams import stream
 
@@ -128,11 +130,11 @@ class Ready:
         digest = self.codec.digest if autoencoder is None else autoencoder
         write_tensors(self.latents, tensors, {}, classes=self.classes, autoencoder=digest)
 
-    def tune(self, name: str, **options: Any) -> Path:
+    def tune(self, name: str, group: int | None = None, **options: Any) -> Path:
         block = FinetunedGenerator(
             **{"kind": "finetune", "base": "dit", "steps": 4, "batch_size": 4, "ema_decay": 0.5, **options}
         )
-        settings = finetune_generator.Settings(seed=0, name="tuned", generator=block)
+        settings = finetune_generator.Settings(seed=0, name="tuned", generator=block, group=group)
         folder = self.folder / name
         finetune_generator.run(
             settings,
@@ -147,6 +149,27 @@ class Ready:
             job=job("finetune_generator", settings, [self.latents]),
         )
         return folder
+
+
+def test_a_group_learns_its_classes_alone_in_epochs_of_their_images(tmp_path: Path, no_request: None) -> None:
+    ready, by_epochs = Ready(tmp_path), {"steps": None, "epochs": 3, "groups": 2, "learning_rate": 1e-3}
+    base, _ = load_generator(ready.base)
+    for group, rows, steps in ((0, [217, 566], 12), (1, [0], 6)):  # 16 images of two classes, 8 of one, 4 in a batch
+        folder = ready.tune(f"group-{group}", group, **by_epochs)
+        tuned, _ = load_generator(folder)
+        now, before = (
+            model.transformer_blocks[0].norm1.emb.class_embedder.embedding_table.weight for model in (tuned, base)
+        )
+        learned = (now != before).any(1).nonzero()[:, 0].tolist()
+        assert [row for row in learned if row != 1000] == rows
+        tensors, _ = read_tensors(folder / "changed.safetensors", "finetune_generator")
+        assert tensors["class_rows"].tolist() == [*rows, 1000]
+        assert len(read_table(folder / "history.parquet", "finetune_generator")) == steps
+        assert len(read_json(folder / "model_index.json", "finetune_generator")["id2label"]) == 1000
+    one, other = (
+        files(tmp_path / name)["transformer/diffusion_pytorch_model.safetensors"] for name in ("group-0", "group-1")
+    )
+    assert one != other
 
 
 def files(folder: Path) -> dict[str, bytes]:
