@@ -320,7 +320,11 @@ def test_epochs_are_so_many_whole_batches(images: int, steps: int) -> None:
 
 @pytest.mark.parametrize(
     ("keys", "wrong"),
-    [({"steps": 10, "epochs": 2}, "steps and epochs both"), ({"steps": None}, "no epochs say"), ({"epochs": 0}, "greater than or equal to 1")],
+    [
+        ({"steps": 10, "epochs": 2}, "steps and epochs both"),
+        ({"steps": None}, "no epochs say"),
+        ({"epochs": 0}, "greater than or equal to 1"),
+    ],
 )
 def test_exactly_one_of_steps_and_epochs_says_how_long(keys: dict[str, Any], wrong: str) -> None:
     with pytest.raises(ValidationError, match=wrong):

@@ -88,7 +88,9 @@ def test_a_guided_first_increment_has_the_files_of_all_guidances_but_learnabilit
 def test_a_seed_that_is_sampled_is_read_with_its_latents_and_a_real_one_without() -> None:
     first, second = Job(method="lgd", k=1), Job(method="lgd", k=2)
     size = smoke().experiment.loop("lgd").increment_size
-    mgd3 = smoke(put("methods.mgd3", {"kind": "mgd3", "generator": "dit", "shards": 2}), put("methods.lgd.seed", "mgd3"))
+    mgd3 = smoke(
+        put("methods.mgd3", {"kind": "mgd3", "generator": "dit", "shards": 2}), put("methods.lgd.seed", "mgd3")
+    )
     folder = "<results>/distilled/mgd3/"
     assert mgd3.seed_parts(first) == [f"{folder}sampled-{size}-{shard}.parquet" for shard in range(2)]
     assert mgd3.seed_images(first) == [f"{folder}ipc{size}.parquet"]

@@ -176,9 +176,7 @@ rule finetune_generator:
     log:
         **layout.logs("finetune_generator", "generator", run="{run}"),
     wildcard_constraints:
-        generator=one_of(
-            part for name in EXPERIMENT.generators_of("finetune_generator") for part in EXPERIMENT.generator_parts(name)
-        ),
+        generator=one_of(EXPERIMENT.generator_parts_of("finetune_generator")),
     priority: 100
     conda:
         "../../envs/distillery.yaml"

@@ -192,8 +192,8 @@ class Training(AskedGenerator):
     order: Literal["replacement", "shuffled"] = Field(
         "replacement",
         exclude_if=lambda order: order == "replacement",
-        description="Each batch is drawn with replacement; or every image comes once in an epoch, in an order drawn for "
-        "each, as public code has it.",
+        description="Each batch is drawn with replacement; or every image comes once in an epoch, in an order that is "
+        "drawn for it, as public code has it.",
     )
     batch_size: Batch = 128
     accumulate: Repeats = Field(1, description="Passes that a batch is cut into, to save memory.")
@@ -271,7 +271,6 @@ class Training(AskedGenerator):
                 f"{key}.batch_size: {self.batch_size} images for {self.processes} processes of {self.accumulate} "
                 f"passes each; allowed: a multiple of {pieces}"
             )
-
 
     def check_images(self, key: str, images: int) -> Iterator[str]:
         if self.order == "shuffled" and self.batch_size > images:

@@ -106,8 +106,8 @@ def train_generator(
         conditions: (number of classes,) class indices of the generator.
         history: of as many steps; it gains the loss, its terms, the learning rate and the norm of the gradient.
         accumulate: passes that a batch is cut into.
-        order: `replacement`: each batch is drawn from all latents; `shuffled`: each latent is seen once in an epoch, and
-            those that are left and make no batch are not.
+        order: `replacement`: each batch is drawn from all latents; `shuffled`: each latent is seen once in an epoch,
+            and those that are left and make no batch are not.
         objective: the loss; none: `DiffusionLoss`, to which `min_snr_gamma` belongs. It sees each piece of a batch.
         what: names the random stream, and the line of progress.
 

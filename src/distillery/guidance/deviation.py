@@ -36,8 +36,8 @@ class Deviation(RangedBlock):
     place: Literal["mean", "noise"] = Field(
         "mean",
         exclude_if=lambda place: place == "mean",
-        description="`mean`: the term shifts the posterior mean; `noise`: it changes the noise prediction, which moves the "
-        "mean 2.7 times (index 45 of 50) to 7.1 times (index 10) less.",
+        description="`mean`: the term shifts the posterior mean; `noise`: it changes the noise prediction, which moves "
+        "the mean 2.7 times (index 45 of 50) to 7.1 times (index 10) less.",
     )
     memory: Literal["all", "increment"] = "all"
     capacity: Count | None = Field(None, description="Newest latents kept per class; none: all.")

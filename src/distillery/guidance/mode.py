@@ -23,8 +23,8 @@ class ModeDiscovery(Block):
 
     discovery: Literal["centroid", "nearest", "random", "dbscan", "spectral", "mixture"] = Field(
         "centroid",
-        description="Means of k-means clusters, the latents closest to them, latents at random, means of the clusters of "
-        "DBSCAN or spectral clustering, or means of a mixture of normal distributions.",
+        description="Means of k-means clusters, the latents closest to them, latents at random, means of the clusters "
+        "of DBSCAN or spectral clustering, or means of a mixture of normal distributions.",
     )
     smallest_cluster: Count = Field(
         1,
@@ -50,6 +50,7 @@ class Mode(ModeDiscovery, GuidanceBlock):
     count: Count | None = Field(
         None, description="Modes per class; none: one per image, for kind mgd3 discovered anew for every size."
     )
+
     def _stop(self, steps: int) -> int:
         return min(round(steps * 25 / 50), steps - 2) if self.stop is None else self.stop  # at least one step is guided
 

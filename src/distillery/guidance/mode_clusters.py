@@ -93,7 +93,9 @@ def _spectral(points: NDArray[np.float64], count: int, seed: int) -> NDArray[np.
         n_neighbors=min(NEIGHBOURS, len(points) - 1),
         random_state=seed,
     )
-    with warnings.catch_warnings():  # groups far from each other make a graph of several parts, and that is what is looked for
+    with (
+        warnings.catch_warnings()
+    ):  # groups far from each other make a graph of several parts, and that is what is looked for
         warnings.filterwarnings("ignore", message="Graph is not fully connected")
         return np.asarray(clusters.fit_predict(points), dtype=np.int64)
 

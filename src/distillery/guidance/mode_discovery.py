@@ -34,8 +34,8 @@ def discover_modes(
         latents: (N, C, h, w) of one class, scaled, N at least `count`.
         discovery: `centroid`: the mean of each cluster, as published; `nearest`: its latent closest to that mean;
             `random`: latents at random, without clusters; `dbscan`, `spectral`: the mean of each cluster of these
-            algorithms; `mixture`: the means of a mixture of normal distributions with diagonal covariances. Where DBSCAN
-            finds fewer clusters than modes, the largest ones give theirs again.
+            algorithms; `mixture`: the means of a mixture of normal distributions with diagonal covariances. Where
+            DBSCAN finds fewer clusters than modes, the largest ones give theirs again.
         smallest_cluster: a cluster of fewer latents is dissolved into the others, and the largest ones stand in for
             it: their mode is there more than once.
         pool: side that latents are average-pooled to before they are clustered; the mean is one of full latents.
@@ -132,7 +132,9 @@ def nearest_latents(latents: Tensor, modes: Tensor, pool: int | None) -> list[in
     Returns:
         `count` different rows.
     """
-    compared = (latents, modes) if pool is None else tuple(F.adaptive_avg_pool2d(each, pool) for each in (latents, modes))
+    compared = (
+        (latents, modes) if pool is None else tuple(F.adaptive_avg_pool2d(each, pool) for each in (latents, modes))
+    )
     points, targets = (each.flatten(1).double().numpy() for each in compared)
     distances = cdist(targets, points, "sqeuclidean")
     rows: list[int] = []

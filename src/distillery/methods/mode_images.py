@@ -1,4 +1,4 @@
-"""The discovery of MGD3 without its guidance: the real images nearest to the modes of their class (arXiv 2505.18963)."""
+"""The discovery of MGD3 without its guidance: the real images nearest to the modes (arXiv 2505.18963)."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ def _groups(experiment: Experiment, name: str) -> Iterator[str]:
         yield f"generators.{part}: a group of generators.{name} has this name; rename it"
     for other, block in experiment.generators.items():
         if block.starts_from == name:
-            yield f"generators.{other}.base: generators.{name} is {groups} generators, by groups of classes; name another"
+            yield f"generators.{other}.base: generators.{name} is {groups} generators, one per group; name another"
     path = experiment.analysis.path
     for other, method in experiment.methods.items():
         if method.needs.generator != name:

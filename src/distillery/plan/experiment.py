@@ -459,6 +459,10 @@ class Experiment(Block):
         groups = self.generators[name].class_groups
         return [name] if groups == 1 else [f"{name}-group-{group}" for group in range(groups)]
 
+    def generator_parts_of(self, stage: str) -> list[str]:
+        """The names of the files of all generators that a stage makes."""
+        return [part for name in self.generators_of(stage) for part in self.generator_parts(name)]
+
     @cached_property
     def parts_of_generators(self) -> dict[str, tuple[str, int | None]]:
         """The entry of `generators` and the group of classes behind each name of files; None: it is for all classes."""

@@ -18,7 +18,16 @@ from distillery.report.tables import MEAN, words_of_n
 MAKING = frozenset(
     {
         *("sample", "discover_modes", "generate_increment", "select_increment", "train_student", "calibrate_guidance"),
-        *("select", "select_by_learnability", "select_by_modes", "stitch_crops", "import_images", "match", "render", "choose_snapshot"),
+        *(
+            "select",
+            "select_by_learnability",
+            "select_by_modes",
+            "stitch_crops",
+            "import_images",
+            "match",
+            "render",
+            "choose_snapshot",
+        ),
         *("choose_set", "collect"),
     }
 )
