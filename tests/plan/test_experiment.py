@@ -473,10 +473,14 @@ TOGETHER = {
         at("evaluation.protocol", ["small", {"preset": "small"}]),
         "evaluation.protocol: 'small' stands there more than once",
     ),
-    "a student of LGD with soft labels": (
-        at("methods.lgd.student.protocol", {"preset": "small", "labels": "soft", "teacher": "real"}),
-        "methods.lgd.student.protocol: the student learns from hard labels, and"
-        " small+labels=soft+teacher=real has soft ones; give another protocol here",
+    "a student of LGD with soft labels of nobody": (
+        at("methods.lgd.student.protocol", {"preset": "small", "labels": "soft"}),
+        "methods.lgd.student.protocol.teacher: soft labels need a teacher; allowed: one of references (real)",
+    ),
+    "a student of LGD with a teacher of hard labels": (
+        at("methods.lgd.student.protocol", {"preset": "small", "teacher": "real"}),
+        "methods.lgd.student.protocol.teacher: labels are hard, so there is nothing to teach; leave it out, or set"
+        " labels: soft",
     ),
     "a reference with soft labels": (
         at("references.real.training", {"labels": "soft"}),
@@ -892,9 +896,12 @@ TOGETHER = {
         ),
         "methods.lgd.calibration.mode_strengths, mode_stops: a pilot measures one strength, and guidance.learnability.",
     ),
-    "soft labels for two students": (
-        at("methods.lgd.student", {"networks": ["convnet2_w8", "convnet1_w8"], "protocol": SOFT}),
-        "methods.lgd.student.protocol: the student learns from hard labels, and ",
+    "a teacher of two students that is not there": (
+        at(
+            "methods.lgd.student",
+            {"networks": ["convnet2_w8", "convnet1_w8"], "protocol": {**SOFT, "teacher": "ral"}},
+        ),
+        "methods.lgd.student.protocol.teacher: no reference 'ral'; references: real",
     ),
     "a judge of redundancy too deep for the images": (
         at("analysis.redundancy.network", "convnet9"),

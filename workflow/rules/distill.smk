@@ -70,6 +70,7 @@ rule calibrate_guidance:
     """Choose the strength of the guidance from a pilot that a reference network judges."""
     input:
         validation=inputs.pilot_validation,
+        teacher=inputs.pilot_teacher,
         generator=inputs.generator,
         autoencoder=inputs.autoencoder,
         guidance_autoencoder=inputs.guidance_autoencoder,

@@ -136,6 +136,7 @@ rule train_student:
         images=inputs.increments_up_to,
         previous=inputs.continued_from,
         previous_others=inputs.others_continued_from,
+        teacher=inputs.student_teacher,
         network=checked("train_student"),
     output:
         model=layout.STUDENT,

@@ -326,6 +326,13 @@ class Experiment(Block):
         loop = self.loop(name)
         return loop.student.networks or [self.references[loop.reference].network]
 
+    def student_teacher(self, name: str) -> str | None:
+        """The reference that gives soft labels to the students of such a method; None where their labels are hard."""
+        loop = self.loop(name)
+        protocol = loop.student.protocol or self.evaluation.protocols[0]
+        recipe = self.recipe(protocol, self.student_networks(name)[0], loop.increment_size)
+        return recipe.teacher if recipe.labels == "soft" else None
+
     @property
     def several_students(self) -> list[str]:
         """The methods whose students have more than the weights of one network at its end."""
