@@ -95,7 +95,7 @@ def run(
     from distillery.storage.images import read_images
     from distillery.storage.tables import write_table
     from distillery.students.networks import Classifier, Domain
-    from distillery.students.soft_labels import Teacher
+    from distillery.students.soft_labels import online_answers
 
     students = load_students(student, other_students, job.device)
     folder, calibration = generator[0].parent, settings.calibration
@@ -125,13 +125,8 @@ def run(
         key=lambda label, slot, number: (settings.seed, job.stage, classes[label], slot, number),
     )
     if settings.student_recipe is not None and validation is not None:
-        recipe, soft_labels = settings.student_recipe, None
-        if teacher is not None:
-            known, domain = (
-                Classifier.load(teacher, "train_reference"),
-                Domain.of(decoded(seed_images.take([0])), recipe),
-            )
-            soft_labels = Teacher(known, classes, domain, job.device).online()
+        recipe = settings.student_recipe
+        domain = Domain.of(decoded(seed_images.take([0])), recipe)
         pilot.teach = student_accuracy(
             students[0].name,
             seed_images,
@@ -140,7 +135,7 @@ def run(
             calibration.students,
             (settings.seed, job.stage),
             job.device,
-            soft_labels,
+            online_answers(teacher, classes, domain, job.device),
         )
     strength, weight = loop.learnability.resolved_strength, loop.learnability.reference_weight
     strengths, weights = calibration.relative_strengths, calibration.reference_weights

@@ -95,7 +95,7 @@ def run(
     from distillery.storage.history import History, write_history
     from distillery.storage.images import concatenate, read_images
     from distillery.students.networks import Classifier, Domain, load_networks, save_networks
-    from distillery.students.soft_labels import Teacher
+    from distillery.students.soft_labels import online_answers
     from distillery.students.training import Checkpoints, train_network
 
     if (others is None) == bool(settings.others or settings.checkpoints):
@@ -105,10 +105,7 @@ def run(
     distilled = concatenate([read_images(path, "select_increment") for path in images])
     pixels, labels = decoded(distilled), torch.from_numpy(distilled.labels)
     first = Student(network=settings.network, number=0, recipe=settings.recipe)
-    soft_labels = None
-    if teacher is not None:
-        known = Classifier.load(teacher, "train_reference")
-        soft_labels = Teacher(known, distilled.classes, Domain.of(pixels, settings.recipe), job.device).online()
+    soft_labels = online_answers(teacher, distilled.classes, Domain.of(pixels, settings.recipe), job.device)
     continued: list[Classifier] = []
     if previous is not None:
         before = load_networks(previous_others, job.stage) if previous_others is not None else []
