@@ -17,10 +17,14 @@ from clone import PROJECT, Clone
 from safetensors.torch import save_file
 from timing import least_seconds
 from tiny_weights import dit, kl, save_dit
+from wildcards import Job
 
 from distillery.data.identity import class_list_called, imagenet_names
 from distillery.errors import ExperimentError
+from distillery.plan.inputs import Inputs
 from distillery.plan.load import load
+from distillery.report.published import NETWORKS, read_published
+from distillery.stages import measure_redundancy, train_student
 
 EXPERIMENTS = PROJECT / "experiments"
 
@@ -40,7 +44,8 @@ IMAGENET = [
 PLAN_RATIO, PLAN_BYTES = 4.0, 500 * 2**20
 """Most processor time of a plan of ImageNet-1K, in that of a plan of the default; and most memory."""
 
-GENERATING_JOBS = 50
+GENERATING_JOBS, SAMPLING_JOBS = 50, 20
+"""Of ImageNet-1K, for each size: of a method with gradients, and of one without."""
 
 
 def stand_ins(folder: Path) -> None:
@@ -84,6 +89,78 @@ def preset(name: str) -> dict[str, Any]:
 def test_a_preset_loads_with_its_data_and_weights(name: str, inside: Path) -> None:
     experiment = load(preset(name))
     assert experiment.classes == {"imagenet1k": 1000, "imagenet100": 100}.get(name, 10)
+
+
+@pytest.mark.parametrize("name", ["imagenette", "imagewoof"])
+def test_redundancy_is_that_of_the_published_figure(name: str, inside: Path) -> None:
+    """Figure 2 of arXiv 2604.00519: five increments at 50 images per class, whatever larger sets there are."""
+    experiment = load(preset(name))
+    for method, cut in (("dit", "slots"), ("igd", "random"), ("lgd", "slots")):
+        settings = measure_redundancy.Settings.of(experiment, "", method)
+        assert (settings.ipc, settings.increment_size, settings.network) == (50, 10, "convnet6")
+        assert settings.recipe.optimizer == "adamw" and settings.students == 3
+        assert settings.cut == cut
+        assert Inputs(experiment).redundancy_images(Job(method=method)).endswith(f"distilled/{method}/ipc50.parquet")
+
+
+@pytest.mark.parametrize("name", ["imagenette", "imagewoof"])
+def test_sets_of_the_published_resnet_columns_have_students_of_resnet_ap10(name: str, inside: Path) -> None:
+    experiment = load(preset(name))
+    published = experiment.analysis.published
+    assert published is not None and published.methods["lgd"] == published.methods["lgd-resnet_ap10"] == "LGD"
+    assert published.networks == {"lgd": ["convnet6"], "lgd-resnet_ap10": ["resnet_ap10", "resnet18_in"]}
+    for method, network in (("lgd", "convnet6"), ("lgd-resnet_ap10", "resnet_ap10")):
+        student = train_student.Settings.of(experiment, "", method, "1")
+        assert (student.network, student.recipe.labels, student.recipe.optimizer) == (network, "hard", "adamw")
+
+
+def test_every_student_is_tested_with_every_network_in_the_table_across_architectures(inside: Path) -> None:
+    for name, students in (("imagenette-cross", 3), ("digits-cross", 2)):
+        experiment = load(preset(name))
+        networks = experiment.evaluation.networks
+        trained = [experiment.student_networks(method) for method in experiment.made_by("generate_increment")]
+        assert sorted(trained) == sorted([network] for network in networks) and len(trained) == students
+
+
+def test_the_published_loop_on_imagenet_1k_begins_with_igd_and_learns_soft_labels(inside: Path) -> None:
+    experiment = load(preset("imagenet1k"))
+    student = train_student.Settings.of(experiment, "", "lgd", "1")
+    assert (student.recipe.labels, student.recipe.teacher, student.network) == ("soft", "teacher", "resnet18")
+    inputs = Inputs(experiment)
+    assert inputs.student_teacher(Job(method="lgd", k=1)) == ["<results>/reference/teacher.safetensors"]
+    assert inputs.seed_images(Job(method="lgd", k=1, shard=0)) == ["<results>/distilled/igd/ipc10.parquet"]
+
+
+def cells(name: str, method: str, protocol: str) -> set[tuple[str, str]]:
+    """Size and network of each published number that a method of a preset answers."""
+    experiment = load(preset(name))
+    published = experiment.analysis.published
+    assert published is not None and protocol in [each.label for each in experiment.evaluation.protocols]
+    names = {NETWORKS[protocol][network] for network in experiment.evaluation.networks}
+    table = read_published()
+    rows = table[(table["dataset"] == published.dataset) & (table["method"] == published.methods[method])]
+    rows = rows[(rows["protocol"] == protocol) & rows["network"].isin(names)]
+    return {(ipc, network) for ipc, network in zip(rows["ipc"], rows["network"], strict=True)} & {
+        (str(ipc), network) for ipc in experiment.ipc for network in names
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "method", "protocol", "count"),
+    [
+        ("imagenette", "mgd3", "minimax", 3),
+        ("imagenette", "minimax", "minimax", 3),
+        ("imageidc", "mgd3", "minimax", 3),
+        ("imagewoof", "mgd3-tuned", "minimax", 15),
+        ("imagenet1k", "igd", "rded", 2),
+        ("imagenet1k", "mgd3", "rded", 4),
+        ("imagenet1k", "minimax", "rded", 2),
+        ("imagenet1k", "minimax-igd", "rded", 2),
+        ("imagenet1k", "lgd", "rded", 1),
+    ],
+)
+def test_a_method_answers_its_published_cells(name: str, method: str, protocol: str, count: int, inside: Path) -> None:
+    assert len(cells(name, method, protocol)) == count
 
 
 @pytest.mark.parametrize("variant", ["a", "b", "c", "d", "e", "birds", "cats", "fruits"])
@@ -144,7 +221,7 @@ def test_imagenet_1k_is_planned_quickly_with_many_generating_jobs(place: Path) -
     code_, text, seconds, kilobytes = json.loads(clone.python(code))
     assert code_ == 0, text
     print(f"imagenet1k: planned in {seconds:.1f} processor seconds with {kilobytes / 1024:.0f} MB")
-    assert text.count("rule sample:") == 2 * GENERATING_JOBS
+    assert text.count("rule sample:") == 2 * (2 * GENERATING_JOBS + 3 * SAMPLING_JOBS)
     assert text.count("rule generate_increment:") == 5 * GENERATING_JOBS
     (default,) = least_seconds(clone, ("snakemake", "-n"), rounds=2)
     print(f"the default: {default:.1f} processor seconds")

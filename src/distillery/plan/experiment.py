@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import Field
 
@@ -54,6 +54,11 @@ class Published(Block):
 
     dataset: str = Field(description="As in the table of published numbers: imagenette, imagewoof, imagenet1k, …")
     methods: dict[Name, str] = Field(min_length=1, description="Our method -> its published name.")
+    networks: dict[Name, Annotated[list[Network], Field(min_length=1)]] = Field(
+        {},
+        description="Our method -> the networks of the evaluation that are compared, where its published sets "
+        "differ by network; all of them where a method is left out.",
+    )
 
 
 class Coverage(Block):

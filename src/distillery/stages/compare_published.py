@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from distillery.job import Input, Job, Output
 from distillery.report import PUBLISHED
@@ -21,10 +23,16 @@ class Settings(Block):
 
     dataset: str
     methods: dict[str, str]
+    networks: dict[str, list[str]] = Field({})
     full: str | None
     resolution: int
     numbers: str
     about: About
+
+    @model_serializer(mode="wrap")
+    def _without_absent(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Networks where some are named: the table of all networks is what it was before."""
+        return {name: value for name, value in handler(self).items() if name != "networks" or value}
 
     @classmethod
     def of(cls, experiment: Experiment, **wildcards: str) -> Settings:
@@ -33,6 +41,7 @@ class Settings(Block):
         return cls(
             dataset=published.dataset,
             methods=published.methods,
+            networks=published.networks,
             full=experiment.first_of("full"),
             resolution=experiment.dataset.resolution,
             numbers=hashlib.sha256(PUBLISHED.read_bytes()).hexdigest()[:16],
@@ -47,6 +56,8 @@ def run(settings: Settings, *, accuracy: Input, csv: Output, parquet: Output, ma
     from distillery.storage.tables import read_table
 
     ours = read_table(accuracy, "tabulate_accuracy").to_pandas()
+    for method, networks in settings.networks.items():
+        ours = ours[(ours["method"] != method) | ours["network"].isin(networks)].reset_index(drop=True)
     ours["ipc_label"] = ours["ipc"].astype(str).where(ours["method"] != settings.full, "full")
     ours["resolution"] = settings.resolution
     table = beside_published(ours, dataset=settings.dataset, names=settings.methods)
