@@ -88,6 +88,7 @@ def both(*edits: Edit) -> Edit:
 
 
 SOFT = {"preset": "small", "labels": "soft", "teacher": "real"}
+NETTE = {"dataset": "imagenette", "methods": {"dit": "DiT"}}
 
 
 def without(path: str) -> Edit:
@@ -537,6 +538,20 @@ TOGETHER = {
     "weights of timm for a network of ours": (
         at("references.real.weights", "timm"),
         "references.real.weights: timm has none for convnet2_w8; give a file, or leave it out to train it here",
+    ),
+    "published networks of a method without a published name": (
+        at(
+            "analysis.published",
+            {"dataset": "imagenette", "methods": {"dit": "DiT"}, "networks": {"lgd": ["convnet6"]}},
+        ),
+        "analysis.published.networks: 'lgd' has no published name in analysis.published.methods; allowed: dit",
+    ),
+    "a published network that is not trained": (
+        at(
+            "analysis.published",
+            {"dataset": "imagenette", "methods": {"dit": "DiT"}, "networks": {"dit": ["convnet6"]}},
+        ),
+        "analysis.published.networks.dit: the evaluation has no 'convnet6'; allowed: convnet2_w8",
     ),
     "a published name for a method that is not there": (
         at("analysis.published", {"dataset": "imagenette", "methods": {"minimax": "Minimax"}}),

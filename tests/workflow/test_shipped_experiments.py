@@ -24,7 +24,7 @@ from distillery.errors import ExperimentError
 from distillery.plan.inputs import Inputs
 from distillery.plan.load import load
 from distillery.report.published import NETWORKS, read_published
-from distillery.stages import measure_redundancy, train_student
+from distillery.stages import compare_published, measure_redundancy, train_student
 
 EXPERIMENTS = PROJECT / "experiments"
 
@@ -135,7 +135,9 @@ def cells(name: str, method: str, protocol: str) -> set[tuple[str, str]]:
     """Size and network of each published number that a method of a preset answers."""
     experiment = load(preset(name))
     published = experiment.analysis.published
-    assert published is not None and protocol in [each.label for each in experiment.evaluation.protocols]
+    protocols = compare_published.Settings.of(experiment).protocols
+    labels = [each.label for each in experiment.evaluation.protocols]
+    assert published is not None and protocol in [protocols.get(label, label) for label in labels]
     names = {NETWORKS[protocol][network] for network in experiment.evaluation.networks}
     table = read_published()
     rows = table[(table["dataset"] == published.dataset) & (table["method"] == published.methods[method])]

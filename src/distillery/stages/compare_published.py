@@ -19,11 +19,17 @@ COMPUTES = False
 
 
 class Settings(Block):
-    """The published names of our data set and methods, and the digest of the published numbers."""
+    """The published names of our data set and methods, and the digest of the published numbers.
+
+    Attributes:
+        networks: method -> the networks that are compared, of methods where these are not all.
+        protocols: label -> its preset, of protocols that differ from it by their teacher alone.
+    """
 
     dataset: str
     methods: dict[str, str]
     networks: dict[str, list[str]] = Field({})
+    protocols: dict[str, str] = Field({})
     full: str | None
     resolution: int
     numbers: str
@@ -31,8 +37,9 @@ class Settings(Block):
 
     @model_serializer(mode="wrap")
     def _without_absent(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Networks where some are named: the table of all networks is what it was before."""
-        return {name: value for name, value in handler(self).items() if name != "networks" or value}
+        """Without networks and protocols where there are none: such a table is what it was before."""
+        absent = {name for name in ("networks", "protocols") if not getattr(self, name)}
+        return {name: value for name, value in handler(self).items() if name not in absent}
 
     @classmethod
     def of(cls, experiment: Experiment, **wildcards: str) -> Settings:
@@ -42,6 +49,11 @@ class Settings(Block):
             dataset=published.dataset,
             methods=published.methods,
             networks=published.networks,
+            protocols={
+                protocol.label: protocol.preset
+                for protocol in experiment.evaluation.protocols
+                if protocol.label != protocol.preset and protocol.unmodified(experiment.classes)
+            },
             full=experiment.first_of("full"),
             resolution=experiment.dataset.resolution,
             numbers=hashlib.sha256(PUBLISHED.read_bytes()).hexdigest()[:16],
@@ -56,6 +68,7 @@ def run(settings: Settings, *, accuracy: Input, csv: Output, parquet: Output, ma
     from distillery.storage.tables import read_table
 
     ours = read_table(accuracy, "tabulate_accuracy").to_pandas()
+    ours["protocol"] = ours["protocol"].replace(settings.protocols)
     for method, networks in settings.networks.items():
         ours = ours[(ours["method"] != method) | ours["network"].isin(networks)].reset_index(drop=True)
     ours["ipc_label"] = ours["ipc"].astype(str).where(ours["method"] != settings.full, "full")
