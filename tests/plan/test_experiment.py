@@ -542,7 +542,7 @@ TOGETHER = {
     "published networks of a method without a published name": (
         at(
             "analysis.published",
-            {"dataset": "imagenette", "methods": {"dit": "DiT"}, "networks": {"lgd": ["convnet6"]}},
+            {"dataset": "imagenette", "methods": {"dit": "DiT"}, "networks": {"lgd": ["convnet2_w8"]}},
         ),
         "analysis.published.networks: 'lgd' has no published name in analysis.published.methods; allowed: dit",
     ),

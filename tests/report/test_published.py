@@ -331,6 +331,8 @@ def test_numbers_under_a_teacher_and_of_some_networks_stand_beside_published_one
         run = job("compare_published", own, [])
         compare_published.run(own, accuracy=tmp_path / "accuracy.parquet", **out, job=run)
         table = read_table(out["parquet"], "compare_published").to_pandas()
+        assert set(table["protocol"]) <= {label}  # as in the table of accuracies, whose figure shows these numbers
+        assert label in out["markdown"].read_text("utf-8") or table.empty
         return list(zip(table["method"], table["network"], strict=True))
 
     assert compared() == []

@@ -68,10 +68,9 @@ def run(settings: Settings, *, accuracy: Input, csv: Output, parquet: Output, ma
     from distillery.storage.tables import read_table
 
     ours = read_table(accuracy, "tabulate_accuracy").to_pandas()
-    ours["protocol"] = ours["protocol"].replace(settings.protocols)
     for method, networks in settings.networks.items():
         ours = ours[(ours["method"] != method) | ours["network"].isin(networks)].reset_index(drop=True)
     ours["ipc_label"] = ours["ipc"].astype(str).where(ours["method"] != settings.full, "full")
     ours["resolution"] = settings.resolution
-    table = beside_published(ours, dataset=settings.dataset, names=settings.methods)
+    table = beside_published(ours, dataset=settings.dataset, names=settings.methods, presets=settings.protocols)
     tables.write_formats(table, published_markdown(table), csv, parquet, markdown, job.provenance, settings.about)
