@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,13 +15,17 @@ from typing import Any
 import pytest
 import yaml
 from clone import PROJECT, Clone
+from rule_files import RESOURCES
 from safetensors.torch import save_file
 from timing import least_seconds
 from tiny_weights import dit, kl, save_dit
 from wildcards import Job
 
 from distillery.data.identity import class_list_called, imagenet_names
+from distillery.diffusion.settings import TransformerShape
 from distillery.errors import ExperimentError
+from distillery.plan import estimate
+from distillery.plan.experiment import Experiment
 from distillery.plan.inputs import Inputs
 from distillery.plan.load import load
 from distillery.report.published import NETWORKS, read_published
@@ -229,3 +234,43 @@ def test_imagenet_1k_is_planned_quickly_with_many_generating_jobs(place: Path) -
     print(f"the default: {default:.1f} processor seconds")
     assert seconds < PLAN_RATIO * default
     assert kilobytes * 1024 < PLAN_BYTES
+
+
+# ---- time limits -----------------------------------------------------------------------------------------------------
+
+TERAFLOPS = 30.0
+"""Of one card, sustained: the rate that the time limits are stated for (docs/slurm.md)."""
+
+GUIDED = 10.0
+"""How much longer an image with gradients takes than a plain one: decoder, networks, and passes back through them."""
+
+DIT_XL_2 = TransformerShape(layers=28, width=1152, tokens=256)
+PRESETS = ["imagenette", "imagewoof", "imageidc", "imagenet100", "imagenet1k", "imagenette-cross"]
+
+
+def hours(stage: str) -> float:
+    """The time limit of a rule."""
+    found = re.search(r'runtime="(\d+)h"', RESOURCES[stage])
+    assert found is not None, f"{stage}: no time limit in hours"
+    return float(found[1])
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_the_jobs_of_a_preset_fit_their_time_limits(name: str, inside: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With 1,300 training images of each class, as ImageNet has at most, and DiT-XL/2 at 256 px."""
+    monkeypatch.setattr(estimate, "_shape", lambda experiment, generator: DIT_XL_2)
+    sizes = property(lambda self: dict.fromkeys(self.class_names, 1300))
+    experiment = load(preset(name))
+    monkeypatch.setattr(Experiment, "training_sizes", sizes)
+    slow = {
+        each.stage: each.seconds(TERAFLOPS) / 3600 * (GUIDED if each.stage in ("sample", "generate_increment") else 1)
+        for each in sorted(estimate.estimates(experiment), key=lambda each: each.seconds(TERAFLOPS))
+        if each.operations
+    }
+    counted = {"sample", "generate_increment", "train_student", "evaluate"}
+    foreign = (
+        {"train_student", "evaluate"} if name == "imagenet1k" else set()
+    )  # networks of timm, whose work is not known
+    assert counted - foreign <= {*slow}
+    print(name, {stage: f"{value:.2f} h" for stage, value in slow.items()})
+    assert {stage: value for stage, value in slow.items() if value > hours(stage)} == {}

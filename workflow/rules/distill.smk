@@ -165,8 +165,9 @@ rule select_by_learnability:
     conda:
         "../../envs/distillery.yaml"
     resources:
+        gpu=1,
         mem=memory(8),
-        runtime="1h",
+        runtime="12h",
     params:
         *code("select_by_learnability"),
         settings=settings("select_by_learnability"),
