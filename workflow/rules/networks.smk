@@ -97,7 +97,7 @@ rule train_surrogate:
     resources:
         gpu=1,
         mem=memory(8),
-        runtime="12h",
+        runtime="24h",
     params:
         *code("train_surrogate"),
         settings=settings("train_surrogate"),
