@@ -55,7 +55,7 @@ from distillery.guidance.learnability import Learnability
 from distillery.guidance.lgd import LoopGuidance
 from distillery.guidance.mode import Mode, ModeGuidance
 from distillery.guidance.mode_discovery import read_modes
-from distillery.guidance.pilot import Calibrated, Pilot, calibrate, curve_table, spread, teacher
+from distillery.guidance.pilot import Calibrated, Pilot, calibrate, curve_table, spread, student_accuracy
 from distillery.guidance.registry import Guidances
 from distillery.guidance.settings import Calibration
 from distillery.proportions import wilson_interval
@@ -697,7 +697,7 @@ def teaching(world: World, students: int) -> Pilot:
     recipe = Recipe(epochs=3, batch_size=8, learning_rate=2e-3)
     seed = image_set_of(pixels[:40], labels[:40])
     validation = ImageTable(world.data)
-    return pilot_of(world, teach=teacher("convnet2_w8", seed, validation, recipe, students, ("teach",), CPU))
+    return pilot_of(world, teach=student_accuracy("convnet2_w8", seed, validation, recipe, students, ("teach",), CPU))
 
 
 def test_a_teacher_gives_the_accuracy_of_students_of_seed_and_pilot(world: World) -> None:

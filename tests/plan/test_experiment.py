@@ -88,6 +88,7 @@ def both(*edits: Edit) -> Edit:
 
 
 SOFT = {"preset": "small", "labels": "soft", "teacher": "real"}
+NETTE = {"dataset": "imagenette", "methods": {"dit": "DiT"}}
 
 
 def without(path: str) -> Edit:
@@ -473,10 +474,14 @@ TOGETHER = {
         at("evaluation.protocol", ["small", {"preset": "small"}]),
         "evaluation.protocol: 'small' stands there more than once",
     ),
-    "a student of LGD with soft labels": (
-        at("methods.lgd.student.protocol", {"preset": "small", "labels": "soft", "teacher": "real"}),
-        "methods.lgd.student.protocol: the student learns from hard labels, and"
-        " small+labels=soft+teacher=real has soft ones; give another protocol here",
+    "a student of LGD with soft labels of nobody": (
+        at("methods.lgd.student.protocol", {"preset": "small", "labels": "soft"}),
+        "methods.lgd.student.protocol.teacher: soft labels need a teacher; allowed: one of references (real)",
+    ),
+    "a student of LGD with a teacher of hard labels": (
+        at("methods.lgd.student.protocol", {"preset": "small", "teacher": "real"}),
+        "methods.lgd.student.protocol.teacher: labels are hard, so there is nothing to teach; leave it out, or set"
+        " labels: soft",
     ),
     "a reference with soft labels": (
         at("references.real.training", {"labels": "soft"}),
@@ -533,6 +538,20 @@ TOGETHER = {
     "weights of timm for a network of ours": (
         at("references.real.weights", "timm"),
         "references.real.weights: timm has none for convnet2_w8; give a file, or leave it out to train it here",
+    ),
+    "published networks of a method without a published name": (
+        at(
+            "analysis.published",
+            {"dataset": "imagenette", "methods": {"dit": "DiT"}, "networks": {"lgd": ["convnet2_w8"]}},
+        ),
+        "analysis.published.networks: 'lgd' has no published name in analysis.published.methods; allowed: dit",
+    ),
+    "a published network that is not trained": (
+        at(
+            "analysis.published",
+            {"dataset": "imagenette", "methods": {"dit": "DiT"}, "networks": {"dit": ["convnet6"]}},
+        ),
+        "analysis.published.networks.dit: the evaluation has no 'convnet6'; allowed: convnet2_w8",
     ),
     "a published name for a method that is not there": (
         at("analysis.published", {"dataset": "imagenette", "methods": {"minimax": "Minimax"}}),
@@ -892,9 +911,12 @@ TOGETHER = {
         ),
         "methods.lgd.calibration.mode_strengths, mode_stops: a pilot measures one strength, and guidance.learnability.",
     ),
-    "soft labels for two students": (
-        at("methods.lgd.student", {"networks": ["convnet2_w8", "convnet1_w8"], "protocol": SOFT}),
-        "methods.lgd.student.protocol: the student learns from hard labels, and ",
+    "a teacher of two students that is not there": (
+        at(
+            "methods.lgd.student",
+            {"networks": ["convnet2_w8", "convnet1_w8"], "protocol": {**SOFT, "teacher": "ral"}},
+        ),
+        "methods.lgd.student.protocol.teacher: no reference 'ral'; references: real",
     ),
     "a judge of redundancy too deep for the images": (
         at("analysis.redundancy.network", "convnet9"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 import tomllib
@@ -9,10 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow as pa
 import pytest
+from tiny import job
 
 from distillery.errors import BadInput
 from distillery.report import published
+from distillery.report.about import About
 from distillery.report.published import (
     BESIDE,
     CONFIDENCES,
@@ -24,6 +28,10 @@ from distillery.report.published import (
     read_published,
 )
 from distillery.report.tables import arrow_table, csv_bytes
+from distillery.settings import canonical
+from distillery.stages import compare_published
+from distillery.storage.tables import read_table, write_table
+from distillery.students.settings import Protocol
 
 NAMES = {"dit": "DiT", "lgd": "LGD", "random": "Random", "full": "Full data", "d4m": "D4M", "ld3m": "LD3M-DC"}
 CROSS = ["alexnet_small", "vgg11_in", "resnet18_cifar_in", "vit_ld3m"]
@@ -291,3 +299,43 @@ def test_the_table_can_be_written() -> None:
     assert first.startswith("dit,DiT,imagewoof,10,convnet6,minimax,3,3,40.00,,38.00,1.00,34.20,1.35,5.80,")
     assert second.endswith(",note,256,,published resolution unknown")
     assert arrow_table(table).column("resolution_ours").to_pylist() == [256, 256]
+
+
+@pytest.mark.parametrize(
+    ("constants", "same"),
+    [
+        ({}, True),
+        ({"soft_labels": "online", "size": 224}, True),
+        ({"soft_labels": "stored"}, False),
+        ({"strip_shuffle": 1}, False),
+        ({"epochs_fraction": 0.5}, False),
+    ],
+)
+def test_a_protocol_is_a_published_one_whatever_its_teacher_is_called(constants: dict[str, object], same: bool) -> None:
+    protocol = Protocol.model_validate({"preset": "rded", "teacher": "mine", **constants})
+    assert protocol.label != "rded"
+    assert protocol.unmodified(1000) == same
+
+
+def test_numbers_under_a_teacher_and_of_some_networks_stand_beside_published_ones(tmp_path: Path) -> None:
+    label = Protocol.model_validate({"preset": "rded", "teacher": "mine"}).label
+    rows = [our(method, network, label, ipc=50) for method in ("dit", "mgd3") for network in ("resnet18", "resnet50")]
+    write_table(tmp_path / "accuracy.parquet", pa.Table.from_pylist(rows), {"stage": "tabulate_accuracy"})
+    common = {"dataset": "imagenet1k", "methods": {"dit": "DiT", "mgd3": "MGD3"}, "full": None, "resolution": 256}
+    settings = compare_published.Settings(**common, numbers="", about=About(experiment="e", dataset="d"))
+    assert {"networks", "protocols"}.isdisjoint(json.loads(canonical(settings)))
+    out = {name: tmp_path / f"table.{name}" for name in ("csv", "parquet", "markdown")}
+
+    def compared(**options: Any) -> list[tuple[str, str]]:
+        own = settings.model_copy(update=options)
+        run = job("compare_published", own, [])
+        compare_published.run(own, accuracy=tmp_path / "accuracy.parquet", **out, job=run)
+        table = read_table(out["parquet"], "compare_published").to_pandas()
+        assert set(table["protocol"]) <= {label}  # as in the table of accuracies, whose figure shows these numbers
+        assert label in out["markdown"].read_text("utf-8") or table.empty
+        return list(zip(table["method"], table["network"], strict=True))
+
+    assert compared() == []
+    known = {"protocols": {label: "rded"}}
+    assert compared(**known) == [("dit", "resnet18"), ("mgd3", "resnet18"), ("mgd3", "resnet50")]
+    assert compared(**known, networks={"mgd3": ["resnet50"]}) == [("dit", "resnet18"), ("mgd3", "resnet50")]

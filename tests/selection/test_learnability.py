@@ -50,9 +50,8 @@ def test_real_images_are_chosen_by_learnability_and_never_twice(world: World, tm
         settings = select_by_learnability.Settings(
             seed=0, increment=2, increment_size=999, reference_weight=0.5, min_reference_probability=0.0
         )
-        select_by_learnability.run(
-            settings, data=world.data, **world.networks, images=tmp_path / "x.parquet", job=job("s", settings)
-        )
+        run = job("select_by_learnability", settings)
+        select_by_learnability.run(settings, data=world.data, **world.networks, images=tmp_path / "x.parquet", job=run)
 
 
 def test_the_first_increments_are_those_of_another_set_and_real_ones_follow(world: World, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,13 +15,21 @@ from typing import Any
 import pytest
 import yaml
 from clone import PROJECT, Clone
+from rule_files import RESOURCES
 from safetensors.torch import save_file
 from timing import least_seconds
 from tiny_weights import dit, kl, save_dit
+from wildcards import Job
 
 from distillery.data.identity import class_list_called, imagenet_names
+from distillery.diffusion.settings import TransformerShape
 from distillery.errors import ExperimentError
+from distillery.plan import estimate
+from distillery.plan.experiment import Experiment
+from distillery.plan.inputs import Inputs
 from distillery.plan.load import load
+from distillery.report.published import NETWORKS, read_published
+from distillery.stages import compare_published, measure_redundancy, train_student
 
 EXPERIMENTS = PROJECT / "experiments"
 
@@ -40,7 +49,8 @@ IMAGENET = [
 PLAN_RATIO, PLAN_BYTES = 4.0, 500 * 2**20
 """Most processor time of a plan of ImageNet-1K, in that of a plan of the default; and most memory."""
 
-GENERATING_JOBS = 50
+GENERATING_JOBS, SAMPLING_JOBS = 50, 20
+"""Of ImageNet-1K, for each size: of a method with gradients, and of one without."""
 
 
 def stand_ins(folder: Path) -> None:
@@ -84,6 +94,80 @@ def preset(name: str) -> dict[str, Any]:
 def test_a_preset_loads_with_its_data_and_weights(name: str, inside: Path) -> None:
     experiment = load(preset(name))
     assert experiment.classes == {"imagenet1k": 1000, "imagenet100": 100}.get(name, 10)
+
+
+@pytest.mark.parametrize("name", ["imagenette", "imagewoof"])
+def test_redundancy_is_that_of_the_published_figure(name: str, inside: Path) -> None:
+    """Figure 2 of arXiv 2604.00519: five increments at 50 images per class, whatever larger sets there are."""
+    experiment = load(preset(name))
+    for method, cut in (("dit", "slots"), ("igd", "random"), ("lgd", "slots")):
+        settings = measure_redundancy.Settings.of(experiment, "", method)
+        assert (settings.ipc, settings.increment_size, settings.network) == (50, 10, "convnet6")
+        assert settings.recipe.optimizer == "adamw" and settings.students == 3
+        assert settings.cut == cut
+        assert Inputs(experiment).redundancy_images(Job(method=method)).endswith(f"distilled/{method}/ipc50.parquet")
+
+
+@pytest.mark.parametrize("name", ["imagenette", "imagewoof"])
+def test_sets_of_the_published_resnet_columns_have_students_of_resnet_ap10(name: str, inside: Path) -> None:
+    experiment = load(preset(name))
+    published = experiment.analysis.published
+    assert published is not None and published.methods["lgd"] == published.methods["lgd-resnet_ap10"] == "LGD"
+    assert published.networks == {"lgd": ["convnet6"], "lgd-resnet_ap10": ["resnet_ap10", "resnet18_in"]}
+    for method, network in (("lgd", "convnet6"), ("lgd-resnet_ap10", "resnet_ap10")):
+        student = train_student.Settings.of(experiment, "", method, "1")
+        assert (student.network, student.recipe.labels, student.recipe.optimizer) == (network, "hard", "adamw")
+
+
+def test_every_student_is_tested_with_every_network_in_the_table_across_architectures(inside: Path) -> None:
+    for name, students in (("imagenette-cross", 3), ("digits-cross", 2)):
+        experiment = load(preset(name))
+        networks = experiment.evaluation.networks
+        trained = [experiment.student_networks(method) for method in experiment.made_by("generate_increment")]
+        assert sorted(trained) == sorted([network] for network in networks) and len(trained) == students
+
+
+def test_the_published_loop_on_imagenet_1k_begins_with_igd_and_learns_soft_labels(inside: Path) -> None:
+    experiment = load(preset("imagenet1k"))
+    student = train_student.Settings.of(experiment, "", "lgd", "1")
+    assert (student.recipe.labels, student.recipe.teacher, student.network) == ("soft", "teacher", "resnet18")
+    inputs = Inputs(experiment)
+    assert inputs.student_teacher(Job(method="lgd", k=1)) == ["<results>/reference/teacher.safetensors"]
+    assert inputs.seed_images(Job(method="lgd", k=1, shard=0)) == ["<results>/distilled/igd/ipc10.parquet"]
+
+
+def cells(name: str, method: str, protocol: str) -> set[tuple[str, str]]:
+    """Size and network of each published number that a method of a preset answers."""
+    experiment = load(preset(name))
+    published = experiment.analysis.published
+    protocols = compare_published.Settings.of(experiment).protocols
+    labels = [each.label for each in experiment.evaluation.protocols]
+    assert published is not None and protocol in [protocols.get(label, label) for label in labels]
+    names = {NETWORKS[protocol][network] for network in experiment.evaluation.networks}
+    table = read_published()
+    rows = table[(table["dataset"] == published.dataset) & (table["method"] == published.methods[method])]
+    rows = rows[(rows["protocol"] == protocol) & rows["network"].isin(names)]
+    return {(ipc, network) for ipc, network in zip(rows["ipc"], rows["network"], strict=True)} & {
+        (str(ipc), network) for ipc in experiment.ipc for network in names
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "method", "protocol", "count"),
+    [
+        ("imagenette", "mgd3", "minimax", 3),
+        ("imagenette", "minimax", "minimax", 3),
+        ("imageidc", "mgd3", "minimax", 3),
+        ("imagewoof", "mgd3-tuned", "minimax", 15),
+        ("imagenet1k", "igd", "rded", 2),
+        ("imagenet1k", "mgd3", "rded", 4),
+        ("imagenet1k", "minimax", "rded", 2),
+        ("imagenet1k", "minimax-igd", "rded", 2),
+        ("imagenet1k", "lgd", "rded", 1),
+    ],
+)
+def test_a_method_answers_its_published_cells(name: str, method: str, protocol: str, count: int, inside: Path) -> None:
+    assert len(cells(name, method, protocol)) == count
 
 
 @pytest.mark.parametrize("variant", ["a", "b", "c", "d", "e", "birds", "cats", "fruits"])
@@ -144,9 +228,49 @@ def test_imagenet_1k_is_planned_quickly_with_many_generating_jobs(place: Path) -
     code_, text, seconds, kilobytes = json.loads(clone.python(code))
     assert code_ == 0, text
     print(f"imagenet1k: planned in {seconds:.1f} processor seconds with {kilobytes / 1024:.0f} MB")
-    assert text.count("rule sample:") == 2 * GENERATING_JOBS
+    assert text.count("rule sample:") == 2 * (2 * GENERATING_JOBS + 3 * SAMPLING_JOBS)
     assert text.count("rule generate_increment:") == 5 * GENERATING_JOBS
     (default,) = least_seconds(clone, ("snakemake", "-n"), rounds=2)
     print(f"the default: {default:.1f} processor seconds")
     assert seconds < PLAN_RATIO * default
     assert kilobytes * 1024 < PLAN_BYTES
+
+
+# ---- time limits -----------------------------------------------------------------------------------------------------
+
+TERAFLOPS = 30.0
+"""Of one card, sustained: the rate that the time limits are stated for (docs/slurm.md)."""
+
+GUIDED = 10.0
+"""How much longer an image with gradients takes than a plain one: decoder, networks, and passes back through them."""
+
+DIT_XL_2 = TransformerShape(layers=28, width=1152, tokens=256)
+PRESETS = ["imagenette", "imagewoof", "imageidc", "imagenet100", "imagenet1k", "imagenette-cross"]
+
+
+def hours(stage: str) -> float:
+    """The time limit of a rule."""
+    found = re.search(r'runtime="(\d+)h"', RESOURCES[stage])
+    assert found is not None, f"{stage}: no time limit in hours"
+    return float(found[1])
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_the_jobs_of_a_preset_fit_their_time_limits(name: str, inside: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With 1,300 training images of each class, as ImageNet has at most, and DiT-XL/2 at 256 px."""
+    monkeypatch.setattr(estimate, "_shape", lambda experiment, generator: DIT_XL_2)
+    sizes = property(lambda self: dict.fromkeys(self.class_names, 1300))
+    experiment = load(preset(name))
+    monkeypatch.setattr(Experiment, "training_sizes", sizes)
+    slow = {
+        each.stage: each.seconds(TERAFLOPS) / 3600 * (GUIDED if each.stage in ("sample", "generate_increment") else 1)
+        for each in sorted(estimate.estimates(experiment), key=lambda each: each.seconds(TERAFLOPS))
+        if each.operations
+    }
+    counted = {"sample", "generate_increment", "train_student", "evaluate"}
+    foreign = (
+        {"train_student", "evaluate"} if name == "imagenet1k" else set()
+    )  # networks of timm, whose work is not known
+    assert counted - foreign <= {*slow}
+    print(name, {stage: f"{value:.2f} h" for stage, value in slow.items()})
+    assert {stage: value for stage, value in slow.items() if value > hours(stage)} == {}

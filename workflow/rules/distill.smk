@@ -71,6 +71,7 @@ rule calibrate_guidance:
     """Choose the strength of the guidance from a pilot that a reference network judges."""
     input:
         validation=inputs.pilot_validation,
+        teacher=inputs.pilot_teacher,
         generator=inputs.generator,
         autoencoder=inputs.autoencoder,
         guidance_autoencoder=inputs.guidance_autoencoder,
@@ -165,8 +166,9 @@ rule select_by_learnability:
     conda:
         "../../envs/distillery.yaml"
     resources:
+        gpu=1,
         mem=memory(8),
-        runtime="1h",
+        runtime="12h",
     params:
         *code("select_by_learnability"),
         settings=settings("select_by_learnability"),

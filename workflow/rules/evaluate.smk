@@ -91,8 +91,9 @@ rule measure_coverage:
     conda:
         "../../envs/distillery.yaml"
     resources:
+        gpu=1,
         mem=memory(8),
-        runtime="1h",
+        runtime="2h",
     params:
         *code("measure_coverage"),
         settings=settings("measure_coverage"),

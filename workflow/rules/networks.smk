@@ -49,7 +49,7 @@ rule train_reference:
     resources:
         gpu=1,
         mem=memory(8),
-        runtime="4h",
+        runtime="12h",
     params:
         *code("train_reference"),
         settings=settings("train_reference"),
@@ -73,7 +73,7 @@ rule extract_features:
     resources:
         gpu=1,
         mem=memory(8),
-        runtime="2h",
+        runtime="4h",
     params:
         *code("extract_features"),
         settings=settings("extract_features"),
@@ -97,7 +97,7 @@ rule train_surrogate:
     resources:
         gpu=1,
         mem=memory(8),
-        runtime="4h",
+        runtime="24h",
     params:
         *code("train_surrogate"),
         settings=settings("train_surrogate"),
@@ -121,7 +121,7 @@ rule select_checkpoints:
     resources:
         gpu=1,
         mem=memory(16),
-        runtime="4h",
+        runtime="12h",
     params:
         *code("select_checkpoints"),
         settings=settings("select_checkpoints"),
@@ -136,6 +136,7 @@ rule train_student:
         images=inputs.increments_up_to,
         previous=inputs.continued_from,
         previous_others=inputs.others_continued_from,
+        teacher=inputs.student_teacher,
         network=checked("train_student"),
     output:
         model=layout.STUDENT,
@@ -153,7 +154,7 @@ rule train_student:
     resources:
         gpu=1,
         mem=memory(8),
-        runtime="4h",
+        runtime="12h",
     params:
         *code("train_student"),
         settings=settings("train_student"),

@@ -134,11 +134,11 @@ class ImageTable:
         return torch.from_numpy(self.take(rows).pixels())
 
 
-def batches_of(images: Tensor | ImageTable, size: int) -> Iterator[Tensor]:
-    """Stored images a batch at a time, (n, C, H, W) uint8 each, from memory or from a table on the disk."""
+def batches_of(images: Tensor | ImageTable, size: int, first: int = 0) -> Iterator[Tensor]:
+    """Stored images from row `first` on, a batch at a time, (n, C, H, W) uint8 each, from memory or from a table."""
     if isinstance(images, ImageTable):
-        return (pixels for pixels, _ in images.batches(size))
-    return iter(images.split(size))
+        return (pixels for pixels, _ in images.batches(size, first))
+    return iter(images[first:].split(size)) if first < len(images) else iter(())
 
 
 def span_of(count: int, shard: int, shards: int) -> tuple[int, int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import mmap
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -48,11 +48,18 @@ def encode_rows(
     batch_size: int,
     device: torch.device,
     what: str = MADE_BY,
+    first: int = 0,
+    done: Callable[[int], None] = lambda images: None,
 ) -> None:
-    """Encode the images of rows `start` to before `stop`, while threads decode the next ones."""
-    at = 0
-    with Progress(what, stop - start, "image") as progress:
-        for pixels, labels in table.batches(batch_size, start, stop):
+    """Encode the images of rows `start` to before `stop`, while threads decode the next ones.
+
+    Args:
+        first: images of this span that are written already.
+        done: called after every batch with the number of images that are written.
+    """
+    at = first
+    with Progress(what, stop - start, "image", first) as progress:
+        for pixels, labels in table.batches(batch_size, start + first, stop):
             images = to_unit(pixels.to(device))
             for prefix, some in (("", images), *([("mirror_", images.flip(-1))] if mirrored else [])):
                 mean, std = codec.encode(some)
@@ -62,6 +69,7 @@ def encode_rows(
             writer.put("labels", at, labels.numpy())
             at += len(labels)
             progress.advance(len(labels))
+            done(at)
 
 
 @dataclass

@@ -33,7 +33,7 @@ from distillery.storage.resume import Resume
 from distillery.streams import Key
 from distillery.students.networks import Classifier, Domain
 from distillery.students.settings import Recipe
-from distillery.students.training import accuracy_of_table, train_network
+from distillery.students.training import SoftLabels, accuracy_of_table, train_network
 
 Taught = tuple[float, float]
 """Accuracy on validation images, a fraction, and its standard error."""
@@ -256,7 +256,7 @@ def curve_table(calibrated: Calibrated, judge: str, calibration: Calibration, im
     return pa.Table.from_pylist(rows, schema).replace_schema_metadata({"distillery_calibration": json.dumps(about)})
 
 
-def teacher(
+def student_accuracy(
     network: str,
     seed_images: ImageSet,
     validation: ImageTable,
@@ -264,8 +264,13 @@ def teacher(
     students: int,
     key: Key,
     device: torch.device,
+    soft_labels: SoftLabels | None = None,
 ) -> Callable[[Candidates], Taught]:
-    """For `Pilot.teach`: the mean accuracy on validation images of students of the seed and the pilot."""
+    """For `Pilot.teach`: the mean accuracy on validation images of students of the seed and the pilot.
+
+    Args:
+        soft_labels: where the recipe has soft labels, the answers to what a student sees.
+    """
     seed_pixels, seed_labels = torch.from_numpy(seed_images.pixels()), torch.from_numpy(seed_images.labels)
 
     def teach(drawn: Candidates) -> Taught:
@@ -275,7 +280,16 @@ def teacher(
         for number in range(students):
             own = (*key, number)
             student = Classifier(network, seed_images.classes, Domain.of(pixels, recipe), own)
-            train_network(student, pixels, labels, recipe, key=own, device=device, what="pilot student")
+            train_network(
+                student,
+                pixels,
+                labels,
+                recipe,
+                key=own,
+                device=device,
+                soft_labels=soft_labels,
+                what="pilot student",
+            )
             accuracies.append(accuracy_of_table(student, validation) / 100)
         mean = sum(accuracies) / students
         return mean, (mean * (1 - mean) / len(validation)) ** 0.5

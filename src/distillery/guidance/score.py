@@ -17,7 +17,8 @@ from torch.nn import functional as F
 
 from distillery.data.pixels import to_unit
 from distillery.data.reading import ImageTable, batches_of
-from distillery.progress import count_images
+from distillery.progress import Progress, count_images
+from distillery.storage.resume import Resume
 from distillery.students.networks import Classifier, load_networks
 
 
@@ -66,15 +67,34 @@ class Scorer:
         )
 
     @torch.no_grad()
-    def score_stored(self, images: Tensor | ImageTable, labels: Tensor, batch_size: int = 256) -> Score:
-        """Score stored images, (N, C, H, W) uint8 or a table; the result is on the CPU."""
-        device = next(self.reference.parameters()).device
-        count_images(len(images))
-        parts = [
-            self.score(to_unit(some.to(device)), its.to(device))
-            for some, its in zip(batches_of(images, batch_size), labels.split(batch_size), strict=True)
-        ]
-        return Score(*(torch.cat([getattr(part, name).cpu() for part in parts]) for name in Score.__annotations__))
+    def score_stored(
+        self, images: Tensor | ImageTable, labels: Tensor, batch_size: int = 256, resume: Resume | None = None
+    ) -> Score:
+        """Score stored images, (N, C, H, W) uint8 or a table; the result is on the CPU.
+
+        Args:
+            resume: left in place at the end with the finished state; its owner calls `finish` when the outputs stand.
+        """
+        device, names = next(self.reference.parameters()).device, [*Score.__annotations__]
+        parts, first = list[dict[str, Tensor]](), 0
+        if resume is not None and (state := resume.restore()):
+            parts, first = [state[0]], int(state[1]["images"])
+        count_images(len(images) - first)
+        left = zip(batches_of(images, batch_size, first), labels[first:].split(batch_size), strict=True)
+        with Progress("score", len(images), "image", first, quiet=resume is None) as progress:
+            for some, its in left:
+                score = self.score(to_unit(some.to(device)), its.to(device))
+                parts.append({name: getattr(score, name).cpu() for name in names})
+                first += len(its)
+                progress.advance(len(its))
+                if resume is not None:
+                    resume.checkpoint(lambda done=first: (_joined(parts), {"images": done}))  # type: ignore[misc]
+        return Score(**_joined(parts))
+
+
+def _joined(parts: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """The scores of all batches, by name."""
+    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
 
 def _answer(answers: Sequence[Tensor]) -> Tensor:

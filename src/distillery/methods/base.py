@@ -62,6 +62,7 @@ class Trained:
         protocol: that trains it.
         ipc: images per class that it is trained on; None where no recipe is looked up.
         compares: whether gradients or features of it are compared, so that it must have no state but its weights.
+        taught: whether a teacher can answer while it is trained, so that its labels may be soft.
     """
 
     key: str
@@ -69,6 +70,7 @@ class Trained:
     protocol: StudentProtocol
     ipc: int | None = None
     compares: bool = False
+    taught: bool = False
 
 
 class Context(Protocol):
@@ -218,7 +220,7 @@ class Method(Block):
         yield from ()
 
     def student_networks(self, key: str, context: Context) -> Iterator[Trained]:
-        """The networks that are trained on its images with hard labels, with the images per class."""
+        """The networks that are trained on its images while its sets are made, with the images per class."""
         yield from ()
 
     def networks(self, key: str, context: Context) -> Iterator[Trained]:

@@ -66,7 +66,7 @@ class Incremental(Method):
     def student_networks(self, key: str, context: Context) -> Iterator[Trained]:
         protocol = self.student.protocol or context.evaluation.protocols[0]
         for network in self.student.networks or context.evaluation.networks[:1]:
-            yield Trained(f"{key}.student.protocol", network, protocol, self.increment_size)
+            yield Trained(f"{key}.student.protocol", network, protocol, self.increment_size, taught=True)
 
     def _check_checkpoints(self, key: str, context: Context) -> Iterator[str]:
         """Whether each checkpoint of a student is an epoch of its own, in every increment."""

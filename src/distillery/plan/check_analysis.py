@@ -26,7 +26,8 @@ def check_analysis(experiment: Experiment) -> Iterator[str]:
     if experiment.analysis.published is not None and experiment.evaluation.split == "validation":
         yield "analysis.published: published accuracies are of test images; leave it out, or set evaluation.split: test"
     elif experiment.analysis.published is not None:
-        yield from _of_published(experiment.analysis.published, list(experiment.methods))
+        published, networks = experiment.analysis.published, experiment.evaluation.networks
+        yield from _of_published(published, list(experiment.methods), networks)
 
 
 def _of_neighbours(experiment: Experiment) -> Iterator[str]:
@@ -101,12 +102,19 @@ def _of_redundancy(experiment: Experiment) -> Iterator[str]:
         yield "analysis.front: accuracies of several protocols do not compare; give evaluation.protocol one of them"
 
 
-def _of_published(published: Published, methods: Sequence[str]) -> Iterator[str]:
-    """Whether there are published numbers of this data set and under these names."""
+def _of_published(published: Published, methods: Sequence[str], networks: Sequence[str]) -> Iterator[str]:
+    """Whether there are published numbers of this data set and under these names, and networks that are trained."""
     key = "analysis.published"
     for method in published.methods:
         if method not in methods:
             yield f"{key}.methods: no method {method!r}; methods: {', '.join(methods)}"
+    for method, compared in published.networks.items():
+        if method not in published.methods:
+            known = ", ".join(published.methods)
+            yield f"{key}.networks: {method!r} has no published name in {key}.methods; allowed: {known}"
+        for network in compared:
+            if network not in networks:
+                yield f"{key}.networks.{method}: the evaluation has no {network!r}; allowed: {', '.join(networks)}"
     with PUBLISHED.open(encoding="utf-8", newline="") as file:
         rows = [(row["dataset"], row["method"]) for row in csv.DictReader(file)]
     datasets = sorted({dataset for dataset, _ in rows} - {"unknown"})

@@ -142,7 +142,10 @@ def _protocols(experiment: Experiment) -> Iterator[str]:
                 yield f"{block}.{name}.training.labels: soft ones need a teacher, and this has none; allowed: hard"
     yield from _snapshot_labels(experiment)
     for student in {student.key: student for student in _students(experiment)}.values():
-        if experiment.recipe(student.protocol, student.network, student.ipc or 1).labels == "soft":
+        recipe = experiment.recipe(student.protocol, student.network, student.ipc or 1)
+        if student.taught and student.protocol not in evaluation.protocols:
+            yield from _labels(experiment, student.key, recipe)
+        elif recipe.labels == "soft" and not student.taught:
             yield (
                 f"{student.key}: the student learns from hard labels, and {student.protocol.label} has soft ones; "
                 "give another protocol here"

@@ -195,7 +195,7 @@ def _training(
     counts = _network(experiment, network, recipe)
     states = (4 if recipe.optimizer == "adamw" else 3 if recipe.momentum else 2) + (recipe.ema_decay > 0)
     passes = 6 * counts.products
-    if recipe.teacher in experiment.references and recipe.soft_labels == "online":
+    if recipe.teacher in experiment.references and (recipe.soft_labels == "online" or stage != "evaluate"):
         passes += 2 * _network(experiment, experiment.references[str(recipe.teacher)].network, recipe).products
     return Estimate(
         stage,
@@ -277,7 +277,7 @@ def _evaluation(experiment: Experiment) -> Iterator[Estimate]:
     if redundancy.methods:
         network, size = redundancy.network or evaluation.networks[0], redundancy.increment_size
         recipe = experiment.recipe(evaluation.protocols[0], network, size)
-        number = redundancy.students * (max(experiment.ipc) // size)
+        number = redundancy.students * (experiment.redundancy_ipc // size)
         keys = Keys.of("analysis.redundancy.network", "evaluation.protocol")
         time_key = "analysis.redundancy.students" if number > recipe.epochs else ""
         yield _training(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import Field
 
@@ -55,6 +55,11 @@ class Published(Block):
 
     dataset: str = Field(description="As in the table of published numbers: imagenette, imagewoof, imagenet1k, …")
     methods: dict[Name, str] = Field(min_length=1, description="Our method -> its published name.")
+    networks: dict[Name, Annotated[list[Network], Field(min_length=1)]] = Field(
+        {},
+        description="Our method -> the networks of the evaluation that are compared, where its published sets "
+        "differ by network; all of them where a method is left out.",
+    )
 
 
 class Coverage(Block):
@@ -328,6 +333,13 @@ class Experiment(Block):
         """The architectures of the students of such a method; the first one is that of the first student."""
         loop = self.loop(name)
         return loop.student.networks or [self.references[loop.reference].network]
+
+    def student_teacher(self, name: str) -> str | None:
+        """The reference that gives soft labels to the students of such a method; None where their labels are hard."""
+        loop = self.loop(name)
+        protocol = loop.student.protocol or self.evaluation.protocols[0]
+        recipe = self.recipe(protocol, self.student_networks(name)[0], loop.increment_size)
+        return recipe.teacher if recipe.labels == "soft" else None
 
     @property
     def several_students(self) -> list[str]:

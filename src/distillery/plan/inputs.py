@@ -253,6 +253,15 @@ class Inputs:
         continued = self.experiment.loop(wildcards.method).student.start == "continued"
         return self.other_students_before(wildcards) if continued else []
 
+    def student_teacher(self, wildcards: Wildcards) -> list[str]:
+        """The network that gives soft labels to the students of a method, where their protocol has them."""
+        teacher = self.experiment.student_teacher(wildcards.method)
+        return [self._path(layout.REFERENCE, wildcards, reference=teacher)] if teacher else []
+
+    def pilot_teacher(self, wildcards: Wildcards) -> list[str]:
+        """The network that gives soft labels to students of a pilot, where its aim is their accuracy."""
+        return self.student_teacher(wildcards) if self._lgd(wildcards.method).calibration.aim == "accuracy" else []
+
     def pilot_validation(self, wildcards: Wildcards) -> list[str]:
         """The images that students of a pilot are tested on, where its aim is their accuracy."""
         return self.validation(wildcards) if self._lgd(wildcards.method).calibration.aim == "accuracy" else []

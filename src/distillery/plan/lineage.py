@@ -163,6 +163,8 @@ class _Line:
         if not guided:
             self._used(loop.beginning * loop.increment_size)
         if self.last > loop.beginning:
+            if teacher := self.experiment.student_teacher(self.method):
+                self.add("train_reference", teacher, reference=teacher)
             self.add("train_student", k=self.last - 1)
         if guided:
             self._guided_increments(self.experiment.method_of(self.method, LGD))

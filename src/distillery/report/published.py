@@ -108,7 +108,9 @@ def _refuse(path: Path, text: pd.DataFrame, name: str, bad: pd.Series[bool]) -> 
         raise ValueError(f"{path}: row {row + 1} below the header: {name} cannot be {text[name].iloc[row]!r}")
 
 
-def beside_published(ours: pd.DataFrame, *, dataset: str, names: Mapping[str, str]) -> pd.DataFrame:
+def beside_published(
+    ours: pd.DataFrame, *, dataset: str, names: Mapping[str, str], presets: Mapping[str, str] | None = None
+) -> pd.DataFrame:
     """Our accuracies beside each published number of the same method, data set, IPC, network and protocol.
 
     A protocol that was modified in anything has another label, and matches nothing. What is published as `unknown`
@@ -126,6 +128,7 @@ def beside_published(ours: pd.DataFrame, *, dataset: str, names: Mapping[str, st
             that uses all real images.
         dataset: its key, as in `published.csv`.
         names: our method -> its published name; other methods match nothing.
+        presets: label of a protocol -> the preset that it differs from by its teacher alone.
 
     Returns:
         The columns `BESIDE`, rows in the order of `ours`. Standard deviations are sample ones. `ipc` is text, because
@@ -137,6 +140,7 @@ def beside_published(ours: pd.DataFrame, *, dataset: str, names: Mapping[str, st
     """
     if missing := [name for name in _OURS if name not in ours]:
         raise ValueError(f"accuracies to set beside published ones lack the columns {', '.join(missing)}")
+    ours = ours.assign(label=ours["protocol"], protocol=ours["protocol"].replace(dict(presets or {})))
     published = read_published()
     for method, name in names.items():
         if name not in set(published["method"]):
@@ -157,7 +161,7 @@ def beside_published(ours: pd.DataFrame, *, dataset: str, names: Mapping[str, st
     )
     mine = pd.DataFrame(
         {
-            **{name: ours[name] for name in ("method", "network", "protocol", "n", "trained")},
+            **{name: ours[name] for name in ("method", "network", "protocol", "label", "n", "trained")},
             **{f"ours_best_{what}": ours[f"best_{what}"] for what in ("mean", "std")},
             **{f"ours_last_{what}": ours[f"accuracy_{what}"] for what in ("mean", "std")},
             "resolution_ours": ours["resolution"],
@@ -178,7 +182,7 @@ def beside_published(ours: pd.DataFrame, *, dataset: str, names: Mapping[str, st
     beside["note"] = [", ".join(words) for words, _ in notes]
     comparable = np.array([agrees for _, agrees in notes], dtype=bool)
     beside["difference"] = (beside["ours_best_mean"] - beside["published"]).where(comparable)
-    return beside[BESIDE]
+    return beside.assign(protocol=beside["label"])[BESIDE]
 
 
 def _published_networks(ours: pd.DataFrame) -> list[str]:
@@ -230,10 +234,11 @@ def published_markdown(table: pd.DataFrame) -> str:
             ]
             for row in part.to_dict("records")
         ]
+        runs = RUNS[str(protocol).partition("+")[0]]
         of_means = "; of a mean over networks the mean of theirs" if protocol == "ld3m" else ""
         parts.append(
             f"Ours beside published accuracies in percent, `{dataset}`, protocol `{protocol}`; mean ± sample standard"
-            f" deviation over n replicates, published over {RUNS[str(protocol)]}{of_means}. Published numbers are of"
+            f" deviation over n replicates, published over {runs}{of_means}. Published numbers are of"
             " the best epoch on the test set, and the difference is our best minus them.\n\n"
             + markdown_table([*header, "source", "confidence", "note"], body)
         )

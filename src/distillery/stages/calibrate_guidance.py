@@ -60,6 +60,7 @@ def run(
     settings: Settings,
     *,
     validation: Input | None = None,
+    teacher: Input | None = None,
     generator: list[Input],
     autoencoder: list[Input],
     guidance_autoencoder: list[Input] | None = None,
@@ -76,23 +77,25 @@ def run(
 ) -> None:
     """Generator, increment 1, its students, and the judge to the chosen strength and weight, and their curve.
 
-    `validation` are the images on which `aim: accuracy` tests students of the pilot.
+    `validation` are the images on which `aim: accuracy` tests students of the pilot; `teacher` gives their soft labels.
     """
     import pyarrow as pa
     from pyarrow.csv import WriteOptions, write_csv
 
+    from distillery.data.pixels import decoded
     from distillery.data.reading import ImageTable
     from distillery.diffusion.renderer import class_conditions, load_renderer
     from distillery.guidance.base import Scene
     from distillery.guidance.calibration import MOST_CLASSES, Line, pilot_slots
     from distillery.guidance.lgd import LoopGuidance
-    from distillery.guidance.pilot import Pilot, calibrate, curve_table, spread, teacher
+    from distillery.guidance.pilot import Pilot, calibrate, curve_table, spread, student_accuracy
     from distillery.guidance.score import load_students
     from distillery.spreadsheets import csv_text
     from distillery.storage.atomic import replacing, write_json
     from distillery.storage.images import read_images
     from distillery.storage.tables import write_table
-    from distillery.students.networks import Classifier
+    from distillery.students.networks import Classifier, Domain
+    from distillery.students.soft_labels import online_answers
 
     students = load_students(student, other_students, job.device)
     folder, calibration = generator[0].parent, settings.calibration
@@ -122,8 +125,18 @@ def run(
         key=lambda label, slot, number: (settings.seed, job.stage, classes[label], slot, number),
     )
     if settings.student_recipe is not None and validation is not None:
-        recipe = (settings.student_recipe, calibration.students, (settings.seed, job.stage), job.device)
-        pilot.teach = teacher(students[0].name, seed_images, ImageTable(validation), *recipe)
+        recipe = settings.student_recipe
+        domain = Domain.of(decoded(seed_images.take([0])), recipe)
+        pilot.teach = student_accuracy(
+            students[0].name,
+            seed_images,
+            ImageTable(validation),
+            recipe,
+            calibration.students,
+            (settings.seed, job.stage),
+            job.device,
+            online_answers(teacher, classes, domain, job.device),
+        )
     strength, weight = loop.learnability.resolved_strength, loop.learnability.reference_weight
     strengths, weights = calibration.relative_strengths, calibration.reference_weights
     if strength != "auto":

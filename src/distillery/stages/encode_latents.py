@@ -10,6 +10,8 @@ from distillery.job import Input, Job, Output
 from distillery.settings import Block
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from distillery.plan.experiment import Experiment
 
 
@@ -27,7 +29,7 @@ def run(settings: Settings, *, images: Input, autoencoder: list[Input], latents:
     from distillery.data.reading import ImageTable, span_of
     from distillery.diffusion.autoencoder import Codec
     from distillery.diffusion.latents import encode_rows, layout
-    from distillery.storage.tensors import writing_tensors
+    from distillery.storage.tensors import growing_tensors, is_whole, partial_name
 
     table, options = ImageTable(images), settings.latents
     codec = Codec.load(autoencoder[0].parent).to(job.device)
@@ -37,7 +39,15 @@ def run(settings: Settings, *, images: Input, autoencoder: list[Input], latents:
     side = next(table.batches(1, start, start + 1))[0].shape[-1]
     about = {"classes": table.classes, "autoencoder": codec.digest, "shard": settings.shard, "shards": options.shards}
     tensors = layout(stop - start, codec.channels, codec.latent_size(side), options.precision, options.mirrored)
-    with writing_tensors(latents, tensors, job.provenance, **about) as writer:
+    resume, first = job.resume(latents), 0
+    if is_whole(partial_name(latents)) and (checkpoint := resume.restore()):
+        first = int(checkpoint[1]["images"])
+    with growing_tensors(latents, tensors, job.provenance, first > 0, **about) as writer:
+
+        def state(images: int) -> tuple[dict[str, Tensor], dict[str, int]]:
+            writer.flush()
+            return {}, {"images": images}
+
         encode_rows(
             table,
             codec,
@@ -48,4 +58,7 @@ def run(settings: Settings, *, images: Input, autoencoder: list[Input], latents:
             batch_size=options.batch_size,
             device=job.device,
             what=job.stage,
+            first=first,
+            done=lambda images: resume.checkpoint(lambda: state(images)),
         )
+    resume.finish()

@@ -33,7 +33,9 @@ def run(settings: Settings, *, images: Input, reference: Input, features: Output
 
     real = ImageTable(images)
     network = Classifier.load(reference, "train_reference").to(job.device)
-    described = features_of(network, real).numpy().astype(np.float32)
+    resume = job.resume(features)
+    described = features_of(network, real, resume=resume).numpy().astype(np.float32)
     rows = pa.FixedSizeListArray.from_arrays(pa.array(described.reshape(-1)), described.shape[1])
     table = pa.table({"path": pa.array(real.paths()), "label": pa.array(real.labels), "features": rows})
     write_table(features, table, job.provenance)
+    resume.finish()

@@ -76,6 +76,7 @@ def run(
     real = ImageSet([], table.labels, table.classes, table.paths())
     labels = range(len(real.classes))
     columns: dict[str, Any] = {}
+    resume = None
     if student is None or reference is None:
         orders = [random_order(real, label, count, settings.seed) for label in labels]
     else:
@@ -85,7 +86,8 @@ def run(
             Classifier.load(reference, "train_reference").to(job.device),
             settings.reference_weight,
         )
-        score = scorer.score_stored(table, torch.from_numpy(real.labels))
+        resume = job.resume(images)
+        score = scorer.score_stored(table, torch.from_numpy(real.labels), resume=resume)
         columns = {name: values.numpy() for name, values in vars(score).items()}
         orders = [
             most_learnable(
@@ -106,3 +108,5 @@ def run(
         **{name: values[rows] for name, values in columns.items()},
     }
     write_images(images, chosen, job.provenance)
+    if resume is not None:
+        resume.finish()

@@ -75,6 +75,7 @@ def run(
     images: list[Input],
     previous: Input | None = None,
     previous_others: Input | None = None,
+    teacher: Input | None = None,
     model: Output,
     others: Output | None = None,
     history: Output,
@@ -83,7 +84,8 @@ def run(
     """Increments 1 to k to networks at the end of their schedules; no test images choose an epoch.
 
     `others` has the networks beside the first one, each after every checkpoint and at its end; before them it has the
-    first one after every checkpoint.
+    first one after every checkpoint. With soft labels `teacher` answers while networks are trained, also where the
+    protocol stores its answers: each network sees images of its own.
     """
     import copy
 
@@ -93,6 +95,7 @@ def run(
     from distillery.storage.history import History, write_history
     from distillery.storage.images import concatenate, read_images
     from distillery.students.networks import Classifier, Domain, load_networks, save_networks
+    from distillery.students.soft_labels import online_answers
     from distillery.students.training import Checkpoints, train_network
 
     if (others is None) == bool(settings.others or settings.checkpoints):
@@ -102,6 +105,7 @@ def run(
     distilled = concatenate([read_images(path, "select_increment") for path in images])
     pixels, labels = decoded(distilled), torch.from_numpy(distilled.labels)
     first = Student(network=settings.network, number=0, recipe=settings.recipe)
+    soft_labels = online_answers(teacher, distilled.classes, Domain.of(pixels, settings.recipe), job.device)
     continued: list[Classifier] = []
     if previous is not None:
         before = load_networks(previous_others, job.stage) if previous_others is not None else []
@@ -127,6 +131,7 @@ def run(
             student.recipe,
             key=key,
             device=job.device,
+            soft_labels=soft_labels,
             resume=resumes[-1],
             what=f"{job.stage}, {student.network} {student.number}" if number else job.stage,
             checkpoints=checkpoints,

@@ -10,17 +10,21 @@ from torch import Tensor, nn
 from distillery.data.pixels import to_unit
 from distillery.data.reading import ImageTable, batches_of
 from distillery.progress import count_images
+from distillery.storage.resume import Resume
 from distillery.students.networks import Classifier
 
 
 @torch.no_grad()
-def features_of(classifier: Classifier, images: Tensor | ImageTable, batch_size: int = 256) -> Tensor:
+def features_of(
+    classifier: Classifier, images: Tensor | ImageTable, batch_size: int = 256, resume: Resume | None = None
+) -> Tensor:
     """The input of the last linear layer, after pooling and flattening, without augmentation, in eval mode.
 
     Args:
         classifier: on any device; its mode and its weights are left as they were.
         images: (N, C, H, W) uint8, as stored, or a table that may be larger than the memory.
         batch_size: images per forward pass; the features do not depend on it beyond rounding.
+        resume: left in place at the end with the finished state; its owner calls `finish` when the outputs stand.
 
     Returns:
         (N, F) fp32 on the CPU. 2,048 features of `convnet5` at 128 px are the embedding of distribution matching
@@ -29,8 +33,10 @@ def features_of(classifier: Classifier, images: Tensor | ImageTable, batch_size:
     Raises:
         ValueError: the network does not end in one linear layer that gives the logits.
     """
-    features: list[Tensor] = []
-    count_images(len(images))
+    features, first = list[Tensor](), 0
+    if resume is not None and (state := resume.restore()):
+        features, first = [state[0]["features"]], int(state[1]["images"])
+    count_images(len(images) - first)
 
     def keep(_: nn.Module, inputs: tuple[Any, ...]) -> None:
         features.append(inputs[0].float().cpu())
@@ -41,8 +47,13 @@ def features_of(classifier: Classifier, images: Tensor | ImageTable, batch_size:
     handle = last_linear(classifier).register_forward_pre_hook(keep)
     try:
         with torch.autocast(device.type, enabled=False):
-            for batch in batches_of(images, batch_size):
+            for batch in batches_of(images, batch_size, first):
                 classifier(to_unit(batch.to(device)))
+                first += len(batch)
+                if resume is not None:
+                    resume.checkpoint(
+                        lambda done=first: ({"features": torch.cat(features)}, {"images": done})  # type: ignore[misc]
+                    )
     finally:
         handle.remove()
         classifier.train(training)

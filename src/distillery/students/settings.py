@@ -194,6 +194,14 @@ class Protocol(_Constants):
             return label
         return f"{self.preset}+{hashlib.sha256(label.encode()).hexdigest()[:12]}"
 
+    def unmodified(self, classes: int) -> bool:
+        """Whether every constant is that of the preset; a teacher is none, for a preset of soft labels names nobody."""
+        preset = preset_constants(self.preset, classes)
+        own = {name: getattr(self, name) for name in Recipe.model_fields if name != "teacher"}
+        return self.epochs_fraction == 1 and all(
+            value is None or value == preset.get(name, Recipe.model_fields[name].default) for name, value in own.items()
+        )
+
     def side(self, classes: int) -> int | None:
         """The side of the images that networks see, where the protocol sets one."""
         own: Any = self

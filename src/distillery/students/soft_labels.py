@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Protocol
 
 import torch
@@ -48,6 +49,23 @@ class Teacher:
     def online(self) -> SoftLabels:
         """Labels as `train_networks` asks for them, computed when they are needed."""
         return lambda epoch, places, images: self(images.flatten(0, 1)).unflatten(0, images.shape[:2])
+
+
+def online_answers(
+    path: Path | None, classes: Sequence[str], domain: Domain, device: torch.device
+) -> SoftLabels | None:
+    """The answers of the reference in a file; None where there is no file, for labels that are hard.
+
+    Args:
+        classes: in the order of the answers.
+        domain: of the networks that learn.
+
+    Raises:
+        BadInput: the teacher does not know a class.
+    """
+    if path is None:
+        return None
+    return Teacher(Classifier.load(path, "train_reference"), classes, domain, device).online()
 
 
 def store(teacher: Teacher, pixels: Tensor, recipe: Recipe, key: Key, what: str, first: int = 0) -> Iterator[Tensor]:
