@@ -177,7 +177,7 @@ ONE_KEY = {
         at("method", {}),
         "method: no such key; did you mean 'methods'?; allowed: analysis, autoencoder, dataset, evaluation, experts,"
         " generators, guidance_autoencoder, ipc, latents, limits, matching, methods, name, references, seeds,"
-        " surrogates, tracking, variant, variants",
+        " shared_models, surrogates, tracking, variant, variants",
     ),
     "a misspelt key in a block": (
         at("analysis.redundancy.student", 2),

@@ -258,7 +258,7 @@ def hours(stage: str) -> float:
 @pytest.mark.parametrize("name", PRESETS)
 def test_the_jobs_of_a_preset_fit_their_time_limits(name: str, inside: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With 1,300 training images of each class, as ImageNet has at most, and DiT-XL/2 at 256 px."""
-    monkeypatch.setattr(estimate, "_shape", lambda experiment, generator: DIT_XL_2)
+    monkeypatch.setattr(estimate, "generator_shape", lambda experiment, generator: DIT_XL_2)
     sizes = property(lambda self: dict.fromkeys(self.class_names, 1300))
     experiment = load(preset(name))
     monkeypatch.setattr(Experiment, "training_sizes", sizes)

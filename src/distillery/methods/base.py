@@ -215,6 +215,15 @@ class Method(Block):
         if ipc not in sizes:
             yield f"{where} has no set of {ipc} images per class, but of {sizes[0]}"
 
+    def check_groups(self, key: str, generator: str, groups: int) -> Iterator[str]:
+        """Whether it takes its generator where that is several, one for each group of classes.
+
+        Args:
+            generator: its place in the file.
+            groups: how many there are.
+        """
+        yield f"{key}.generator: {generator} has groups of classes, which methods that sample take"
+
     def check_sizes(self, key: str, sizes: Sequence[int], images: Mapping[str, int]) -> Iterator[str]:
         """Whether every class has enough training images (`images`) for all sizes, beyond those of `real_images`."""
         yield from ()

@@ -228,6 +228,14 @@ class LGD(Incremental, Sampled):
         else:
             yield from seed.check_set(f"{key}.seed: {self.seed!r}", self.increment_size, context)
 
+    def check_groups(self, key: str, generator: str, groups: int) -> Iterator[str]:
+        yield from super().check_groups(key, generator, groups)
+        if self.calibrates:
+            yield (
+                f"{key}.guidance.learnability: a pilot samples all classes with one generator, and {generator} has "
+                f"{groups} groups; give strength and reference_weight as numbers"
+            )
+
     def _check_calibration(self, key: str, context: Context) -> Iterator[str]:
         calibration = self.calibration
         if calibration.aim == "accuracy" and context.dataset.validation is None:

@@ -77,6 +77,13 @@ class Sampled(Method):
         )
         yield from self.guidance.check(f"{key}.guidance", about)
 
+    def check_groups(self, key: str, generator: str, groups: int) -> Iterator[str]:
+        if self.shards % groups:
+            yield (
+                f"{key}.shards: {self.shards} jobs, and each samples the classes of one group of {generator}; allowed: "
+                f"a multiple of its {groups} groups"
+            )
+
     def check_sizes(self, key: str, sizes: Sequence[int], images: Mapping[str, int]) -> Iterator[str]:
         yield from self.guidance.check_sizes(key, sizes, images)
 

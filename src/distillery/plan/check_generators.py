@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from distillery.methods.lgd import LGD
-from distillery.methods.sampling import Sampled
 from distillery.plan.experiment import Experiment
 
 
@@ -37,18 +35,7 @@ def _groups(experiment: Experiment, name: str) -> Iterator[str]:
     for other, method in experiment.methods.items():
         if method.needs.generator != name:
             continue
-        if not isinstance(method, Sampled):
-            yield f"methods.{other}.generator: generators.{name} has groups of classes, which methods that sample take"
-        elif method.shards % groups:
-            yield (
-                f"methods.{other}.shards: {method.shards} jobs, and each samples the classes of one group of "
-                f"generators.{name}; allowed: a multiple of its {groups} groups"
-            )
-        if isinstance(method, LGD) and method.calibrates:
-            yield (
-                f"methods.{other}.guidance.learnability: a pilot samples all classes with one generator, and "
-                f"generators.{name} has {groups} groups; give strength and reference_weight as numbers"
-            )
+        yield from method.check_groups(f"methods.{other}", f"generators.{name}", groups)
         if path is not None and other in path.methods:
             yield (
                 f"analysis.path.methods: {other} samples with generators.{name}, which has {groups} groups of classes; "

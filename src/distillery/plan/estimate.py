@@ -107,7 +107,7 @@ def _generators(experiment: Experiment) -> Iterator[Estimate]:
         block, key = Training.model_validate(experiment.generators[name]), f"generators.{name}"
         counts, shape, stage = (
             _transformer(experiment, name),
-            _shape(experiment, name),
+            generator_shape(experiment, name),
             experiment.generators[name].stage,
         )
         steps = block.steps_on(max(experiment.images_of_groups(name)))
@@ -133,11 +133,11 @@ def _generators(experiment: Experiment) -> Iterator[Estimate]:
 
 def _transformer(experiment: Experiment, name: str | None) -> Counts:
     """The counts of a generator; none where nobody knows its shape yet."""
-    shape = _shape(experiment, name)
+    shape = generator_shape(experiment, name)
     return transformer_counts(shape.layers, shape.width, shape.tokens)
 
 
-def _shape(experiment: Experiment, name: str | None) -> TransformerShape:
+def generator_shape(experiment: Experiment, name: str | None) -> TransformerShape:
     """The shape of a generator; of no layers where nobody knows it yet."""
     block = experiment.generators.get(name or "")
     for _ in experiment.generators:
