@@ -1,27 +1,21 @@
-"""The presets in `experiments/`: each loads where its data and weights are, and says what to get where they are not.
-
-Stand-ins have the names and shapes of the real ones, and nothing in them.
-"""
+"""The presets in `experiments/`: each loads where its data and weights are, and says what to get where they are not."""
 
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
-from clone import PROJECT, Clone
+from clone import Clone
+from preset_folder import EXPERIMENTS, preset, stand_ins
 from rule_files import RESOURCES
-from safetensors.torch import save_file
 from timing import least_seconds
-from tiny_weights import dit, kl, save_dit
 from wildcards import Job
 
-from distillery.data.identity import class_list_called, imagenet_names
+from distillery.data.identity import class_list_called
 from distillery.diffusion.settings import TransformerShape
 from distillery.errors import ExperimentError
 from distillery.plan import estimate
@@ -30,8 +24,6 @@ from distillery.plan.inputs import Inputs
 from distillery.plan.load import load
 from distillery.report.published import NETWORKS, read_published
 from distillery.stages import compare_published, measure_redundancy, train_student
-
-EXPERIMENTS = PROJECT / "experiments"
 
 
 def variants(path: Path) -> list[str]:
@@ -46,26 +38,14 @@ IMAGENET = [
     if "data/imagenet/train" in path.read_text("utf-8")
     for name in variants(path)
 ]
+SIZES = {"imagenet1k": 1000, "imagenet100": 100}
+"""Classes of a preset with this in its name; of the others, ten."""
+
 PLAN_RATIO, PLAN_BYTES = 4.0, 500 * 2**20
 """Most processor time of a plan of ImageNet-1K, in that of a plan of the default; and most memory."""
 
 GENERATING_JOBS, SAMPLING_JOBS = 50, 20
 """Of ImageNet-1K, for each size: of a method with gradients, and of one without."""
-
-
-def stand_ins(folder: Path) -> None:
-    """ImageNet-1K with empty files, and weights of a few kilobytes."""
-    many = {*class_list_called("imagenette"), *class_list_called("imagewoof"), *class_list_called("imageidc")}
-    for split in ("train", "val"):
-        for wnid in imagenet_names():
-            place = folder / "data/imagenet" / split / wnid
-            place.mkdir(parents=True)
-            for number in range((100 if wnid in many else 50) if split == "train" else 1):
-                os.close(os.open(place / f"{wnid}_{number}.JPEG", os.O_CREAT))
-    weights = folder / "weights"
-    save_dit(weights / "DiT-XL-2-256", dit(layers=1, size=32))
-    kl(blocks=4).save_pretrained(weights / "sd-vae-ft-mse")
-    save_file(dit(layers=1).state_dict(), weights / "resnet18.safetensors")
 
 
 @pytest.fixture(scope="module")
@@ -83,17 +63,12 @@ def inside(place: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     yield place
 
 
-def preset(name: str) -> dict[str, Any]:
-    """A file with the choice that the name ends with."""
-    stem, _, variant = name.partition(" ")
-    config = yaml.safe_load((EXPERIMENTS / f"{stem}.yaml").read_text("utf-8"))
-    return {**config, "variant": variant} if variant else config
-
-
 @pytest.mark.parametrize("name", IMAGENET)
-def test_a_preset_loads_with_its_data_and_weights(name: str, inside: Path) -> None:
+def test_a_preset_loads_with_its_data_and_weights(name: str, inside: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if name == "imagenet1k-rded":  # crops 200 images of a class, and stand-ins of 1,000 classes have 50
+        monkeypatch.setattr(Experiment, "training_sizes", property(lambda self: dict.fromkeys(self.class_names, 1300)))
     experiment = load(preset(name))
-    assert experiment.classes == {"imagenet1k": 1000, "imagenet100": 100}.get(name, 10)
+    assert experiment.classes == next((size for text, size in SIZES.items() if text in name), 10)
 
 
 @pytest.mark.parametrize("name", ["imagenette", "imagewoof"])
@@ -245,7 +220,15 @@ GUIDED = 10.0
 """How much longer an image with gradients takes than a plain one: decoder, networks, and passes back through them."""
 
 DIT_XL_2 = TransformerShape(layers=28, width=1152, tokens=256)
-PRESETS = ["imagenette", "imagewoof", "imageidc", "imagenet100", "imagenet1k", "imagenette-cross"]
+PRESETS = [
+    "imagenette",
+    "imagewoof",
+    "imageidc",
+    "imagenet100",
+    "imagenet1k",
+    "imagenette-cross",
+    "imagenette-ablations",
+]
 
 
 def hours(stage: str) -> float:

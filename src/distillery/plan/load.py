@@ -22,14 +22,23 @@ def load(config: Mapping[str, Any]) -> Experiment:
     Raises:
         ExperimentError: one line per fault, each with the path of the key and what is allowed.
     """
-    config = _with_variant(config)
-    try:
-        experiment = Experiment.model_validate(_with_yardsticks(config))
-    except ValidationError as error:
-        raise ExperimentError("\n".join(map(one_line, described(error.errors(), config, Experiment)))) from None
+    experiment = unchecked(config)
     if faults := list(check_size(experiment)) or list(check_experiment(experiment)):
         raise ExperimentError("\n".join(map(one_line, faults)))
     return experiment
+
+
+def unchecked(config: Mapping[str, Any]) -> Experiment:
+    """The experiment of a file, without the checks that read its data and weights: nothing of it can be run.
+
+    Raises:
+        ExperimentError: one line per key that is unknown or has a wrong value.
+    """
+    config = _with_variant(config)
+    try:
+        return Experiment.model_validate(_with_yardsticks(config))
+    except ValidationError as error:
+        raise ExperimentError("\n".join(map(one_line, described(error.errors(), config, Experiment)))) from None
 
 
 def load_files(paths: Sequence[Path], config: Mapping[str, Any]) -> Experiment:
