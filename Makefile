@@ -5,12 +5,16 @@ PYTHON ?= python3
 VENV ?= .venv
 CORES ?= all
 RESULTS ?= results/digits
+PRESET ?=
+VARIANT ?=
+GPU ?=
+FILE = $(if $(PRESET),experiments/$(PRESET).yaml,config.yaml)
 # Progress bars on a terminal; lines in a log.
 BARS := $(shell test -t 2 && echo --logger rich distillery)
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo seeds front test lint format schema bench cost slurm-clean slurm-queue clean-demo
+.PHONY: help setup demo seeds front published forecast test lint format schema bench cost slurm-clean slurm-queue clean-demo
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,6 +40,16 @@ seeds: setup  ## the default over three splits of the data and three experiment 
 
 front: setup  ## accuracy against redundancy over lambda and omega
 	snakemake --cores $(CORES) $(BARS) --configfile experiments/digits-front.yaml
+
+forecast: setup  ## hours and memory of a run by stage, before it starts: make forecast PRESET=own [VARIANT=…] [GPU=H100]
+	@python -m distillery.plan.forecast $(FILE) $(if $(VARIANT),--variant $(VARIANT)) $(if $(GPU),--gpu $(GPU))
+
+# The forecast reads the file as the run does: it ends here where data or weights are missing, and says what to get.
+published: setup  ## an experiment of docs/published.md beside its published table: make published PRESET=imagenette [VARIANT=…] [GPU=H100]
+	@test -n "$(PRESET)" || { echo "make published PRESET=imagenette: docs/published.md lists the experiment files"; exit 2; }
+	@python -m distillery.plan.forecast $(FILE) $(if $(VARIANT),--variant $(VARIANT)) $(if $(GPU),--gpu $(GPU))
+	snakemake --cores $(CORES) $(BARS) --configfile $(FILE) $(if $(VARIANT),--config variant=$(VARIANT))
+	@cat "$$(python -m distillery.plan.forecast $(FILE) $(if $(VARIANT),--variant $(VARIANT)) --results)/tables/published.md"
 
 test: setup  ## the whole test suite, on two workers
 	python -m pytest --numprocesses 2 --no-loadscope-reorder --durations 25

@@ -42,6 +42,7 @@ from distillery.guidance.base import Scene
 from distillery.guidance.calibration import (
     Line,
     Setting,
+    affordable_images,
     affordable_settings,
     confirm,
     falls,
@@ -304,6 +305,12 @@ def test_a_budget_is_a_share_of_the_images_of_the_loop() -> None:
     assert affordable_settings(0.25, 4000, 100) == 10
     assert affordable_settings(0.25, 3999, 100) == 9
     assert affordable_settings(0.1, 300, 10) == 3  # 0.1 * 300 / 10 is less than 3 in floating-point numbers, or equal
+
+
+def test_a_setting_has_as_many_images_as_the_budget_allows_within_bounds() -> None:
+    assert affordable_images(0.25, 1440, 8) == 45
+    assert affordable_images(0.25, 240, 8) == 20
+    assert affordable_images(0.25, 100_000, 8) == 100
 
 
 def test_accuracy_falls_where_it_is_more_than_a_standard_error_below_the_best_before() -> None:
@@ -768,12 +775,12 @@ class Stage:
             "candidates": 2,
             "min_reference_probability": 0.0,
             "calibration": Calibration(
-                images=16,
                 relative_strengths=[1 / 16, 1 / 4],
                 extend=False,
                 reference_weights=[1.0, 3.0],
                 validity=0.2,
             ),
+            "images": 16,
             "judge": "real",
             "about": ABOUT,
             "student_recipe": None,

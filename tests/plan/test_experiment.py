@@ -1135,6 +1135,11 @@ def test_the_least_budget_that_is_named_is_enough() -> None:
     load(changed(at("methods.lgd.calibration.budget", 4)))
 
 
+def test_a_pilot_whose_images_nobody_sets_is_within_its_budget_or_small() -> None:
+    experiment = load(changed(at("methods.lgd.calibration", {"budget": 0.01})))
+    assert experiment.method_of("lgd", LGD).pilot_images(experiment.ipc, experiment.classes) == 20
+
+
 def test_only_a_method_that_calibrates_needs_a_budget() -> None:
     def edit(config: Config) -> None:
         at("methods.lgd.calibration.budget", 0.01)(config)

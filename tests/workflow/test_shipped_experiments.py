@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 from clone import Clone
-from preset_folder import EXPERIMENTS, preset, stand_ins
+from preset_folder import EXPERIMENTS, other_stand_ins, preset, stand_ins
 from rule_files import RESOURCES
 from timing import least_seconds
 from wildcards import Job
@@ -53,6 +53,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the project with the stand-ins."""
     clone = Clone.of_project(tmp_path_factory.mktemp("presets") / "clone")
     stand_ins(clone.folder)
+    other_stand_ins(clone.folder)
     return clone.folder
 
 
@@ -69,6 +70,18 @@ def test_a_preset_loads_with_its_data_and_weights(name: str, inside: Path, monke
         monkeypatch.setattr(Experiment, "training_sizes", property(lambda self: dict.fromkeys(self.class_names, 1300)))
     experiment = load(preset(name))
     assert experiment.classes == next((size for text, size in SIZES.items() if text in name), 10)
+
+
+OTHERS = [name for path in sorted(EXPERIMENTS.glob("*.yaml")) for name in variants(path) if name not in IMAGENET]
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_an_experiment_file_loads_where_its_data_is_or_asks_for_weights_alone(name: str, inside: Path) -> None:
+    try:
+        assert load(preset(name)).methods
+    except ExperimentError as error:
+        for line in str(error).splitlines():
+            assert re.match(r"[\w.-]+\.weights: \S+: no such folder", line), line
 
 
 @pytest.mark.parametrize("name", ["imagenette", "imagewoof"])

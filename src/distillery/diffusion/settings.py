@@ -122,6 +122,11 @@ class Autoencoder(Block):
         return LatentShape(2 ** (blocks - 1), self.latent_channels, why)
 
     @property
+    def blocks(self) -> tuple[list[int], int]:
+        """Channels of its blocks, and layers of a block."""
+        return self.block_out_channels, self.layers_per_block
+
+    @property
     def perceptual_reference(self) -> str | None:
         """The network of its perceptual term: an entry of `references`."""
         return self.perceptual.reference if self.perceptual else None
@@ -211,6 +216,14 @@ class PretrainedAutoencoder(Pretrained):
             return None
         why = f"autoencoder.weights: {self.weights} halves the side {halvings} times"
         return LatentShape(2**halvings, channels, why)
+
+    @property
+    def blocks(self) -> tuple[list[int], int] | None:
+        """Channels of its blocks, and layers of a block; None where nobody knows yet, or it is no `AutoencoderKL`."""
+        config = self.config()
+        if config.get("_class_name") != "AutoencoderKL" or "block_out_channels" not in config:
+            return None
+        return [int(width) for width in config["block_out_channels"]], int(config.get("layers_per_block", 1))
 
     def check(self, key: str, references: Sequence[str]) -> Iterator[str]:
         """Whether its weights are there and whole, and what they say of the scale of latents can be applied."""

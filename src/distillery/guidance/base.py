@@ -81,6 +81,23 @@ class GuidanceFiles(Protocol):
 
 
 @dataclass(frozen=True)
+class Passes:
+    """What a guided step of one image costs beside a plain one, in forward passes; a gradient counts as one more.
+
+    Attributes:
+        denoiser: of the generator, classifier-free guidance not counted.
+        decoder: of the autoencoder's decoder.
+        scorer: of student and reference, each.
+        surrogate: of the surrogate.
+    """
+
+    denoiser: float = 0.0
+    decoder: float = 0.0
+    scorer: float = 0.0
+    surrogate: float = 0.0
+
+
+@dataclass(frozen=True)
 class Scene:
     """The objects that a guidance is opened with, besides its own files.
 
@@ -136,6 +153,14 @@ class GuidanceBlock(Block):
     @abstractmethod
     def check(self, key: str, context: GuidanceContext) -> Iterator[str]:
         """The faults of these settings, one line each; `key` is the place of this block in the experiment file."""
+
+    def passes(self, kept: int) -> Passes:
+        """What a guided step costs beside a plain one.
+
+        Args:
+            kept: checkpoints of the surrogate, where there is one.
+        """
+        return Passes()
 
     def files(self, files: GuidanceFiles) -> list[str]:
         """The files that the guidance is opened from."""

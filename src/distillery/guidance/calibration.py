@@ -61,9 +61,24 @@ class Setting:
         return Line(self.reference_weight, self.mode_strength, self.mode_stop)
 
 
+FEWEST_IMAGES, MOST_IMAGES = 20, 100
+"""Of a measured setting whose number of images nobody sets."""
+
+
 def pilot_slots(images: int, classes: int) -> int:
     """Images of each class of a pilot of about so many images in all."""
     return max(1, images // min(classes, MOST_CLASSES))
+
+
+def affordable_images(budget: float, loop_images: int, settings: int) -> int:
+    """The images of a setting, so that so many settings stay within a budget: 20 at least, and 100 at most.
+
+    Args:
+        budget: images of all settings as a share of `loop_images`.
+        loop_images: guided images that the increments draw, all candidates counted.
+        settings: that are measured at most.
+    """
+    return min(max(int(budget * loop_images / settings + 1e-9), FEWEST_IMAGES), MOST_IMAGES)
 
 
 def affordable_settings(budget: float, loop_images: int, images: int) -> int:

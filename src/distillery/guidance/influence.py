@@ -13,6 +13,7 @@ from distillery.guidance.base import (
     PUBLISHED_LATENT_SIZE,
     GuidanceContext,
     GuidanceFiles,
+    Passes,
     Range,
     RangedBlock,
     RangedGuidance,
@@ -48,6 +49,10 @@ class Influence(RangedBlock):
     per_image: Literal["vmap", "loop"] = Field(
         "vmap", description="Gradients of all images at once, or one image after another in a little less memory."
     )
+
+    def passes(self, kept: int) -> Passes:
+        """The gradient of a gradient: forward, back, and back through both, at each checkpoint."""
+        return Passes(denoiser=1.0, decoder=2.0, surrogate=6.0 * kept)
 
     def scaled_strength(self, latent_size: int) -> float:
         """k as given, or the published one scaled to the size of a latent: its relative effect goes as k / sqrt(d)."""

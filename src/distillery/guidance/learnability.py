@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, Field
 
-from distillery.guidance.base import GuidanceContext, Range, RangedBlock, RangedGuidance, Scene
+from distillery.guidance.base import GuidanceContext, Passes, Range, RangedBlock, RangedGuidance, Scene
 from distillery.settings import Images, NonNegative
 
 if TYPE_CHECKING:
@@ -53,6 +53,9 @@ class Learnability(RangedBlock):
     direction: Literal["ascend", "descend"] = "ascend"
     norm: Literal["rms_l2", "l2_l2"] = Field("rms_l2", description="Norms of the noise and of the gradient.")
     through_denoiser: bool = Field(True, description="False: the noise prediction is held fixed.")
+
+    def passes(self, kept: int) -> Passes:
+        return Passes(denoiser=1.0 if self.through_denoiser else 0.0, decoder=2.0, scorer=2.0)
 
     def check(self, key: str, context: GuidanceContext) -> Iterator[str]:
         if not context.increments:

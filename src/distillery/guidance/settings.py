@@ -35,7 +35,11 @@ class Calibration(Block):
     students on validation images falls.
     """
 
-    images: Count = Field(100, description="Images of one measured setting, spread over at most 100 classes.")
+    images: Count | None = Field(
+        None,
+        description="Images of one measured setting, spread over at most 100 classes; none: as many as the budget "
+        "allows, 20 at least and 100 at most.",
+    )
     relative_strengths: list[Positive] = Field(
         [1 / 64, 1 / 32, 1 / 16, 1 / 8, 15 / 64], min_length=1, description="Lambda over the square root of d."
     )
@@ -65,8 +69,8 @@ class Calibration(Block):
     )
     budget: Positive = Field(
         0.25,
-        description="Images of all these settings, as a share of the guided images of the loop: a pilot that may draw "
-        "more is refused. It changes no result.",
+        description="Images of all these settings, as a share of the guided images of the loop: a pilot whose `images` "
+        "take more is refused.",
     )
 
     @property

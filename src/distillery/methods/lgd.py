@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from distillery.guidance.calibration import MOST_CLASSES, affordable_settings, pilot_slots
+from distillery.guidance.calibration import MOST_CLASSES, affordable_images, affordable_settings, pilot_slots
 from distillery.guidance.learnability import Learnability
 from distillery.guidance.mode import Mode
 from distillery.guidance.settings import Calibration
@@ -201,9 +201,15 @@ class LGD(Incremental, Sampled):
         """Images that the increments after the first draw, all candidates counted."""
         return (self.increments(sizes) - 1) * self.increment_size * self.candidates * classes
 
-    def pilot_ipc(self, classes: int) -> int:
+    def pilot_images(self, sizes: Sequence[int], classes: int) -> int:
+        """Images of one setting that the pilot measures."""
+        calibration = self.calibration
+        loop, most = self.guided_images(sizes, classes), calibration.most_settings
+        return calibration.images or affordable_images(calibration.budget, loop, most)
+
+    def pilot_ipc(self, sizes: Sequence[int], classes: int) -> int:
         """Images per class that a student of the first increment and a pilot learns."""
-        return self.increment_size + pilot_slots(self.calibration.images, classes)
+        return self.increment_size + pilot_slots(self.pilot_images(sizes, classes), classes)
 
     def check(self, key: str, context: Context) -> Iterator[str]:
         yield from Sampled.check(self, key, context)
@@ -254,7 +260,7 @@ class LGD(Incremental, Sampled):
                 yield f"{key}.mode_stops: {stop} leaves no sampling index above it; allowed: 0 to {last}"
         if (classes := len(context.class_names)) < 2:
             return  # that is refused of the data set
-        images = pilot_slots(calibration.images, classes) * min(classes, MOST_CLASSES)
+        images = pilot_slots(self.pilot_images(context.ipc, classes), classes) * min(classes, MOST_CLASSES)
         if images < self.candidates:
             least = math.ceil(self.candidates / min(classes, MOST_CLASSES)) * min(classes, MOST_CLASSES)
             yield f"{key}.images: {images} make no slot of {self.candidates} candidates; allowed: {least} or more"
@@ -264,6 +270,8 @@ class LGD(Incremental, Sampled):
             found = f"{key}.most_settings: {calibration.most_settings}"
             yield f"{found}, and its grid needs {least}; allowed: {least} or more"
         loop, most = self.guided_images(context.ipc, classes), calibration.most_settings
+        if not calibration.images:
+            return
         if loop and (allowed := affordable_settings(calibration.budget, loop, images)) < most:
             fewer = f"most_settings: {allowed}, " if allowed >= least else "fewer images, "
             yield (

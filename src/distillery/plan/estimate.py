@@ -76,7 +76,7 @@ def _autoencoder(experiment: Experiment) -> Iterator[Estimate]:
         return
     block = Autoencoder.model_validate(experiment.autoencoder)
     counts = autoencoder_counts(
-        block.block_out_channels, block.layers_per_block, _channels(experiment), experiment.dataset.resolution
+        block.block_out_channels, block.layers_per_block, channels_of(experiment), experiment.dataset.resolution
     )
     kept = counts.kept * block.batch_size * _bytes(block.precision)
     yield Estimate(
@@ -95,8 +95,14 @@ def _latents(experiment: Experiment) -> Iterator[Estimate]:
     trained = experiment.generators_of("train_generator") + experiment.generators_of("finetune_generator")
     if not trained and not any(method.needs.modes for method in experiment.methods.values()):
         return
-    latents, numbers = experiment.latents, _latent_numbers(experiment)
-    size = 2 * (1 + latents.mirrored) * (4 if latents.precision == "float32" else 2) * numbers * _images(experiment)
+    latents, numbers = experiment.latents, latent_numbers(experiment)
+    size = (
+        2
+        * (1 + latents.mirrored)
+        * (4 if latents.precision == "float32" else 2)
+        * numbers
+        * training_images(experiment)
+    )
     runs = len({experiment.autoencoder_run(run) for run in experiment.runs})
     yield Estimate("encode_latents", disk={"dataset.resolution": size * runs})
 
@@ -106,7 +112,7 @@ def _generators(experiment: Experiment) -> Iterator[Estimate]:
     for name in [name for stage in sizes for name in experiment.generators_of(stage)]:
         block, key = Training.model_validate(experiment.generators[name]), f"generators.{name}"
         counts, shape, stage = (
-            _transformer(experiment, name),
+            transformer_of(experiment, name),
             generator_shape(experiment, name),
             experiment.generators[name].stage,
         )
@@ -131,7 +137,7 @@ def _generators(experiment: Experiment) -> Iterator[Estimate]:
         )
 
 
-def _transformer(experiment: Experiment, name: str | None) -> Counts:
+def transformer_of(experiment: Experiment, name: str | None) -> Counts:
     """The counts of a generator; none where nobody knows its shape yet."""
     shape = generator_shape(experiment, name)
     return transformer_counts(shape.layers, shape.width, shape.tokens)
@@ -156,7 +162,10 @@ def _sampled(experiment: Experiment) -> Iterator[Estimate]:
             key, size = f"methods.{name}.candidates", lgd.increment_size * lgd.candidates
         else:  # what a size adds to the one before
             size = max(ipc - (experiment.smaller(ipc) if method.nested else 0) for ipc in experiment.ipc)
-        counts, sampling = _transformer(experiment, method.generator), experiment.generators[method.generator].sampling
+        counts, sampling = (
+            transformer_of(experiment, method.generator),
+            experiment.generators[method.generator].sampling,
+        )
         images = -(-experiment.classes // method.shards) * size
         passes = sampling.steps * (1 if sampling.guidance_scale == 1 else 2)
         memory = {f"methods.{name}.generator": 2 * counts.parameters}
@@ -192,11 +201,11 @@ def _training(
     time_key: str = "",
 ) -> Estimate:
     """Networks of one architecture, trained on so many images each, at once or one after another."""
-    counts = _network(experiment, network, recipe)
+    counts = network_of(experiment, network, recipe)
     states = (4 if recipe.optimizer == "adamw" else 3 if recipe.momentum else 2) + (recipe.ema_decay > 0)
     passes = 6 * counts.products
     if recipe.teacher in experiment.references and (recipe.soft_labels == "online" or stage != "evaluate"):
-        passes += 2 * _network(experiment, experiment.references[str(recipe.teacher)].network, recipe).products
+        passes += 2 * network_of(experiment, experiment.references[str(recipe.teacher)].network, recipe).products
     return Estimate(
         stage,
         {
@@ -210,9 +219,9 @@ def _training(
     )
 
 
-def _network(experiment: Experiment, network: str, recipe: Recipe | None = None) -> Counts:
+def network_of(experiment: Experiment, network: str, recipe: Recipe | None = None) -> Counts:
     side = (recipe.size if recipe else None) or experiment.dataset.resolution
-    return network_counts(network, side, _channels(experiment), experiment.classes)
+    return network_counts(network, side, channels_of(experiment), experiment.classes)
 
 
 def _references(experiment: Experiment) -> Iterator[Estimate]:
@@ -220,14 +229,14 @@ def _references(experiment: Experiment) -> Iterator[Estimate]:
         if reference.weights is None:
             keys = Keys.of(f"references.{name}.network", f"references.{name}.training")
             recipe = experiment.recipe(reference.training, reference.network, "full")
-            yield _training(experiment, "train_reference", keys, reference.network, recipe, _images(experiment))
+            yield _training(experiment, "train_reference", keys, reference.network, recipe, training_images(experiment))
     for name, surrogate in experiment.surrogates.items():
         if surrogate.checkpoints is not None:
             continue
         keys = Keys.of(f"surrogates.{name}.network", f"surrogates.{name}.training")
         recipe = experiment.recipe(surrogate.training, surrogate.network, "full")
-        states = 4 * (recipe.epochs + 1) * _network(experiment, surrogate.network, recipe).parameters
-        trained = _training(experiment, "train_surrogate", keys, surrogate.network, recipe, _images(experiment))
+        states = 4 * (recipe.epochs + 1) * network_of(experiment, surrogate.network, recipe).parameters
+        trained = _training(experiment, "train_surrogate", keys, surrogate.network, recipe, training_images(experiment))
         memory = {**trained.memory, keys.epochs: states}
         yield replace(trained, memory=memory, disk={keys.epochs: states * len(experiment.model_runs)})
 
@@ -260,13 +269,13 @@ def _evaluation(experiment: Experiment) -> Iterator[Estimate]:
         keys = Keys.of("evaluation.networks", "evaluation.protocol")
         labels = 0.0
         for size in sizes:
-            images = _images(experiment) if size == "full" else int(size) * classes
+            images = training_images(experiment) if size == "full" else int(size) * classes
             stored = experiment.recipe(protocol, evaluation.networks[0], size)
             if (stored.labels, stored.soft_labels) == ("soft", "stored"):
                 labels += 2.0 * stored.epochs * images * classes * len(experiment.seeds)
         yield Estimate("store_soft_labels", disk={"evaluation.protocol.soft_labels": labels} if labels else {})
         for size in dict.fromkeys(sizes):
-            images = _images(experiment) if size == "full" else int(size) * classes
+            images = training_images(experiment) if size == "full" else int(size) * classes
             for network in evaluation.networks:
                 recipe, number = experiment.recipe(protocol, network, size), evaluation.students
                 time_key = "evaluation.students" if number > recipe.epochs else ""
@@ -295,9 +304,9 @@ def _experts(experiment: Experiment) -> Iterator[Estimate]:
         key, epochs, counts = (
             f"experts.{name}",
             experiment.experts_epochs(name),
-            _network(experiment, experiment.experts_network(name)),
+            network_of(experiment, experiment.experts_network(name)),
         )
-        images, number = _images(experiment), min(block.per_shard, block.count)
+        images, number = training_images(experiment), min(block.per_shard, block.count)
         trajectory = 4 * (epochs + 1) * counts.parameters
         yield Estimate(
             "train_experts",
@@ -322,10 +331,10 @@ def _matched(experiment: Experiment) -> Iterator[Estimate]:
         key, images = f"methods.{name}", largest * experiment.classes / method.shards
         snapshots, steps = method.iterations // matching.every + 1, float(method.iterations) * method.updates
         passes = method.passes([size / method.shards for size in sizes], images)
-        operations = 2 * _network(experiment, method.comparing(experiment)).products * passes * steps
-        chain = _transformer(experiment, method.needs.generator).products * method.chain_passes
+        operations = 2 * network_of(experiment, method.comparing(experiment)).products * passes * steps
+        chain = transformer_of(experiment, method.needs.generator).products * method.chain_passes
         operations += 6 * chain * images * steps
-        kept = 4.0 * method.numbers(_numbers(experiment), _latent_numbers(experiment)) * snapshots
+        kept = 4.0 * method.numbers(_numbers(experiment), latent_numbers(experiment)) * snapshots
         yield Estimate(
             "match",
             {
@@ -375,21 +384,21 @@ def _chosen(experiment: Experiment) -> Iterator[Estimate]:
 # ---- numbers ---------------------------------------------------------------------------------------------------------
 
 
-def _images(experiment: Experiment) -> int:
+def training_images(experiment: Experiment) -> int:
     """Training images."""
     return sum(experiment.training_sizes.values())
 
 
-def _channels(experiment: Experiment) -> int:
+def channels_of(experiment: Experiment) -> int:
     return 1 if experiment.dataset.channels == "grey" else 3
 
 
 def _numbers(experiment: Experiment) -> int:
     """Of an image, each a byte in a decoded table."""
-    return _channels(experiment) * experiment.dataset.resolution**2
+    return channels_of(experiment) * experiment.dataset.resolution**2
 
 
-def _latent_numbers(experiment: Experiment) -> int:
+def latent_numbers(experiment: Experiment) -> int:
     """Of a latent; 0 where nobody knows its shape yet."""
     shape, side = experiment.latent_shape, experiment.latent_side
     return shape.channels * side**2 if shape and side else 0

@@ -29,6 +29,7 @@ class Settings(Block):
     candidates: int
     min_reference_probability: float
     calibration: Calibration
+    images: int
     judge: str
     student_recipe: Recipe | None
     about: About
@@ -39,6 +40,7 @@ class Settings(Block):
         network = experiment.student_networks(method)[0]
         protocol = lgd.student.protocol or experiment.evaluation.protocols[0]
         taught = lgd.calibration.aim == "accuracy"
+        learned = lgd.pilot_ipc(experiment.ipc, experiment.classes)
         return cls(
             seed=experiment.seed(run),
             method=method,
@@ -49,9 +51,10 @@ class Settings(Block):
             increment_size=lgd.increment_size,
             candidates=lgd.candidates,
             min_reference_probability=lgd.min_reference_probability,
-            calibration=lgd.calibration.model_copy(update={"budget": 1.0}),  # of planning alone
+            calibration=lgd.calibration.model_copy(update={"images": None, "budget": 1.0}),  # of planning alone
+            images=lgd.pilot_images(experiment.ipc, experiment.classes),
             judge=lgd.calibration.judge or lgd.reference,
-            student_recipe=experiment.recipe(protocol, network, lgd.pilot_ipc(experiment.classes)) if taught else None,
+            student_recipe=experiment.recipe(protocol, network, learned) if taught else None,
             about=experiment.about_data,
         )
 
@@ -121,7 +124,7 @@ def run(
         loop=loop,
         labels=labels,
         conditions=class_conditions(folder, classes),
-        slots=range(size, size + pilot_slots(calibration.images, len(classes))),
+        slots=range(size, size + pilot_slots(settings.images, len(classes))),
         key=lambda label, slot, number: (settings.seed, job.stage, classes[label], slot, number),
     )
     if settings.student_recipe is not None and validation is not None:
