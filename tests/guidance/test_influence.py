@@ -35,7 +35,12 @@ from distillery.data.pixels import to_unit
 from distillery.diffusion.step import Step
 from distillery.errors import BadInput
 from distillery.guidance.influence import Influence, InfluenceGuidance
-from distillery.guidance.influence_gradients import GradientDistance, choose_checkpoints, class_gradients
+from distillery.guidance.influence_gradients import (
+    GradientDistance,
+    StoredGradients,
+    choose_checkpoints,
+    class_gradients,
+)
 from distillery.storage.tensors import below, read_tensors
 from distillery.streams import stream
 from distillery.students.networks import Classifier, Domain
@@ -56,12 +61,24 @@ def test_one_image_after_another_gives_what_all_at_once_give(surrogate: Path) ->
     assert ((one > 0) & (one < 2)).all()
 
 
+def test_the_gradients_of_classes_that_are_not_drawn_stay_in_the_file(surrogate: Path) -> None:
+    influence = influence_of(surrogate)
+    assert isinstance(influence.gradients, StoredGradients) and not influence.gradients.kept
+    labels = LABELS[:1]
+    influence(images_of(labels), labels)
+    (drawn,) = influence.order[labels].tolist()
+    whole = read_tensors(surrogate, "select_checkpoints")[0]["gradients"]
+    assert [*influence.gradients.kept] == [(number, drawn) for number in range(len(whole))]
+    for (number, label), row in influence.gradients.kept.items():
+        assert torch.equal(row, whole[number, label])
+
+
 def test_the_gradient_of_influence_is_that_of_finite_differences(surrogate: Path) -> None:
     influence = influence_of(surrogate)
     for state in (influence.weights, influence.buffers):
         for one in state:
             one.update({name: value.double() for name, value in one.items()})
-    influence.gradients = influence.gradients.double()
+    influence.gradients = read_tensors(surrogate, "select_checkpoints")[0]["gradients"].double()
     influence.classifier.double()
     labels = LABELS[:2]
     # Noise keeps the ReLUs away from their kinks: a flat background would sit on them.

@@ -48,7 +48,7 @@ from distillery.storage.images import (
     write_images,
 )
 from distillery.storage.tables import metadata_of, read_table, write_table, writing_table
-from distillery.storage.tensors import growing_tensors, read_header, read_tensors, write_tensors
+from distillery.storage.tensors import growing_tensors, read_header, read_tensors, write_stacks, write_tensors
 
 MADE_BY = {"stage": "test", "settings": "{}"}
 CLASSES = ["tench", "english springer", "église"]
@@ -657,3 +657,20 @@ def test_a_folder_of_temporary_files_that_is_full_is_named_and_no_artifact_blame
     monkeypatch.setattr(os, "posix_fallocate", full)
     with pytest.raises(BadInput, match=r"no room for .* GiB of images; set TMPDIR"):
         distillery.data.pixels.room_for((4, 5))
+
+
+def test_stacks_are_written_as_the_tensors_that_they_make(tmp_path: Path) -> None:
+    tensors = {"0/scale": torch.rand(3, 2), "0/batches": torch.tensor(7)}
+    stack = [torch.rand(4, 5) for _ in range(3)]
+    write_stacks(tmp_path / "stacks", tensors, {"gradients": stack}, {"stage": "a"}, kept=[0, 2, 5])
+    write_tensors(tmp_path / "tensors", {**tensors, "gradients": torch.stack(stack)}, {"stage": "a"}, kept=[0, 2, 5])
+    found, about = read_tensors(tmp_path / "stacks", "a")
+    expected, _ = read_tensors(tmp_path / "tensors", "a")
+    assert about == {"kept": [0, 2, 5]} and found.keys() == expected.keys()
+    for name, value in expected.items():
+        assert torch.equal(found[name], value)
+
+
+def test_tensors_that_are_named_are_left_in_the_file(tmp_path: Path) -> None:
+    write_tensors(tmp_path / "file", {"small": torch.ones(2), "large": torch.ones(9)}, {"stage": "a"})
+    assert [*read_tensors(tmp_path / "file", "a", without=["large"])[0]] == ["small"]

@@ -19,7 +19,8 @@ from torch.nn import functional as F
 from distillery.data.identity import hint_of
 from distillery.data.pixels import to_unit
 from distillery.errors import BadInput, damaged
-from distillery.storage.tensors import below, read_tensors
+from distillery.storage.spool import mapped_floats
+from distillery.storage.tensors import below, opened_tensor, read_tensors
 from distillery.students.networks import Classifier
 
 Weights = dict[str, Tensor]
@@ -36,24 +37,24 @@ def class_gradients(classifier: Classifier, pixels: Tensor, labels: Tensor, *, i
         chunk: images in one pass.
 
     Raises:
-        BadInput: a class without images.
+        BadInput: a class without images, or no room for what does not fit into the memory.
     """
     device = next(classifier.parameters()).device
     weights = [parameter.detach().requires_grad_() for parameter in classifier.parameters()]
     named = dict(zip(dict(classifier.named_parameters()), weights, strict=True))
-    rows = []
+    rows = mapped_floats(len(classifier.classes), sum(weight.numel() for weight in weights))
     for label, name in enumerate(classifier.classes):
         chosen = (labels == label).nonzero()[:images, 0]
         if not len(chosen):
             raise BadInput(f"class {name!r} has no training images, so there is no gradient to compare with")
-        total = torch.zeros(sum(weight.numel() for weight in weights))
+        total = torch.zeros(rows.shape[1])
         for some in chosen.split(chunk):
             answers = functional_call(classifier, named, (to_unit(pixels[some].to(device)),))
             loss = F.cross_entropy(answers, torch.full((len(some),), label, device=device), reduction="sum")
             gradients = torch.autograd.grad(loss, weights)
             total += torch.cat([gradient.detach().flatten().float().cpu() for gradient in gradients])
-        rows.append(total / len(chosen))
-    return torch.stack(rows)
+        rows[label] = total / len(chosen)
+    return rows
 
 
 def choose_checkpoints(
@@ -80,6 +81,32 @@ def choose_checkpoints(
     return kept
 
 
+class StoredGradients:
+    """The gradients of classes in a file: those of a class are read when an image of it is guided, and then kept.
+
+    Of 1,000 classes they take some 30 GB, and a job draws a few of them.
+    """
+
+    def __init__(self, path: Path, device: torch.device) -> None:
+        """
+        Raises:
+            DamagedArtifact: not a file of `select_checkpoints`.
+        """
+        self._file = opened_tensor(path, "gradients", "select_checkpoints")
+        self._device = device
+        self.kept: dict[tuple[int, int], Tensor] = {}
+
+    def of(self, checkpoint: int, classes: Tensor) -> Tensor:
+        """Gradients (N, parameters) at a kept checkpoint, of classes (N,) in the order of the surrogate."""
+        return torch.stack([self._row(checkpoint, label) for label in classes.tolist()])
+
+    def _row(self, checkpoint: int, label: int) -> Tensor:
+        if (checkpoint, label) not in self.kept:
+            rows = self._file[checkpoint : checkpoint + 1, label : label + 1]
+            self.kept[checkpoint, label] = rows[0, 0].to(self._device)
+        return self.kept[checkpoint, label]
+
+
 @dataclass
 class GradientDistance:
     """The kept checkpoints of a surrogate with the mean gradients of the real classes at each.
@@ -88,7 +115,7 @@ class GradientDistance:
         classifier: the surrogate; its own weights and buffers are not used.
         order: (classes,) position of each class among those of the surrogate, by name.
         weights, buffers: of each kept checkpoint, by the names of the classifier.
-        gradients: (checkpoints, classes of the surrogate, parameters).
+        gradients: (checkpoints, classes of the surrogate, parameters), or the file that holds them.
         per_image: how the gradient of each image is taken: all at once, or one image after another in less memory.
     """
 
@@ -96,7 +123,7 @@ class GradientDistance:
     order: Tensor
     weights: Sequence[Weights]
     buffers: Sequence[Weights]
-    gradients: Tensor
+    gradients: Tensor | StoredGradients
     per_image: Literal["vmap", "loop"] = "vmap"
 
     @classmethod
@@ -109,8 +136,8 @@ class GradientDistance:
             BadInput: the surrogate was trained on other classes.
             DamagedArtifact: not a file of that stage.
         """
-        tensors, about = read_tensors(path, "select_checkpoints")
-        if "gradients" not in tensors:
+        tensors, about = read_tensors(path, "select_checkpoints", without=["gradients"])
+        if "kept" not in about:
             raise damaged(path, "select_checkpoints", "it holds no gradients of classes")
         refuse_other_classes(path, about["classes"], classes)
         classifier = Classifier.described(about).to(device).eval().requires_grad_(False)
@@ -119,7 +146,7 @@ class GradientDistance:
         parameters = dict(classifier.named_parameters())
         weights = [{name: state[name].to(device) for name in parameters} for state in states]
         buffers = [{name: value.to(device) for name, value in s.items() if name not in parameters} for s in states]
-        return cls(classifier, order, weights, buffers, tensors["gradients"].to(device), per_image)
+        return cls(classifier, order, weights, buffers, StoredGradients(path, device), per_image)
 
     def __call__(self, images: Tensor, labels: Tensor) -> Tensor:
         """G = mean over checkpoints of 1 - cos(gradient of the image, gradient of its class): (N,), 0 to 2.
@@ -128,14 +155,19 @@ class GradientDistance:
         """
         of = self.order[labels]
         total = torch.zeros(len(images), device=images.device)
-        for weights, buffers, of_class in zip(self.weights, self.buffers, self.gradients, strict=True):
+        for number, (weights, buffers) in enumerate(zip(self.weights, self.buffers, strict=True)):
             if self.per_image == "vmap":
                 gradients = vmap(grad(self._loss), in_dims=(None, None, 0, 0))(weights, buffers, images, of)
                 own = torch.cat([gradients[name].flatten(1) for name in weights], 1)
             else:
                 own = torch.stack([self._alone(weights, buffers, *pair) for pair in zip(images, of, strict=True)])
-            total = total + 1 - F.cosine_similarity(own, of_class[of], dim=1)
+            total = total + 1 - F.cosine_similarity(own, self._of_classes(number, of), dim=1)
         return total / len(self.weights)
+
+    def _of_classes(self, checkpoint: int, classes: Tensor) -> Tensor:
+        if isinstance(self.gradients, StoredGradients):
+            return self.gradients.of(checkpoint, classes)
+        return self.gradients[checkpoint][classes]
 
     def _loss(self, weights: Weights, buffers: Weights, image: Tensor, label: Tensor) -> Tensor:
         answers = functional_call(self.classifier, {**buffers, **weights}, (image[None],))

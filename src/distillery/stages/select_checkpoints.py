@@ -49,7 +49,7 @@ def run(settings: Settings, *, data: Input, checkpoints: Input, gradients: Outpu
     from distillery.guidance.influence_gradients import choose_checkpoints, class_gradients, refuse_other_classes
     from distillery.progress import Progress
     from distillery.storage.atomic import write_bytes
-    from distillery.storage.tensors import below, read_tensors, write_tensors
+    from distillery.storage.tensors import below, read_tensors, write_stacks
     from distillery.students.networks import Classifier
     from distillery.students.order import accuracy_by_class, better_order, compare_orders, count_answers
 
@@ -101,7 +101,7 @@ def run(settings: Settings, *, data: Input, checkpoints: Input, gradients: Outpu
     choose_checkpoints(walk(), settings.threshold if settings.keep is None else 2.0, chosen, start)
     kept = [numbers[place] for place in chosen]
     states = {name: value for name, value in tensors.items() if int(name.partition("/")[0]) in kept}
-    states["gradients"] = torch.stack([*chosen.values()])
     print(f"kept the checkpoints {kept} of {about['checkpoints']}")
-    write_tensors(gradients, states, job.provenance, **classifier.description, kept=kept)
+    stack = {"gradients": [*chosen.values()]}
+    write_stacks(gradients, states, stack, job.provenance, **classifier.description, kept=kept)
     resume.finish()

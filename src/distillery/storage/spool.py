@@ -9,15 +9,22 @@ import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from threading import Lock
-from typing import overload
+from typing import TYPE_CHECKING, overload
 
 import numpy as np
 
 from distillery.errors import BadInput
 from distillery.storage.atomic import naming
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 MOST_IN_MEMORY = 2**25
 """Bytes of one set that are kept in memory. A job that joins increments opens many sets."""
+
+
+MOST_NUMBERS = 2**30
+"""Bytes of numbers that are kept in memory."""
 
 
 def no_room_for_temporary(size: int) -> BadInput:
@@ -43,6 +50,19 @@ def mapped_bytes(size: int) -> np.ndarray:
         except OSError as error:
             raise no_room_for_temporary(size) from error
         return np.memmap(file, np.uint8, "r+", shape=(size,))
+
+
+def mapped_floats(rows: int, numbers: int) -> Tensor:
+    """Room for rows of so many numbers, (rows, numbers) fp32: in memory, or in a file where it is more than 1 GiB.
+
+    Raises:
+        BadInput: the folder of temporary files has no room for it.
+    """
+    import torch
+
+    if 4 * rows * numbers <= MOST_NUMBERS:
+        return torch.empty(rows, numbers)
+    return torch.from_numpy(mapped_bytes(4 * rows * numbers).view(np.float32)).view(rows, numbers)
 
 
 class Spool:

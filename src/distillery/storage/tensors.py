@@ -12,7 +12,7 @@ import math
 import os
 import re
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -186,8 +186,8 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, 
         _write_checksum(file)
 
 
-def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """The tensors of any safetensors file, and its metadata.
+def load_tensors(path: Path, without: Collection[str] = ()) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The tensors of any safetensors file but those that are named, and its metadata.
 
     Raises:
         OSError: it cannot be read.
@@ -198,7 +198,8 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
         verify(path)
         with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+            names = [name for name in file.keys() if name not in without]  # noqa: SIM118
+            return {name: file.get_tensor(name) for name in names}, file.metadata() or {}
 
 
 def load_slice(path: Path, name: str) -> Any:
@@ -214,14 +215,14 @@ def load_slice(path: Path, name: str) -> Any:
         return safe_open(path, framework="pt").get_slice(name)
 
 
-def read_tensors(path: Path, made_by: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tensors and what `write_tensors` was told about them.
+def read_tensors(path: Path, made_by: str, without: Collection[str] = ()) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors but those that are named, and what `write_tensors` was told about all of them.
 
     Raises:
         DamagedArtifact: not a whole safetensors file.
     """
     try:
-        tensors, metadata = load_tensors(path)
+        tensors, metadata = load_tensors(path, without)
     except (OSError, NotSafetensors) as error:
         raise damaged(path, made_by, error) from error
     return tensors, json.loads(metadata.get("about", "{}"))
@@ -274,14 +275,10 @@ class TensorWriter:
         end = 0
         # The layout that safetensors itself writes: the widest types first, so that each tensor is aligned.
         for name, (dtype, shape) in sorted(tensors.items(), key=lambda item: (-item[1][0].itemsize, item[0])):
-            row = dtype.itemsize * math.prod(shape[1:])
-            entries[name] = {
-                "dtype": _TYPES[dtype.name],
-                "shape": list(shape),
-                "data_offsets": [end, end + row * shape[0]],
-            }
+            row, size = dtype.itemsize * math.prod(shape[1:]), dtype.itemsize * math.prod(shape)
+            entries[name] = {"dtype": _TYPES[dtype.name], "shape": list(shape), "data_offsets": [end, end + size]}
             self._offsets[name], self._rows[name] = end, (dtype, row)
-            end += row * shape[0]
+            end += size
         self._file, self._start = file, _write_header(file, entries, metadata)
         file.truncate(self._start + end)
 
@@ -308,6 +305,30 @@ def writing_tensors(
     with replacing(path) as temporary, temporary.open("w+b") as file:
         yield TensorWriter(file, tensors, metadata)
         _write_checksum(file)
+
+
+def write_stacks(
+    path: Path,
+    tensors: Mapping[str, Tensor],
+    stacks: Mapping[str, Sequence[Tensor]],
+    provenance: Provenance,
+    **about: Any,
+) -> None:
+    """What `write_tensors` writes of tensors and of stacks of tensors, none of which is ever whole in memory.
+
+    Args:
+        stacks: name -> tensors of one shape and type; the file has them as one, in their order.
+    """
+    arrays = {name: value.numpy() for name, value in tensors.items()}
+    rows = {name: [value.numpy() for value in values] for name, values in stacks.items()}
+    shapes = {name: (array.dtype, array.shape) for name, array in arrays.items()}
+    shapes |= {name: (values[0].dtype, (len(values), *values[0].shape)) for name, values in rows.items()}
+    with writing_tensors(path, shapes, provenance, **about) as writer:
+        for name, array in arrays.items():
+            writer.put(name, 0, array)
+        for name, values in rows.items():
+            for row, array in enumerate(values):
+                writer.put(name, row, array)
 
 
 @contextmanager
