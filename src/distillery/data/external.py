@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
-from distillery.data.arrays import ENDINGS, NAMED, ImageArrays, Normalization, is_array
+from distillery.data.arrays import ENDINGS, ImageArrays, Normalization, is_array
+from distillery.data.channels import NAMED
 from distillery.data.content import files_digest
 from distillery.data.identity import hint_of, same_class
 from distillery.data.settings import Dataset, Folder, Parquet, Source

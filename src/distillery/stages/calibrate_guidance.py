@@ -38,7 +38,7 @@ class Settings(Block):
         lgd = experiment.method_of(method, LGD)
         network = experiment.student_networks(method)[0]
         protocol = lgd.student.protocol or experiment.evaluation.protocols[0]
-        taught = lgd.calibration.aim == "accuracy"
+        taught, pilot_ipc = lgd.calibration.aim == "accuracy", lgd.pilot_ipc(experiment.classes)
         return cls(
             seed=experiment.seed(run),
             method=method,
@@ -51,7 +51,7 @@ class Settings(Block):
             min_reference_probability=lgd.min_reference_probability,
             calibration=lgd.calibration.model_copy(update={"budget": 1.0}),  # of planning alone
             judge=lgd.calibration.judge or lgd.reference,
-            student_recipe=experiment.recipe(protocol, network, lgd.pilot_ipc(experiment.classes)) if taught else None,
+            student_recipe=experiment.recipe(protocol, network, pilot_ipc, method) if taught else None,
             about=experiment.about_data,
         )
 

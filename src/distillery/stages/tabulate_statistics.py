@@ -15,13 +15,14 @@ COMPUTES = False
 
 
 class Settings(Block):
-    """Which methods are the yardsticks, which protocols have soft labels, and the order of the rows."""
+    """Which methods are the yardsticks, which protocols have soft labels or no augmentation, and the order of the rows."""
 
     baseline: str | None
     second: str | None
     random: str | None
     full: str | None
     soft: list[str]
+    plain: dict[str, str]
     methods: list[str]
     networks: list[str]
     about: About
@@ -38,6 +39,7 @@ class Settings(Block):
             second=next((name for name in others if name not in (None, baseline)), None),
             **first,
             soft=sorted(p.label for p in evaluation.protocols if experiment.recipe(p, network, ipc).labels == "soft"),
+            plain=evaluation.plain_of,
             methods=sorted(experiment.methods),
             networks=sorted(evaluation.networks),
             about=experiment.tested(experiment.about_data),
@@ -54,7 +56,7 @@ def run(
     rows = tables.read_rows(evaluations, tables.EVALUATION, made_by="evaluate")
     cells = tables.accuracy_table(rows, settings.methods, settings.networks)
     order = list(cells[["method", "ipc", "network", "protocol"]].itertuples(index=False, name=None))
-    yardsticks = settings.model_dump(include={"baseline", "second", "random", "full", "soft"})
+    yardsticks = settings.model_dump(include={"baseline", "second", "random", "full", "soft", "plain"})
     table = statistics_table(rows, order=order, **yardsticks)
     text = statistics_markdown(table, settings.about.split)
     tables.write_formats(table, text, csv, parquet, markdown, job.provenance, settings.about)
