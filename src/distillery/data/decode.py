@@ -54,9 +54,18 @@ def pixels_digest(pixels: np.ndarray) -> int:
     return int.from_bytes(hashlib.blake2b(pixels.tobytes(), digest_size=8).digest())
 
 
-def fit_image(content: bytes, *, resolution: int, channels: Channels, crop: Crop, max_pixels: int) -> bytes:
+def fit_image(
+    content: bytes,
+    *,
+    resolution: int,
+    channels: Channels,
+    crop: Crop,
+    max_pixels: int,
+    resample: Filter = "bicubic",
+) -> bytes:
     """The encoded image of `fitted`."""
-    return fitted(content, resolution=resolution, channels=channels, crop=crop, max_pixels=max_pixels).content
+    side = {"resolution": resolution, "max_pixels": max_pixels}
+    return fitted(content, channels=channels, crop=crop, resample=resample, **side).content
 
 
 def fitted(

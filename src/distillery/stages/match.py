@@ -19,11 +19,11 @@ class Settings(Block):
     name: str
     stream: str
     method: AnyMatched
-    normalization: Known
     network: str
     ipc: int
     every: int
     shard: int
+    normalization: Known = "imagenet"
 
     @classmethod
     def of(cls, experiment: Experiment, run: str, method: str, ipc: str, shard: str) -> Settings:

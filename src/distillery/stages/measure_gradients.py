@@ -17,11 +17,11 @@ class Settings(Block):
     seed: int
     stream: str
     method: LD3M
-    normalization: Known
     network: str
     ipc: int
     steps: list[int]
     repeats: int
+    normalization: Known = "imagenet"
 
     @classmethod
     def of(cls, experiment: Experiment, run: str) -> Settings:

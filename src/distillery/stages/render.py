@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 class Settings(Block):
     seed: int
     method: AnyMatched
-    normalization: Known
+    normalization: Known = "imagenet"
 
     @classmethod
     def of(cls, experiment: Experiment, run: str, method: str, ipc: str, shard: str) -> Settings:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from pydantic import Field
+
 from distillery.job import Input, Job, Output
 from distillery.report.about import About
 from distillery.settings import Block
@@ -15,17 +17,21 @@ COMPUTES = False
 
 
 class Settings(Block):
-    """Which methods are the yardsticks, which protocols have soft labels or no augmentation, and the order of the rows."""
+    """Which methods are the yardsticks, which protocols have soft labels, and the order of the rows.
+
+    Attributes:
+        plain: label of a protocol -> that of the same one without augmentation.
+    """
 
     baseline: str | None
     second: str | None
     random: str | None
     full: str | None
     soft: list[str]
-    plain: dict[str, str]
     methods: list[str]
     networks: list[str]
     about: About
+    plain: dict[str, str] = Field({})
 
     @classmethod
     def of(cls, experiment: Experiment, **wildcards: str) -> Settings:

@@ -19,11 +19,11 @@ class Settings(Block):
     seed: int
     name: str
     network: str
-    normalization: Known
     experts: Experts
     epochs: int
     first: int
     last: int
+    normalization: Known = "imagenet"
 
     @classmethod
     def of(cls, experiment: Experiment, run: str, experts: str, shard: str) -> Settings:
