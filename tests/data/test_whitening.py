@@ -46,8 +46,7 @@ def test_the_map_is_that_of_the_formula(fitted: Whitening) -> None:
 
 
 def test_whitened_images_are_uncorrelated_where_eps_is_small() -> None:
-    flat = standardised().flatten(1)
-    images = flat[:, flat.std(0).argsort(descending=True)[:16]].view(-1, 1, 4, 4)  # those that vary most
+    images = standardised()[:, :, 4:12:2, 4:12:2]  # 16 values of the middle, none a mixture of others
     whitened = fit_whitening([images], 1e-6)(images).flatten(1).double()
     covariance = whitened.T @ whitened / (len(images) - 1)
     assert (covariance - torch.eye(16)).abs().max() < 1e-2

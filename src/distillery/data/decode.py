@@ -64,8 +64,9 @@ def fit_image(
     resample: Filter = "bicubic",
 ) -> bytes:
     """The encoded image of `fitted`."""
-    side = {"resolution": resolution, "max_pixels": max_pixels}
-    return fitted(content, channels=channels, crop=crop, resample=resample, **side).content
+    return fitted(
+        content, resolution=resolution, channels=channels, crop=crop, max_pixels=max_pixels, resample=resample
+    ).content
 
 
 def fitted(
