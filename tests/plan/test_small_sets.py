@@ -97,6 +97,8 @@ def test_whitening_is_fitted_once_and_read_by_matching_and_evaluation_alike(data
     stages = whitened.experiment.lineage("", "pixel-mtt", 1)["stages"]
     assert stages.index("ingest") < stages.index("fit_whitening") < stages.index("match")
     assert "fit_whitening" not in plain.experiment.lineage("", "pixel-mtt", 1)["stages"]
+    assert "fit_whitening" in whitened.experiment.shared_jobs("pixel-mtt")
+    assert "fit_whitening" not in whitened.experiment.shared_jobs("random")
     assert whitened.experiment.about.dataset == "cifar10 (10 classes of 32 px, ZCA)"
 
 

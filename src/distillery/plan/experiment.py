@@ -300,6 +300,7 @@ class Experiment(Block):
             jobs += [f"encode_latents-{shard}" for shard in range(self.latents.shards)]
         if experts := block.needs.experts:
             jobs += [f"train_experts-{experts}-{shard}" for shard in range(self.experts[experts].shards)]
+        jobs += ["fit_whitening"] if block.stage == "match" and self.dataset.zca else []
         for name in self.guidance(method).surrogates:
             jobs += [f"train_surrogate-{name}", f"select_checkpoints-{name}"]
         for name in block.uses_sets_of:
