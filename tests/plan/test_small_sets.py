@@ -149,3 +149,52 @@ def test_test_images_that_are_held_out_have_the_filter_of_the_others() -> None:
     config["dataset"]["resample"] = {"test": "bilinear"}
     with pytest.raises(ExperimentError, match=r"dataset\.resample\.test: bilinear, but the test images are held out"):
         load(config)
+
+
+SMOKE: dict[str, Any] = {
+    "name": "x",
+    "dataset": {
+        "source": {"kind": "digits"},
+        "resolution": 16,
+        "channels": "grey",
+        "holdout": {"fraction": 0.25},
+        "zca": {},
+    },
+    "generators": {"dit": {}},
+    "references": {"real": {"network": "convnet3"}},
+    "methods": {"random": {"kind": "random"}},
+    "ipc": [2],
+    "evaluation": {"protocol": "ld3m", "networks": ["convnet3"]},
+}
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        (
+            {"methods": {"lgd": {"kind": "lgd", "generator": "dit", "reference": "real", "increment_size": 1}}},
+            "dataset.zca: the networks of methods.lgd do not see whitened images",
+        ),
+        (
+            {"analysis": {"redundancy": {"methods": ["random"], "increment_size": 1}}},
+            "dataset.zca: the networks of analysis.redundancy do not see whitened images",
+        ),
+        (
+            {
+                "evaluation": {
+                    "protocol": {"preset": "ld3m", "labels": "soft", "teacher": "real"},
+                    "networks": ["convnet3"],
+                }
+            },
+            "dataset.zca: a teacher cannot answer to whitened images",
+        ),
+        (
+            {"references": {"real": {"network": "convnet3", "training": {"preset": "ld3m", "svhn_mean": True}}}},
+            "references.real.training.svhn_mean: it learns from real images; allowed: false",
+        ),
+    ],
+)
+def test_what_is_not_whitened_or_not_generated_is_refused_by_its_key(changes: dict[str, Any], words: str) -> None:
+    with pytest.raises(ExperimentError) as refused:
+        load({**SMOKE, **changes})
+    assert words in str(refused.value)
