@@ -14,6 +14,7 @@ from distillery.analysis import statistics
 from distillery.analysis.statistics import (
     LEAST_P,
     Paired,
+    augmentation_robust_score,
     hard_label_recovery,
     holm,
     improvement_over_random,
@@ -290,6 +291,16 @@ def test_the_label_robust_score_runs_from_0_to_100() -> None:
     assert label_robust_score(100, -40, weight=1) == label_robust_score(-100, -40, weight=1)
     with pytest.raises(ValueError, match="weight: 50"):
         label_robust_score(0, 0, weight=50)
+
+
+def test_the_augmentation_robust_score_by_hand() -> None:
+    # beta = (0.08 + 0.02) / 2 = 0.05; (1.051271 - 0.367879) / 2.350402.
+    assert augmentation_robust_score(8, 2) == pytest.approx(29.0755, abs=1e-3)
+    assert augmentation_robust_score(8, 2, weight=1) == augmentation_robust_score(8, -50, weight=1)
+    assert augmentation_robust_score(0, 0) == pytest.approx(26.894, abs=1e-3)
+    assert augmentation_robust_score(-100, -100) == pytest.approx(0)
+    with pytest.raises(ValueError, match="weight: 2"):
+        augmentation_robust_score(0, 0, weight=2)
 
 
 def test_errors_of_a_difference_add_as_squares() -> None:

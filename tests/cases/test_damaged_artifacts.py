@@ -19,6 +19,7 @@ from tiny import CLASSES, CPU, LATENT, World, digits, image_set_of
 
 import distillery.__main__ as command_line
 from distillery.data.reading import ImageTable
+from distillery.data.whitening import Whitening, fit_whitening
 from distillery.diffusion.autoencoder import Codec
 from distillery.diffusion.generators import Generator
 from distillery.diffusion.latents import LatentCache, layout
@@ -142,6 +143,11 @@ TENSORS = {
         "discover_modes",
         lambda _, path: write_tensors(path, {name: torch.rand(2, *LATENT) for name in CLASSES}, {}),
         lambda path: read_modes(path, CLASSES),
+    ),
+    "whitening": Kind(
+        "fit_whitening",
+        lambda _, path: fit_whitening([torch.rand(9, 1, 4, 4)], 0.1).save(path, {}),
+        lambda path: Whitening.load(path, CPU),
     ),
     "snapshots": Kind(
         "match",

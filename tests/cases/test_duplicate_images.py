@@ -14,7 +14,7 @@ from distillery.data import ingest as ingest_module
 from distillery.data.decode import fitted, pixels_digest
 from distillery.data.duplicates import Pictures, find_duplicates
 from distillery.data.external import read_external, refuse_test_images
-from distillery.data.settings import Dataset, Digits, Folder, Holdout, Validation
+from distillery.data.settings import Dataset, Digits, Folder, Holdout, Resample, Validation
 from distillery.errors import BadInput
 from distillery.job import Job
 from distillery.settings import canonical
@@ -171,6 +171,15 @@ def test_many_copies_of_one_picture_are_one_group() -> None:
     assert len(twice.table) == count
 
 
+def test_a_training_image_among_test_images_is_found_though_they_are_resized_otherwise(tmp_path: Path) -> None:
+    source, train, test = split(tmp_path, 5)
+    put(train / "dog" / "large.png", encoded(picture(50, seed=999)))
+    put(test / "cat" / "same.png", encoded(picture(50, seed=999)))
+    said = "test cat/same.png is train dog/large.png"
+    with pytest.raises(BadInput, match=said):
+        run(tmp_path / "out", source, resample=Resample(test="bilinear"))
+
+
 def test_workers_and_order_change_no_byte_of_the_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ingest_module, "POOL_FROM", 0)
     monkeypatch.setattr(ingest_module, "CHUNK_IMAGES", 2)
@@ -191,6 +200,17 @@ def test_the_digest_is_of_the_pixels_that_are_kept() -> None:
     assert digests[0] == pixels_digest(decode_image(one))
     assert digests[0] == digests[1] != digests[2]
     assert fitted(one, **SIZE).look == 0 != fitted(one, **SIZE, look=True).look
+
+
+def test_an_external_set_of_test_images_is_refused_though_they_are_resized_otherwise(tmp_path: Path) -> None:
+    place, dataset = str(classes(tmp_path / "set", 2)), Dataset(source=Digits(kind="digits"), resolution=32)
+    filters = [dataset.model_copy(update={"resample": Resample(train=name)}) for name in ("bicubic", "bilinear")]
+    rows, as_tested = (read_external("methods.theirs", place, ["cat", "dog"], 2, each) for each in filters)
+    tested = [decode_image(as_tested[3][2])]
+    assert rows[3][2] != as_tested[3][2]
+    refuse_test_images("methods.theirs", rows, tested, 0.0)
+    with pytest.raises(BadInput, match=r"1 of 4 images are test or validation images, dog/1.png among them"):
+        refuse_test_images("methods.theirs", rows, tested, 0.0, as_tested)
 
 
 def test_an_external_set_of_test_images_is_refused(tmp_path: Path) -> None:

@@ -12,7 +12,8 @@ import torch
 from edits import faults, put
 from tiny import CPU, MADE_BY, NETWORK, SIDE, digits, image_set_of, job
 
-from distillery.data.arrays import NAMED, Standardised, read_arrays
+from distillery.data.arrays import Standardised, read_arrays
+from distillery.data.channels import NAMED
 from distillery.data.external import external_content, external_files
 from distillery.data.settings import Dataset, Digits
 from distillery.errors import BadInput

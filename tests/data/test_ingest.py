@@ -25,7 +25,7 @@ from distillery.data.decode import fit_image
 from distillery.data.digits import DIGITS
 from distillery.data.ingest import hold_out
 from distillery.data.pixels import load_pixels, to_bytes, to_unit
-from distillery.data.settings import Dataset, Digits, Folder, Holdout, Parquet, Validation
+from distillery.data.settings import Dataset, Digits, Folder, Holdout, Parquet, Resample, Validation
 from distillery.data.sources import (
     class_list,
     class_names,
@@ -298,6 +298,21 @@ def test_reducing_an_image_is_antialiased() -> None:
 
 
 # ---- what is written -------------------------------------------------------------------------------------------------
+
+
+def test_test_images_have_the_filter_of_their_protocol_and_training_images_another(tmp_path: Path) -> None:
+    """Bilinear is what torchvision's `Resize` and `CenterCrop` do to the shorter side, unless it is told otherwise."""
+    source = folder_of(tmp_path / "train", {"cat": 2, "dog": 2}, side=48)
+    folder_of(tmp_path / "test", {"cat": 1, "dog": 1}, side=50)
+    source = source.model_copy(update={"test": str(tmp_path / "test")})
+    made = make(tmp_path / "out", source, resample=Resample(test="bilinear"))
+    for path, folder, kernel in (
+        (made.train, "train", Image.Resampling.BICUBIC),
+        (made.test, "test", Image.Resampling.BILINEAR),
+    ):
+        first = load_pixels(path)[0][0].permute(1, 2, 0).numpy()
+        with Image.open(tmp_path / folder / "cat" / "000.png") as image:
+            assert np.array_equal(first, np.asarray(image.convert("RGB").resize((32, 32), kernel)))
 
 
 def test_images_of_any_size_and_kind_become_one_table(tmp_path: Path) -> None:

@@ -38,7 +38,7 @@ def real(count: int = 40) -> RealImages:
 
 
 def networks() -> Comparing:
-    return Comparing(NETWORK, CLASSES, Domain.imagenet(SIDE, 1), CPU)
+    return Comparing(NETWORK, CLASSES, Domain.named("imagenet", SIDE, 1), CPU)
 
 
 def ours(ipc: int = 2) -> tuple[Tensor, Tensor]:
@@ -293,14 +293,14 @@ def test_the_distance_of_gradients_can_be_differentiated_again() -> None:
 
 
 def test_a_network_with_attention_is_differentiated_twice() -> None:
-    comparing = Comparing("vit_tiny_patch16_224", ["a", "b"], Domain.imagenet(64, 3), CPU)
+    comparing = Comparing("vit_tiny_patch16_224", ["a", "b"], Domain.named("imagenet", 64, 3), CPU)
     network, draws, labels = comparing.new(("attention",)), stream("attention"), torch.tensor([0, 1])
     ours_, real_ = (torch.randn(2, 3, 64, 64, generator=draws) for _ in range(2))
     target = [part.detach() for part in loss_gradient(network, real_, labels)]
     leaf = ours_.requires_grad_()
     (found,) = grad(gradient_distance(loss_gradient(network, leaf, labels, graph=True), target), leaf)
     assert bool(found.isfinite().all()) and float(found.norm()) > 0
-    plain = Classifier("vit_tiny_patch16_224", ["a", "b"], Domain.imagenet(64, 3), ("attention",)).network
+    plain = Classifier("vit_tiny_patch16_224", ["a", "b"], Domain.named("imagenet", 64, 3), ("attention",)).network
     torch.testing.assert_close(network(real_), plain(real_), rtol=1e-4, atol=1e-4)
 
 
@@ -365,7 +365,7 @@ def test_a_round_of_idc_visits_each_class_once() -> None:
 def test_networks_with_statistics_or_dropout_are_refused() -> None:
     for name in ("vit_ld3m", "convnet3_bn_w8", "resnet10t"):
         with pytest.raises(BadInput, match="running statistics or dropout"):
-            Comparing(name, CLASSES, Domain.imagenet(64, 3), CPU)
+            Comparing(name, CLASSES, Domain.named("imagenet", 64, 3), CPU)
 
 
 # ---- spaces and steps ------------------------------------------------------------------------------------------------

@@ -102,6 +102,29 @@ def test_a_second_baseline_has_a_paired_difference_and_an_interval() -> None:
     assert "to dit" not in statistics_markdown(table(*parts).reset_index())
 
 
+PLAIN = {"protocol": "small+augment=False"}
+
+
+def test_a_protocol_with_its_twin_without_augmentation_has_the_robust_score() -> None:
+    """beta = (10 + 4) / 2 points: 91 - 81 with augmentation, 64 - 60 without it."""
+    plain = (rows("lgd", [[63, 65]], **PLAIN), rows("random", [[60, 60]], **PLAIN))
+    twin = {"small": "small+augment=False"}
+    statistics = table(rows("lgd", [[90, 92]]), *YARDSTICKS, *plain, plain=twin).reset_index()
+    scores = statistics[statistics["method"] == "lgd"].set_index("protocol")["ars"]
+    expected = 100 * (np.exp(0.07) - np.exp(-1)) / (np.e - np.exp(-1))
+    assert scores["small"] == pytest.approx(expected)
+    assert statistics["ars"].notna().sum() == 1
+    with_it, without = statistics_markdown(statistics).split("protocol `small+augment=False`")
+    assert "ARS" in with_it and f"{expected:.1f}" in with_it and "ARS" not in without
+
+
+def test_there_is_no_robust_score_without_random_images_or_without_the_twin() -> None:
+    plain, twin = rows("lgd", [[63, 65]], **PLAIN), {"small": "small+augment=False"}
+    assert table(rows("lgd", [[90, 92]]), *YARDSTICKS, plain, plain=twin)["ars"].isna().all()
+    statistics = table(rows("lgd", [[90, 92]]), *YARDSTICKS)
+    assert statistics["ars"].isna().all() and "ARS" not in statistics_markdown(statistics.reset_index())
+
+
 def test_p_values_are_adjusted_for_the_number_of_comparisons() -> None:
     statistics = table(rows("lgd", [[82, 84]]), rows("dit", [[81, 83]]), *YARDSTICKS)
     compared = statistics[statistics["p"].notna()]

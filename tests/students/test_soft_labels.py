@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from tiny import CLASSES, CPU, MADE_BY, NETWORK, SIDE, digits, image_set_of, job, stopped_at
 from torch import Tensor
 
+from distillery.data.channels import NAMED
 from distillery.data.pixels import load_pixels
 from distillery.diffusion.weights import file_digest
 from distillery.errors import BadInput
@@ -23,7 +24,7 @@ from distillery.storage.tables import read_table
 from distillery.storage.tensors import read_tensors
 from distillery.streams import stream
 from distillery.students.batches import augmented
-from distillery.students.networks import IMAGENET_MEAN, Classifier, Domain
+from distillery.students.networks import Classifier, Domain
 from distillery.students.pretrained import open_pretrained
 from distillery.students.settings import Recipe, Speed
 from distillery.students.soft_labels import Teacher, store, stored
@@ -318,7 +319,7 @@ def test_a_reference_is_opened_instead_of_trained_and_its_accuracy_is_measured(f
 def test_colour_networks_may_be_standardised_as_imagenet_is() -> None:
     pixels = torch.zeros(1, 3, SIDE, SIDE, dtype=torch.uint8)
     domain = Domain.of(pixels, RECIPE.model_copy(update={"normalize": "imagenet"}))
-    assert domain.mean == IMAGENET_MEAN
+    assert domain.mean == tuple(NAMED["imagenet"][0])
     black = domain.from_unit(torch.full((1, 3, SIDE, SIDE), -1.0))
     expected = torch.tensor([-0.485 / 0.229, -0.456 / 0.224, -0.406 / 0.225])
     torch.testing.assert_close(black[0, :, 0, 0], expected)

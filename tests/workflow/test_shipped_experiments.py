@@ -204,6 +204,11 @@ def test_a_preset_says_where_its_data_comes_from_and_what_it_answers(name: str) 
     assert "Published" in head or "cut down" in head
 
 
+@pytest.mark.parametrize("name", IMAGENET)
+def test_test_images_of_published_tables_are_resized_as_the_public_code_does(name: str) -> None:
+    assert preset(name)["dataset"]["resample"] == {"test": "bilinear"}
+
+
 def test_imagenet_1k_is_planned_quickly_with_many_generating_jobs(place: Path) -> None:
     clone = Clone(place)
     code = (

@@ -2,6 +2,7 @@
 #
 # in:  the source that `dataset` names
 # out: <results>/data/{train,test,rejected,duplicates}.parquet, and validation.parquet where `dataset` asks for it
+#      <results>/data/whitening.safetensors, where `dataset.zca` asks for it
 
 
 rule ingest:
@@ -31,3 +32,24 @@ rule ingest:
         content=inputs.source_content,
     shell:
         command("ingest", "{threads}")
+
+
+rule fit_whitening:
+    """Fit the whitening of whole images (ZCA) on the training images."""
+    input:
+        data=layout.TRAIN,
+    output:
+        whitening=layout.WHITENING,
+    log:
+        **layout.logs("fit_whitening"),
+    conda:
+        "../../envs/distillery.yaml"
+    resources:
+        cpus_per_task=4,
+        mem=memory(4),
+        runtime="1h",
+    params:
+        *code("fit_whitening"),
+        settings=settings("fit_whitening"),
+    shell:
+        command("fit_whitening")

@@ -35,6 +35,7 @@ rule evaluate:
         test=inputs.tested_images,
         teacher=inputs.online_teacher,
         soft_labels=inputs.stored_labels,
+        whitening=inputs.whitening,
         network=checked("evaluate"),
     output:
         evaluations=layout.EVALUATION,

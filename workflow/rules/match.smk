@@ -10,6 +10,7 @@ rule train_experts:
     """Train experts on the real images, one shard, and keep their weights after every epoch."""
     input:
         data=layout.TRAIN,
+        whitening=inputs.whitening,
         network=checked("train_experts", "compared"),
     output:
         trajectories=layout.TRAJECTORIES,
@@ -34,6 +35,7 @@ rule match:
     """Optimise the images of one size, one shard of classes, and keep a snapshot every so many iterations."""
     input:
         data=layout.TRAIN,
+        whitening=inputs.whitening,
         generator=inputs.generator,
         autoencoder=inputs.method_autoencoder,
         experts=inputs.experts,
@@ -61,6 +63,7 @@ rule render:
     """Render the snapshots of one size, one shard of classes."""
     input:
         snapshots=layout.SNAPSHOTS,
+        whitening=inputs.whitening,
         generator=inputs.generator,
         autoencoder=inputs.method_autoencoder,
     output:
@@ -85,6 +88,7 @@ rule choose_snapshot:
     input:
         rendered=inputs.rendered,
         validation=inputs.validation,
+        whitening=inputs.whitening,
         network=checked("choose_snapshot"),
     output:
         images=layout.CHOSEN,
@@ -110,6 +114,7 @@ rule measure_gradients:
     """Measure how much of the gradient reaches the latents, for each residual and several numbers of steps."""
     input:
         data=layout.TRAIN,
+        whitening=inputs.whitening,
         generator=inputs.measured_generator,
         autoencoder=inputs.autoencoder,
         experts=inputs.measured_experts,

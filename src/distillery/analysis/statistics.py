@@ -223,10 +223,32 @@ def label_robust_score(hlr: float, ior: float, weight: float = 0.5) -> float:
     Returns:
         Percent: 0 at alpha = -1, 26.9 at alpha = 0, 100 at alpha = 1.
     """
+    return _score(weight, ior, -hlr)
+
+
+def augmentation_robust_score(augmented: float, plain: float, weight: float = 0.5) -> float:
+    """ARS of DD-Ranking (arXiv 2505.13300): 100 (e^beta - e^-1) / (e - e^-1), beta = g A + (1 - g) B.
+
+    A and B are the improvements over random real images with augmentation and without it, as fractions. A set whose
+    advantage needs the augmentation that it was made for has a large A and a small B.
+
+    Args:
+        augmented: what `improvement_over_random` returned for networks trained with augmentation, -100 to 100.
+        plain: the same without augmentation, under the same recipe otherwise.
+        weight: g, 0 to 1.
+
+    Returns:
+        Percent: 0 at beta = -1, 26.9 at beta = 0, 100 at beta = 1.
+    """
+    return _score(weight, augmented, plain)
+
+
+def _score(weight: float, first: float, second: float) -> float:
+    """DD-Ranking's map of a weighted mean of two values, -100 to 100 each, to percent."""
     if not 0 <= weight <= 1:
         raise ValueError(f"weight: {weight} lies outside 0 to 1")
-    alpha = (weight * ior - (1 - weight) * hlr) / 100
-    return 100 * (math.exp(alpha) - math.exp(-1)) / (math.e - math.exp(-1))
+    mean = (weight * first + (1 - weight) * second) / 100
+    return 100 * (math.exp(mean) - math.exp(-1)) / (math.e - math.exp(-1))
 
 
 def root_sum_of_squares(*errors: float) -> float:

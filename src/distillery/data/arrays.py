@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
 
+from distillery.data.channels import NAMED, Known
 from distillery.errors import BadInput
 from distillery.settings import Block, Number, Positive
 
@@ -22,17 +23,6 @@ ENDINGS = (".pt", ".pth", ".npy", ".npz")
 IMAGE_KEYS = ("images", "image", "data", "x")
 LABEL_KEYS = ("labels", "label", "targets", "y")
 """What images and labels are called in files that hold both."""
-
-NAMED: dict[str, tuple[list[float], list[float]]] = {
-    "half": ([0.5], [0.5]),
-    "imagenet": ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]),
-    "cifar10": ([0.4914, 0.4822, 0.4465], [0.2023, 0.1994, 0.2010]),
-    "cifar100": ([0.5071, 0.4866, 0.4409], [0.2673, 0.2564, 0.2762]),
-    "mnist": ([0.1307], [0.3081]),
-    "fashion_mnist": ([0.2861], [0.3530]),
-    "svhn": ([0.4377, 0.4438, 0.4728], [0.1980, 0.2010, 0.1970]),
-}
-"""Mean and standard deviation of the channels, as the public code of DC (arXiv 2006.05929) and MTT has them."""
 
 
 def _one_or_three(values: list[float]) -> list[float]:
@@ -49,7 +39,6 @@ class Standardised(Block):
 
 
 Range = Literal["0..1", "0..255"]
-Known = Literal["half", "imagenet", "cifar10", "cifar100", "mnist", "fashion_mnist", "svhn"]
 Normalization = Range | Known | Standardised
 
 

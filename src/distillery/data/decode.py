@@ -13,12 +13,19 @@ from typing import Literal, NamedTuple
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from distillery.data.settings import Filter
 from distillery.data.signatures import RAW_IN_TIFF, described, without_metadata
 from distillery.errors import Unusable
 from distillery.storage.images import encode_png
 
 Channels = Literal["grey", "rgb"]
 Crop = Literal["center", "stretch", "pad"]
+
+FILTERS: dict[Filter, Image.Resampling] = {
+    "bicubic": Image.Resampling.BICUBIC,
+    "bilinear": Image.Resampling.BILINEAR,
+}
+"""Pillow's, which are antialiased."""
 
 FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TIFF", "WEBP")
 """What is read. Pillow knows more, among them EPS, which it hands to an external program."""
@@ -32,7 +39,8 @@ class Fitted(NamedTuple):
 
     Attributes:
         content: encoded.
-        digest: of its pixels, 64 bits: equal where all pixels are.
+        digest: of its pixels by the bicubic filter, 64 bits: equal where all pixels are, whatever filter was asked
+            for, so that one picture is found in two splits that are resized differently.
         look: its perceptual hash, 64 bits, of which few differ where two images look alike; 0 unless it is asked for.
     """
 
@@ -46,13 +54,30 @@ def pixels_digest(pixels: np.ndarray) -> int:
     return int.from_bytes(hashlib.blake2b(pixels.tobytes(), digest_size=8).digest())
 
 
-def fit_image(content: bytes, *, resolution: int, channels: Channels, crop: Crop, max_pixels: int) -> bytes:
+def fit_image(
+    content: bytes,
+    *,
+    resolution: int,
+    channels: Channels,
+    crop: Crop,
+    max_pixels: int,
+    resample: Filter = "bicubic",
+) -> bytes:
     """The encoded image of `fitted`."""
-    return fitted(content, resolution=resolution, channels=channels, crop=crop, max_pixels=max_pixels).content
+    return fitted(
+        content, resolution=resolution, channels=channels, crop=crop, max_pixels=max_pixels, resample=resample
+    ).content
 
 
 def fitted(
-    content: bytes, *, resolution: int, channels: Channels, crop: Crop, max_pixels: int, look: bool = False
+    content: bytes,
+    *,
+    resolution: int,
+    channels: Channels,
+    crop: Crop,
+    max_pixels: int,
+    look: bool = False,
+    resample: Filter = "bicubic",
 ) -> Fitted:
     """An encoded image as an encoded image of `resolution` x `resolution` pixels, 8 bit, grey or RGB.
 
@@ -64,7 +89,7 @@ def fitted(
     """
     if not content:
         raise Unusable("zero bytes")
-    options = (resolution, "L" if channels == "grey" else "RGB", crop, max_pixels, look)
+    options = (resolution, "L" if channels == "grey" else "RGB", crop, max_pixels, look, resample)
     try:
         return _fitted(content, *options)
     except Exception as error:  # whatever a decoder stumbles over, a run of a million images goes on
@@ -77,7 +102,9 @@ def fitted(
     raise _unusable(failure, content, max_pixels) from failure
 
 
-def _fitted(content: bytes, resolution: int, mode: str, crop: Crop, max_pixels: int, look: bool) -> Fitted:
+def _fitted(
+    content: bytes, resolution: int, mode: str, crop: Crop, max_pixels: int, look: bool, resample: Filter
+) -> Fitted:
     """`fitted`, or whatever Pillow raises."""
     with _pillow_limit(None), Image.open(io.BytesIO(content), formats=_known_formats()) as image:
         width, height = image.size
@@ -96,9 +123,11 @@ def _fitted(content: bytes, resolution: int, mode: str, crop: Crop, max_pixels: 
             image.load()
             _scale_transparency(image, content)
             kept = _fits(image, content, mode, resolution)
-            square = image if kept else _square(_in_mode(_upright(image), mode), resolution, crop)
+            whole = image if kept else _in_mode(_upright(image), mode)
+            square = image if kept else _square(whole, resolution, crop, resample)
             encoded = content if kept else encode_png(_planes(square))
-            return Fitted(encoded, pixels_digest(_planes(square)), _look(square) if look else 0)
+            told = square if kept or resample == "bicubic" else _square(whole, resolution, crop, "bicubic")
+            return Fitted(encoded, pixels_digest(_planes(told)), _look(told) if look else 0)
 
 
 def _unusable(failure: Exception, content: bytes, max_pixels: int) -> Unusable:
@@ -201,27 +230,25 @@ def _in_mode(image: Image.Image, mode: str) -> Image.Image:
     return image.convert(mode)
 
 
-def _square(image: Image.Image, resolution: int, crop: Crop) -> Image.Image:
-    """An image as a square of `resolution` pixels a side, resampled by an antialiased bicubic filter where it must be.
+def _square(image: Image.Image, resolution: int, crop: Crop, resample: Filter) -> Image.Image:
+    """An image as a square of `resolution` pixels a side, resampled by an antialiased filter where it must be.
 
     `center` is torchvision's `Resize` and `CenterCrop` up to their rounding: only the square is computed, so a strip
     of 20 x 100,000 pixels needs no more memory than any other image.
     """
     width, height = image.size
-    size = (resolution, resolution)
+    size, kernel = (resolution, resolution), FILTERS[resample]
     if crop == "center":
         side = min(width, height)
         left, top = (width - side) // 2, (height - side) // 2
         box = (left, top, left + side, top + side)
-        return image.crop(box) if side == resolution else image.resize(size, Image.Resampling.BICUBIC, box)
+        return image.crop(box) if side == resolution else image.resize(size, kernel, box)
     if crop == "stretch":
-        return image.resize(size, Image.Resampling.BICUBIC)
+        return image.resize(size, kernel)
     scale = resolution / max(width, height)
     inner = (max(1, round(width * scale)), max(1, round(height * scale)))
     square = Image.new(image.mode, size)
-    square.paste(
-        image.resize(inner, Image.Resampling.BICUBIC), ((resolution - inner[0]) // 2, (resolution - inner[1]) // 2)
-    )
+    square.paste(image.resize(inner, kernel), ((resolution - inner[0]) // 2, (resolution - inner[1]) // 2))
     return square
 
 

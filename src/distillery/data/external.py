@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
-from distillery.data.arrays import ENDINGS, NAMED, ImageArrays, Normalization, is_array
+from distillery.data.arrays import ENDINGS, ImageArrays, Normalization, is_array
+from distillery.data.channels import NAMED
 from distillery.data.content import files_digest
 from distillery.data.identity import hint_of, same_class
 from distillery.data.settings import Dataset, Folder, Parquet, Source
@@ -139,6 +140,7 @@ def read_external(
                     channels=dataset.channels,
                     crop=dataset.crop,
                     max_pixels=dataset.max_pixels,
+                    resample=dataset.resample.train,
                 )
             except (Unusable, OSError) as error:
                 raise BadInput(f"{key}.images: {record.origin}: {error}; replace it") from error
@@ -179,13 +181,18 @@ def read_external_arrays(
             channels=dataset.channels,
             crop=dataset.crop,
             max_pixels=dataset.max_pixels,
+            resample=dataset.resample.train,
         )
         found.append((int(arrays.labels[row]), f"{row:06d}", content))
     return found, rows
 
 
 def refuse_test_images(
-    key: str, rows: Sequence[tuple[int, str, bytes]], test: Iterable[np.ndarray], most: float
+    key: str,
+    rows: Sequence[tuple[int, str, bytes]],
+    test: Iterable[np.ndarray],
+    most: float,
+    as_tested: Sequence[tuple[int, str, bytes]] | None = None,
 ) -> None:
     """Refuse a set that holds test or validation images, by their pixels.
 
@@ -194,6 +201,7 @@ def refuse_test_images(
         rows: as `read_external` returns them.
         test: the images that the set must not hold, (C, H, W) uint8 each.
         most: the share of the set that may be among them.
+        as_tested: the same rows, resized as test images are, where that is another filter.
 
     Raises:
         BadInput: more of them are.
@@ -202,7 +210,11 @@ def refuse_test_images(
     from distillery.storage.images import decode_image
 
     seen = set(map(pixels_digest, test))
-    leaked = [name for _, name, content in rows if pixels_digest(decode_image(content)) in seen]
+    leaked = [
+        rows[place][1]
+        for place, versions in enumerate(zip(rows, as_tested or rows, strict=True))
+        if any(pixels_digest(decode_image(content)) in seen for _, _, content in versions)
+    ]
     if len(leaked) > most * len(rows):
         raise BadInput(
             f"{key}.images: {len(leaked)} of {len(rows)} images are test or validation images, {leaked[0]} among them, "

@@ -297,6 +297,7 @@ def _read(
         crop=dataset.crop,
         max_pixels=dataset.max_pixels,
         look=dataset.near_duplicates is not None,
+        resample=dataset.resample.test if split == "test" else dataset.resample.train,
     )
     total = count(dataset.source, split, labels)
     entries: list[_Entry] = []

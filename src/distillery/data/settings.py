@@ -7,8 +7,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
+from distillery.data.channels import Known
 from distillery.data.identity import class_list_called, class_lists
-from distillery.settings import Block, Fraction, InputPath, Pixels, Seed, UserPath
+from distillery.settings import Block, Exponent, Fraction, InputPath, Pixels, Seed, UserPath
 
 
 class _Source(Block):
@@ -91,6 +92,30 @@ class Validation(Block):
     seed: Seed = 0
 
 
+Filter = Literal["bicubic", "bilinear"]
+
+
+class Resample(Block):
+    """The filter, antialiased, that an image of another size is brought to `resolution` with."""
+
+    train: Filter = Field("bicubic", description="Of training and validation images; generators were trained so.")
+    test: Filter = Field(
+        "bicubic", description="Of test images; the public code of `minimax`, `igd`, `rded` and `ld3m` has `bilinear`."
+    )
+
+
+class ZCA(Block):
+    """Whitening of whole images, fitted on the training images (MTT, arXiv 2203.11932)."""
+
+    eps: Annotated[float, Field(gt=0, le=100), Exponent] = Field(
+        0.1, description="Added to the eigenvalues of the covariance of standardised images."
+    )
+
+
+MOST_WHITENED = 4_096
+"""Values of an image that is whitened: the map is a matrix of as many rows, and its time grows with their cube."""
+
+
 def images_held_out(images: int, fraction: float) -> int:
     """How many of so many images of a class are held out: a share, one at least, and never all of two or more."""
     return min(max(min(int(images * fraction + 0.5), images - 1), 1), images)
@@ -110,6 +135,17 @@ class Dataset(Block):
     crop: Literal["center", "stretch", "pad"] = Field(
         "center",
         description="How an image becomes square: its middle, the whole of it distorted, or the whole of it on black.",
+    )
+    resample: Resample = Resample()
+    normalization: Known = Field(
+        "imagenet",
+        description="Mean and standard deviation of the channels by name: of the images that networks compare which "
+        "optimise images, and of protocols with `normalize: dataset`.",
+    )
+    zca: ZCA | None = Field(
+        None,
+        description="Whitening. Networks that compare, experts, those that choose a snapshot and those of the "
+        "evaluation see whitened images; sets are stored and shown without it. None: off.",
     )
     classes: Annotated[list[str] | None, BeforeValidator(_named_list)] = Field(
         None,
@@ -151,6 +187,16 @@ class Dataset(Block):
         "images of equal pixels are one picture.",
     )
     max_pixels: Pixels = Field(100_000_000, description="An image of more pixels is rejected unread.")
+
+    @property
+    def values(self) -> int:
+        """Numbers in an image."""
+        return (1 if self.channels == "grey" else 3) * self.resolution**2
+
+    @property
+    def as_stored(self) -> Dataset:
+        """The data set without what only tells how networks see its images."""
+        return self.model_copy(update={"normalization": "imagenet", "zca": None})
 
     @property
     def called(self) -> str:

@@ -10,6 +10,9 @@ from distillery.data.identity import hint_of
 from distillery.matching.settings import Experts
 from distillery.storage.tensors import described_tensors
 
+_BEFORE = {"normalization": "imagenet", "whitening": "none"}
+"""What files of experts had that do not say it."""
+
 
 def wrong_steps(steps: int, length: int, uneven: bool) -> str | None:
     """Why so many steps do not fit a schedule; None if they do."""
@@ -40,6 +43,8 @@ def check_expert_files(
     size: int,
     channels: int,
     epochs: int,
+    normalization: str,
+    whitened: bool,
 ) -> Iterator[str]:
     """Whether files of experts, where the experiment names them, are of this network and of such images."""
     wanted = {
@@ -48,6 +53,8 @@ def check_expert_files(
         "size": size,
         "channels": channels,
         "epochs": epochs,
+        "normalization": normalization,
+        **({} if whitened else {"whitening": "none"}),
     }
     for file in block.files or ():
         try:
@@ -68,10 +75,12 @@ def wrong_experts(about: Mapping[str, Any], wanted: Mapping[str, Any]) -> str | 
         "classes": "it knows the classes {found}, and the data have {value}",
         "size": "its experts are of {found} px, and {value} is wanted",
         "channels": "its experts are of {found} channels, and {value} is wanted",
+        "normalization": "its experts saw images standardised as {found}, and dataset.normalization is {value}",
+        "whitening": "its experts saw images of another whitening ({found}, and here it is {value})",
         "epochs": "its trajectories have {found} epochs, and epoch {value} is read (epochs + max_start_epoch - 1)",
     }
     for name, value in wanted.items():
-        own = about.get(name)
+        own = about.get(name, _BEFORE.get(name))
         if own < value if name == "epochs" else own != value:
             hint = hint_of(value, own) if isinstance(own, list) and isinstance(value, list) else ""
             shown = [", ".join(part) if isinstance(part, list) else part for part in (own, value)]

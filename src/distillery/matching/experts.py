@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from distillery.data.channels import Known
 from distillery.divergence import refuse_diverged
 from distillery.errors import BadInput, Diverged, damaged
 from distillery.matching.checks import wrong_experts
@@ -44,7 +45,7 @@ def flattened(parameters: Mapping[str, Tensor], shapes: Shapes) -> Tensor:
     return torch.cat([parameters[name].detach().float().cpu().flatten() for name in shapes])
 
 
-def expert_recipe(block: Experts, epochs: int) -> Recipe:
+def expert_recipe(block: Experts, epochs: int, normalization: Known = "imagenet") -> Recipe:
     """How experts are trained: plain SGD at one rate, DSA with parameters for each image."""
     return Recipe(
         epochs=epochs,
@@ -54,7 +55,7 @@ def expert_recipe(block: Experts, epochs: int) -> Recipe:
         momentum=block.momentum,
         weight_decay=block.weight_decay,
         schedule="constant",
-        normalize="imagenet",
+        normalize=normalization,
         dsa="_".join(DSA) if block.augment else "",
         evaluations=1,
     )
@@ -141,6 +142,7 @@ def wanted_of(network: str, real: RealImages, last_epoch: int) -> dict[str, Any]
         "classes": real.classes,
         "size": real.domain.size,
         "channels": real.domain.channels,
+        **real.view,
         "data": real.digest,
         "epochs": last_epoch,
     }

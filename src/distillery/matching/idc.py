@@ -68,7 +68,7 @@ class IDCMatching:
         leaf = images[rows].detach().requires_grad_()
         seen = [
             _three(images, uniform.expand(-1, len(images), -1), ("color", "crop", "cutout"))
-            for images in (real, self.real_images.standardised(leaf))
+            for images in (real, self.real_images.ours(leaf))
         ]
         target, ours = (
             loss_gradient(network, batch, torch.full((len(batch),), label, device=batch.device), graph=place == 1)

@@ -92,7 +92,7 @@ def class_by_class(
         augmented = dsa.draw(draws) if augment else _as_is
         rows = (labels == label).nonzero()[:, 0].to(images.device)
         leaf = images[rows].detach().requires_grad_()
-        loss = distance(label, augmented(real.standardised(leaf)), augmented(batch))
+        loss = distance(label, augmented(real.ours(leaf)), augmented(batch))
         (gradient[rows],) = grad(loss, leaf)
         total += float(loss.detach())
     return gradient, {"loss": total}
@@ -144,7 +144,7 @@ class GradientMatching:
                 raise ValueError(f"step {step} goes on with a network that is not there; restore the state first")
             self._network = self.networks.new((*self.key, "network", iteration))
         else:
-            self._train(self._network, self.real_images.standardised(images), labels.to(images.device), step)
+            self._train(self._network, self.real_images.ours(images), labels.to(images.device), step)
         return self._network
 
     def _train(self, network: nn.Module, images: Tensor, labels: Tensor, step: int) -> None:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.autograd import grad
 
+from distillery.data.whitening import Whitening
 from distillery.matching.chain import DiffusionChain, clamped
 from distillery.memory_limit import in_fitting_batches
 
@@ -183,26 +184,34 @@ class LatentSpace(_WholeState):
 
 
 class PixelSpace(_WholeState):
-    """Pixels, standardised by channel, so that published learning rates hold."""
+    """Pixels as networks see them, standardised and perhaps whitened, so that published learning rates hold."""
 
-    def __init__(self, images: Tensor, mean: Tensor, std: Tensor, *, clamp: bool = True) -> None:
+    def __init__(
+        self, images: Tensor, mean: Tensor, std: Tensor, *, clamp: bool = True, whitening: Whitening | None = None
+    ) -> None:
         """
         Args:
             images: (N, channels, H, W) fp32 in [0, 1].
             mean, std: (channels, 1, 1), of the parameters.
             clamp: keep what is rendered in [0, 1], with a gradient as if it were not clamped.
+            whitening: the parameters are whitened too; what is rendered is not.
         """
-        self._mean, self._std, self._clamp = mean, std, clamp
+        self._mean, self._std, self._clamp, self._whitening = mean, std, clamp, whitening
         self.batches = MicroBatches(len(images))
-        self.parameters = {"pixels": (images - mean) / std}
+        standardised = (images - mean) / std
+        self.parameters = {"pixels": standardised if whitening is None else whitening(standardised)}
 
     def vjp(self, grad_images: Tensor, step: int) -> Tensors:
-        """dL/dP = std dL/dS."""
-        return {"pixels": grad_images * self._std}
+        """dL/dP = std dL/dS, through the inverse of the whitening where there is one."""
+        of_standardised = grad_images * self._std
+        if self._whitening is not None:
+            of_standardised = self._whitening.vjp_of_undone(of_standardised)
+        return {"pixels": of_standardised}
 
     @torch.no_grad()
     def rendered(self, state: Tensors) -> Tensor:
-        images = state["pixels"] * self._std + self._mean
+        standardised = state["pixels"] if self._whitening is None else self._whitening.undone(state["pixels"])
+        images = standardised * self._std + self._mean
         return clamped(images) if self._clamp else images
 
 

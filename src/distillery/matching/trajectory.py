@@ -159,7 +159,7 @@ class TrajectoryMatching:
         return drawn_batches
 
     def _seen(self, augmented: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
-        return augmented(self._real_images.standardised(images))
+        return augmented(self._real_images.ours(images))
 
     def _learn_rate(self, gradient: float) -> None:
         if math.isfinite(gradient):

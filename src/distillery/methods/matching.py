@@ -86,6 +86,11 @@ class Matched(Method):
         """Steps of the images in one iteration."""
         return 1
 
+    @property
+    def shifts_ours(self) -> bool:
+        """Whether its images are standardised with the mean of SVHN, and real ones with their own."""
+        return False
+
     def passes(self, sizes: Sequence[float], images: float) -> float:
         """Least number of forward passes that a step takes of the network that compares; one back counts as two.
 
@@ -265,6 +270,15 @@ class LD3M(_InLatents):
     generator: Name
     chain: Chain = Chain()
     learn: list[Literal["latent", "condition"]] = Field(["latent", "condition"], min_length=1, max_length=2)
+    svhn_mean: bool = Field(
+        False,
+        description="As in the public code: while images are matched, ours are standardised with the mean of SVHN and "
+        "real ones with their own. The protocol has a switch of the same name for the networks of the evaluation.",
+    )
+
+    @property
+    def shifts_ours(self) -> bool:
+        return self.svhn_mean
 
     @property
     def chain_passes(self) -> int:
@@ -366,14 +380,15 @@ class Pixels(_WithObjective):
         from distillery.streams import image_noise
 
         mean, std = scene.domain.statistics(scene.device)
+        whitening = scene.domain.whitening
         if real is None:
             images = torch.zeros(0, scene.domain.channels, scene.domain.size, scene.domain.size, device=scene.device)
         elif self.init == "real":
             images = initial_images(real, places, key)
         else:
-            noise = image_noise(places.keys, "initial", real.pixels.shape[1:])
-            images = noise.to(scene.device) * std + mean
-        return PixelSpace(images, mean, std, clamp=self.clamp)
+            noise = image_noise(places.keys, "initial", real.pixels.shape[1:]).to(scene.device)
+            images = (noise if whitening is None else whitening.undone(noise)) * std + mean
+        return PixelSpace(images, mean, std, clamp=self.clamp, whitening=whitening)
 
     def optimiser_options(self, ipc: int, side: int, classes: int) -> dict[str, Any]:
         rates = {"pixels": self.step.rate(self.step.pixels, self.objective)}

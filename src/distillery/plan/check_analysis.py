@@ -99,7 +99,10 @@ def _of_redundancy(experiment: Experiment) -> Iterator[str]:
     if not (redundancy.methods and redundancy.baseline):
         yield f"analysis.front: needs {key}.methods and {key}.baseline"
     if len(experiment.evaluation.protocols) > 1:
-        yield "analysis.front: accuracies of several protocols do not compare; give evaluation.protocol one of them"
+        yield (
+            "analysis.front: accuracies of several protocols do not compare; give evaluation.protocol one of them, and "
+            "no evaluation.without_augmentation"
+        )
 
 
 def _of_published(published: Published, methods: Sequence[str], networks: Sequence[str]) -> Iterator[str]:

@@ -242,4 +242,6 @@ def _experts(experiment: Experiment, classes: Sequence[str]) -> Iterator[str]:
             size=experiment.dataset.resolution,
             channels=1 if experiment.dataset.channels == "grey" else 3,
             epochs=experiment.experts_epochs(name),
+            normalization=experiment.dataset.normalization,
+            whitened=experiment.dataset.zca is not None,
         )

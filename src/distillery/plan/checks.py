@@ -15,6 +15,7 @@ from distillery.plan.check_generators import check_generators, check_latents
 from distillery.plan.check_inputs import check_inputs
 from distillery.plan.check_limits import check_limits
 from distillery.plan.check_networks import check_networks
+from distillery.plan.check_view import check_view
 from distillery.plan.experiment import Experiment
 from distillery.plan.messages import alike, repeated
 
@@ -50,7 +51,8 @@ def _blocks(experiment: Experiment) -> Iterator[str]:
     yield from check_generators(experiment)
     if known:
         yield from check_latents(experiment)
-        yield from check_networks(experiment, experiment.class_names)
+        faults_of_networks = list(check_networks(experiment, experiment.class_names))
+        yield from faults_of_networks or check_view(experiment)
         faults = [
             fault
             for name, method in experiment.methods.items()

@@ -166,7 +166,8 @@ class Experiment(Block):
         """What its tables and figures say of it."""
         return About(
             experiment=self.name,
-            dataset=f"{self.dataset.called} ({self.classes} classes of {self.dataset.resolution} px)",
+            dataset=f"{self.dataset.called} ({self.classes} classes of {self.dataset.resolution} px"
+            f"{', ZCA' if self.dataset.zca else ''})",
             protocols=[protocol.label for protocol in self.evaluation.protocols],
         )
 
@@ -299,6 +300,7 @@ class Experiment(Block):
             jobs += [f"encode_latents-{shard}" for shard in range(self.latents.shards)]
         if experts := block.needs.experts:
             jobs += [f"train_experts-{experts}-{shard}" for shard in range(self.experts[experts].shards)]
+        jobs += ["fit_whitening"] if block.stage == "match" and self.dataset.zca else []
         for name in self.guidance(method).surrogates:
             jobs += [f"train_surrogate-{name}", f"select_checkpoints-{name}"]
         for name in block.uses_sets_of:
@@ -430,10 +432,21 @@ class Experiment(Block):
 
     # ---- networks ----------------------------------------------------------------------------------------------------
 
-    def recipe(self, protocol: Protocol, network: str, ipc: int | str) -> Recipe:
-        """The constants of a protocol for one network and one size: images per class, or `full`."""
+    def recipe(self, protocol: Protocol, network: str, ipc: int | str, method: str | None = None) -> Recipe:
+        """The constants of a protocol for one network and one size: images per class, or `full`.
+
+        Args:
+            method: whose images the network is trained on; None: real ones. What a protocol does with generated
+                images alone is done where the method has a generator.
+        """
         size: int | Literal["full"] = "full" if ipc == "full" else int(ipc)
-        return protocol.recipe(network=network, ipc=size, classes=self.classes)
+        recipe = protocol.recipe(network=network, ipc=size, classes=self.classes)
+        changed: dict[str, object] = {}
+        if recipe.normalize == "dataset":
+            changed["normalize"] = self.dataset.normalization
+        if recipe.svhn_mean and not (method and self.methods[method].needs.generator):
+            changed["svhn_mean"] = False
+        return recipe.model_copy(update=changed) if changed else recipe
 
     def network_check(self, network: str, side: int | None, need: str = "trained") -> list[str]:
         """The check that a network of timm takes images of a side, None: as they are stored; ours need none.

@@ -71,6 +71,10 @@ class Inputs:
         """The validation images, where the data set has some."""
         return validation_images(self.experiment)
 
+    def whitening(self, wildcards: Wildcards) -> list[str]:
+        """The whitening of images, where networks see them whitened."""
+        return [layout.WHITENING] if self.experiment.dataset.zca is not None else []
+
     def content(self, files: Callable[[Wildcards], str | list[str]]) -> Callable[[Wildcards], str]:
         """A function to a digest of those files of an input function that no job makes.
 

@@ -17,6 +17,7 @@ EXPERIMENT = "<results>/experiment.yaml"
 TRAIN = "<results>/data/train.parquet"
 VALIDATION = "<results>/data/validation.parquet"
 TEST = "<results>/data/test.parquet"
+WHITENING = "<results>/data/whitening.safetensors"
 REJECTED = "<results>/data/rejected.parquet"
 DUPLICATES = "<results>/data/duplicates.parquet"
 

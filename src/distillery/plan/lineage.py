@@ -151,6 +151,8 @@ class _Line:
         if method.stage == "sample":
             self._guidances()
         self._used(self.ipc)
+        if method.stage == "match" and self.experiment.dataset.zca is not None:
+            self.add("fit_whitening")
         self.add(method.stage)
         if method.stage == "match":
             self.add("render")

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from distillery.analysis.statistics import (
+    augmentation_robust_score,
     hard_label_recovery,
     holm,
     improvement_over_random,
@@ -36,7 +37,7 @@ COLUMNS = [
     *(*CELL, "n", "trained", "sets", "accuracy_mean", "std_between_sets", "std_within_set", "test_low", "test_high"),
     *("baseline", "difference", "difference_low", "difference_high", "p", "p_holm"),
     *("second_baseline", "second_difference", "second_low", "second_high"),
-    *("hlr", "hlr_std", "ior", "ior_std", "lrs"),
+    *("hlr", "hlr_std", "ior", "ior_std", "lrs", "ars"),
     *("images", "test_images", "parameters", "label_bytes", "diverged"),
 ]
 """Accuracies, errors, differences, HLR and IOR are points; `diverged` lists networks as `seed/student`.
@@ -46,6 +47,8 @@ their `sets` (seeds), `std_within_set` over the students of a set. The mean is o
 
 `test_low` to `test_high` is the Wilson interval, 95 %, of the accuracy over `test_images`, in percent: the
 spread between networks and sets is not in it.
+
+`ars` joins the IOR of a protocol with that of the same one without augmentation, which has rows of its own.
 
 `hlr_std` and `ior_std` join the sample standard deviations, over replicates, of the two accuracies that are subtracted.
 """
@@ -59,6 +62,7 @@ def statistics_table(
     full: str | None,
     second: str | None = None,
     soft: Sequence[str],
+    plain: Mapping[str, str] | None = None,
     order: Sequence[tuple[str, int, str, str]],
 ) -> pd.DataFrame:
     """One row per method, IPC, network and protocol, after the last epoch; `mean` joins the networks of a replicate.
@@ -74,6 +78,7 @@ def statistics_table(
         baseline, random, full: names of methods; None where there is none.
         second: another method that differences are taken to, without p values; None where there is none.
         soft: protocols with soft labels, for which HLR is not defined.
+        plain: label of a protocol -> that of the same one without augmentation, for ARS.
         order: cells (method, ipc, network, protocol) in the order in which they shall stand.
     """
     trained = last_epochs(rows)
@@ -93,6 +98,10 @@ def statistics_table(
         )
         hlr = hard_label_recovery(_mean(everything), mean) if protocol not in soft and method != full else math.nan
         ior = improvement_over_random(mean, _mean(chance)) if method not in (full, random) else math.nan
+        plain_cell = (ipc, network, (plain or {}).get(protocol, ""))
+        plain_ior = improvement_over_random(
+            _mean(cells.get((method, *plain_cell))), _mean(cells.get((random or "", *plain_cell)))
+        )
         bad = part[part["accuracy"].isna()]
         statistics.append(
             {
@@ -110,6 +119,7 @@ def statistics_table(
                 "ior": ior,
                 "ior_std": root_sum_of_squares(_std(part), _std(chance)) if not math.isnan(ior) else math.nan,
                 "lrs": label_robust_score(hlr, ior) if not math.isnan(hlr + ior) else math.nan,
+                "ars": augmentation_robust_score(ior, plain_ior) if not math.isnan(ior + plain_ior) else math.nan,
                 **{name: int(part[name].max()) for name in ("images", "test_images", "parameters", "label_bytes")},
                 "diverged": " ".join(f"{row.seed}/{row.student}" for row in bad.itertuples()),
             }
@@ -203,7 +213,8 @@ def statistics_markdown(table: pd.DataFrame, split: str = "test") -> str:
     for protocol, part in table.groupby("protocol"):
         baseline = next((name for name in part["baseline"] if isinstance(name, str)), None)
         second = next((name for name in part["second_baseline"] if isinstance(name, str)), None)
-        columns = [*header, *([f"to {second}", "95 %"] if second else []), "HLR", "IOR", "LRS", "labels (MB)"]
+        robust = ["ARS"] if part["ars"].notna().any() else []
+        columns = [*header, *([f"to {second}", "95 %"] if second else []), "HLR", "IOR", "LRS", *robust, "labels (MB)"]
         body = [
             [
                 row["method"],
@@ -220,7 +231,7 @@ def statistics_markdown(table: pd.DataFrame, split: str = "test") -> str:
                 *([number(row["second_difference"], 1, ABSENT)] if second else []),
                 *([interval(row["second_low"], row["second_high"])] if second else []),
                 *(mean_and_std(row[name], row[f"{name}_std"]) for name in ("hlr", "ior")),
-                number(row["lrs"], 1, ABSENT),
+                *(number(row[name.lower()], 1, ABSENT) for name in ("LRS", *robust)),
                 number(row["label_bytes"] / 1e6, 1) if row["label_bytes"] else ABSENT,
             ]
             for row in part.to_dict("records")

@@ -54,7 +54,7 @@ class Settings(Block):
             calibration=lgd.calibration.model_copy(update={"images": None, "budget": 1.0}),  # of planning alone
             images=lgd.pilot_images(experiment.ipc, experiment.classes),
             judge=lgd.calibration.judge or lgd.reference,
-            student_recipe=experiment.recipe(protocol, network, learned) if taught else None,
+            student_recipe=experiment.recipe(protocol, network, learned, method) if taught else None,
             about=experiment.about_data,
         )
 

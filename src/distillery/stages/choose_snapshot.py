@@ -26,7 +26,7 @@ class Settings(Block):
     def of(cls, experiment: Experiment, run: str, method: str, ipc: str) -> Settings:
         matching = experiment.matching
         network = matching.network or experiment.comparing(method)
-        recipe = experiment.recipe(matching.protocol or experiment.evaluation.protocols[0], network, ipc)
+        recipe = experiment.recipe(matching.protocol or experiment.evaluation.protocols[0], network, ipc, method)
         return cls(
             seed=experiment.seed(run),
             method=method,
@@ -43,6 +43,7 @@ def run(
     *,
     rendered: list[Input],
     validation: Input | None = None,
+    whitening: Input | None = None,
     images: Output,
     choice: Output,
     job: Job,
@@ -56,6 +57,7 @@ def run(
     import torch
 
     from distillery.data.pixels import load_pixels
+    from distillery.data.whitening import opened_whitening
     from distillery.storage.images import concatenate, read_images, write_images
     from distillery.storage.resume import Resume
     from distillery.storage.tables import write_table
@@ -91,6 +93,7 @@ def run(
                 device=job.device,
                 resume=lambda part, now=iteration: resume(f"iteration-{now}.{part}"),  # type: ignore[misc]
                 what=f"{settings.method} ipc {settings.ipc} iteration {iteration}",
+                whitening=opened_whitening(whitening, job.device),
             )
             rows += [{"iteration": iteration, "student": i, "accuracy": percent} for i, percent in enumerate(measured)]
             means[iteration] = float(np.nan_to_num(measured).mean())  # a network that has diverged has learned nothing

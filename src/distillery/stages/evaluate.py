@@ -33,7 +33,7 @@ class Settings(Block):
             ipc=None if ipc == "full" else int(ipc),
             network=network,
             protocol=protocol,
-            recipe=experiment.recipe(experiment.evaluation.labelled(protocol), network, ipc),
+            recipe=experiment.recipe(experiment.evaluation.labelled(protocol), network, ipc, method),
             students=experiment.evaluation.students,
             speed=experiment.evaluation.speed,
         )
@@ -46,6 +46,7 @@ def run(
     test: Input,
     teacher: Input | None = None,
     soft_labels: Input | None = None,
+    whitening: Input | None = None,
     evaluations: Output,
     history: Output,
     job: Job,
@@ -59,6 +60,7 @@ def run(
     import torch
 
     from distillery.data.pixels import load_pixels
+    from distillery.data.whitening import opened_whitening
     from distillery.storage.history import History, write_history
     from distillery.storage.images import read_soft_labels
     from distillery.storage.tables import write_table
@@ -76,12 +78,13 @@ def run(
     if own_labels is not None:
         labels = torch.from_numpy(own_labels)
     resumes, histories = [], list[History]()
+    map_of_images = opened_whitening(whitening, job.device)
 
     def key(student: int) -> tuple[int | str, ...]:
         return (settings.seed, job.stage, settings.network, student)
 
     def network(student: int) -> Classifier:
-        return Classifier(settings.network, classes, Domain.of(pixels, recipe), key(student))
+        return Classifier(settings.network, classes, Domain.of(pixels, recipe, map_of_images), key(student))
 
     first = network(0)
     answers = None

@@ -36,7 +36,7 @@ class Settings(Block):
             labels=place_of(external.labels, int(ipc), seed) if external.labels else None,
             normalization=external.normalization,
             ipc=int(ipc),
-            dataset=experiment.dataset,
+            dataset=experiment.dataset.as_stored,
         )
 
 
@@ -58,12 +58,17 @@ def run(
     from distillery.data.sources import passed_over
     from distillery.storage.images import SOFT_LABEL, ImageSet, write_images
 
-    classes = ImageTable(data).classes
+    classes, as_tested = ImageTable(data).classes, None
+    resample = settings.dataset.resample
+    # Test images with a filter of their own: what is compared with them is resized by it too.
+    other = settings.dataset.model_copy(update={"resample": resample.model_copy(update={"train": resample.test})})
     key = f"methods.{settings.name}"
     columns = {"slot": np.repeat(np.arange(settings.ipc), len(classes))}
     if is_array(settings.images) and settings.normalization is not None:
         arrays = read_arrays(key, settings.images, settings.labels, settings.normalization, classes)
         rows, order = read_external_arrays(key, arrays, classes, settings.ipc, settings.dataset)
+        if resample.test != resample.train:
+            as_tested = read_external_arrays(key, arrays, classes, settings.ipc, other)[0]
         if arrays.clipped:
             print(f"import_images: {arrays.clipped:.1%} of the values were clipped to 0..255", file=sys.stderr)
         if arrays.soft is not None:
@@ -74,11 +79,13 @@ def run(
             )
     else:
         rows = read_external(key, settings.images, classes, settings.ipc, settings.dataset)
+        if resample.test != resample.train:
+            as_tested = read_external(key, settings.images, classes, settings.ipc, other)
         if beside := passed_over(source_at(settings.images)):
             print(f"import_images: passed over: {beside}", file=sys.stderr)
     tables = [ImageTable(path) for path in (test, validation) if path is not None]
     batches = chain.from_iterable(table.batches(256, workers=job.cores) for table in tables)
     tested = (image for batch, _ in batches for image in batch.numpy())
-    refuse_test_images(key, rows, tested, settings.dataset.max_leaked)
+    refuse_test_images(key, rows, tested, settings.dataset.max_leaked, as_tested)
     labels, ids, contents = zip(*rows, strict=True)
     write_images(images, ImageSet(list(contents), np.array(labels), classes, list(ids), columns), job.provenance)

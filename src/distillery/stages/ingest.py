@@ -24,7 +24,7 @@ class Settings(Block):
 
     @classmethod
     def of(cls, experiment: Experiment, **wildcards: str) -> Settings:
-        return cls(dataset=experiment.dataset)
+        return cls(dataset=experiment.dataset.as_stored)
 
 
 def run(

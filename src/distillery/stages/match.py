@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from distillery.data.channels import Known
 from distillery.errors import Diverged
 from distillery.job import Input, Job, Output
 from distillery.methods.matching import AnyMatched, Matched, Scene
@@ -22,6 +23,7 @@ class Settings(Block):
     ipc: int
     every: int
     shard: int
+    normalization: Known = "imagenet"
 
     @classmethod
     def of(cls, experiment: Experiment, run: str, method: str, ipc: str, shard: str) -> Settings:
@@ -31,6 +33,7 @@ class Settings(Block):
             name=method,
             stream=experiment.stream(method),
             method=matched.model_copy(update={"stream": None, "network": None}),
+            normalization=experiment.dataset.normalization,
             network=matched.comparing(experiment),
             ipc=int(ipc),
             every=experiment.matching.every,
@@ -42,6 +45,7 @@ def run(
     settings: Settings,
     *,
     data: Input,
+    whitening: Input | None = None,
     generator: list[Input] | None = None,
     autoencoder: list[Input] | None = None,
     experts: list[Input] | None = None,
@@ -59,7 +63,8 @@ def run(
     from distillery.storage.tensors import write_tensors
 
     method, key = settings.method, (settings.seed, settings.stream)
-    real = RealImages.load(data, job.device)
+    view: dict[str, Any] = {"normalization": settings.normalization, "whitening": whitening}
+    real = RealImages.load(data, job.device, **view, svhn_mean=method.shifts_ours)
     objective = method.comparing_objective(real, settings.network, (*key, "match"), job.device, experts or ())
     labels = range(len(real.classes))[settings.shard :: method.shards]
     places = Places.of(key, real.classes, labels, settings.ipc)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from distillery.data.channels import Known
 from distillery.job import Input, Job, Output
 from distillery.methods.matching import LD3M, Scene
 from distillery.settings import Block
@@ -20,6 +21,7 @@ class Settings(Block):
     ipc: int
     steps: list[int]
     repeats: int
+    normalization: Known = "imagenet"
 
     @classmethod
     def of(cls, experiment: Experiment, run: str) -> Settings:
@@ -30,6 +32,7 @@ class Settings(Block):
             seed=experiment.seed(run),
             stream=experiment.stream(gradients.method),
             method=method.model_copy(update={"stream": None, "network": None, "iterations": 1}),
+            normalization=experiment.dataset.normalization,
             network=method.comparing(experiment),
             ipc=min(experiment.ipc),
             steps=gradients.steps,
@@ -41,6 +44,7 @@ def run(
     settings: Settings,
     *,
     data: Input,
+    whitening: Input | None = None,
     generator: list[Input],
     autoencoder: list[Input],
     experts: list[Input] | None = None,
@@ -56,7 +60,8 @@ def run(
     from distillery.storage.tables import write_table
 
     method, key = settings.method, (settings.seed, settings.stream)
-    real = RealImages.load(data, job.device)
+    view: dict[str, Any] = {"normalization": settings.normalization, "whitening": whitening}
+    real = RealImages.load(data, job.device, **view, svhn_mean=method.shifts_ours)
     objective = method.comparing_objective(real, settings.network, (*key, "match"), job.device, experts or ())
     places = Places.of(key, real.classes, range(len(real.classes)), settings.ipc)
     folders = (generator[0].parent, autoencoder[0].parent)

@@ -43,7 +43,7 @@ class Settings(Block):
             increment_size=size,
             network=network,
             recipes=[
-                experiment.recipe(protocol, network, k * size).model_copy(update=epochs)
+                experiment.recipe(protocol, network, k * size, method).model_copy(update=epochs)
                 for k in range(1, max(experiment.ipc) // size + 1)
             ],
             looks=min(block.looks, block.epochs),

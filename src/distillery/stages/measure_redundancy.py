@@ -38,7 +38,7 @@ class Settings(Block):
             increment_size=redundancy.increment_size,
             cut=experiment.cut(method),
             network=network,
-            recipe=experiment.recipe(experiment.evaluation.protocols[0], network, redundancy.increment_size),
+            recipe=experiment.recipe(experiment.evaluation.protocols[0], network, redundancy.increment_size, method),
             students=redundancy.students,
         )
 

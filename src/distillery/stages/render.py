@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from distillery.data.channels import Known
 from distillery.job import Input, Job, Output
 from distillery.methods.matching import AnyMatched, Matched, Scene
 from distillery.settings import Block
@@ -15,17 +16,23 @@ if TYPE_CHECKING:
 class Settings(Block):
     seed: int
     method: AnyMatched
+    normalization: Known = "imagenet"
 
     @classmethod
     def of(cls, experiment: Experiment, run: str, method: str, ipc: str, shard: str) -> Settings:
         matched = experiment.method_of(method, Matched)
-        return cls(seed=experiment.seed(run), method=matched.model_copy(update={"stream": None, "network": None}))
+        return cls(
+            seed=experiment.seed(run),
+            method=matched.model_copy(update={"stream": None, "network": None}),
+            normalization=experiment.dataset.normalization,
+        )
 
 
 def run(
     settings: Settings,
     *,
     snapshots: Input,
+    whitening: Input | None = None,
     generator: list[Input] | None = None,
     autoencoder: list[Input] | None = None,
     images: Output,
@@ -36,6 +43,7 @@ def run(
     import torch
 
     from distillery.data.pixels import to_bytes
+    from distillery.data.whitening import opened_whitening
     from distillery.divergence import refuse_diverged
     from distillery.matching.build import Places
     from distillery.matching.loop import snapshots_of
@@ -49,7 +57,8 @@ def run(
     places = Places(
         torch.tensor(labels), torch.tensor(slots), [(label, slot) for label, slot in zip(labels, slots, strict=True)]
     )
-    domain = Domain.imagenet(about["size"], about["channels"])
+    map_of_images = opened_whitening(whitening, job.device)
+    domain = Domain.named(settings.normalization, about["size"], about["channels"], map_of_images)
     folders = (files[0].parent if files else None for files in (generator, autoencoder))
     scene = Scene(classes, domain, settings.seed, job.device, *folders)
     space = settings.method.space(None, places, (settings.seed,), scene)

@@ -24,7 +24,7 @@ class Settings(Block):
     @classmethod
     def of(cls, experiment: Experiment, run: str, method: str, ipc: str, protocol: str) -> Settings:
         named = experiment.evaluation.labelled(protocol)
-        recipe = experiment.recipe(named, experiment.evaluation.networks[0], ipc)
+        recipe = experiment.recipe(named, experiment.evaluation.networks[0], ipc, method)
         students = {
             "learning_rate": 1.0,
             "weight_decay": 0.0,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from pydantic import Field
+
 from distillery.job import Input, Job, Output
 from distillery.report.about import About
 from distillery.settings import Block
@@ -15,7 +17,11 @@ COMPUTES = False
 
 
 class Settings(Block):
-    """Which methods are the yardsticks, which protocols have soft labels, and the order of the rows."""
+    """Which methods are the yardsticks, which protocols have soft labels, and the order of the rows.
+
+    Attributes:
+        plain: label of a protocol -> that of the same one without augmentation.
+    """
 
     baseline: str | None
     second: str | None
@@ -25,6 +31,7 @@ class Settings(Block):
     methods: list[str]
     networks: list[str]
     about: About
+    plain: dict[str, str] = Field({})
 
     @classmethod
     def of(cls, experiment: Experiment, **wildcards: str) -> Settings:
@@ -38,6 +45,7 @@ class Settings(Block):
             second=next((name for name in others if name not in (None, baseline)), None),
             **first,
             soft=sorted(p.label for p in evaluation.protocols if experiment.recipe(p, network, ipc).labels == "soft"),
+            plain=evaluation.plain_of,
             methods=sorted(experiment.methods),
             networks=sorted(evaluation.networks),
             about=experiment.tested(experiment.about_data),
@@ -54,7 +62,7 @@ def run(
     rows = tables.read_rows(evaluations, tables.EVALUATION, made_by="evaluate")
     cells = tables.accuracy_table(rows, settings.methods, settings.networks)
     order = list(cells[["method", "ipc", "network", "protocol"]].itertuples(index=False, name=None))
-    yardsticks = settings.model_dump(include={"baseline", "second", "random", "full", "soft"})
+    yardsticks = settings.model_dump(include={"baseline", "second", "random", "full", "soft", "plain"})
     table = statistics_table(rows, order=order, **yardsticks)
     text = statistics_markdown(table, settings.about.split)
     tables.write_formats(table, text, csv, parquet, markdown, job.provenance, settings.about)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from distillery.data.channels import Known
 from distillery.job import Input, Job, Output
 from distillery.matching.settings import Experts
 from distillery.settings import Block
@@ -22,6 +23,7 @@ class Settings(Block):
     epochs: int
     first: int
     last: int
+    normalization: Known = "imagenet"
 
     @classmethod
     def of(cls, experiment: Experiment, run: str, experts: str, shard: str) -> Settings:
@@ -32,6 +34,7 @@ class Settings(Block):
             seed=experiment.seed(run),
             name=experts,
             network=experiment.experts_network(experts),
+            normalization=experiment.dataset.normalization,
             experts=block.model_copy(update={"count": 1, "per_shard": 1, "epochs": None, "network": None}),
             epochs=experiment.experts_epochs(experts),
             first=first,
@@ -39,7 +42,15 @@ class Settings(Block):
         )
 
 
-def run(settings: Settings, *, data: Input, trajectories: Output, history: Output, job: Job) -> None:
+def run(
+    settings: Settings,
+    *,
+    data: Input,
+    whitening: Input | None = None,
+    trajectories: Output,
+    history: Output,
+    job: Job,
+) -> None:
     """Training images to `theta` (experts, epochs + 1, P) fp32, the state before training first."""
     from distillery.matching.experts import description, expert_recipe, train_experts
     from distillery.matching.networks import Comparing
@@ -47,9 +58,9 @@ def run(settings: Settings, *, data: Input, trajectories: Output, history: Outpu
     from distillery.storage.history import write_history
     from distillery.storage.tensors import write_tensors
 
-    real = RealImages.load(data, job.device)
+    real = RealImages.load(data, job.device, normalization=settings.normalization, whitening=whitening)
     networks = Comparing(settings.network, real.classes, real.domain, job.device)
-    recipe = expert_recipe(settings.experts, settings.epochs)
+    recipe = expert_recipe(settings.experts, settings.epochs, settings.normalization)
     resume = job.resume(trajectories)
     theta, histories = train_experts(
         real,

@@ -52,7 +52,7 @@ class Settings(Block):
             Student(
                 network=network,
                 number=number,
-                recipe=experiment.recipe(protocol, network, int(k) * loop.increment_size),
+                recipe=experiment.recipe(protocol, network, int(k) * loop.increment_size, method),
             )
             for network in experiment.student_networks(method)
             for number in range(loop.student.students)

@@ -14,7 +14,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from distillery.data.channels import channel_statistics
 from distillery.data.pixels import room_for
+from distillery.data.whitening import Whitening
 from distillery.students.presets import DSA
 from distillery.students.settings import Recipe
 
@@ -327,14 +329,23 @@ def test_images(images: Tensor, recipe: Recipe) -> Tensor:
     return resized[..., off : off + side, off : off + side]
 
 
-def augment(stored: Tensor, rows: Tables, batch: Tables, recipe: Recipe, mean: Tensor, std: Tensor) -> Tensor:
+def augment(
+    stored: Tensor,
+    rows: Tables,
+    batch: Tables,
+    recipe: Recipe,
+    mean: Tensor,
+    std: Tensor,
+    whitening: Whitening | None = None,
+) -> Tensor:
     """A batch as a network sees it in training, without CutMix.
 
     Args:
         stored: (N, C, H, W) uint8, of the batch.
         rows: the rows of `draw_epoch` for the batch.
         batch: of `draw_batch`.
-        mean, std: (C, 1, 1), of images in [0, 1].
+        mean, std: (C, 1, 1), of images in [0, 1]; with `svhn_mean` SVHN's mean stands in the place of the first.
+        whitening: of standardised images; DSA acts on whitened ones.
 
     Returns:
         Standardised images, (N, C, size, size), fp32.
@@ -356,7 +367,16 @@ def augment(stored: Tensor, rows: Tables, batch: Tables, recipe: Recipe, mean: T
         images = color_jitter(images, rows["jitter"], rows["jitter_order"])
     if "lighting" in rows:
         images = lighting(images, rows["lighting"])
-    images = (images - mean) / std
+    images = (images - (mean_of_svhn(mean) if recipe.svhn_mean else mean)) / std
+    if whitening is not None:
+        images = whitening(images)
     if "dsa" in rows:
-        images = dsa(images, recipe.dsa.split("_")[int(batch["operation"])], rows["dsa"])
+        operation = recipe.dsa.split("_")[int(batch["operation"])]
+        images = dsa(images, operation, rows["dsa"], align_corners=recipe.dsa_align_corners)
     return images
+
+
+def mean_of_svhn(mean: Tensor) -> Tensor:
+    """The mean of SVHN in the place of a mean (C, 1, 1), as the public code of LD3M has it for generated images."""
+    own = channel_statistics("svhn", len(mean))[0]
+    return torch.as_tensor(own, device=mean.device, dtype=mean.dtype).expand(len(mean))[:, None, None]

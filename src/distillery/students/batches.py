@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from distillery.data.whitening import Whitening
 from distillery.streams import Key, stream
 from distillery.students import augment
 from distillery.students.settings import Recipe
@@ -30,8 +31,16 @@ class Step:
 
 
 def batches_of(
-    stored: Tensor, labels: Tensor, recipe: Recipe, keys: Sequence[Key], epoch: int, mean: Tensor, std: Tensor
+    stored: Tensor,
+    labels: Tensor,
+    recipe: Recipe,
+    keys: Sequence[Key],
+    epoch: int,
+    mean: Tensor,
+    std: Tensor,
+    whitening: Whitening | None = None,
 ) -> Iterator[Step]:
+    """The batches of an epoch, for each network those of its key; the last arguments are those of `augment`."""
     device, count, (height, width) = mean.device, len(stored), stored.shape[-2:]
     side = recipe.size or width
     streams = [stream(*key, "epoch", epoch) for key in keys]
@@ -47,7 +56,7 @@ def batches_of(
         batches = [augment.draw_batch(recipe, last - first, side, draws) for draws in streams]
         rows = {name: table[:, first:last] for name, table in tables_at_once.items()}
         images = stored[chosen.to(stored.device)].to(device, non_blocking=True)
-        yield _batch(slice(first, last), images, labels[chosen], rows, batches, recipe, mean, std)
+        yield _batch(slice(first, last), images, labels[chosen], rows, batches, recipe, mean, std, whitening)
 
 
 def placed(stored: Tensor, device: torch.device) -> Tensor:
@@ -69,18 +78,17 @@ def _batch(
     recipe: Recipe,
     mean: Tensor,
     std: Tensor,
+    whitening: Whitening | None,
 ) -> Step:
     networks, count = labels.shape[:2]
     if recipe.dsa:  # its operation is drawn per batch: networks differ in it
+        of_each = [{name: row[i] for name, row in rows.items()} for i in range(networks)]
         seen = torch.cat(
-            [
-                augment.augment(images[i], {name: row[i] for name, row in rows.items()}, batches[i], recipe, mean, std)
-                for i in range(networks)
-            ]
+            [augment.augment(images[i], of_each[i], batches[i], recipe, mean, std, whitening) for i in range(networks)]
         )
     else:
         flat = {name: row.flatten(0, 1) for name, row in rows.items()}
-        seen = augment.augment(images.flatten(0, 1), flat, {}, recipe, mean, std)
+        seen = augment.augment(images.flatten(0, 1), flat, {}, recipe, mean, std, whitening)
     partner_labels, share = labels, torch.ones(networks, device=labels.device)
     if recipe.cutmix:
         mixed = torch.stack([batch["mixed"] for batch in batches]).to(labels.device)

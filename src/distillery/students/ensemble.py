@@ -42,6 +42,7 @@ class Ensemble:
         for classifier in classifiers:
             classifier.to(memory_format=self.layout)
         self.mean, self.std = first.domain.statistics(device)
+        self.whitening = None if first.domain.whitening is None else first.domain.whitening.to(device)
         half = trains_in_bfloat16(device, speed.precision, side)
         self.autocast = lambda: torch.autocast(device.type, torch.bfloat16, enabled=half)
         self.stacked = len(classifiers) > 1
@@ -88,9 +89,17 @@ class Ensemble:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
 
+    @torch.no_grad()
+    def _move_statistics(self, step: Step, dropout: Key) -> None:
+        """Pass a batch through for the running statistics alone, as the public code of RDED does for its accuracy."""
+        with _dropout_from((*dropout, "again"), self.device, drops_out(self.classifiers[0])), self.autocast():
+            self.forward(step.images)
+
     @without_compiler()
     def step(self, step: Step, teacher: Tensor | None, dropout: Key) -> Tensor:
         """One step of the optimizer; the loss of each network before it, summed over its images, (S,)."""
+        if self.recipe.double_batchnorm_update:
+            self._move_statistics(step, dropout)
         with _dropout_from(dropout, self.device, drops_out(self.classifiers[0])), self.autocast():
             logits = self.forward(step.images).float()
         if teacher is None:
@@ -142,6 +151,7 @@ class Ensemble:
         for start in range(0, len(images), batch_size):
             rows = slice(start, start + batch_size)
             seen = (images[rows].to(self.device, torch.float32) / 255 - self.mean) / self.std
+            seen = seen if self.whitening is None else self.whitening(seen)
             for network in range(len(self.classifiers)):
                 weights = {name: value[network] if self.stacked else value for name, value in tested.items()}
                 buffers = {name: value[network] if self.stacked else value for name, value in self.buffers.items()}

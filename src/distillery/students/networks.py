@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from distillery.data.channels import Known, channel_statistics
 from distillery.data.pixels import scaled
+from distillery.data.whitening import Whitening
 from distillery.errors import damaged
 from distillery.provenance import Provenance
 from distillery.storage.tensors import below, read_tensors, write_tensors
@@ -29,31 +31,37 @@ from distillery.students.architectures import (
 from distillery.students.names import OURS, known_network, refused_side
 from distillery.students.settings import Recipe
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
-
 
 @dataclass(frozen=True)
 class Domain:
-    """What images a network takes: their side, their channels, and the affine map of values in [0, 1]."""
+    """What images a network takes: their side, their channels, and the affine map of values in [0, 1].
+
+    Attributes:
+        mean, std: of the channels.
+        whitening: what follows; None: nothing. A network of whitened images is not stored.
+    """
 
     size: int
     channels: int
     mean: float | tuple[float, ...] = 0.5
     std: float | tuple[float, ...] = 0.5
+    whitening: Whitening | None = field(default=None, compare=False, repr=False)
 
     @classmethod
-    def of(cls, pixels: Tensor, recipe: Recipe) -> Domain:
-        """The domain of networks that a recipe trains on stored images (N, C, H, W) uint8."""
-        channels, size = pixels.shape[1], recipe.size or pixels.shape[-1]
-        return cls(size, channels) if recipe.normalize == "half" else cls.imagenet(size, channels)
+    def of(cls, pixels: Tensor, recipe: Recipe, whitening: Whitening | None = None) -> Domain:
+        """The domain of networks that a recipe trains on stored images (N, C, H, W) uint8.
+
+        Raises:
+            ValueError: the recipe takes the statistics of the data set, and nobody has put their name in.
+        """
+        if recipe.normalize == "dataset":
+            raise ValueError("normalize: dataset stands for dataset.normalization, which an experiment puts in")
+        return cls.named(recipe.normalize, recipe.size or pixels.shape[-1], pixels.shape[1], whitening)
 
     @classmethod
-    def imagenet(cls, size: int, channels: int) -> Domain:
-        """Images standardised as those of ImageNet; grey ones by the means over the colours."""
-        if channels == 3:
-            return cls(size, channels, IMAGENET_MEAN, IMAGENET_STD)
-        return cls(size, channels, sum(IMAGENET_MEAN) / 3, sum(IMAGENET_STD) / 3)
+    def named(cls, name: Known, size: int, channels: int, whitening: Whitening | None = None) -> Domain:
+        """Images standardised by the mean and standard deviation of this name."""
+        return cls(size, channels, *channel_statistics(name, channels), whitening)
 
     def statistics(self, device: torch.device) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of the channels of images in [0, 1], each (C, 1, 1)."""
@@ -66,7 +74,8 @@ class Domain:
         """Images in [-1, 1], as a decoder gives them, to what the network takes. Differentiable, no clamp."""
         images = scaled(images, self.size)
         mean, std = self.statistics(images.device)
-        return ((images + 1) / 2 - mean) / std
+        seen = ((images + 1) / 2 - mean) / std
+        return seen if self.whitening is None else self.whitening.to(seen.device)(seen)
 
 
 class Classifier(nn.Module):
@@ -98,8 +107,15 @@ class Classifier(nn.Module):
 
     @property
     def description(self) -> dict[str, Any]:
-        """All that is needed to build the network again, but its weights, as JSON can hold it."""
-        return {"network": self.name, "classes": self.classes, "domain": asdict(self.domain)}
+        """All that is needed to build the network again, but its weights, as JSON can hold it.
+
+        Raises:
+            ValueError: it takes whitened images, and whoever opened it would have to know by which map.
+        """
+        if self.domain.whitening is not None:
+            raise ValueError(f"{self.name}: a network of whitened images is not stored")
+        domain = {name: getattr(self.domain, name) for name in ("size", "channels", "mean", "std")}
+        return {"network": self.name, "classes": self.classes, "domain": domain}
 
     @classmethod
     def described(cls, about: dict[str, Any]) -> Classifier:

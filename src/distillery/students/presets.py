@@ -128,7 +128,35 @@ PRESETS: dict[str, dict[int, Constants]] = {
             "evaluations": 1,
         }
     },
+    # DSA (arXiv 2102.08259), DM, MTT: the evaluation of the small data sets; one look at the end.
+    "dsa": {
+        1: {
+            "epochs": 1000,
+            "batch_size": 256,
+            "optimizer": "sgd",
+            "learning_rate": 0.01,
+            "momentum": 0.9,
+            "weight_decay": 5e-4,
+            "schedule": "step_at_half",
+            "normalize": "dataset",
+            "dsa": "_".join(DSA),
+            "dsa_align_corners": False,
+            "evaluations": 1,
+        }
+    },
 }
+
+NO_AUGMENTATION: Constants = {
+    "shift": 0,
+    "crop_scale": None,
+    "strip_shuffle": 1,
+    "flip": False,
+    "color_jitter": 0.0,
+    "lighting": 0.0,
+    "dsa": "",
+    "cutmix": 0.0,
+}
+"""What `augment: false` puts in the place of the constants of the augmentations."""
 
 
 def preset_constants(name: str, classes: int) -> Constants:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from distillery.data.whitening import Whitening
 from distillery.errors import BadInput
 from distillery.storage.resume import Resume
 from distillery.streams import Key
@@ -28,6 +29,7 @@ def set_accuracies(
     device: torch.device,
     resume: Callable[[str], Resume],
     what: str,
+    whitening: Whitening | None = None,
 ) -> list[float]:
     """Accuracy in percent on the validation images of each network trained on a set, at the end of its schedule.
 
@@ -38,6 +40,7 @@ def set_accuracies(
         labels: (N,) int64, positions in `classes`.
         validation: pixels and labels of the validation images, as those of the set.
         key: of the stage's random numbers.
+        whitening: of what networks see; none: they see images as they are.
         resume: from the name of a part of the work to its resume file, which is left in place with the finished state.
 
     Raises:
@@ -48,7 +51,7 @@ def set_accuracies(
     keys = [(*key, network, student) for student in range(students)]
 
     def classifier(student: int) -> Classifier:
-        return Classifier(network, classes, Domain.of(pixels, recipe), keys[student])
+        return Classifier(network, classes, Domain.of(pixels, recipe, whitening), keys[student])
 
     speed = Speed()
     trained = in_ensembles(

@@ -16,6 +16,7 @@ from pydantic import (
     model_validator,
 )
 
+from distillery.data.channels import Known
 from distillery.settings import (
     Batch,
     BelowOne,
@@ -33,7 +34,7 @@ from distillery.settings import (
     Side,
 )
 from distillery.students.names import known_network
-from distillery.students.presets import DSA, FULL, PRESETS, preset_constants
+from distillery.students.presets import DSA, FULL, NO_AUGMENTATION, PRESETS, preset_constants
 
 Size = Annotated[
     Images | Literal["full"],
@@ -79,20 +80,29 @@ class Recipe(Block):
     betas: list[BelowOne] = Field([0.9, 0.999], min_length=2, max_length=2, description="Of `adamw`.")
     weight_decay: Decay = 0.01
     decay_vectors: bool = Field(True, description="Whether weight decay acts on biases and norms too.")
-    schedule: Literal["cosine", "half_cosine", "step", "warmup_cosine", "constant"] = Field(
+    schedule: Literal["cosine", "half_cosine", "step", "step_at_half", "warmup_cosine", "constant"] = Field(
         "cosine",
         description="Per epoch. `half_cosine`: to one half, 0.5 (1 + cos(pi e / 2E)); `step`: times 0.2 after 2/3 and "
-        "5/6 of the epochs; `warmup_cosine`: up over the first half of the epochs, down over the second.",
+        "5/6 of the epochs; `step_at_half`: times 0.1 after epoch E // 2 + 1, counted from 0; `warmup_cosine`: up over "
+        "the first half of the epochs, down over the second.",
     )
     ema_decay: BelowOne = Field(0.0, description="Average of the weights, once per epoch, which is tested; 0: none.")
 
     size: Side | None = Field(None, description="Side of the images that networks see; none: as they are stored.")
-    normalize: Literal["half", "imagenet"] = Field("half", description="Mean and standard deviation of the channels.")
+    normalize: Known | Literal["dataset"] = Field(
+        "half", description="Mean and standard deviation of the channels; `dataset`: those of `dataset.normalization`."
+    )
+    svhn_mean: bool = Field(
+        False,
+        description="As LD3M's public code: images of a set that a generator made are standardised with the mean of "
+        "SVHN while networks are trained on them; real images and test images are not.",
+    )
     resize_first: bool = Field(True, description="Resize the whole image to `size` before any random crop.")
     test_scale: Annotated[float, Field(ge=1, le=4), Exponent] = Field(
         1.0, description="Test images are resized to so many times `size`, then cropped."
     )
 
+    augment: bool = Field(True, description="False: none of the augmentations that follow, whatever they say.")
     shift: Shift = Field(0, description="Random translation of at most this many pixels, black comes in.")
     crop_scale: Shares | None = Field(None, description="Share of the area that RandomResizedCrop keeps.")
     crop_ratio: Ratios = Field([3 / 4, 4 / 3], description="Width by height of RandomResizedCrop.")
@@ -101,7 +111,15 @@ class Recipe(Block):
     color_jitter: Strength = Field(0.0, description="Brightness, contrast, saturation: U(-this, this), no clamp.")
     lighting: Strength = Field(0.0, description="Standard deviation of PCA lighting (AlexNet).")
     dsa: str = Field("", description="Operations of DSA, of which one is drawn per batch: color_crop_cutout_flip_…")
+    dsa_align_corners: bool = Field(
+        True, description="Of scale and rotate in DSA: LD3M's code aligns the corners, that of DSA does not."
+    )
     cutmix: Fraction = Field(0.0, description="Share of the batches that CutMix acts on.")
+    double_batchnorm_update: bool = Field(
+        False,
+        description="As RDED's public code: a second pass of each batch through the network, so that running "
+        "statistics of batch norm move twice in a step.",
+    )
 
     labels: Literal["hard", "soft", "set"] = Field(
         "hard",
@@ -218,7 +236,27 @@ class Protocol(_Constants):
         if ipc == "full" and "evaluations" not in set_here and "full_evaluations" in constants:
             constants["evaluations"] = constants["full_evaluations"]
         constants.pop("full_evaluations", None)
+        if not constants.get("augment", True):
+            constants.update(NO_AUGMENTATION)
         return Recipe(**constants)
+
+    def augments(self, classes: int) -> bool:
+        """Whether any augmentation acts."""
+        own = {name: getattr(self, name) for name in NO_AUGMENTATION if getattr(self, name) is not None}
+        acting = {**NO_AUGMENTATION, **preset_constants(self.preset, classes), **own}
+        chosen: Any = self
+        return chosen.augment is not False and any(acting[name] != off for name, off in NO_AUGMENTATION.items())
+
+    @property
+    def treats_generated_apart(self) -> bool:
+        """Whether generated images are seen otherwise than real ones."""
+        chosen: Any = self
+        return bool(chosen.svhn_mean)
+
+    @property
+    def without_augmentation(self) -> Protocol:
+        """The same protocol without its augmentations; its label says so."""
+        return self.model_copy(update={"augment": False})
 
 
 def _text(value: object) -> str:
@@ -334,6 +372,11 @@ class Evaluation(Block):
     ] = Field(Protocol(), description="A preset, {preset: …, constant: …}, or a list of them.")
     networks: list[Network] = Field(min_length=1)
     students: Repeats = Field(3, description="Networks trained per method, size and architecture.")
+    without_augmentation: bool = Field(
+        False,
+        description="Whether every protocol is run once more without its augmentations, which the augmentation-robust "
+        "score (ARS) of DD-Ranking asks for. It doubles the work of the evaluation.",
+    )
     full_data: bool = Field(True, description="Whether all training images are a row of the tables too.")
     split: Literal["test", "validation"] = Field(
         "test",
@@ -345,8 +388,23 @@ class Evaluation(Block):
 
     @property
     def protocols(self) -> list[Protocol]:
-        """One or several, as a list."""
+        """One or several, as a list; behind them those without augmentation, where they are asked for."""
+        own = self.stated
+        labels = [protocol.label for protocol in own]
+        added = [protocol.without_augmentation for protocol in own] if self.without_augmentation else []
+        return [*own, *(protocol for protocol in added if protocol.label not in labels)]
+
+    @property
+    def stated(self) -> list[Protocol]:
+        """Those that the file names."""
         return self.protocol if isinstance(self.protocol, list) else [self.protocol]
+
+    @property
+    def plain_of(self) -> dict[str, str]:
+        """Label of a protocol -> that of the same one without augmentation, where both are run."""
+        labels = {protocol.label for protocol in self.protocols}
+        pairs = {protocol.label: protocol.without_augmentation.label for protocol in self.protocols}
+        return {label: plain for label, plain in pairs.items() if plain in labels and plain != label}
 
     @property
     def abbreviated(self) -> dict[str, str]:

@@ -26,8 +26,10 @@ class Teacher:
         """The answers are put in the order of `classes`; `domain` is that of the networks that learn.
 
         Raises:
-            BadInput: the teacher does not know a class.
+            BadInput: the teacher does not know a class, or the images that it is to answer are whitened.
         """
+        if domain.whitening is not None:
+            raise BadInput("dataset.zca: a teacher cannot answer to whitened images; take a protocol of hard labels")
         for name in classes:
             if name not in classifier.classes:
                 raise BadInput(

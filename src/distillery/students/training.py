@@ -206,7 +206,8 @@ def train_networks(
             rate = recipe.learning_rate * schedule_factor(recipe, epoch)
             ensemble.set_rate(rate)
             losses = torch.zeros(len(classifiers), device=ensemble.device)
-            for step in batches_of(stored, labels, recipe, keys, epoch, ensemble.mean, ensemble.std):
+            view = (ensemble.mean, ensemble.std, ensemble.whitening)
+            for step in batches_of(stored, labels, recipe, keys, epoch, *view):
                 teacher = soft_labels(epoch, step.places, step.images) if soft_labels else None
                 losses += ensemble.step(step, teacher, (*keys[0], "dropout", epoch, step.places.start))
             done = epoch + 1
@@ -314,7 +315,7 @@ def schedule_factor(recipe: Recipe, epoch: int) -> float:
         if epoch <= half:
             return 1e-7 + (1 - 1e-7) * epoch / half
         return 0.5 * (1 + math.cos(math.pi * (epoch - half - 1) / half))
-    return 1.0
+    return 0.1 if recipe.schedule == "step_at_half" and epoch > epochs // 2 + 1 else 1.0
 
 
 def evaluation_epochs(recipe: Recipe) -> list[int]:
