@@ -14,6 +14,7 @@ from clone import PROJECT, Clone
 from diffusers import UNet2DModel
 
 from distillery.errors import ExperimentError
+from distillery.matching.settings import Experts
 from distillery.plan.load import load
 from distillery.storage.images import read_images
 from distillery.storage.tables import read_table
@@ -205,6 +206,7 @@ def test_what_makes_no_sense_is_refused_before_anything_runs(what: str) -> None:
 def test_files_of_experts_are_looked_at_before_anything_runs(tmp_path: Path) -> None:
     path = tmp_path / "experts.safetensors"
     about = {"network": "convnet2_w8", "classes": ["0", "7"], "size": 16, "channels": 1, "data": "x", "epochs": 2}
+    about["recipe"] = Experts().recipe(2).model_dump(mode="json")
     write_tensors(path, {}, {}, **about)
     assert described_tensors(path) == about
     config = deepcopy(STARTER)
@@ -215,6 +217,10 @@ def test_files_of_experts_are_looked_at_before_anything_runs(tmp_path: Path) -> 
         ({"classes": ["0", "1"]}, "it knows the classes 0, 1, and the data have 0, 7"),
         ({"size": 32}, "its experts are of 32 px, and 16 is wanted"),
         ({"epochs": 1}, "its trajectories have 1 epochs, and epoch 2 is read"),
+        (
+            {"recipe": Experts(momentum=0.9).recipe(2).model_dump(mode="json")},
+            "its experts were trained with momentum 0.9, and experts of 0.0 are asked for; give others, or leave files",
+        ),
     ):
         write_tensors(path, {}, {}, **{**about, **change})
         (line,) = faults("experts.conv.files", [str(path)])

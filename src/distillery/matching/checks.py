@@ -9,6 +9,7 @@ from typing import Any
 from distillery.data.identity import hint_of
 from distillery.matching.settings import Experts
 from distillery.storage.tensors import described_tensors
+from distillery.students.settings import Recipe
 
 
 def wrong_steps(steps: int, length: int, uneven: bool) -> str | None:
@@ -41,13 +42,14 @@ def check_expert_files(
     channels: int,
     epochs: int,
 ) -> Iterator[str]:
-    """Whether files of experts, where the experiment names them, are of this network and of such images."""
+    """Whether files of experts, where the experiment names them, are of this network, of such images and trained so."""
     wanted = {
         "network": network,
         "classes": list(classes),
         "size": size,
         "channels": channels,
         "epochs": epochs,
+        "recipe": block.recipe(epochs).model_dump(mode="json"),
     }
     for file in block.files or ():
         try:
@@ -72,9 +74,30 @@ def wrong_experts(about: Mapping[str, Any], wanted: Mapping[str, Any]) -> str | 
     }
     for name, value in wanted.items():
         own = about.get(name)
+        if name == "recipe":
+            if why := _other_recipe(own or {}, value):
+                return why
+            continue
         if own < value if name == "epochs" else own != value:
             hint = hint_of(value, own) if isinstance(own, list) and isinstance(value, list) else ""
             shown = [", ".join(part) if isinstance(part, list) else part for part in (own, value)]
             template = words.get(name, "its experts are of {found}, and {value} is wanted")
             return template.format(found=shown[0], value=shown[1]) + hint
+    return None
+
+
+_READ = ("epochs", "evaluations", "evaluations_from")
+"""Constants of a recipe that do not change the weights after an epoch, where the rate has no schedule."""
+
+
+def _other_recipe(own: Mapping[str, Any], wanted: Mapping[str, Any]) -> str | None:
+    """The first constant of augmentation or optimiser that experts were not trained with, as a clause; None: all agree.
+
+    A constant that a file does not name is one that came later: it has its default.
+    """
+    for name, field in Recipe.model_fields.items():
+        values = [recipe.get(name, field.default) for recipe in (own, wanted)]
+        if name not in _READ and values[0] != values[1]:
+            found, value = (repr(one) if isinstance(one, str) else one for one in values)
+            return f"its experts were trained with {name} {found}, and experts of {value} are asked for"
     return None

@@ -37,6 +37,10 @@ class Objective(Protocol):
         """
         ...
 
+    def learned(self) -> dict[str, float]:
+        """What it has learned beside the images and belongs to them: `learning_rate`, or nothing."""
+        ...
+
     def state_dict(self) -> dict[str, Tensor]:
         """The state that the next step depends on, beside the images."""
         ...
@@ -157,6 +161,9 @@ class GradientMatching:
                 with torch.no_grad():
                     torch._foreach_sub_(parameters, list(gradients), alpha=self.learning_rate)
 
+    def learned(self) -> dict[str, float]:
+        return {}
+
     def state_dict(self) -> dict[str, Tensor]:
         if self._network is None or self.updates == 1:
             return {}
@@ -197,6 +204,9 @@ class DistributionMatching:
 
         options = (self.batch_real, self.augment)
         return class_by_class(distance, self.real_images, (*self.key, "class", step), images, labels, *options)
+
+    def learned(self) -> dict[str, float]:
+        return {}
 
     def state_dict(self) -> dict[str, Tensor]:
         return {}

@@ -22,6 +22,7 @@ from distillery.matching.experts import Trajectories, shapes_of, unflattened
 from distillery.matching.networks import Comparing
 from distillery.matching.objectives import Metrics
 from distillery.matching.real_images import RealImages
+from distillery.storage.images import LEARNED_RATE
 from distillery.streams import Key, stream
 
 LEAST_RATE = 1e-6
@@ -165,6 +166,10 @@ class TrajectoryMatching:
         if math.isfinite(gradient):
             self._velocity = self._momentum * self._velocity + gradient
             self._rate = max(self._rate - self._step_of_rate * self._velocity, LEAST_RATE)
+
+    def learned(self) -> dict[str, float]:
+        """Alpha, as it stands after the last step."""
+        return {LEARNED_RATE: self._rate}
 
     def state_dict(self) -> dict[str, Tensor]:
         return {"rate": torch.tensor([self._rate, self._velocity], dtype=torch.float64)}

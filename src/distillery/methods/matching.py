@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from pydantic import Field
 
 from distillery.matching.checks import wrong_steps
-from distillery.matching.settings import Chain, LatentStep, NamedObjective, PixelStep, drawn
+from distillery.matching.settings import Chain, Experts, LatentStep, NamedObjective, PixelStep, drawn
 from distillery.methods.base import Context, Method, Needs, Part, RealImageUse, Trained, check_named, check_shards
 from distillery.settings import (
     Batch,
@@ -24,7 +24,7 @@ from distillery.settings import (
     Shards,
     Steps,
 )
-from distillery.students.settings import Network, Protocol
+from distillery.students.settings import Network, Protocol, Recipe
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -111,19 +111,39 @@ class Matched(Method):
         """The shards of each size, their pictures, the choice, and what collects it."""
         return 2 * (self.shards + 1) * len(sizes)
 
+    def expert_recipe(self, experts: Mapping[str, Experts]) -> Recipe | None:
+        """How its experts are trained, to the last epoch that it reads; None: it matches no trajectories.
+
+        Args:
+            experts: all of an experiment, by name.
+        """
+        return None if self.experts is None else experts[self.experts].recipe(self.last_epoch)
+
     def comparing_objective(
-        self, real: RealImages, network: str, key: Key, device: torch.device, experts: Sequence[Path] = ()
+        self,
+        real: RealImages,
+        network: str,
+        key: Key,
+        device: torch.device,
+        experts: Sequence[Path] = (),
+        recipe: Recipe | None = None,
     ) -> Objective:
-        """The objective of the method; `experts` are the files of trajectories that it may match.
+        """The objective of the method.
+
+        Args:
+            experts: files of trajectories that it may match.
+            recipe: how these have to have been trained.
 
         Raises:
             BadInput: a network that cannot compare, or an objective without its experts, or with others.
         """
         from distillery.matching.networks import Comparing
 
-        return self._objective(real, Comparing(network, real.classes, real.domain, device), key, experts)
+        return self._objective(real, Comparing(network, real.classes, real.domain, device), key, experts, recipe)
 
-    def _objective(self, real: RealImages, networks: Comparing, key: Key, experts: Sequence[Path]) -> Objective:
+    def _objective(
+        self, real: RealImages, networks: Comparing, key: Key, experts: Sequence[Path], recipe: Recipe | None
+    ) -> Objective:
         raise NotImplementedError
 
     def space(self, real: RealImages | None, places: Places, key: Key, scene: Scene) -> Space:
@@ -184,10 +204,13 @@ class _WithObjective(Matched):
     default_gradient: ClassVar[Literal["tesla", "exact"]] = "tesla"
     """How trajectories are differentiated where their block leaves it open."""
 
-    def _objective(self, real: RealImages, networks: Comparing, key: Key, experts: Sequence[Path]) -> Objective:
+    def _objective(
+        self, real: RealImages, networks: Comparing, key: Key, experts: Sequence[Path], recipe: Recipe | None
+    ) -> Objective:
         from distillery.matching.build import objective_of
 
-        return objective_of(self.objective, real, networks, key, experts=experts, gradient=self.default_gradient)
+        options: dict[str, Any] = {"experts": experts, "recipe": recipe, "gradient": self.default_gradient}
+        return objective_of(self.objective, real, networks, key, **options)
 
     def inner_rates(self, key: str) -> str:
         return f"the rates of {key}.objective" if self.objective.trains_inside else ""
@@ -203,6 +226,10 @@ class _WithObjective(Matched):
     @property
     def last_epoch(self) -> int:
         return self.objective.last_epoch or 0
+
+    @property
+    def learns_rate(self) -> bool:  # type: ignore[override]
+        return self.objective.learns_rate
 
     @property
     def couples_classes(self) -> bool:
@@ -429,7 +456,9 @@ class IDC(Matched):
             return self.learning_rate
         return 1e-3 if classes >= 100 else 3e-3 * (ipc / 10) * (side / 224) ** 2
 
-    def _objective(self, real: RealImages, networks: Comparing, key: Key, experts: Sequence[Path]) -> Objective:
+    def _objective(
+        self, real: RealImages, networks: Comparing, key: Key, experts: Sequence[Path], recipe: Recipe | None
+    ) -> Objective:
         from distillery.matching.idc import IDCMatching
 
         return IDCMatching(real, networks, key, **self.constants(len(real.classes)))

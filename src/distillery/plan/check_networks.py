@@ -29,7 +29,7 @@ def check_networks(experiment: Experiment, classes: Sequence[str]) -> Iterator[s
     """
     yield from _sides(experiment)
     rates = list(dict.fromkeys(_rates(experiment)))
-    yield from rates or _protocols(experiment)
+    yield from rates or (*_protocols(experiment), *_learned_rates(experiment))
     yield from _surrogates(experiment, classes) if not rates else ()
     yield from _experts(experiment, classes)
 
@@ -149,6 +149,25 @@ def _protocols(experiment: Experiment) -> Iterator[str]:
             yield (
                 f"{student.key}: the student learns from hard labels, and {student.protocol.label} has soft ones; "
                 "give another protocol here"
+            )
+
+
+def _learned_rates(experiment: Experiment) -> Iterator[str]:
+    """Whether a protocol that takes learned step sizes is of SGD, and any method learns one."""
+    learning = [name for name, method in experiment.methods.items() if method.learns_rate]
+    protocols = [*_evaluated(experiment)]
+    if experiment.matching.protocol is not None:
+        protocols.append(("matching.protocol", experiment.matching.protocol))
+    for key, protocol in protocols:
+        recipe = experiment.recipe(protocol, experiment.evaluation.networks[0], experiment.ipc[0])
+        if not recipe.learned_rate:
+            continue
+        if recipe.optimizer != "sgd":
+            yield f"{key}.learned_rate: a step size is learned for sgd, and the optimizer is {recipe.optimizer}"
+        if not learning:
+            yield (
+                f"{key}.learned_rate: no method learns a step size; allowed: false, or a method with objective: "
+                "{kind: trajectory, …}"
             )
 
 

@@ -56,7 +56,7 @@ def run(
     import torch
 
     from distillery.data.pixels import load_pixels
-    from distillery.storage.images import concatenate, read_images, write_images
+    from distillery.storage.images import concatenate, learned_rate, read_images, write_images
     from distillery.storage.resume import Resume
     from distillery.storage.tables import write_table
     from distillery.students.set_accuracy import set_accuracies
@@ -84,7 +84,7 @@ def run(
                 torch.from_numpy(some.labels),
                 classes,
                 settings.network,
-                settings.recipe,
+                settings.recipe.for_set(learned_rate(some.columns)),
                 validation=(tested, test_labels),
                 students=settings.students,
                 key=(settings.seed, job.stage),

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from pydantic import Field
+
 from distillery.errors import Diverged
 from distillery.job import Input, Job, Output
 from distillery.methods.matching import AnyMatched, Matched, Scene
 from distillery.settings import Block
+from distillery.students.settings import Recipe
 
 if TYPE_CHECKING:
     from distillery.plan.experiment import Experiment
 
 
 class Settings(Block):
+    """The method, and how its experts have to have been trained, where it has any."""
+
     seed: int
     name: str
     stream: str
@@ -22,6 +27,7 @@ class Settings(Block):
     ipc: int
     every: int
     shard: int
+    experts_recipe: Recipe | None = Field(None, exclude_if=lambda recipe: recipe is None)
 
     @classmethod
     def of(cls, experiment: Experiment, run: str, method: str, ipc: str, shard: str) -> Settings:
@@ -35,6 +41,7 @@ class Settings(Block):
             ipc=int(ipc),
             every=experiment.matching.every,
             shard=int(shard),
+            experts_recipe=matched.expert_recipe(experiment.experts),
         )
 
 
@@ -60,7 +67,8 @@ def run(
 
     method, key = settings.method, (settings.seed, settings.stream)
     real = RealImages.load(data, job.device)
-    objective = method.comparing_objective(real, settings.network, (*key, "match"), job.device, experts or ())
+    known = (experts or (), settings.experts_recipe)
+    objective = method.comparing_objective(real, settings.network, (*key, "match"), job.device, *known)
     labels = range(len(real.classes))[settings.shard :: method.shards]
     places = Places.of(key, real.classes, labels, settings.ipc)
     folders = (files[0].parent if files else None for files in (generator, autoencoder))

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from pydantic import Field
+
 from distillery.job import Input, Job, Output
 from distillery.methods.matching import LD3M, Scene
 from distillery.settings import Block
+from distillery.students.settings import Recipe
 
 if TYPE_CHECKING:
     from distillery.plan.experiment import Experiment
 
 
 class Settings(Block):
+    """The method, and how its experts have to have been trained, where it has any."""
+
     seed: int
     stream: str
     method: LD3M
@@ -20,6 +25,7 @@ class Settings(Block):
     ipc: int
     steps: list[int]
     repeats: int
+    experts_recipe: Recipe | None = Field(None, exclude_if=lambda recipe: recipe is None)
 
     @classmethod
     def of(cls, experiment: Experiment, run: str) -> Settings:
@@ -34,6 +40,7 @@ class Settings(Block):
             ipc=min(experiment.ipc),
             steps=gradients.steps,
             repeats=gradients.repeats,
+            experts_recipe=method.expert_recipe(experiment.experts),
         )
 
 
@@ -57,7 +64,8 @@ def run(
 
     method, key = settings.method, (settings.seed, settings.stream)
     real = RealImages.load(data, job.device)
-    objective = method.comparing_objective(real, settings.network, (*key, "match"), job.device, experts or ())
+    known = (experts or (), settings.experts_recipe)
+    objective = method.comparing_objective(real, settings.network, (*key, "match"), job.device, *known)
     places = Places.of(key, real.classes, range(len(real.classes)), settings.ipc)
     folders = (generator[0].parent, autoencoder[0].parent)
     scene = Scene(real.classes, real.domain, settings.seed, job.device, *folders)

@@ -41,7 +41,7 @@ class Settings(Block):
 
 def run(settings: Settings, *, data: Input, trajectories: Output, history: Output, job: Job) -> None:
     """Training images to `theta` (experts, epochs + 1, P) fp32, the state before training first."""
-    from distillery.matching.experts import description, expert_recipe, train_experts
+    from distillery.matching.experts import description, train_experts
     from distillery.matching.networks import Comparing
     from distillery.matching.real_images import RealImages
     from distillery.storage.history import write_history
@@ -49,7 +49,7 @@ def run(settings: Settings, *, data: Input, trajectories: Output, history: Outpu
 
     real = RealImages.load(data, job.device)
     networks = Comparing(settings.network, real.classes, real.domain, job.device)
-    recipe = expert_recipe(settings.experts, settings.epochs)
+    recipe = settings.experts.recipe(settings.epochs)
     resume = job.resume(trajectories)
     theta, histories = train_experts(
         real,
