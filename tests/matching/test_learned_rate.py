@@ -17,9 +17,9 @@ from distillery.matching.loop import match, snapshot_tensors
 from distillery.matching.steps import Optimiser
 from distillery.methods.matching import Pixels
 from distillery.stages import choose_snapshot, collect, evaluate, render
-from distillery.storage.history import read_history
 from distillery.storage.images import read_images, read_learned_rate, write_images
 from distillery.storage.resume import Resume
+from distillery.storage.tables import read_table
 from distillery.storage.tensors import write_tensors
 from distillery.students.settings import Protocol, Recipe, Speed
 
@@ -124,7 +124,7 @@ def rates(folder: Path, images: Path, recipe: Recipe) -> list[float]:
     settings = evaluate.Settings(**options, recipe=recipe, speed=speed)
     outputs = {"evaluations": folder / "evaluations.parquet", "history": folder / "history.parquet"}
     evaluate.run(settings, images=images, test=test, **outputs, job=job("evaluate", settings, [images, test]))
-    return [row["learning_rate"] for row in read_history(folder / "history.parquet")]
+    return [row["learning_rate"] for row in read_table(folder / "history.parquet", "evaluate").to_pylist()]
 
 
 def test_networks_learn_at_the_rate_of_the_set_where_the_protocol_says_so(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.autograd import grad
 from torch.nn import functional as F
 
+from distillery.devices import plain_attention
 from distillery.matching import dsa
 from distillery.matching.networks import Comparing
 from distillery.matching.real_images import RealImages
@@ -69,7 +70,8 @@ def gradient_distance(ours: Iterable[Tensor], real: Iterable[Tensor]) -> Tensor:
 
 def loss_gradient(network: nn.Module, images: Tensor, labels: Tensor, *, graph: bool = False) -> tuple[Tensor, ...]:
     """Gradient of the cross-entropy with respect to all parameters; with `graph` it can be differentiated again."""
-    loss = F.cross_entropy(network(images), labels)
+    with plain_attention():
+        loss = F.cross_entropy(network(images), labels)
     return grad(loss, list(network.parameters()), create_graph=graph)
 
 

@@ -17,6 +17,7 @@ from torch.autograd import grad
 from torch.func import functional_call
 from torch.nn import functional as F
 
+from distillery.devices import plain_attention
 from distillery.matching import dsa
 from distillery.matching.experts import Trajectories, shapes_of, unflattened
 from distillery.matching.networks import Comparing
@@ -144,7 +145,9 @@ class TrajectoryMatching:
         return gradient.images, {"loss": float(gradient.loss), "learning_rate": before}
 
     def _loss(self, weights: Tensor, images: Tensor, labels: Tensor) -> Tensor:
-        return F.cross_entropy(functional_call(self._network, unflattened(weights, self._shapes), (images,)), labels)
+        parameters = unflattened(weights, self._shapes)
+        with plain_attention():
+            return F.cross_entropy(functional_call(self._network, parameters, (images,)), labels)
 
     def batches(self, labels: Tensor, draws: torch.Generator, device: torch.device) -> list[Batch]:
         """N batches of permutations of our images; a new permutation begins when one is used up."""
