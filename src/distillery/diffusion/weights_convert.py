@@ -1,4 +1,4 @@
-"""Pickled weights of diffusers and of latent diffusion, rewritten as safetensors; they are read with `weights_only=True`.
+"""Pickled weights of diffusers and of latent diffusion, rewritten as safetensors; read with `weights_only=True`.
 
 python -m distillery.diffusion.weights_convert FOLDER
 """
