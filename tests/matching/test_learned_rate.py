@@ -124,7 +124,7 @@ def rates(folder: Path, images: Path, recipe: Recipe) -> list[float]:
     settings = evaluate.Settings(**options, recipe=recipe, speed=speed)
     outputs = {"evaluations": folder / "evaluations.parquet", "history": folder / "history.parquet"}
     evaluate.run(settings, images=images, test=test, **outputs, job=job("evaluate", settings, [images, test]))
-    return [row["learning_rate"] for row in read_table(folder / "history.parquet", "evaluate").to_pylist()]
+    return [round(row["learning_rate"], 6) for row in read_table(folder / "history.parquet", "evaluate").to_pylist()]
 
 
 def test_networks_learn_at_the_rate_of_the_set_where_the_protocol_says_so(tmp_path: Path) -> None:

@@ -121,14 +121,12 @@ class Method(Block):
         stage: the stage that makes the parts of its sets.
         incremental: whether its sets grow in increments, each with a student.
         has_chain: whether gradients go through the steps of a diffusion.
-        learns_rate: whether its sets come with a step size that was learned with them.
         kind: its name in an experiment file.
     """
 
     stage: ClassVar[str]
     incremental: ClassVar[bool] = False
     has_chain: ClassVar[bool] = False
-    learns_rate: ClassVar[bool] = False
     if TYPE_CHECKING:
         kind: Any
 
@@ -139,6 +137,11 @@ class Method(Block):
         What the sets of other methods hold that it uses is left to those.
         """
         return "none"
+
+    @property
+    def learns_rate(self) -> bool:
+        """Whether its sets come with a step size that was learned with them."""
+        return False
 
     @property
     def nested(self) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 from distillery.data.identity import hint_of
 from distillery.matching.checks import check_expert_files
 from distillery.methods.base import Trained, check_named
-from distillery.methods.matching import AS_STORED
+from distillery.methods.matched import AS_STORED
 from distillery.plan.check_dynamics import dynamics_networks
 from distillery.plan.experiment import Experiment
 from distillery.plan.messages import repeated

@@ -8,7 +8,8 @@ from pydantic import Field
 
 from distillery.errors import Diverged
 from distillery.job import Input, Job, Output
-from distillery.methods.matching import AnyMatched, Matched, Scene
+from distillery.methods.matched import Matched, Scene
+from distillery.methods.matching import AnyMatched
 from distillery.settings import Block
 from distillery.students.settings import Recipe
 

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from distillery.job import Input, Job, Output
-from distillery.methods.matching import LD3M, Scene
+from distillery.methods.matched import Scene
+from distillery.methods.matching import LD3M
 from distillery.settings import Block
 from distillery.students.settings import Recipe
 

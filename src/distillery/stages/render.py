@@ -8,7 +8,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from distillery.job import Input, Job, Output
-from distillery.methods.matching import AnyMatched, Matched, Scene
+from distillery.methods.matched import Matched, Scene
+from distillery.methods.matching import AnyMatched
 from distillery.settings import Block
 
 if TYPE_CHECKING:
