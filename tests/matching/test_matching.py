@@ -196,6 +196,27 @@ def _parsed(objective: dict[str, Any]) -> Any:
     return Pixels(kind="pixel", objective=objective).objective
 
 
+def test_without_iterations_there_are_the_images_that_a_method_begins_with(place: Path, tmp_path: Path) -> None:
+    """Plain generation: what the residual does to images that nothing has optimised."""
+    states = {}
+    for residual in ("x0", "none"):
+        method = LD3M(
+            kind="ld3m",
+            generator="g",
+            objective=GRADIENT,
+            chain={**CHAIN, "residual": residual},
+            init="gaussian",
+            iterations=0,
+        )
+        snapshots, history = run(place, tmp_path / residual, method)
+        assert list(learned(snapshots)) == [0] and not read_table(history, "match").num_rows
+        settings, out = render.Settings(seed=0, method=method), tmp_path / f"{residual}.parquet"
+        render.run(settings, snapshots=snapshots, **models(place, method), images=out, job=job("render", settings))
+        states[residual] = (learned(snapshots)[0]["latent"], read_images(out, "render").pixels())
+    assert torch.equal(states["x0"][0], states["none"][0])  # the same noise
+    assert (states["x0"][1] != states["none"][1]).any()
+
+
 def test_what_is_not_learned_stays(place: Path, tmp_path: Path) -> None:
     for learn, moves in (["latent"], {"latent"}), (["condition"], {"condition"}):
         found = learned(run(place, tmp_path / learn[0], METHODS["ld3m"].model_copy(update={"learn": learn}))[0])

@@ -178,6 +178,16 @@ REFUSED: dict[str, tuple[str, Any, str]] = {
         "mtt",
         "analysis.gradients.method: no method 'mtt' of kind ld3m; methods: ld3m",
     ),
+    "steps of a method that has no chain": (
+        "analysis.steps",
+        {"methods": ["ld3m", "mtt"]},
+        "analysis.steps.methods: no method 'mtt' of kind ld3m; methods: ld3m",
+    ),
+    "a learned step size of another optimizer": (
+        "evaluation.protocol",
+        {"preset": "small", "epochs": 3, "learned_rate": True},
+        "evaluation.protocol.learned_rate: a step size is learned for sgd, and the optimizer is adamw",
+    ),
     "gradients through more steps than there are": (
         "analysis.gradients.steps",
         [10, 1001],
@@ -201,6 +211,28 @@ REFUSED: dict[str, tuple[str, Any, str]] = {
 def test_what_makes_no_sense_is_refused_before_anything_runs(what: str) -> None:
     path, value, message = REFUSED[what]
     assert any(line.startswith(message) for line in faults(path, value)), faults(path, value)
+
+
+def test_a_learned_step_size_needs_a_method_that_learns_one() -> None:
+    config = deepcopy(STARTER)
+    config["evaluation"]["protocol"] = {"preset": "ld3m", "epochs": 3, "learned_rate": True}
+    assert load(config).methods["mtt"].learns_rate and not load(config).methods["ld3m"].learns_rate
+    del config["methods"]["mtt"]
+    with pytest.raises(ExperimentError) as refused:
+        load(config)
+    assert str(refused.value) == (
+        "evaluation.protocol.learned_rate: no method learns a step size; allowed: false, or a method with objective: "
+        "{kind: trajectory, …}"
+    )
+
+
+def test_two_methods_of_as_many_steps_are_not_drawn_over_their_steps() -> None:
+    config = deepcopy(STARTER)
+    config["methods"]["again"] = deepcopy(config["methods"]["ld3m"])
+    config["analysis"]["steps"] = {"methods": ["ld3m", "again"]}
+    with pytest.raises(ExperimentError) as refused:
+        load(config)
+    assert str(refused.value) == ("analysis.steps.methods: 'ld3m' and 'again' both have 2 steps; name one of them")
 
 
 def test_files_of_experts_are_looked_at_before_anything_runs(tmp_path: Path) -> None:

@@ -292,7 +292,7 @@ def test_a_preset_without_data_and_weights_says_what_to_get(
     blocks = {"autoencoder": merged(name).get("autoencoder", {})}
     blocks |= {f"generators.{key}": block for key, block in merged(name).get("generators", {}).items()}
     opened = {key: block["weights"] for key, block in blocks.items() if "weights" in block}
-    assert opened or "weights" not in (EXPERIMENTS / f"{name.split()[0]}.yaml").read_text("utf-8")
+    assert opened or "weights" not in (EXPERIMENTS / f"{name.split(maxsplit=1)[0]}.yaml").read_text("utf-8")
     for key, weights in opened.items():
         (line,) = [line for line in lines if line.startswith(f"{key}.weights: {weights}: no such folder")]
         place = weights.removeprefix("./")
