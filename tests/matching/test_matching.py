@@ -683,6 +683,7 @@ def test_what_a_file_of_experts_says_is_compared() -> None:
     ):
         assert words in str(wrong_experts(about, {**about, **change}))
     assert wrong_experts({}, about) == "it is not a file of train_experts"
+    assert wrong_experts({**about, "recipe": None}, about) == "it does not say how its experts were trained"
 
 
 def test_an_objective_without_experts_is_refused(place: Path, tmp_path: Path) -> None:

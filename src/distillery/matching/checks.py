@@ -75,7 +75,7 @@ def wrong_experts(about: Mapping[str, Any], wanted: Mapping[str, Any]) -> str | 
     for name, value in wanted.items():
         own = about.get(name)
         if name == "recipe":
-            if why := _other_recipe(own or {}, value):
+            if why := _other_recipe(own, value):
                 return why
             continue
         if own < value if name == "epochs" else own != value:
@@ -89,12 +89,16 @@ def wrong_experts(about: Mapping[str, Any], wanted: Mapping[str, Any]) -> str | 
 _READ = ("epochs", "evaluations", "evaluations_from")
 """Constants of a recipe that do not change the weights after an epoch, where the rate has no schedule."""
 
+_ALWAYS = tuple(name for name, field in Recipe.model_fields.items() if field.is_required())
 
-def _other_recipe(own: Mapping[str, Any], wanted: Mapping[str, Any]) -> str | None:
+
+def _other_recipe(own: Any, wanted: Mapping[str, Any]) -> str | None:
     """The first constant of augmentation or optimiser that experts were not trained with, as a clause; None: all agree.
 
     A constant that a file does not name is one that came later: it has its default.
     """
+    if not isinstance(own, Mapping) or any(name not in own for name in _ALWAYS):
+        return "it does not say how its experts were trained"
     for name, field in Recipe.model_fields.items():
         values = [recipe.get(name, field.default) for recipe in (own, wanted)]
         if name not in _READ and values[0] != values[1]:
