@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import math
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow as pa
 import pytest
 from about import ABOUT
+from tiny import job
 
 from distillery.report.chain_steps import BEST, COLUMNS, PUBLISHED, steps_figure, steps_table
 from distillery.report.tables import MEAN
+from distillery.stages import plot_steps
+from distillery.storage.tables import write_table
 
 STEPS = {"short": 10, "long": 40}
 
@@ -63,3 +69,17 @@ def test_without_a_card_there_are_hours_of_cores_and_no_published_ones() -> None
     assert all(math.isnan(value) for value in table["gpu_gigabytes"])
     _, of_time, _ = steps_figure(table, ABOUT).axes
     assert of_time.get_ylabel().startswith("core-hours") and len(of_time.lines) == 1
+
+
+def test_the_stage_draws_from_the_records_beside_it(tmp_path: Path) -> None:
+    table = accuracies().assign(trained=3, best_mean=0.0, best_std=0.0)
+    write_table(tmp_path / "accuracy.parquet", pa.Table.from_pandas(table, preserve_index=False), {})
+    for name in STEPS:
+        (tmp_path / "cost" / name).mkdir(parents=True)
+        (tmp_path / "cost" / name / "match-1-0.json").write_text(json.dumps(record("match", 2.0, memory=8000)), "utf-8")
+    settings = plot_steps.Settings(ipc=1, seeds=1, steps=STEPS, about=ABOUT)
+    files = {end: tmp_path / "cost" / f"steps.{end}" for end in ("png", "svg", "csv")}
+    plot_steps.run(settings, accuracy=tmp_path / "accuracy.parquet", **files, job=job("plot_steps", settings))
+    assert files["svg"].read_text("utf-8").rstrip().endswith("</svg>") and files["png"].stat().st_size
+    rows = [line for line in files["csv"].read_text("utf-8").splitlines() if line.startswith(("short", "long"))]
+    assert len(rows) == 2

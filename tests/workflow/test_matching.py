@@ -71,6 +71,7 @@ def test_the_rest_takes_what_is_there(finished: Clone) -> None:
         plot_accuracy=1,
         plot_images=3,
         plot_cost=1,
+        plot_steps=1,
         plot_training=1,
         write_experiment=1,
         write_report=1,
