@@ -13,6 +13,7 @@ import torch
 import yaml
 from clone import Clone
 from tiny import job
+from torch.nn import functional as F
 from wildcards import Job as Wildcards
 
 from distillery.errors import BadInput
@@ -191,6 +192,7 @@ def test_a_network_that_takes_the_side_passes(name: str, side: int) -> None:
 def test_a_network_has_to_compare_and_to_have_features_where_it_is_asked_for_them() -> None:
     assert "has running statistics" in str(network_fault("resnet10t", CLASSES, Domain(32, 3), stateless=True))
     assert network_fault("convnext_atto", CLASSES, Domain(32, 3), stateless=True) is None
+    assert network_fault("vit_tiny_patch16_224", CLASSES, Domain(64, 3), stateless=True) is None  # attention
     distilled = "deit_tiny_distilled_patch16_224"
     assert "does not end in one linear layer" in str(network_fault(distilled, CLASSES, Domain(64, 3), features=True))
     assert network_fault(distilled, CLASSES, Domain(64, 3)) is None
@@ -266,3 +268,24 @@ def test_networks_of_timm_are_checked_once_and_retrain_nothing(tmp_path: Path) -
     trained = {output.split("/evaluation/")[1].split("/")[2] for output in plan.outputs if "/evaluation/" in output}
     assert (plan.rules["check_network"], trained) == (1, {"mobilenetv2_035"})
     assert not {"ingest", "select", "collect"} & set(plan.rules)
+
+
+def _sampled(_: Any, __: Any, seen: torch.Tensor) -> torch.Tensor:
+    """The maps themselves, by an operation of torch that has no second derivative."""
+    grid = F.affine_grid(torch.eye(2, 3, device=seen.device).expand(len(seen), 2, 3), list(seen.shape), False)
+    return F.grid_sample(seen, grid, align_corners=False)
+
+
+def test_a_network_without_a_second_derivative_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    built = timm.create_model
+
+    def create(name: str, **options: Any) -> Any:
+        network = built(name, **options)
+        network.stem.register_forward_hook(_sampled)
+        return network
+
+    assert network_fault("convnext_atto", CLASSES, Domain(32, 3), stateless=True) is None
+    monkeypatch.setattr(timm, "create_model", create)
+    fault = str(network_fault("convnext_atto", CLASSES, Domain(32, 3), stateless=True))
+    assert fault.startswith("convnext_atto has no second derivative, by which gradients are compared")
+    assert network_fault("convnext_atto", CLASSES, Domain(32, 3)) is None  # whoever only trains it needs none
