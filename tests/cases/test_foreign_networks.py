@@ -13,6 +13,8 @@ import torch
 import yaml
 from clone import Clone
 from tiny import job
+from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from wildcards import Job as Wildcards
 
 from distillery.errors import BadInput
@@ -270,9 +272,9 @@ def test_networks_of_timm_are_checked_once_and_retrain_nothing(tmp_path: Path) -
 
 
 def _fused(_: Any, __: Any, seen: torch.Tensor) -> torch.Tensor:
-    """Attention of rows to rows by a kernel that is asked for by its name, whatever kernels are allowed."""
-    attended: torch.Tensor = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(seen, seen, seen)[0]
-    return attended
+    """Attention of rows to rows by a fused kernel, which the network insists on."""
+    with sdpa_kernel(SDPBackend.FLASH_ATTENTION):
+        return F.scaled_dot_product_attention(seen, seen, seen)
 
 
 def test_a_network_without_a_second_derivative_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:

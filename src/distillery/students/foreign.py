@@ -39,10 +39,10 @@ def network_fault(
             return str(error)
     if stateless and any(True for _ in classifier.network.buffers()):
         return f"{name} has running statistics or other buffers, and gradients of one network are compared"
-    why = _no_second_derivative(classifier) if stateless else None
-    if why is not None:  # the meta device may lack an operation that the CPU has
-        why = _no_second_derivative(_passed(name, classes, domain, "cpu"))
-    return None if why is None else f"{name} has no second derivative, by which gradients are compared: {why}"
+    missing = _no_second_derivative(classifier) if stateless else None
+    if missing is not None:  # the meta device may lack an operation that the CPU has
+        missing = _no_second_derivative(_passed(name, classes, domain, "cpu"))
+    return None if missing is None else f"{name} has no second derivative, by which gradients are compared: {missing}"
 
 
 def _no_second_derivative(classifier: Classifier) -> str | None:
