@@ -13,8 +13,6 @@ import torch
 import yaml
 from clone import Clone
 from tiny import job
-from torch.nn import functional as F
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from wildcards import Job as Wildcards
 
 from distillery.errors import BadInput
@@ -271,10 +269,29 @@ def test_networks_of_timm_are_checked_once_and_retrain_nothing(tmp_path: Path) -
     assert not {"ingest", "select", "collect"} & set(plan.rules)
 
 
-def _fused(_: Any, __: Any, seen: torch.Tensor) -> torch.Tensor:
-    """Attention of rows to rows by a fused kernel, which the network insists on."""
-    with sdpa_kernel(SDPBackend.FLASH_ATTENTION):
-        return F.scaled_dot_product_attention(seen, seen, seen)
+class Derivative(torch.autograd.Function):
+    """The derivative of a kernel, which has none itself."""
+
+    @staticmethod
+    def forward(context: Any, gradient: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
+        return gradient.clone()
+
+    @staticmethod
+    def backward(context: Any, *gradients: torch.Tensor) -> Any:
+        raise RuntimeError("the derivative of this kernel is not implemented")
+
+
+class Kernel(torch.autograd.Function):
+    """The identity, as a kernel that can be differentiated once."""
+
+    @staticmethod
+    def forward(context: Any, images: torch.Tensor) -> torch.Tensor:
+        context.save_for_backward(images)
+        return images.clone()
+
+    @staticmethod
+    def backward(context: Any, *gradients: torch.Tensor) -> Any:
+        return Derivative.apply(gradients[0], *context.saved_tensors)
 
 
 def test_a_network_without_a_second_derivative_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -282,11 +299,14 @@ def test_a_network_without_a_second_derivative_is_refused_by_name(monkeypatch: p
 
     def create(name: str, **options: Any) -> Any:
         network = built(name, **options)
-        network.stem.register_forward_hook(_fused)
+        network.stem.register_forward_hook(lambda *seen: Kernel.apply(seen[-1]))
         return network
 
     assert network_fault("convnext_atto", CLASSES, Domain(32, 3), stateless=True) is None
     monkeypatch.setattr(timm, "create_model", create)
     fault = str(network_fault("convnext_atto", CLASSES, Domain(32, 3), stateless=True))
-    assert fault.startswith("convnext_atto has no second derivative, by which gradients are compared")
+    assert fault == (
+        "convnext_atto has no second derivative, by which gradients are compared: the derivative of this kernel is not "
+        "implemented"
+    )
     assert network_fault("convnext_atto", CLASSES, Domain(32, 3)) is None  # whoever only trains it needs none
