@@ -15,6 +15,7 @@ from distillery.plan.experiment import Experiment
 from distillery.plan.messages import repeated
 from distillery.storage.tensors import described_tensors
 from distillery.students.names import OURS, cannot_compare, refused_side
+from distillery.students.presets import preset_constants
 from distillery.students.settings import Protocol, Recipe, Reference
 
 LONGEST_FILE = 180
@@ -159,11 +160,12 @@ def _learned_rates(experiment: Experiment) -> Iterator[str]:
     if experiment.matching.protocol is not None:
         protocols.append(("matching.protocol", experiment.matching.protocol))
     for key, protocol in protocols:
-        recipe = experiment.recipe(protocol, experiment.evaluation.networks[0], experiment.ipc[0])
-        if not recipe.learned_rate:
+        own: Any = protocol
+        if not own.learned_rate:
             continue
-        if recipe.optimizer != "sgd":
-            yield f"{key}.learned_rate: a step size is learned for sgd, and the optimizer is {recipe.optimizer}"
+        optimizer = own.optimizer or preset_constants(protocol.preset, experiment.classes).get("optimizer")
+        if optimizer != "sgd":
+            yield f"{key}.learned_rate: a step size is learned for sgd, and the optimizer is {optimizer}"
         if not learning:
             yield (
                 f"{key}.learned_rate: no method learns a step size; allowed: false, or a method with objective: "
