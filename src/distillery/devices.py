@@ -133,6 +133,13 @@ def fused_attention(device: torch.device) -> AbstractContextManager[None]:
     )
 
 
+def plain_attention() -> AbstractContextManager[None]:
+    """Where attention takes the kernel that has a second derivative; fused ones have none, on any device."""
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+
+    return sdpa_kernel(SDPBackend.MATH)
+
+
 def lowered(device: torch.device, precision: Literal["auto", "float32", "bfloat16"]) -> torch.autocast:
     """Where networks compute in bfloat16, if they are told to; auto: on a GPU."""
     import torch

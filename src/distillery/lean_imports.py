@@ -23,6 +23,7 @@ _MODULES = {
     "DiTTransformer2DModel": "models.transformers.dit_transformer_2d",
     "UNet2DModel": "models.unets.unet_2d",
     "UNet2DConditionModel": "models.unets.unet_2d_condition",
+    "DDIMScheduler": "schedulers.scheduling_ddim",
     "DDPMScheduler": "schedulers.scheduling_ddpm",
     "DPMSolverMultistepScheduler": "schedulers.scheduling_dpmsolver_multistep",
 }

@@ -191,6 +191,7 @@ def test_a_network_that_takes_the_side_passes(name: str, side: int) -> None:
 def test_a_network_has_to_compare_and_to_have_features_where_it_is_asked_for_them() -> None:
     assert "has running statistics" in str(network_fault("resnet10t", CLASSES, Domain(32, 3), stateless=True))
     assert network_fault("convnext_atto", CLASSES, Domain(32, 3), stateless=True) is None
+    assert network_fault("vit_tiny_patch16_224", CLASSES, Domain(64, 3), stateless=True) is None  # attention
     distilled = "deit_tiny_distilled_patch16_224"
     assert "does not end in one linear layer" in str(network_fault(distilled, CLASSES, Domain(64, 3), features=True))
     assert network_fault(distilled, CLASSES, Domain(64, 3)) is None
@@ -266,3 +267,46 @@ def test_networks_of_timm_are_checked_once_and_retrain_nothing(tmp_path: Path) -
     trained = {output.split("/evaluation/")[1].split("/")[2] for output in plan.outputs if "/evaluation/" in output}
     assert (plan.rules["check_network"], trained) == (1, {"mobilenetv2_035"})
     assert not {"ingest", "select", "collect"} & set(plan.rules)
+
+
+class Derivative(torch.autograd.Function):
+    """The derivative of a kernel, which has none itself."""
+
+    @staticmethod
+    def forward(context: Any, gradient: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
+        return gradient.clone()
+
+    @staticmethod
+    def backward(context: Any, *gradients: torch.Tensor) -> Any:
+        raise RuntimeError("the derivative of this kernel is not implemented")
+
+
+class Kernel(torch.autograd.Function):
+    """The identity, as a kernel that can be differentiated once."""
+
+    @staticmethod
+    def forward(context: Any, images: torch.Tensor) -> torch.Tensor:
+        context.save_for_backward(images)
+        return images.clone()
+
+    @staticmethod
+    def backward(context: Any, *gradients: torch.Tensor) -> Any:
+        return Derivative.apply(gradients[0], *context.saved_tensors)
+
+
+def test_a_network_without_a_second_derivative_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    built = timm.create_model
+
+    def create(name: str, **options: Any) -> Any:
+        network = built(name, **options)
+        network.stem.register_forward_hook(lambda *seen: Kernel.apply(seen[-1]))
+        return network
+
+    assert network_fault("convnext_atto", CLASSES, Domain(32, 3), stateless=True) is None
+    monkeypatch.setattr(timm, "create_model", create)
+    fault = str(network_fault("convnext_atto", CLASSES, Domain(32, 3), stateless=True))
+    assert fault == (
+        "convnext_atto has no second derivative, by which gradients are compared: the derivative of this kernel is not "
+        "implemented"
+    )
+    assert network_fault("convnext_atto", CLASSES, Domain(32, 3)) is None  # whoever only trains it needs none

@@ -233,6 +233,18 @@ def test_the_card_has_accuracy_with_n_and_protocol_and_redundancy(exported: Path
     assert ["lgd", "3", "2", "71.1 ± 2.5"] in rows
 
 
+def test_a_step_size_that_was_learned_with_the_set_is_in_the_card_and_in_the_file(tmp_path: Path) -> None:
+    results = tmp_path / "smoke"
+    write_set(results, rate=0.0125)
+    assert export(results, tmp_path / "set") == 0
+    assert "Step size that was learned with the set: 0.0125" in (tmp_path / "set/README.md").read_text("utf-8")
+    assert json.loads((tmp_path / "set/provenance.json").read_text("utf-8"))["learning_rate"] == "0.0125"
+    assert set(pq.read_table(tmp_path / "set/data/train.parquet")["learning_rate"].to_pylist()) == {0.0125}
+    write_set(results)
+    assert export(results, tmp_path / "other") == 0
+    assert "Step size" not in (tmp_path / "other/README.md").read_text("utf-8")
+
+
 def test_licences_are_filled_in(results: Path, tmp_path: Path) -> None:
     assert export(results, tmp_path / "set", "--license", "cc-by-4.0") == 0
     assert head(tmp_path / "set")["license"] == "cc-by-4.0"

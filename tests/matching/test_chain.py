@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from diffusers import DDIMScheduler, UNet2DConditionModel
+from diffusers import DDIMScheduler, PNDMScheduler, UNet2DConditionModel
 from tiny import perturbed, transformer
 from tiny_weights import kl, unet, vq
 from torch import Tensor
@@ -16,6 +18,7 @@ from torch.autograd import grad
 
 from distillery.diffusion.autoencoder import Codec
 from distillery.diffusion.denoiser import alphas_cumprod_of
+from distillery.diffusion.pipelines import open_scheduler
 from distillery.diffusion.schedule import training_scheduler
 from distillery.errors import BadInput
 from distillery.matching.chain import DiffusionChain, Picture, clamped
@@ -87,6 +90,21 @@ def test_without_a_residual_every_step_is_ddim_of_diffusers(steps: int, ends: di
         wanted = theirs.step(predicted, timestep, states[place], eta=0.0).prev_sample
         assert relative(states[place + 1], wanted) < 1e-10
     assert torch.isfinite(states[-1]).all()
+
+
+@pytest.mark.parametrize("kind", [DDIMScheduler, PNDMScheduler])
+@pytest.mark.parametrize("stated", [None, True, False])
+def test_a_schedule_ends_as_its_own_class_has_it(kind: Any, stated: bool | None, tmp_path: Path) -> None:
+    """Files of early versions leave open what the classes have different defaults for."""
+    kind(beta_end=0.0195).save_pretrained(tmp_path)
+    path = tmp_path / "scheduler_config.json"
+    config = json.loads(path.read_text("utf-8"))
+    del config["set_alpha_to_one"]
+    path.write_text(json.dumps(config if stated is None else {**config, "set_alpha_to_one": stated}), "utf-8")
+    theirs = kind.from_pretrained(tmp_path)
+    offset, last = ends_of(open_scheduler(tmp_path))
+    assert offset == theirs.config.steps_offset
+    assert last == pytest.approx(float(theirs.final_alpha_cumprod), abs=1e-7)
 
 
 @pytest.mark.parametrize("residual", RESIDUALS)

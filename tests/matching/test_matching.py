@@ -42,7 +42,7 @@ from distillery.matching.build import (
 from distillery.matching.chain import DiffusionChain
 from distillery.matching.checks import wrong_experts
 from distillery.matching.conditioning import table_of_unet
-from distillery.matching.experts import Trajectories, expert_recipe
+from distillery.matching.experts import Trajectories
 from distillery.matching.generator import open_generator
 from distillery.matching.idc import IDCMatching
 from distillery.matching.loop import snapshots_of
@@ -93,9 +93,11 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def experts(place: Path, path: Path, network: str = NETWORK, data: str = "train.parquet") -> Path:
+def experts(
+    place: Path, path: Path, network: str = NETWORK, data: str = "train.parquet", block: Experts | None = None
+) -> Path:
     settings = train_experts.Settings(
-        seed=0, name="e", network=network, experts=Experts(batch_size=16), epochs=2, first=0, last=2
+        seed=0, name="e", network=network, experts=block or EXPERTS["e"], epochs=2, first=0, last=2
     )
     train_experts.run(
         settings,
@@ -107,8 +109,12 @@ def experts(place: Path, path: Path, network: str = NETWORK, data: str = "train.
     return path
 
 
+EXPERTS = {"e": Experts(batch_size=16)}
+
+
 def settings_of(method: Any, **changes: Any) -> match.Settings:
     options: dict[str, Any] = {"seed": 0, "name": "it", "stream": "it", "network": NETWORK, "ipc": 2}
+    options["experts_recipe"] = method.expert_recipe(EXPERTS)
     return match.Settings(method=method, **options, every=2, **{"shard": 0, **changes})
 
 
@@ -188,6 +194,27 @@ def test_shards_of_classes_are_the_whole_run(objective: dict[str, Any], place: P
 
 def _parsed(objective: dict[str, Any]) -> Any:
     return Pixels(kind="pixel", objective=objective).objective
+
+
+def test_without_iterations_there_are_the_images_that_a_method_begins_with(place: Path, tmp_path: Path) -> None:
+    """Plain generation: what the residual does to images that nothing has optimised."""
+    states = {}
+    for residual in ("x0", "none"):
+        method = LD3M(
+            kind="ld3m",
+            generator="g",
+            objective=GRADIENT,
+            chain={**CHAIN, "residual": residual},
+            init="gaussian",
+            iterations=0,
+        )
+        snapshots, history = run(place, tmp_path / residual, method)
+        assert list(learned(snapshots)) == [0] and not read_table(history, "match").num_rows
+        settings, out = render.Settings(seed=0, method=method), tmp_path / f"{residual}.parquet"
+        render.run(settings, snapshots=snapshots, **models(place, method), images=out, job=job("render", settings))
+        states[residual] = (learned(snapshots)[0]["latent"], read_images(out, "render").pixels())
+    assert torch.equal(states["x0"][0], states["none"][0])  # the same noise
+    assert (states["x0"][1] != states["none"][1]).any()
 
 
 def test_what_is_not_learned_stays(place: Path, tmp_path: Path) -> None:
@@ -587,11 +614,11 @@ def test_the_constants_of_idc_are_those_of_its_code() -> None:
 
 
 def test_experts_are_trained_by_plain_sgd_with_every_operation_of_dsa() -> None:
-    recipe = expert_recipe(Experts(), 7)
+    recipe = Experts().recipe(7)
     assert (recipe.optimizer, recipe.learning_rate, recipe.momentum, recipe.weight_decay) == ("sgd", 0.01, 0, 0)
     assert (recipe.schedule, recipe.batch_size, recipe.epochs, recipe.cutmix) == ("constant", 256, 7, 0)
     assert set(recipe.dsa.split("_")) == {"color", "crop", "cutout", "flip", "scale", "rotate"}
-    assert expert_recipe(Experts(augment=False), 7).dsa == ""
+    assert Experts(augment=False).recipe(7).dsa == ""
 
 
 @pytest.mark.parametrize(("kind", "exact"), [("pixel", True), ("autoencoder", False), ("ld3m", False)])
@@ -604,17 +631,24 @@ def test_pixels_take_the_exact_gradient_of_a_way_and_latents_that_of_tesla(kind:
             "autoencoder": lambda given: Latent(kind="autoencoder", objective=given),
             "ld3m": lambda given: LD3M(kind="ld3m", generator="g", objective=given),
         }[kind](objective)
-        matching: Any = method.comparing_objective(real, NETWORK, ("x",), CPU, [place / "experts.safetensors"])
+        known = ([place / "experts.safetensors"], method.expert_recipe(EXPERTS))
+        matching: Any = method.comparing_objective(real, NETWORK, ("x",), CPU, *known)
         assert matching.exact is wanted
 
 
-def test_experts_of_another_network_or_other_images_are_refused(place: Path, tmp_path: Path) -> None:
+def test_experts_of_another_network_other_images_or_another_recipe_are_refused(place: Path, tmp_path: Path) -> None:
     pixels, labels = digits()
     rows = torch.cat([(labels == label).nonzero()[30:50, 0] for label in range(4)])
     write_images(tmp_path / "other.parquet", image_set_of(pixels[rows], labels[rows]), MADE_BY)
     wrong = {
         "its experts are of convnet1_w4, and convnet2_w8 is wanted": {"network": "convnet1_w4"},
         "it was trained on other images": {"data": tmp_path / "other.parquet"},
+        "its experts were trained with learning_rate 0.02, and experts of 0.01 are asked for": {
+            "block": Experts(batch_size=16, learning_rate=0.02)
+        },
+        "its experts were trained with dsa '', and experts of 'color_crop_": {
+            "block": Experts(batch_size=16, augment=False)
+        },
     }
     for message, change in wrong.items():
         path = experts(place, tmp_path / "experts.safetensors", **change)
@@ -629,7 +663,17 @@ def test_experts_of_another_network_or_other_images_are_refused(place: Path, tmp
 
 def test_what_a_file_of_experts_says_is_compared() -> None:
     about = {"network": "convnet3", "classes": ["a", "b"], "size": 32, "channels": 3, "data": "x", "epochs": 7}
+    about["recipe"] = Experts().recipe(7).model_dump(mode="json")
     assert wrong_experts(about, {**about, "epochs": 5}) is None
+    fewer = {**about, "epochs": 5, "recipe": Experts().recipe(5).model_dump(mode="json")}
+    assert wrong_experts(about, fewer) is None  # the rate has no schedule: the first epochs are the same
+    for change, word in (
+        ({"momentum": 0.9}, "momentum 0.0, and experts of 0.9"),
+        ({"weight_decay": 5e-4}, "weight_decay 0.0, and experts of 0.0005"),
+        ({"batch_size": 64}, "batch_size 256, and experts of 64"),
+    ):
+        other = Experts(**change).recipe(7).model_dump(mode="json")
+        assert f"its experts were trained with {word}" in str(wrong_experts(about, {**about, "recipe": other}))
     for change, words in (
         ({"network": "convnet5"}, "its experts are of convnet3"),
         ({"size": 128}, "of 32 px, and 128"),
@@ -639,6 +683,7 @@ def test_what_a_file_of_experts_says_is_compared() -> None:
     ):
         assert words in str(wrong_experts(about, {**about, **change}))
     assert wrong_experts({}, about) == "it is not a file of train_experts"
+    assert wrong_experts({**about, "recipe": None}, about) == "it does not say how its experts were trained"
 
 
 def test_an_objective_without_experts_is_refused(place: Path, tmp_path: Path) -> None:

@@ -195,9 +195,10 @@ def test_weights_go_flat_and_back() -> None:
 class _Walk:
     """Two experts that walk on a line in weight space."""
 
-    def __init__(self) -> None:
+    def __init__(self, start: Tensor | None = None) -> None:
         network = networks().new(("walk",))
-        self._start = flattened(dict(network.named_parameters()), shapes_of(network))
+        small = flattened(dict(network.named_parameters()), shapes_of(network))
+        self._start = small if start is None else start
 
     def __len__(self) -> int:
         return 2
@@ -290,6 +291,44 @@ def test_the_distance_of_gradients_can_be_differentiated_again() -> None:
     step = 1e-6
     slope = (distance(ours_ + step * along) - distance(ours_ - step * along)) / (2 * step)
     assert float((found * along).sum()) == pytest.approx(float(slope.detach()), rel=1e-4)
+
+
+class Attending(nn.Module):
+    """Attention over the rows of an image by the function of torch itself, which takes a fused kernel where it can."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner, self.outer = nn.Linear(8, 8), nn.Linear(8, 2)
+
+    def forward(self, images: Tensor) -> Tensor:
+        tokens = self.inner(images)
+        return self.outer(F.scaled_dot_product_attention(tokens, tokens, tokens).mean((1, 2)))
+
+
+def test_attention_that_has_a_fused_kernel_is_differentiated_twice() -> None:
+    network, images, labels = Attending(), torch.randn(2, 1, 8, 8, generator=stream("fused")), torch.tensor([0, 1])
+    leaf = images.requires_grad_()
+    fused = grad(F.cross_entropy(network(leaf), labels), list(network.parameters()), create_graph=True)
+    with pytest.raises(RuntimeError, match=r"derivative for .*flash_attention.* is not implemented"):
+        grad(fused[0].square().sum(), leaf)
+    plain = loss_gradient(network, leaf, labels, graph=True)
+    (found,) = grad(plain[0].square().sum(), leaf)
+    assert bool(found.isfinite().all()) and float(found.norm()) > 0
+    torch.testing.assert_close(plain[0], fused[0], rtol=1e-4, atol=1e-6)
+
+
+def test_a_network_with_attention_is_matched_by_its_trajectory() -> None:
+    pixels, labels = digits()
+    large = F.interpolate(pixels[:4], (64, 64))
+    images = RealImages(large, labels[:4], CLASSES, list("abcd"), CPU)
+    comparing = Comparing("vit_tiny_patch16_224", CLASSES, images.domain, CPU)
+    network = comparing.new(("walk",))
+    start = flattened(dict(network.named_parameters()), shapes_of(network))
+    walk: Any = _Walk(start)
+    options: dict[str, Any] = {"steps": 1, "epochs": 1, "max_start_epoch": 1, "augment": False}
+    matching = TrajectoryMatching(images, comparing, walk, ("attention",), **options)
+    found, metrics = matching.gradient(large.float() / 255, labels[:4], 0)
+    assert bool(found.isfinite().all()) and float(found.norm()) > 0 and metrics["loss"] > 0
 
 
 def test_a_network_with_attention_is_differentiated_twice() -> None:

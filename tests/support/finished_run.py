@@ -54,12 +54,14 @@ def write_set(
     run: str = "",
     seed: int = 0,
     origin: str = "",
+    rate: float | None = None,
     **changes: Any,
 ) -> Path:
     """Write a set of `SLOTS` real digits per class as the collected set of a method of the smoke experiment.
 
     Args:
         origin: of the source data, as its user has written it.
+        rate: the step size that was learned with the set.
         changes: top blocks of the experiment that are others.
     """
     pixels, labels = digits()
@@ -67,7 +69,8 @@ def write_set(
     slots = np.repeat(np.arange(SLOTS), 4)
     names = [f"{row}.png" for row in rows]
     encoded = [encode_png(pixels[row].numpy()) for row in rows]
-    part = ImageSet(encoded, labels.numpy()[rows], classes, names, {"slot": slots})
+    learned = {} if rate is None else {"learning_rate": np.full(len(rows), rate)}
+    part = ImageSet(encoded, labels.numpy()[rows], classes, names, {"slot": slots, **learned})
     write_images(results / "part.parquet", part, MADE_BY)
     config = {**STARTER, "ipc": [SLOTS], "seeds": [0, seed] if seed else [0], **changes}
     lineage = load(config).lineage(run, method, SLOTS)

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import yaml
 from clone import PROJECT
 from safetensors.torch import save_file
-from tiny_weights import dit, kl, save_dit
+from tiny_weights import dit, kl, save_dit, save_ldm
 
 from distillery.data.identity import class_list_called, imagenet_names
 
@@ -31,6 +31,8 @@ def stand_ins(folder: Path) -> None:
     weights = folder / "weights"
     save_dit(weights / "DiT-XL-2-256", dit(layers=1, size=32))
     kl(blocks=4).save_pretrained(weights / "sd-vae-ft-mse")
+    save_ldm(weights / "cin256-v2")
+    save_ldm(weights / "ldm-celebahq-256", classes=None)
     save_file(dit(layers=1).state_dict(), weights / "resnet18.safetensors")
 
 

@@ -16,11 +16,13 @@ from diffusers import (
     UNet2DModel,
     VQModel,
 )
+from safetensors.torch import save_file
 from tiny import job
 
 from distillery.diffusion.autoencoder import Codec
 from distillery.diffusion.generators import PretrainedGenerator
 from distillery.diffusion.settings import PretrainedAutoencoder
+from distillery.diffusion.weights_ldm import NOISE
 from distillery.stages import open_autoencoder, open_generator
 from distillery.streams import stream
 
@@ -142,6 +144,43 @@ def save_dit(folder: Path, model: Any = None, id2label: dict[str, str] | None = 
     DDIMScheduler(beta_start=1e-4, beta_end=0.02, beta_schedule="linear").save_pretrained(folder / "scheduler")
     names = {} if id2label is None else {"id2label": id2label}
     (folder / "model_index.json").write_text(json.dumps({"_class_name": "DiTPipeline", **names}), "utf-8")
+    return folder
+
+
+def save_ldm(folder: Path, classes: int | None = 1000) -> Path:
+    """A folder as `weights_convert` makes it of cin256, small; without classes, one as `CompVis/ldm-celebahq-256`."""
+    levels = 4
+    kind: Any = UNet2DModel
+    down, up, options = ["DownBlock2D"] * levels, ["UpBlock2D"] * levels, dict[str, Any]()
+    if classes is not None:
+        kind, options = UNet2DConditionModel, {"cross_attention_dim": 8, "attention_head_dim": 2}
+        down[1:], up[:-1] = ["CrossAttnDownBlock2D"] * 3, ["CrossAttnUpBlock2D"] * 3
+        save_file({"weight": torch.zeros(classes + 1, 8)}, folder_of(folder) / "class_embedding.safetensors")
+    shape: dict[str, Any] = {"in_channels": 3, "out_channels": 3, "layers_per_block": 1, "norm_num_groups": 4}
+    kind(
+        sample_size=64,
+        block_out_channels=(8,) * levels,
+        down_block_types=down,
+        up_block_types=up,
+        **shape,
+        **options,
+    ).save_pretrained(folder / "unet")
+    VQModel(
+        block_out_channels=(8,) * 3,
+        down_block_types=("DownEncoderBlock2D",) * 3,
+        up_block_types=("UpDecoderBlock2D",) * 3,
+        latent_channels=3,
+        num_vq_embeddings=16,
+        vq_embed_dim=3,
+        **shape,
+    ).save_pretrained(folder / "vqvae")
+    DDIMScheduler(**NOISE).save_pretrained(folder / "scheduler")
+    return folder
+
+
+def folder_of(folder: Path) -> Path:
+    """The folder, which is there then."""
+    folder.mkdir(parents=True, exist_ok=True)
     return folder
 
 

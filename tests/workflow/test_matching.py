@@ -14,6 +14,7 @@ from clone import PROJECT, Clone
 from diffusers import UNet2DModel
 
 from distillery.errors import ExperimentError
+from distillery.matching.settings import Experts
 from distillery.plan.load import load
 from distillery.storage.images import read_images
 from distillery.storage.tables import read_table
@@ -70,6 +71,7 @@ def test_the_rest_takes_what_is_there(finished: Clone) -> None:
         plot_accuracy=1,
         plot_images=3,
         plot_cost=1,
+        plot_steps=1,
         plot_training=1,
         write_experiment=1,
         write_report=1,
@@ -177,6 +179,16 @@ REFUSED: dict[str, tuple[str, Any, str]] = {
         "mtt",
         "analysis.gradients.method: no method 'mtt' of kind ld3m; methods: ld3m",
     ),
+    "steps of a method that has no chain": (
+        "analysis.steps",
+        {"methods": ["ld3m", "mtt"]},
+        "analysis.steps.methods: no method 'mtt' of kind ld3m; methods: ld3m",
+    ),
+    "a learned step size of another optimizer": (
+        "evaluation.protocol",
+        {"preset": "small", "epochs": 3, "learned_rate": True},
+        "evaluation.protocol.learned_rate: a step size is learned for sgd, and the optimizer is adamw",
+    ),
     "gradients through more steps than there are": (
         "analysis.gradients.steps",
         [10, 1001],
@@ -202,9 +214,32 @@ def test_what_makes_no_sense_is_refused_before_anything_runs(what: str) -> None:
     assert any(line.startswith(message) for line in faults(path, value)), faults(path, value)
 
 
+def test_a_learned_step_size_needs_a_method_that_learns_one() -> None:
+    config = deepcopy(STARTER)
+    config["evaluation"]["protocol"] = {"preset": "ld3m", "epochs": 3, "learned_rate": True}
+    assert load(config).methods["mtt"].learns_rate and not load(config).methods["ld3m"].learns_rate
+    del config["methods"]["mtt"]
+    with pytest.raises(ExperimentError) as refused:
+        load(config)
+    assert str(refused.value) == (
+        "evaluation.protocol.learned_rate: no method learns a step size; allowed: false, or a method with objective: "
+        "{kind: trajectory, …}"
+    )
+
+
+def test_two_methods_of_as_many_steps_are_not_drawn_over_their_steps() -> None:
+    config = deepcopy(STARTER)
+    config["methods"]["again"] = deepcopy(config["methods"]["ld3m"])
+    config["analysis"]["steps"] = {"methods": ["ld3m", "again"]}
+    with pytest.raises(ExperimentError) as refused:
+        load(config)
+    assert str(refused.value) == ("analysis.steps.methods: 'ld3m' and 'again' both have 2 steps; name one of them")
+
+
 def test_files_of_experts_are_looked_at_before_anything_runs(tmp_path: Path) -> None:
     path = tmp_path / "experts.safetensors"
     about = {"network": "convnet2_w8", "classes": ["0", "7"], "size": 16, "channels": 1, "data": "x", "epochs": 2}
+    about["recipe"] = Experts().recipe(2).model_dump(mode="json")
     write_tensors(path, {}, {}, **about)
     assert described_tensors(path) == about
     config = deepcopy(STARTER)
@@ -215,6 +250,10 @@ def test_files_of_experts_are_looked_at_before_anything_runs(tmp_path: Path) -> 
         ({"classes": ["0", "1"]}, "it knows the classes 0, 1, and the data have 0, 7"),
         ({"size": 32}, "its experts are of 32 px, and 16 is wanted"),
         ({"epochs": 1}, "its trajectories have 1 epochs, and epoch 2 is read"),
+        (
+            {"recipe": Experts(momentum=0.9).recipe(2).model_dump(mode="json")},
+            "its experts were trained with momentum 0.9, and experts of 0.0 are asked for; give others, or leave files",
+        ),
     ):
         write_tensors(path, {}, {}, **{**about, **change})
         (line,) = faults("experts.conv.files", [str(path)])

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -16,12 +17,15 @@ from timing import least_seconds
 from wildcards import Job
 
 from distillery.data.identity import class_list_called
+from distillery.diffusion.generators import PretrainedGenerator
 from distillery.diffusion.settings import TransformerShape
 from distillery.errors import ExperimentError
+from distillery.methods.matching import LD3M
 from distillery.plan import estimate
 from distillery.plan.experiment import Experiment
 from distillery.plan.inputs import Inputs
 from distillery.plan.load import load
+from distillery.plan.targets import figures
 from distillery.report.published import NETWORKS, read_published
 from distillery.stages import compare_published, measure_redundancy, train_student
 
@@ -62,6 +66,14 @@ def inside(place: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """The working directory is the copy."""
     monkeypatch.chdir(place)
     yield place
+
+
+def merged(name: str) -> dict[str, Any]:
+    """A preset with its choice merged in: blocks in two depths, which weights lie in."""
+    config = preset(name)
+    change = config["variants"][config["variant"]] if "variant" in config else {}
+    blocks = {key: {**config.get(key, {}), **change.get(key, {})} for key in ("autoencoder", "generators")}
+    return {**config, **blocks}
 
 
 @pytest.mark.parametrize("name", IMAGENET)
@@ -158,6 +170,85 @@ def test_a_method_answers_its_published_cells(name: str, method: str, protocol: 
     assert len(cells(name, method, protocol)) == count
 
 
+LISTS = ["a", "b", "c", "d", "e"]
+
+
+@pytest.mark.parametrize(("side", "steps", "network", "latent"), [(128, 10, "convnet5", 32), (256, 20, "convnet6", 64)])
+@pytest.mark.parametrize("variant", LISTS)
+def test_published_rows_of_ld3m_are_those_of_the_published_generator(
+    variant: str, side: int, steps: int, network: str, latent: int, inside: Path
+) -> None:
+    experiment = load(preset(f"ld3m {variant}" if side == 128 else f"ld3m {variant}-256"))
+    assert experiment.dataset.resolution == side and experiment.latent_side == latent
+    assert (experiment.latent_shape and experiment.latent_shape.channels) == 3
+    published = experiment.analysis.published
+    assert (published is None) == (side == 256)
+    for kind in ("dc", "dm", "mtt"):
+        method = experiment.method_of(f"ld3m-{kind}", LD3M)
+        generator = experiment.generators[method.generator]
+        assert isinstance(generator, PretrainedGenerator) and generator.weights == "./weights/cin256-v2"
+        chain = method.chain
+        assert (chain.steps, chain.guidance_scale, chain.residual, chain.quantise) == (steps, 3.0, "x0", "vq")
+        assert not method.draws_natively and experiment.comparing(f"ld3m-{kind}") == network
+        rates = method.optimiser_options(1, side, 10)
+        assert rates == {
+            "rates": dict.fromkeys(("latent", "condition"), {"dc": 0.1, "dm": 1.0, "mtt": 1000.0}[kind]),
+            "rule": "absolute",
+            "momentum": 0.5,
+        }
+        if published is not None:
+            assert published.methods[f"ld3m-{kind}"] == f"LD3M-{kind.upper()}"
+    if published is not None:
+        named = {name for name in published.methods if experiment.methods[name].needs.generator}
+        assert named == {"ld3m-dc", "ld3m-dm", "ld3m-mtt"}
+        table = read_published()
+        quoted = table[(table["dataset"] == variant) & (table["confidence"] != "recalled") & (table["ipc"] == "10")]
+        answered = quoted[quoted["method"].isin(published.methods.values())]
+        assert sorted(answered["method"]) == ["LD3M-DC", "LD3M-DM", "Pixel-DC", "Pixel-DM"]
+        assert set(answered["network"]) == {"cross"} and set(answered["resolution"]) == {side}
+
+
+@pytest.mark.parametrize("variant", [*LISTS, "birds", "cats", "fruits", "imagenette", "imagewoof"])
+def test_dit_draws_at_its_own_side_and_answers_no_published_row(variant: str, inside: Path) -> None:
+    for name, steps, network in ((variant, 10, "convnet5"), (f"{variant}-256", 20, "convnet6")):
+        if name not in preset("ld3m-dit")["variants"]:
+            continue
+        experiment = load(preset(f"ld3m-dit {name}"))
+        method = experiment.method_of("ld3m-dc", LD3M)
+        assert method.chain.steps == steps and experiment.comparing("ld3m-dc") == network
+        assert method.draws_natively and experiment.analysis.published is None
+
+
+def test_figure_4_of_ld3m_has_its_peak_and_its_time_over_steps(inside: Path) -> None:
+    for variant in LISTS:
+        experiment = load(preset(f"ld3m-ablations steps-{variant}"))
+        assert sorted(experiment.chain_steps.values()) == [5, 10, 20, 30, 35, 40, 50]
+        assert "<results>/cost/steps.svg" in figures(experiment) and experiment.ipc == [1]
+        objectives = {experiment.method_of(name, LD3M).objective.kind for name in experiment.chain_steps}
+        assert objectives == {"trajectory"} and experiment.dataset.classes == class_list_called(variant)
+    assert load(preset("digits-ld3m-steps")).chain_steps == {
+        **{f"steps-{steps}": steps for steps in (2, 5, 20, 35, 50)},
+        "default": 10,
+    }
+
+
+def test_figure_5_of_ld3m_has_images_that_nothing_has_optimised(inside: Path) -> None:
+    for name in ("ld3m-ablations residual-a", "digits-ld3m-residual"):
+        experiment = load(preset(name))
+        plain = {key: experiment.method_of(key, LD3M) for key in ("plain-x0", "plain-eq7", "plain-none")}
+        assert {method.chain.residual for method in plain.values()} == {"x0", "eq7", "none"}
+        assert {(method.iterations, method.init) for method in plain.values()} == {(0, "gaussian")}
+
+
+def test_tables_of_initialisation_have_other_generators_and_random_weights(inside: Path) -> None:
+    known, faces = (load(preset(f"ld3m-ablations {name}-a")) for name in ("generators", "faces"))
+    assert known.dataset.resolution == faces.dataset.resolution == 256
+    assert known.method_of("random-weights", LD3M).chain.denoiser == "random"
+    assert known.method_of("imagenet", LD3M).chain.steps == 20
+    assert faces.generators["faces"].knows_no_classes and "cin256" not in faces.generators
+    assert faces.method_of("faces", LD3M).learn == ["latent"]
+
+
 @pytest.mark.parametrize("variant", ["a", "b", "c", "d", "e", "birds", "cats", "fruits"])
 def test_the_choice_of_a_class_list_names_its_classes_its_results_and_its_published_numbers(
     variant: str, inside: Path
@@ -189,10 +280,14 @@ def test_a_preset_without_data_and_weights_says_what_to_get(
     data = [line for line in lines if line.startswith("dataset.source.train: data/imagenet/train: no such folder")]
     assert len(data) == 1
     assert "ILSVRC2012" in data[0] and "md5" in data[0] and "data/imagenet/val" in data[0]
-    if "weights" in preset(name).get("autoencoder", {}):
-        for key, weights in (("autoencoder", "sd-vae-ft-mse"), ("generators.dit", "DiT-XL-2-256")):
-            (line,) = [line for line in lines if line.startswith(f"{key}.weights: ./weights/{weights}: no such folder")]
-            assert f"/{weights} --local-dir weights/{weights}`" in line  # what to fetch, and where to
+    blocks = {"autoencoder": merged(name).get("autoencoder", {})}
+    blocks |= {f"generators.{key}": block for key, block in merged(name).get("generators", {}).items()}
+    opened = {key: block["weights"] for key, block in blocks.items() if "weights" in block}
+    assert opened or "weights" not in (EXPERIMENTS / f"{name.split(maxsplit=1)[0]}.yaml").read_text("utf-8")
+    for key, weights in opened.items():
+        (line,) = [line for line in lines if line.startswith(f"{key}.weights: {weights}: no such folder")]
+        place = weights.removeprefix("./")
+        assert f"--local-dir {place}`" in line or f"-o {place}/" in line  # what to fetch, and where to
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in EXPERIMENTS.glob("*.yaml")))

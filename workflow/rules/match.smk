@@ -4,6 +4,7 @@
 # out: <results>/{run}experts/{experts}/trajectories-{shard}.safetensors
 #      <results>/{run}distilled/{method}/   snapshots and losses of each shard, their pictures, the set that is kept
 #      <results>/{run}analysis/gradients.parquet
+#      <results>/cost/steps.csv and its figure
 
 
 rule train_experts:
@@ -154,3 +155,22 @@ rule plot_gradients:
         settings=settings("plot_gradients"),
     shell:
         command("plot_gradients")
+
+
+rule plot_steps:
+    """Draw accuracy, time and memory of LD3M over the steps of its chain, from the records of the jobs."""
+    input:
+        accuracy=layout.table("accuracy")["parquet"],
+    output:
+        **shown(layout.figure("steps", folder="cost")),
+        csv=layout.STEPS_TABLE,
+    log:
+        **layout.logs("plot_steps"),
+    localrule: True
+    conda:
+        "../../envs/distillery.yaml"
+    params:
+        *code("plot_steps"),
+        settings=settings("plot_steps"),
+    shell:
+        command("plot_steps")

@@ -108,7 +108,7 @@ def _write(folder: Path, asked: argparse.Namespace) -> None:
     """Write all files of an export."""
     from distillery.report import export
     from distillery.report.card import Facts, data_card
-    from distillery.storage.images import SOFT_LABEL, decode_image, read_images
+    from distillery.storage.images import SOFT_LABEL, decode_image, learned_rate, read_images
 
     run = _run_of(asked.results, asked)
     path = _place(asked.results, layout.DISTILLED, run=run, method=asked.method, ipc=asked.ipc)
@@ -153,6 +153,7 @@ def _write(folder: Path, asked: argparse.Namespace) -> None:
         missing=[] if experiment.exists() else [f"{experiment.name} is missing: the run has not made it."],
         commit=commit,
         calibrated=provenance.get("calibrated", {}),
+        learned_rate=learned_rate(images.columns),
         accuracy=accuracy,
         redundancy=redundancy,
         split=split,

@@ -384,6 +384,13 @@ class PretrainedGenerator(Pretrained, AskedGenerator):
             return
         side = size * shape.factor if native else side
         latent = side // shape.factor
+        if self.network == "unet" and not native:  # convolutions and attention take other sides than that of training
+            size, least = latent, 2 ** (len(config.get("block_out_channels") or [0]) - 1)
+            if latent % least:
+                yield (
+                    f"{key}.weights: {self.weights} halves latents to 1/{least} of their side, and those of "
+                    f"dataset.resolution {side} have {latent}; allowed: a multiple of {least * shape.factor}"
+                )
         if (channels, size) != (shape.channels, latent):
             yield (
                 f"{key}.weights: {self.weights} takes latents of {channels} x {size} x {size}, and the autoencoder "

@@ -38,7 +38,8 @@ def open_scheduler(folder: Path) -> Any:
     scheduler: Any = from_diffusers("DDPMScheduler")(
         **betas, prediction_type=prediction, timestep_spacing="linspace", clip_sample=False
     )
-    ends = {"steps_offset": config.get("steps_offset", 0), "set_alpha_to_one": config.get("set_alpha_to_one", True)}
+    one = config.get("_class_name") != "PNDMScheduler"  # where the file leaves it open, that class ends at timestep 0
+    ends = {"steps_offset": config.get("steps_offset", 0), "set_alpha_to_one": config.get("set_alpha_to_one", one)}
     if ends != {"steps_offset": 0, "set_alpha_to_one": True}:
         scheduler.register_to_config(**ends)
     return scheduler

@@ -1,4 +1,4 @@
-"""Pickled weights of diffusers, rewritten as safetensors; the pickles are read with `weights_only=True`.
+"""Pickled weights of diffusers and of latent diffusion, rewritten as safetensors; read with `weights_only=True`.
 
 python -m distillery.diffusion.weights_convert FOLDER
 """
@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 
 from distillery.diffusion.weights import file_digest, read_config
+from distillery.diffusion.weights_ldm import convert_checkpoint
 from distillery.errors import WeightsError
 from distillery.processes import accept_all_characters
 from distillery.storage.atomic import write_json
@@ -20,6 +21,8 @@ from distillery.storage.tensors import save_tensors
 
 def convert(folder: Path) -> Iterator[tuple[Path, Path]]:
     """Rewrite the pickled weights of a folder, and of the folders below it, as safetensors beside them.
+
+    A checkpoint of latent diffusion (`*.ckpt`) becomes the folders that diffusers has in its place.
 
     Yields:
         Each pickle and the file that stands for it now.
@@ -47,6 +50,9 @@ def convert(folder: Path) -> Iterator[tuple[Path, Path]]:
         target = path.with_name(f"{_rewritten(path.name.removesuffix('.index.json'))}.index.json")
         write_json(target, {**index, "weight_map": places})
         yield path, target
+    for path in sorted(folder.rglob("*.ckpt")):
+        for target in convert_checkpoint(path):
+            yield path, target
 
 
 def _rewritten(name: str) -> str:
@@ -67,7 +73,7 @@ def main(arguments: list[str]) -> int:
     for old, new in done:
         print(f"{old} -> {new}  sha256 {file_digest(new)}")
     if not done:
-        print(f"{arguments[0]}: holds no pickled weights of diffusers")
+        print(f"{arguments[0]}: holds no pickled weights of diffusers or latent diffusion")
     return 0
 
 

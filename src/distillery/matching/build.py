@@ -24,6 +24,7 @@ from distillery.matching.settings import AnyObjective, Chain, Distribution, Grad
 from distillery.matching.spaces import ChainSpace
 from distillery.matching.trajectory import TrajectoryMatching
 from distillery.streams import Key, image_noise, stream
+from distillery.students.settings import Recipe
 
 
 @dataclass(frozen=True)
@@ -135,9 +136,15 @@ def objective_of(
     key: Key,
     *,
     experts: Sequence[Path],
+    recipe: Recipe | None,
     gradient: Literal["tesla", "exact"],
 ) -> Objective:
-    """The objective of a block of settings; `gradient`: the default of how trajectories are differentiated.
+    """The objective of a block of settings.
+
+    Args:
+        experts: files of trajectories.
+        recipe: how these have to have been trained, to the last epoch that is read.
+        gradient: the default of how trajectories are differentiated.
 
     Raises:
         BadInput: an objective without its experts, or with others.
@@ -157,9 +164,9 @@ def _(block: Distribution, real: RealImages, networks: Comparing, key: Key, **_:
 
 @objective_of.register
 def _(block: Trajectory, real: RealImages, networks: Comparing, key: Key, **about: Any) -> Objective:
-    if not about["experts"]:
+    if not about["experts"] or about["recipe"] is None:
         raise BadInput("objective: trajectories are matched, and there are no experts; name one of experts")
-    trajectories = Trajectories(about["experts"], wanted_of(networks.name, real, block.last_epoch))
+    trajectories = Trajectories(about["experts"], wanted_of(networks.name, real, about["recipe"]))
     options = block.model_dump(exclude={"kind", "experts"})
     return TrajectoryMatching(
         real, networks, trajectories, key, **{**options, "gradient": block.gradient or about["gradient"]}

@@ -6,9 +6,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from distillery.data.channels import Known
 from distillery.data.identity import hint_of
 from distillery.matching.settings import Experts
 from distillery.storage.tensors import described_tensors
+from distillery.students.settings import Recipe
 
 _BEFORE = {"normalization": "imagenet", "whitening": "none"}
 """What files of experts had that do not say it."""
@@ -43,10 +45,10 @@ def check_expert_files(
     size: int,
     channels: int,
     epochs: int,
-    normalization: str,
+    normalization: Known,
     whitened: bool,
 ) -> Iterator[str]:
-    """Whether files of experts, where the experiment names them, are of this network and of such images."""
+    """Whether files of experts, where the experiment names them, are of this network, of such images and trained so."""
     wanted = {
         "network": network,
         "classes": list(classes),
@@ -55,6 +57,7 @@ def check_expert_files(
         "epochs": epochs,
         "normalization": normalization,
         **({} if whitened else {"whitening": "none"}),
+        "recipe": block.recipe(epochs, normalization).model_dump(mode="json"),
     }
     for file in block.files or ():
         try:
@@ -81,9 +84,34 @@ def wrong_experts(about: Mapping[str, Any], wanted: Mapping[str, Any]) -> str | 
     }
     for name, value in wanted.items():
         own = about.get(name, _BEFORE.get(name))
+        if name == "recipe":
+            if why := _other_recipe(own, value):
+                return why
+            continue
         if own < value if name == "epochs" else own != value:
             hint = hint_of(value, own) if isinstance(own, list) and isinstance(value, list) else ""
             shown = [", ".join(part) if isinstance(part, list) else part for part in (own, value)]
             template = words.get(name, "its experts are of {found}, and {value} is wanted")
             return template.format(found=shown[0], value=shown[1]) + hint
+    return None
+
+
+_READ = ("epochs", "evaluations", "evaluations_from")
+"""Constants of a recipe that do not change the weights after an epoch, where the rate has no schedule."""
+
+_ALWAYS = tuple(name for name, field in Recipe.model_fields.items() if field.is_required())
+
+
+def _other_recipe(own: Any, wanted: Mapping[str, Any]) -> str | None:
+    """The first constant of augmentation or optimiser that experts were not trained with, as a clause; None: all agree.
+
+    A constant that a file does not name is one that came later: it has its default.
+    """
+    if not isinstance(own, Mapping) or any(name not in own for name in _ALWAYS):
+        return "it does not say how its experts were trained"
+    for name, field in Recipe.model_fields.items():
+        values = [recipe.get(name, field.default) for recipe in (own, wanted)]
+        if name not in _READ and values[0] != values[1]:
+            found, value = (repr(one) if isinstance(one, str) else one for one in values)
+            return f"its experts were trained with {name} {found}, and experts of {value} are asked for"
     return None

@@ -10,17 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from distillery.data.channels import Known
 from distillery.divergence import refuse_diverged
 from distillery.errors import BadInput, Diverged, damaged
 from distillery.matching.checks import wrong_experts
 from distillery.matching.networks import Comparing
 from distillery.matching.real_images import RealImages
-from distillery.matching.settings import Experts
 from distillery.storage.history import History
 from distillery.storage.resume import Resume
 from distillery.storage.tensors import below, described_tensors, load_slice, opened_tensor
-from distillery.students.presets import DSA
 from distillery.students.settings import Recipe, Speed
 from distillery.students.training import train_networks
 
@@ -43,22 +40,6 @@ def unflattened(weights: Tensor, shapes: Shapes) -> dict[str, Tensor]:
 def flattened(parameters: Mapping[str, Tensor], shapes: Shapes) -> Tensor:
     """The parameters of a network as one vector, (P,) fp32 on the CPU."""
     return torch.cat([parameters[name].detach().float().cpu().flatten() for name in shapes])
-
-
-def expert_recipe(block: Experts, epochs: int, normalization: Known = "imagenet") -> Recipe:
-    """How experts are trained: plain SGD at one rate, DSA with parameters for each image."""
-    return Recipe(
-        epochs=epochs,
-        batch_size=block.batch_size,
-        learning_rate=block.learning_rate,
-        optimizer="sgd",
-        momentum=block.momentum,
-        weight_decay=block.weight_decay,
-        schedule="constant",
-        normalize=normalization,
-        dsa="_".join(DSA) if block.augment else "",
-        evaluations=1,
-    )
 
 
 def train_experts(
@@ -132,11 +113,14 @@ def _states(numbers: Sequence[int], histories: Sequence[History]) -> dict[str, T
 
 def description(networks: Comparing, real: RealImages, recipe: Recipe) -> dict[str, Any]:
     """The metadata of a file of experts."""
-    return {**wanted_of(networks.name, real, recipe.epochs), "recipe": recipe.model_dump(mode="json")}
+    return wanted_of(networks.name, real, recipe)
 
 
-def wanted_of(network: str, real: RealImages, last_epoch: int) -> dict[str, Any]:
-    """The part of `description` that has to agree where these images are matched by this network."""
+def wanted_of(network: str, real: RealImages, recipe: Recipe) -> dict[str, Any]:
+    """The description of experts that are matched by this network on these images, trained as the recipe says.
+
+    Its `epochs` is the last epoch that is read.
+    """
     return {
         "network": network,
         "classes": real.classes,
@@ -144,7 +128,8 @@ def wanted_of(network: str, real: RealImages, last_epoch: int) -> dict[str, Any]
         "channels": real.domain.channels,
         **real.view,
         "data": real.digest,
-        "epochs": last_epoch,
+        "epochs": recipe.epochs,
+        "recipe": recipe.model_dump(mode="json"),
     }
 
 
@@ -157,7 +142,7 @@ class Trajectories:
             wanted: the entries of `description` that have to agree; `epochs` is the last epoch that is read.
 
         Raises:
-            BadInput: experts of another network, other images, or fewer epochs.
+            BadInput: experts of another network, other images, another recipe, or fewer epochs.
             DamagedArtifact: not a file of experts.
         """
         self._places: list[tuple[Path, int]] = []
@@ -167,7 +152,7 @@ class Trajectories:
             except (OSError, ValueError) as error:
                 raise damaged(path, MADE_BY, error) from error
             if why := wrong_experts(about, wanted):
-                raise BadInput(f"{path}: {why}; train experts on these images, or leave out experts.<name>.files")
+                raise BadInput(f"{path}: {why}; give others, or leave out experts.<name>.files to train them here")
             self._places += [(path, row) for row in range(count)]
 
     def __len__(self) -> int:

@@ -119,6 +119,9 @@ class IDCMatching:
                     velocity.mul_(NETWORK_MOMENTUM).add_(gradient + self.network_decay * parameter)
                     parameter.sub_(self.network_rate * velocity)
 
+    def learned(self) -> dict[str, float]:
+        return {}
+
     def state_dict(self) -> dict[str, Tensor]:
         if self._network is None:
             return {}

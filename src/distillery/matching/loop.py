@@ -40,7 +40,7 @@ class Run:
     """The result of the loop.
 
     Attributes:
-        snapshots: iteration -> all that its images are made of, on the CPU.
+        snapshots: iteration -> all that its images are made of, and what the objective has learned, on the CPU.
         history: of every iteration the metrics of its last step: loss, those of the objective, norms of gradients.
     """
 
@@ -77,7 +77,7 @@ def match(
     if checkpoint := resume.restore():
         start = _restore(checkpoint, space, objective, optimiser, run)
     if not start:
-        run.snapshots[0] = _snapshot(space, 0)
+        run.snapshots[0] = _snapshot(space, objective, 0)
     with Progress(what, iterations * updates, "step", start, state=run.history.summary) as progress:
         for step in range(start, iterations * updates):
             images = space.render(step)
@@ -99,15 +99,16 @@ def match(
             if done % updates == 0:
                 run.history.add(done // updates, **row)
                 if done // updates % every == 0 or done == iterations * updates:
-                    run.snapshots[done // updates] = _snapshot(space, done)
+                    run.snapshots[done // updates] = _snapshot(space, objective, done)
             progress.advance()
             count_images(len(labels))
             resume.checkpoint(lambda now=done: _checkpoint(space, objective, optimiser, run, now))  # type: ignore[misc]
     return run
 
 
-def _snapshot(space: Space, step: int) -> dict[str, Tensor]:
-    return {name: value.detach().cpu().clone() for name, value in space.state(step).items()}
+def _snapshot(space: Space, objective: Objective, step: int) -> dict[str, Tensor]:
+    state = {name: value.detach().cpu().clone() for name, value in space.state(step).items()}
+    return state | {name: torch.tensor(value, dtype=torch.float64) for name, value in objective.learned().items()}
 
 
 def _refuse(values: dict[str, float], iteration: int, run: Run, inside: bool = False) -> None:

@@ -34,11 +34,7 @@ class Comparing:
 
     def classifier(self, key: Key) -> Classifier:
         """A network of this key's weights, which ask for gradients."""
-        made = Classifier(self.name, self.classes, self.domain, key).to(self._device).requires_grad_(True)
-        for part in made.modules():  # fused attention cannot be differentiated twice
-            if hasattr(part, "fused_attn"):
-                part.fused_attn = False  # type: ignore[assignment]
-        return made
+        return Classifier(self.name, self.classes, self.domain, key).to(self._device).requires_grad_(True)
 
     def new(self, key: Key) -> nn.Module:
         """The network alone: standardised images (N, C, H, W) to logits (N, classes)."""

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.autograd import grad
 from torch.nn import functional as F
 
+from distillery.devices import plain_attention
 from distillery.matching import dsa
 from distillery.matching.networks import Comparing
 from distillery.matching.real_images import RealImages
@@ -35,6 +36,10 @@ class Objective(Protocol):
             labels: (N,) int64, on the CPU.
             step: number of the update, from 0.
         """
+        ...
+
+    def learned(self) -> dict[str, float]:
+        """What it has learned beside the images and belongs to them: `learning_rate`, or nothing."""
         ...
 
     def state_dict(self) -> dict[str, Tensor]:
@@ -65,7 +70,8 @@ def gradient_distance(ours: Iterable[Tensor], real: Iterable[Tensor]) -> Tensor:
 
 def loss_gradient(network: nn.Module, images: Tensor, labels: Tensor, *, graph: bool = False) -> tuple[Tensor, ...]:
     """Gradient of the cross-entropy with respect to all parameters; with `graph` it can be differentiated again."""
-    loss = F.cross_entropy(network(images), labels)
+    with plain_attention():
+        loss = F.cross_entropy(network(images), labels)
     return grad(loss, list(network.parameters()), create_graph=graph)
 
 
@@ -157,6 +163,9 @@ class GradientMatching:
                 with torch.no_grad():
                     torch._foreach_sub_(parameters, list(gradients), alpha=self.learning_rate)
 
+    def learned(self) -> dict[str, float]:
+        return {}
+
     def state_dict(self) -> dict[str, Tensor]:
         if self._network is None or self.updates == 1:
             return {}
@@ -197,6 +206,9 @@ class DistributionMatching:
 
         options = (self.batch_real, self.augment)
         return class_by_class(distance, self.real_images, (*self.key, "class", step), images, labels, *options)
+
+    def learned(self) -> dict[str, float]:
+        return {}
 
     def state_dict(self) -> dict[str, Tensor]:
         return {}

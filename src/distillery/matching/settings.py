@@ -7,6 +7,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field
 
+from distillery.data.channels import Known
 from distillery.diffusion.settings import kind_of_name
 from distillery.settings import (
     Batch,
@@ -23,7 +24,8 @@ from distillery.settings import (
     Repeats,
     Steps,
 )
-from distillery.students.settings import Network, Protocol
+from distillery.students.presets import DSA
+from distillery.students.settings import Network, Protocol, Recipe
 
 Whole = Annotated[int, Field(ge=0)]
 
@@ -41,6 +43,9 @@ class _Objective(Block):
 
     trains_inside: ClassVar[bool] = True
     """Whether a network learns within it, at a rate of its own."""
+
+    learns_rate: ClassVar[bool] = False
+    """Whether a step size on the images is learned with them."""
 
     @property
     def couples_classes(self) -> bool:
@@ -127,6 +132,8 @@ class Trajectory(_Objective):
 
     couples_classes: ClassVar[bool] = True
     """The steps are taken on images of all classes."""
+
+    learns_rate: ClassVar[bool] = True
 
     @property
     def last_epoch(self) -> int:
@@ -240,6 +247,25 @@ class Experts(Block):
     def shards(self) -> int:
         """Jobs that train them."""
         return -(-self.count // self.per_shard)
+
+    def recipe(self, epochs: int, normalization: Known = "imagenet") -> Recipe:
+        """How they are trained: plain SGD at one rate, DSA with parameters for each image.
+
+        Args:
+            normalization: whose means and deviations standardise images.
+        """
+        return Recipe(
+            epochs=epochs,
+            batch_size=self.batch_size,
+            learning_rate=self.learning_rate,
+            optimizer="sgd",
+            momentum=self.momentum,
+            weight_decay=self.weight_decay,
+            schedule="constant",
+            normalize=normalization,
+            dsa="_".join(DSA) if self.augment else "",
+            evaluations=1,
+        )
 
 
 class Matching(Block):

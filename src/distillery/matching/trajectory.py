@@ -17,11 +17,13 @@ from torch.autograd import grad
 from torch.func import functional_call
 from torch.nn import functional as F
 
+from distillery.devices import plain_attention
 from distillery.matching import dsa
 from distillery.matching.experts import Trajectories, shapes_of, unflattened
 from distillery.matching.networks import Comparing
 from distillery.matching.objectives import Metrics
 from distillery.matching.real_images import RealImages
+from distillery.storage.images import LEARNED_RATE
 from distillery.streams import Key, stream
 
 LEAST_RATE = 1e-6
@@ -143,7 +145,9 @@ class TrajectoryMatching:
         return gradient.images, {"loss": float(gradient.loss), "learning_rate": before}
 
     def _loss(self, weights: Tensor, images: Tensor, labels: Tensor) -> Tensor:
-        return F.cross_entropy(functional_call(self._network, unflattened(weights, self._shapes), (images,)), labels)
+        parameters = unflattened(weights, self._shapes)
+        with plain_attention():
+            return F.cross_entropy(functional_call(self._network, parameters, (images,)), labels)
 
     def batches(self, labels: Tensor, draws: torch.Generator, device: torch.device) -> list[Batch]:
         """N batches of permutations of our images; a new permutation begins when one is used up."""
@@ -165,6 +169,10 @@ class TrajectoryMatching:
         if math.isfinite(gradient):
             self._velocity = self._momentum * self._velocity + gradient
             self._rate = max(self._rate - self._step_of_rate * self._velocity, LEAST_RATE)
+
+    def learned(self) -> dict[str, float]:
+        """Alpha, as it stands after the last step."""
+        return {LEARNED_RATE: self._rate}
 
     def state_dict(self) -> dict[str, Tensor]:
         return {"rate": torch.tensor([self._rate, self._velocity], dtype=torch.float64)}

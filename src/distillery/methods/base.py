@@ -139,6 +139,11 @@ class Method(Block):
         return "none"
 
     @property
+    def learns_rate(self) -> bool:
+        """Whether its sets come with a step size that was learned with them."""
+        return False
+
+    @property
     def nested(self) -> bool:
         """Whether its larger sets begin with the smaller ones."""
         return True

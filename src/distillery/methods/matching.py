@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
 from distillery.matching.checks import wrong_steps
 from distillery.matching.settings import Chain, LatentStep, NamedObjective, PixelStep, drawn
-from distillery.methods.base import Context, Method, Needs, Part, RealImageUse, Trained, check_named, check_shards
+from distillery.methods.base import Context, Needs, RealImageUse, check_named
+from distillery.methods.matched import Matched, Scene
 from distillery.settings import (
     Batch,
     BelowOne,
@@ -21,15 +21,12 @@ from distillery.settings import (
     Name,
     Rate,
     Repeats,
-    Shards,
-    Steps,
 )
-from distillery.students.settings import Network, Protocol
+from distillery.students.settings import Network, Recipe
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    import torch
     from torch import Tensor
 
     from distillery.matching.build import Places
@@ -39,147 +36,6 @@ if TYPE_CHECKING:
     from distillery.matching.real_images import RealImages
     from distillery.matching.spaces import Space
     from distillery.streams import Key
-    from distillery.students.networks import Domain
-
-AS_STORED = Protocol(preset="ld3m")
-"""Networks that compare see images at the side of the data."""
-
-
-class Matched(Method):
-    """Images that are optimised size by size: snapshots, their pictures, and the chosen snapshot."""
-
-    stage: ClassVar[str] = "match"
-    nested: ClassVar[bool] = False  # every size is optimised by itself
-    rate_key: ClassVar[str] = "step"
-    """The key that sets how fast images change."""
-
-    iterations: Steps = Field(1000, description="Steps of the optimiser; with networks that live longer, networks.")
-    network: Network | None = Field(
-        None, description="The network that compares; none: that of the experts, or ConvNet-d with d = log2(side) - 2."
-    )
-    stream: Name | None = Field(
-        None, description="Methods of one stream share initial images, networks and noise; none: the method's name."
-    )
-    shards: Shards = Field(1, description="Jobs that the classes are spread over, where they do not act on each other.")
-
-    @property
-    def needs(self) -> Needs:
-        return Needs(experts=self.experts)
-
-    @property
-    def experts(self) -> str | None:
-        """The entry of `experts` whose trajectories are matched."""
-        return None
-
-    @property
-    def last_epoch(self) -> int:
-        """The last epoch of its experts that is read."""
-        return 0
-
-    @property
-    def couples_classes(self) -> bool:
-        """Whether its networks learn from the images of all classes together."""
-        return False
-
-    @property
-    def updates(self) -> int:
-        """Steps of the images in one iteration."""
-        return 1
-
-    @property
-    def shifts_ours(self) -> bool:
-        """Whether its images are standardised with the mean of SVHN, and real ones with their own."""
-        return False
-
-    def passes(self, sizes: Sequence[float], images: float) -> float:
-        """Least number of forward passes that a step takes of the network that compares; one back counts as two.
-
-        Args:
-            sizes: real images of each class.
-            images: of ours.
-        """
-        raise NotImplementedError
-
-    @property
-    def chain_passes(self) -> int:
-        """Forward passes of the generator for each image and step, where they are of its own side; 0: none are."""
-        return 0
-
-    def numbers(self, pixels: int, latents: int) -> int:
-        """Least numbers that stand for an image of so many values, whose latent has so many."""
-        return pixels
-
-    def parts(self, ipc: int, sizes: Sequence[int]) -> list[Part]:
-        return [Part("chosen", {"ipc": ipc})]
-
-    def jobs(self, sizes: Sequence[int]) -> int:
-        """The shards of each size, their pictures, the choice, and what collects it."""
-        return 2 * (self.shards + 1) * len(sizes)
-
-    def comparing_objective(
-        self, real: RealImages, network: str, key: Key, device: torch.device, experts: Sequence[Path] = ()
-    ) -> Objective:
-        """The objective of the method; `experts` are the files of trajectories that it may match.
-
-        Raises:
-            BadInput: a network that cannot compare, or an objective without its experts, or with others.
-        """
-        from distillery.matching.networks import Comparing
-
-        return self._objective(real, Comparing(network, real.classes, real.domain, device), key, experts)
-
-    def _objective(self, real: RealImages, networks: Comparing, key: Key, experts: Sequence[Path]) -> Objective:
-        raise NotImplementedError
-
-    def space(self, real: RealImages | None, places: Places, key: Key, scene: Scene) -> Space:
-        """The space of the method, which starts from `real`; where that is None, it only renders states."""
-        raise NotImplementedError
-
-    def optimiser_options(self, ipc: int, side: int, classes: int) -> dict[str, Any]:
-        """Rates, rule and momentum of the optimiser of images, for `ipc` images of this side per class."""
-        raise NotImplementedError
-
-    def inner_rates(self, key: str) -> str:
-        """The rates of networks that learn within it in words, for the key of the method; empty where none do."""
-        return ""
-
-    def comparing(self, context: Context) -> str:
-        """The network that compares: its own, that of its experts, or ConvNet-d for the side of the data."""
-        experts = context.experts.get(self.experts or "")
-        return self.network or (experts.network if experts else None) or context.plain_convnet
-
-    def networks(self, key: str, context: Context) -> Iterator[Trained]:
-        matching, first = context.matching, context.evaluation.protocols[0]
-        yield Trained(f"{key}.network", self.comparing(context), AS_STORED, compares=True)
-        if matching.choose == "best" and not matching.network:
-            yield Trained(f"{key}.network", self.comparing(context), matching.protocol or first)
-
-    def check(self, key: str, context: Context) -> Iterator[str]:
-        if self.shards > 1:
-            yield from check_shards(key, self.shards, len(context.class_names))
-            if self.couples_classes:
-                yield (
-                    f"{key}.shards: networks learn from all classes together here; allowed: 1, or kind: distribution, "
-                    "or kind: gradient with outer: 1"
-                )
-
-
-@dataclass(frozen=True)
-class Scene:
-    """The files and facts that a space is opened with.
-
-    Attributes:
-        classes: names, in the order of the labels.
-        domain: side and channels of the images of the data, and how networks see them.
-        generator, autoencoder: folders, where the method has them.
-    """
-
-    classes: Sequence[str]
-    domain: Domain
-    seed: int
-    device: torch.device
-    generator: Path | None = None
-    autoencoder: Path | None = None
 
 
 class _WithObjective(Matched):
@@ -189,10 +45,13 @@ class _WithObjective(Matched):
     default_gradient: ClassVar[Literal["tesla", "exact"]] = "tesla"
     """How trajectories are differentiated where their block leaves it open."""
 
-    def _objective(self, real: RealImages, networks: Comparing, key: Key, experts: Sequence[Path]) -> Objective:
+    def _objective(
+        self, real: RealImages, networks: Comparing, key: Key, experts: Sequence[Path], recipe: Recipe | None
+    ) -> Objective:
         from distillery.matching.build import objective_of
 
-        return objective_of(self.objective, real, networks, key, experts=experts, gradient=self.default_gradient)
+        options: dict[str, Any] = {"experts": experts, "recipe": recipe, "gradient": self.default_gradient}
+        return objective_of(self.objective, real, networks, key, **options)
 
     def inner_rates(self, key: str) -> str:
         return f"the rates of {key}.objective" if self.objective.trains_inside else ""
@@ -208,6 +67,10 @@ class _WithObjective(Matched):
     @property
     def last_epoch(self) -> int:
         return self.objective.last_epoch or 0
+
+    @property
+    def learns_rate(self) -> bool:
+        return self.objective.learns_rate
 
     @property
     def couples_classes(self) -> bool:
@@ -415,7 +278,7 @@ class IDC(Matched):
     batch_train: Batch | None = Field(None, description="In one step of the network; none: 64, or 128 from 100.")
     network_rate: Rate | None = Field(None, description="Learning rate of the network; none: 0.01, or 0.1 from 100.")
     network_decay: Decay | None = Field(None, description="Its weight decay; none: 5e-4, or 1e-4 from 100.")
-    iterations: Steps = Field(500, description="Networks, one after another.")
+    iterations: int = Field(500, ge=0, le=10_000_000, description="Networks, one after another.")
     network: Network | None = Field("resnet_ap10", description="The network that compares.")
     shards: Literal[1] = 1
 
@@ -444,7 +307,9 @@ class IDC(Matched):
             return self.learning_rate
         return 1e-3 if classes >= 100 else 3e-3 * (ipc / 10) * (side / 224) ** 2
 
-    def _objective(self, real: RealImages, networks: Comparing, key: Key, experts: Sequence[Path]) -> Objective:
+    def _objective(
+        self, real: RealImages, networks: Comparing, key: Key, experts: Sequence[Path], recipe: Recipe | None
+    ) -> Objective:
         from distillery.matching.idc import IDCMatching
 
         return IDCMatching(real, networks, key, **self.constants(len(real.classes)))
@@ -464,12 +329,6 @@ class IDC(Matched):
 
     def inner_rates(self, key: str) -> str:
         return f"{key}.network_rate"
-
-
-def last_epoch_read(methods: Mapping[str, Method], experts: str) -> int:
-    """The last epoch of these experts that any method reads; 1 where none does."""
-    matched = [method for method in methods.values() if isinstance(method, Matched)]
-    return max([1, *(method.last_epoch for method in matched if method.experts == experts)])
 
 
 if TYPE_CHECKING:

@@ -22,6 +22,7 @@ def check_analysis(experiment: Experiment) -> Iterator[str]:
     yield from _of_neighbours(experiment)
     yield from _of_path(experiment)
     yield from _of_gradients(experiment)
+    yield from _of_steps(experiment)
     yield from check_dynamics(experiment)
     if experiment.analysis.published is not None and experiment.evaluation.split == "validation":
         yield "analysis.published: published accuracies are of test images; leave it out, or set evaluation.split: test"
@@ -77,6 +78,23 @@ def _of_gradients(experiment: Experiment) -> Iterator[str]:
     if generator is not None and (most := max(gradients.steps)) > generator.schedule_length:
         length = generator.schedule_length
         yield f"analysis.gradients.steps: {most} steps of a schedule of {length}; allowed: 1 to {length}"
+
+
+def _of_steps(experiment: Experiment) -> Iterator[str]:
+    """Whether the methods that are drawn over the steps of their chains have such chains, each of other steps."""
+    steps = experiment.analysis.steps
+    if steps is None:
+        return
+    drawn = [name for name, method in experiment.methods.items() if method.has_chain]
+    if missing := [name for name in steps.methods if name not in drawn]:
+        known = ", ".join(drawn) or "none"
+        yield f"analysis.steps.methods: no method {missing[0]!r} of kind ld3m; methods: {known}"
+        return
+    by_steps: dict[int, str] = {}
+    for name, number in experiment.chain_steps.items():
+        if other := by_steps.get(number):
+            yield f"analysis.steps.methods: {other!r} and {name!r} both have {number} steps; name one of them"
+        by_steps[number] = name
 
 
 def _of_redundancy(experiment: Experiment) -> Iterator[str]:

@@ -9,12 +9,13 @@ from typing import Any
 from distillery.data.identity import hint_of
 from distillery.matching.checks import check_expert_files
 from distillery.methods.base import Trained, check_named
-from distillery.methods.matching import AS_STORED
+from distillery.methods.matched import AS_STORED
 from distillery.plan.check_dynamics import dynamics_networks
 from distillery.plan.experiment import Experiment
 from distillery.plan.messages import repeated
 from distillery.storage.tensors import described_tensors
 from distillery.students.names import OURS, cannot_compare, refused_side
+from distillery.students.presets import preset_constants
 from distillery.students.settings import Protocol, Recipe, Reference
 
 LONGEST_FILE = 180
@@ -29,7 +30,7 @@ def check_networks(experiment: Experiment, classes: Sequence[str]) -> Iterator[s
     """
     yield from _sides(experiment)
     rates = list(dict.fromkeys(_rates(experiment)))
-    yield from rates or _protocols(experiment)
+    yield from rates or (*_protocols(experiment), *_learned_rates(experiment))
     yield from _surrogates(experiment, classes) if not rates else ()
     yield from _experts(experiment, classes)
 
@@ -149,6 +150,26 @@ def _protocols(experiment: Experiment) -> Iterator[str]:
             yield (
                 f"{student.key}: the student learns from hard labels, and {student.protocol.label} has soft ones; "
                 "give another protocol here"
+            )
+
+
+def _learned_rates(experiment: Experiment) -> Iterator[str]:
+    """Whether a protocol that takes learned step sizes is of SGD, and any method learns one."""
+    learning = [name for name, method in experiment.methods.items() if method.learns_rate]
+    protocols = [*_evaluated(experiment)]
+    if experiment.matching.protocol is not None:
+        protocols.append(("matching.protocol", experiment.matching.protocol))
+    for key, protocol in protocols:
+        own: Any = protocol
+        if not own.learned_rate:
+            continue
+        optimizer = own.optimizer or preset_constants(protocol.preset, experiment.classes).get("optimizer")
+        if optimizer != "sgd":
+            yield f"{key}.learned_rate: a step size is learned for sgd, and the optimizer is {optimizer}"
+        if not learning:
+            yield (
+                f"{key}.learned_rate: no method learns a step size; allowed: false, or a method with objective: "
+                "{kind: trajectory, …}"
             )
 
 

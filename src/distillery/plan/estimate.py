@@ -17,7 +17,7 @@ from distillery.diffusion.generators import Training
 from distillery.diffusion.settings import Autoencoder, TransformerShape
 from distillery.methods.best_of import BestOf
 from distillery.methods.lgd import LGD
-from distillery.methods.matching import Matched
+from distillery.methods.matched import Matched
 from distillery.methods.sampling import Sampled
 from distillery.plan.experiment import Experiment
 from distillery.students.counts import network_counts

@@ -21,7 +21,8 @@ from distillery.guidance.settings import Surrogate
 from distillery.matching.settings import Experts, Matching
 from distillery.methods.base import Method, smaller
 from distillery.methods.lgd import GUIDED, LGD, Incremental
-from distillery.methods.matching import Matched, last_epoch_read
+from distillery.methods.matched import Matched, last_epoch_read
+from distillery.methods.matching import LD3M
 from distillery.methods.mode_images import ModeImages
 from distillery.methods.registry import AnyMethod
 from distillery.methods.sampling import Sampled
@@ -100,6 +101,14 @@ class Gradients(Block):
     repeats: Repeats = Field(3, description="Gradients per cell, each of another network.")
 
 
+class ChainSteps(Block):
+    """Accuracy, time and memory of LD3M over the steps of its chain (fig. 4 of arXiv 2403.03881)."""
+
+    methods: list[Name] = Field(
+        min_length=1, description="Methods of kind `ld3m` that differ in `chain.steps`; the smallest size is drawn."
+    )
+
+
 class Analysis(Block):
     """What is measured beside accuracy."""
 
@@ -110,6 +119,7 @@ class Analysis(Block):
     pictures: Pictures = Pictures()
     published: Published | None = None
     gradients: Gradients | None = Field(None, description="None: not measured.")
+    steps: ChainSteps | None = Field(None, exclude_if=lambda steps: steps is None, description="None: not drawn.")
     incremental_dynamics: IncrementalDynamics | None = Field(None, description="None: not measured.")
     learning_dynamics: LearningDynamics | None = Field(None, description="None: not measured.")
     validity: Validity | None = Field(None, description="None: not measured.")
@@ -347,6 +357,12 @@ class Experiment(Block):
     def several_students(self) -> list[str]:
         """The methods whose students have more than the weights of one network at its end."""
         return [name for name, method in self.methods.items() if method.incremental and self.loop(name).student.several]
+
+    @property
+    def chain_steps(self) -> dict[str, int]:
+        """The steps of the chain of each method that is drawn over them."""
+        steps = self.analysis.steps
+        return {name: self.method_of(name, LD3M).chain.steps for name in (steps.methods if steps else ())}
 
     def comparing(self, name: str) -> str:
         """The network that a method which optimises images compares with."""

@@ -14,7 +14,7 @@ from distillery.diffusion.settings import PretrainedAutoencoder
 from distillery.methods.base import Needs
 from distillery.methods.external import External
 from distillery.methods.lgd import LGD
-from distillery.methods.matching import Matched
+from distillery.methods.matched import Matched
 from distillery.plan import layout
 from distillery.plan.experiment import Experiment
 from distillery.plan.targets import validation_images

@@ -66,6 +66,8 @@ def figures(experiment: Experiment) -> list[str]:
     files = [layout.figure(name) for name, is_wanted in wanted.items() if is_wanted]
     if analysis.pictures.cost:
         files.append(layout.figure("accuracy", folder="cost"))
+    if analysis.steps is not None:
+        files.append(layout.figure("steps", folder="cost"))
     for run in experiment.runs:
         files.append(layout.figure("training-losses", run))
         if analysis.pictures.contact_sheets:

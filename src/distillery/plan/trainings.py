@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from distillery.methods.matching import Matched
+from distillery.methods.matched import Matched
 from distillery.plan import layout
 from distillery.plan.experiment import Experiment
 from distillery.settings import Block

@@ -18,7 +18,7 @@ from distillery.diffusion.settings import Autoencoder
 from distillery.errors import SourceError
 from distillery.methods.best_of import BestOf
 from distillery.methods.lgd import LGD
-from distillery.methods.matching import Matched
+from distillery.methods.matched import Matched
 from distillery.methods.sampling import Sampled
 from distillery.plan.estimate import channels_of, estimates, network_of, training_images, transformer_of
 from distillery.plan.experiment import Experiment

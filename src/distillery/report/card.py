@@ -52,6 +52,7 @@ class Facts:
         missing: sentences about what is missing.
         commit: of the code that made the final tables, or why there is none.
         calibrated: what a calibration chose, by name.
+        learned_rate: the step size that was learned with the set; None: none was.
         accuracy, redundancy: rows of the final tables, or why there are none.
         split: the images that accuracies are of: test or validation.
         licence: of the set, as the hub abbreviates it.
@@ -74,6 +75,7 @@ class Facts:
     calibrated: Mapping[str, Any]
     accuracy: pd.DataFrame | str
     redundancy: pd.DataFrame | str
+    learned_rate: float | None = None
     split: str = "test"
     licence: str = UNFILLED
     generator_licence: str | None = None
@@ -203,7 +205,14 @@ def _making(about: Mapping[str, Any], facts: Facts) -> list[str]:
         f"Seed of the experiment: {about['seed']}.",
         f"Commit of the code: {facts.commit}.",
         *(f"The calibration chose {name.replace('_', ' ')} {value}." for name, value in calibrated),
+        *_learned_rate(facts.learned_rate),
     ]
+
+
+def _learned_rate(rate: float | None) -> list[str]:
+    if rate is None:
+        return []
+    return [f"Step size that was learned with the set: {rate:.6g}, the learning rate of SGD that it was made for."]
 
 
 def _licences(about: Mapping[str, Any], facts: Facts) -> list[str]:

@@ -51,7 +51,7 @@ def run(settings: Settings, *, sets: list[Input], validation: Input, images: Out
     import torch
 
     from distillery.data.pixels import load_pixels
-    from distillery.storage.images import read_images, read_soft_labels, write_images
+    from distillery.storage.images import read_images, read_learned_rate, read_soft_labels, write_images
     from distillery.storage.resume import Resume
     from distillery.storage.tables import write_table
     from distillery.students.set_accuracy import set_accuracies
@@ -74,7 +74,7 @@ def run(settings: Settings, *, sets: list[Input], validation: Input, images: Out
             labels if own_labels is None else torch.from_numpy(own_labels),
             classes,
             settings.network,
-            settings.recipe,
+            settings.recipe.for_set(read_learned_rate(path, "collect")),
             validation=(tested, test_labels),
             students=settings.students,
             key=(settings.seed, job.stage),

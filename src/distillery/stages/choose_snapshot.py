@@ -58,7 +58,7 @@ def run(
 
     from distillery.data.pixels import load_pixels
     from distillery.data.whitening import opened_whitening
-    from distillery.storage.images import concatenate, read_images, write_images
+    from distillery.storage.images import concatenate, learned_rate, read_images, write_images
     from distillery.storage.resume import Resume
     from distillery.storage.tables import write_table
     from distillery.students.set_accuracy import set_accuracies
@@ -86,7 +86,7 @@ def run(
                 torch.from_numpy(some.labels),
                 classes,
                 settings.network,
-                settings.recipe,
+                settings.recipe.for_set(learned_rate(some.columns)),
                 validation=(tested, test_labels),
                 students=settings.students,
                 key=(settings.seed, job.stage),

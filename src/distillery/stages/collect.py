@@ -29,14 +29,15 @@ class Settings(Block):
 def run(settings: Settings, *, parts: list[Input], images: Output, job: Job) -> None:
     """Image sets to the images of slots 0 to ipc-1, in the order class, slot; latents stay behind.
 
-    The metadata of the file have the settings and the code of every stage that the set comes from.
+    The metadata of the file have the settings and the code of every stage that the set comes from, and the step size
+    that was learned with it, where one was.
     """
     import json
 
     import numpy as np
 
     from distillery.provenance import code_digest
-    from distillery.storage.images import concatenate, read_images, write_images
+    from distillery.storage.images import LEARNED_RATE, concatenate, learned_rate, read_images, write_images
 
     whole = concatenate([read_images(path, "sample, select or select_increment") for path in parts])
     slots = whole.columns["slot"]
@@ -45,4 +46,7 @@ def run(settings: Settings, *, parts: list[Input], images: Output, job: Job) -> 
     kept.columns.pop("latent", None)
     stages = {key.partition(":")[0] for key in settings.lineage.get("stages", [])}
     codes = {stage: code_digest(stage) for stage in sorted(stages)}
-    write_images(images, kept, {**job.provenance, "code_by_stage": json.dumps(codes, sort_keys=True)})
+    about = {"code_by_stage": json.dumps(codes, sort_keys=True)}
+    if (rate := learned_rate(kept.columns)) is not None:
+        about[LEARNED_RATE] = repr(rate)
+    write_images(images, kept, {**job.provenance, **about})

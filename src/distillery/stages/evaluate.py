@@ -62,14 +62,14 @@ def run(
     from distillery.data.pixels import load_pixels
     from distillery.data.whitening import opened_whitening
     from distillery.storage.history import History, write_history
-    from distillery.storage.images import read_soft_labels
+    from distillery.storage.images import read_learned_rate, read_soft_labels
     from distillery.storage.tables import write_table
     from distillery.storage.tensors import opened_tensor
     from distillery.students.networks import Classifier, Domain
     from distillery.students.soft_labels import Teacher, stored
     from distillery.students.training import Trained, in_ensembles, networks_at_once, train_networks
 
-    recipe = settings.recipe
+    recipe = settings.recipe.for_set(read_learned_rate(images, "collect"))
     pixels, labels, classes, _ = load_pixels(images, "collect")
     tested, test_labels, tested_classes, _ = load_pixels(test)
     if tested_classes != classes:

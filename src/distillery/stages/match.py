@@ -4,17 +4,23 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from pydantic import Field
+
 from distillery.data.channels import Known
 from distillery.errors import Diverged
 from distillery.job import Input, Job, Output
-from distillery.methods.matching import AnyMatched, Matched, Scene
+from distillery.methods.matched import Matched, Scene
+from distillery.methods.matching import AnyMatched
 from distillery.settings import Block
+from distillery.students.settings import Recipe
 
 if TYPE_CHECKING:
     from distillery.plan.experiment import Experiment
 
 
 class Settings(Block):
+    """The method, and how its experts have to have been trained, where it has any."""
+
     seed: int
     name: str
     stream: str
@@ -24,6 +30,7 @@ class Settings(Block):
     every: int
     shard: int
     normalization: Known = "imagenet"
+    experts_recipe: Recipe | None = Field(None, exclude_if=lambda recipe: recipe is None)
 
     @classmethod
     def of(cls, experiment: Experiment, run: str, method: str, ipc: str, shard: str) -> Settings:
@@ -38,6 +45,7 @@ class Settings(Block):
             ipc=int(ipc),
             every=experiment.matching.every,
             shard=int(shard),
+            experts_recipe=matched.expert_recipe(experiment.experts, experiment.dataset.normalization),
         )
 
 
@@ -65,7 +73,8 @@ def run(
     method, key = settings.method, (settings.seed, settings.stream)
     view: dict[str, Any] = {"normalization": settings.normalization, "whitening": whitening}
     real = RealImages.load(data, job.device, **view, svhn_mean=method.shifts_ours)
-    objective = method.comparing_objective(real, settings.network, (*key, "match"), job.device, experts or ())
+    known = (experts or (), settings.experts_recipe)
+    objective = method.comparing_objective(real, settings.network, (*key, "match"), job.device, *known)
     labels = range(len(real.classes))[settings.shard :: method.shards]
     places = Places.of(key, real.classes, labels, settings.ipc)
     folders = (files[0].parent if files else None for files in (generator, autoencoder))

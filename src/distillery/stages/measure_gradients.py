@@ -4,16 +4,22 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from pydantic import Field
+
 from distillery.data.channels import Known
 from distillery.job import Input, Job, Output
-from distillery.methods.matching import LD3M, Scene
+from distillery.methods.matched import Scene
+from distillery.methods.matching import LD3M
 from distillery.settings import Block
+from distillery.students.settings import Recipe
 
 if TYPE_CHECKING:
     from distillery.plan.experiment import Experiment
 
 
 class Settings(Block):
+    """The method, and how its experts have to have been trained, where it has any."""
+
     seed: int
     stream: str
     method: LD3M
@@ -22,6 +28,7 @@ class Settings(Block):
     steps: list[int]
     repeats: int
     normalization: Known = "imagenet"
+    experts_recipe: Recipe | None = Field(None, exclude_if=lambda recipe: recipe is None)
 
     @classmethod
     def of(cls, experiment: Experiment, run: str) -> Settings:
@@ -37,6 +44,7 @@ class Settings(Block):
             ipc=min(experiment.ipc),
             steps=gradients.steps,
             repeats=gradients.repeats,
+            experts_recipe=method.expert_recipe(experiment.experts, experiment.dataset.normalization),
         )
 
 
@@ -62,7 +70,8 @@ def run(
     method, key = settings.method, (settings.seed, settings.stream)
     view: dict[str, Any] = {"normalization": settings.normalization, "whitening": whitening}
     real = RealImages.load(data, job.device, **view, svhn_mean=method.shifts_ours)
-    objective = method.comparing_objective(real, settings.network, (*key, "match"), job.device, experts or ())
+    known = (experts or (), settings.experts_recipe)
+    objective = method.comparing_objective(real, settings.network, (*key, "match"), job.device, *known)
     places = Places.of(key, real.classes, range(len(real.classes)), settings.ipc)
     folders = (generator[0].parent, autoencoder[0].parent)
     scene = Scene(real.classes, real.domain, settings.seed, job.device, *folders)

@@ -57,7 +57,7 @@ def run(settings: Settings, *, images: Input, teacher: Input | None = None, matr
     from distillery.analysis.redundancy import redundancy_matrix
     from distillery.data.pixels import decoded
     from distillery.data.reading import ImageTable
-    from distillery.storage.images import SOFT_LABEL, read_images
+    from distillery.storage.images import SOFT_LABEL, learned_rate, read_images
     from distillery.storage.resume import Resume
     from distillery.storage.tables import write_table
     from distillery.students.networks import Classifier, Domain
@@ -94,7 +94,7 @@ def run(settings: Settings, *, images: Input, teacher: Input | None = None, matr
         torch.from_numpy(part),
         classes=cut.classes,
         network=settings.network,
-        recipe=settings.recipe,
+        recipe=settings.recipe.for_set(learned_rate(cut.columns)),
         students=settings.students,
         seed=settings.seed,
         device=job.device,

@@ -1,4 +1,7 @@
-"""Render the snapshots of optimised images: an image set with a column that says which iteration each is of."""
+"""Render the snapshots of optimised images: an image set with a column that says which iteration each is of.
+
+A step size that was learned with them is a column, too.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from distillery.data.channels import Known
 from distillery.job import Input, Job, Output
-from distillery.methods.matching import AnyMatched, Matched, Scene
+from distillery.methods.matched import Matched, Scene
+from distillery.methods.matching import AnyMatched
 from distillery.settings import Block
 
 if TYPE_CHECKING:
@@ -48,7 +52,7 @@ def run(
     from distillery.matching.build import Places
     from distillery.matching.loop import snapshots_of
     from distillery.progress import Progress
-    from distillery.storage.images import ImageSet, concatenate, encode_png, write_images
+    from distillery.storage.images import LEARNED_RATE, ImageSet, concatenate, encode_png, write_images
     from distillery.storage.tensors import read_tensors
     from distillery.students.networks import Domain
 
@@ -71,6 +75,8 @@ def run(
             refuse_diverged([rendered], f"the images of iteration {iteration}", f"delete {snapshots} and run again")
             pixels = to_bytes(2 * rendered - 1).cpu().numpy()
             columns = {"slot": np.array(slots), "iteration": np.full(len(labels), iteration)}
+            if LEARNED_RATE in state:
+                columns[LEARNED_RATE] = np.full(len(labels), float(state[LEARNED_RATE]))
             sets.append(ImageSet([encode_png(image) for image in pixels], np.array(labels), classes, names, columns))
             progress.advance(len(labels))
     write_images(images, concatenate(sets), job.provenance)

@@ -52,7 +52,7 @@ def run(
     job: Job,
 ) -> None:
     """Training images to `theta` (experts, epochs + 1, P) fp32, the state before training first."""
-    from distillery.matching.experts import description, expert_recipe, train_experts
+    from distillery.matching.experts import description, train_experts
     from distillery.matching.networks import Comparing
     from distillery.matching.real_images import RealImages
     from distillery.storage.history import write_history
@@ -60,7 +60,7 @@ def run(
 
     real = RealImages.load(data, job.device, normalization=settings.normalization, whitening=whitening)
     networks = Comparing(settings.network, real.classes, real.domain, job.device)
-    recipe = expert_recipe(settings.experts, settings.epochs, settings.normalization)
+    recipe = settings.experts.recipe(settings.epochs, settings.normalization)
     resume = job.resume(trajectories)
     theta, histories = train_experts(
         real,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,9 @@ from distillery.storage.tables import metadata_of, verify_footer, writing_table
 
 SOFT_LABEL = "soft_label"
 """The column of soft labels that come with a set."""
+
+LEARNED_RATE = "learning_rate"
+"""The column of the step size that trajectory matching learned with a set: the same for all of its images."""
 
 ROW_GROUP = 512
 """Images of a table that are written together, and held in memory together by whoever reads a few at a time."""
@@ -211,6 +214,34 @@ def read_soft_labels(path: Path, made_by: str) -> np.ndarray | None:
         column = pq.read_table(path, columns=[SOFT_LABEL], page_checksum_verification=True)[SOFT_LABEL]
         values: np.ndarray = column.combine_chunks().flatten().to_numpy().reshape(len(column), -1).copy()
         return values
+    except (OSError, pa.ArrowException, ValueError) as error:
+        raise damaged(path, made_by, str(error).splitlines()[0]) from error
+
+
+def learned_rate(columns: Mapping[str, np.ndarray]) -> float | None:
+    """The step size that was learned with a set of these columns; None: none was.
+
+    Raises:
+        ValueError: its images have several.
+    """
+    rates = np.unique(columns.get(LEARNED_RATE, np.empty(0)))
+    if len(rates) > 1:
+        raise ValueError(f"{LEARNED_RATE}: {len(rates)} of one set, from {rates[0]:g} to {rates[-1]:g}")
+    return float(rates[0]) if len(rates) else None
+
+
+def read_learned_rate(path: Path, made_by: str) -> float | None:
+    """The step size that was learned with the images of a table; None: none was.
+
+    Raises:
+        DamagedArtifact: it cannot be read, or there are several.
+    """
+    try:
+        verify_footer(path)
+        if LEARNED_RATE not in pq.read_schema(path).names:
+            return None
+        table = pq.read_table(path, columns=[LEARNED_RATE], page_checksum_verification=True)
+        return learned_rate({LEARNED_RATE: table[LEARNED_RATE].to_numpy()})
     except (OSError, pa.ArrowException, ValueError) as error:
         raise damaged(path, made_by, str(error).splitlines()[0]) from error
 

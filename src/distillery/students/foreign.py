@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+from torch.autograd import grad
 
+from distillery.devices import plain_attention
 from distillery.students.features import last_linear
 from distillery.students.networks import Classifier, Domain
 
@@ -19,7 +21,7 @@ def network_fault(
     is built on the CPU instead.
 
     Args:
-        stateless: whether it must have no running statistics and no dropout.
+        stateless: whether its gradients are compared: it must have no running statistics, and a second derivative.
         features: whether it must end in one linear layer.
     """
     try:
@@ -37,6 +39,24 @@ def network_fault(
             return str(error)
     if stateless and any(True for _ in classifier.network.buffers()):
         return f"{name} has running statistics or other buffers, and gradients of one network are compared"
+    missing = _no_second_derivative(classifier) if stateless else None
+    if missing is not None:  # the meta device may lack an operation that the CPU has
+        missing = _no_second_derivative(_passed(name, classes, domain, "cpu"))
+    return None if missing is None else f"{name} has no second derivative, by which gradients are compared: {missing}"
+
+
+def _no_second_derivative(classifier: Classifier) -> str | None:
+    """Why the gradient of a network's weights cannot be differentiated by its images; None if it can."""
+    size, channels, parameters = classifier.domain.size, classifier.domain.channels, list(classifier.parameters())
+    images = torch.zeros(2, channels, size, size, device=parameters[0].device, requires_grad=True)
+    try:
+        with plain_attention():
+            loss = classifier.network(images).logsumexp(1).sum()
+        gradients = grad(loss, parameters, create_graph=True, allow_unused=True)
+        sizes = [gradient.square().sum() for gradient in gradients if gradient is not None]
+        grad(torch.stack(sizes).sum(), images)
+    except RuntimeError as error:  # torch says which operation has none
+        return str(error).splitlines()[0]
     return None
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -75,6 +75,12 @@ class Recipe(Block):
     epochs: Epochs
     batch_size: Batch
     learning_rate: Rate
+    learned_rate: bool = Field(
+        False,
+        exclude_if=lambda learned: not learned,
+        description="Take the step size that trajectory matching learned with a set as the learning rate of `sgd`; a "
+        "set without one keeps `learning_rate`.",
+    )
     optimizer: Literal["adamw", "sgd"] = "adamw"
     momentum: BelowOne = Field(0.9, description="Of `sgd`; without Nesterov.")
     betas: list[BelowOne] = Field([0.9, 0.999], min_length=2, max_length=2, description="Of `adamw`.")
@@ -137,6 +143,12 @@ class Recipe(Block):
     evaluations_from: Fraction | None = Field(
         None, description="Share of the epochs before the first look; none: 1/evaluations."
     )
+
+    def for_set(self, learned_rate: float | None) -> Self:
+        """The recipe for a set that comes with a step size, or with none."""
+        if not self.learned_rate or learned_rate is None:
+            return self
+        return self.model_copy(update={"learning_rate": learned_rate})
 
 
 def _known_preset(name: str) -> str:
