@@ -114,7 +114,7 @@ EXPERTS = {"e": Experts(batch_size=16)}
 
 def settings_of(method: Any, **changes: Any) -> match.Settings:
     options: dict[str, Any] = {"seed": 0, "name": "it", "stream": "it", "network": NETWORK, "ipc": 2}
-    options["experts_recipe"] = method.expert_recipe(EXPERTS)
+    options["experts_recipe"] = method.expert_recipe(EXPERTS, "imagenet")
     return match.Settings(method=method, **options, every=2, **{"shard": 0, **changes})
 
 
@@ -631,7 +631,7 @@ def test_pixels_take_the_exact_gradient_of_a_way_and_latents_that_of_tesla(kind:
             "autoencoder": lambda given: Latent(kind="autoencoder", objective=given),
             "ld3m": lambda given: LD3M(kind="ld3m", generator="g", objective=given),
         }[kind](objective)
-        known = ([place / "experts.safetensors"], method.expert_recipe(EXPERTS))
+        known = ([place / "experts.safetensors"], method.expert_recipe(EXPERTS, "imagenet"))
         matching: Any = method.comparing_objective(real, NETWORK, ("x",), CPU, *known)
         assert matching.exact is wanted
 

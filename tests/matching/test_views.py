@@ -30,6 +30,9 @@ from distillery.storage.tensors import read_tensors
 from distillery.students.settings import Recipe, Speed
 
 MNIST: dict[str, Any] = {"normalization": "mnist"}
+EXPERTS = Experts(batch_size=16)
+RECIPE = EXPERTS.recipe(2, "mnist")
+
 TRAJECTORY: dict[str, Any] = {"kind": "trajectory", "experts": "e", "epochs": 1, "max_start_epoch": 2, "steps": 3}
 
 
@@ -95,7 +98,7 @@ def run_whitened(place: Path, out: Path, whitened: bool) -> dict[int, dict[str, 
     files = {"whitening": place / "zca.safetensors"} if whitened else {}
     data = place / "train.parquet"
     training = train_experts.Settings(
-        seed=0, name="e", network=NETWORK, experts=Experts(batch_size=16), epochs=2, first=0, last=1, **MNIST
+        seed=0, name="e", network=NETWORK, experts=EXPERTS, epochs=2, first=0, last=1, **MNIST
     )
     experts = out / "experts.safetensors"
     train_experts.run(
@@ -108,7 +111,16 @@ def run_whitened(place: Path, out: Path, whitened: bool) -> dict[int, dict[str, 
     )
     method = Pixels(kind="pixel", objective=TRAJECTORY, iterations=2, step={"pixels": 1.0})
     settings = match.Settings(
-        seed=0, name="m", stream="m", network=NETWORK, ipc=1, every=1, shard=0, method=method, **MNIST
+        seed=0,
+        name="m",
+        stream="m",
+        network=NETWORK,
+        ipc=1,
+        every=1,
+        shard=0,
+        method=method,
+        experts_recipe=RECIPE,
+        **MNIST,
     )
     snapshots = out / "snapshots.safetensors"
     match.run(
@@ -154,12 +166,12 @@ def test_trajectories_are_matched_on_whitened_images_and_pictures_are_as_they_we
 def test_experts_that_saw_other_images_are_refused(place: Path, tmp_path: Path) -> None:
     run_whitened(place, tmp_path, whitened=True)
     experts = [tmp_path / "experts.safetensors"]
-    assert len(Trajectories(experts, wanted_of(NETWORK, real(place), 2))) == 1
+    assert len(Trajectories(experts, wanted_of(NETWORK, real(place), RECIPE))) == 1
     with pytest.raises(BadInput, match="its experts saw images of another whitening"):
-        Trajectories(experts, wanted_of(NETWORK, real(place, whitened=False), 2))
+        Trajectories(experts, wanted_of(NETWORK, real(place, whitened=False), RECIPE))
     other = RealImages.load(place / "train.parquet", CPU)
     with pytest.raises(BadInput, match=r"standardised as mnist, and dataset\.normalization is imagenet"):
-        Trajectories(experts, wanted_of(NETWORK, other, 2))
+        Trajectories(experts, wanted_of(NETWORK, other, RECIPE))
 
 
 def evaluated(place: Path, out: Path, whitened: bool) -> list[float]:
