@@ -33,7 +33,7 @@ PROJECT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(PROJECT / "tests/support"))
 
 from clone import Clone  # noqa: E402
-from tiny_weights import dit, kl, save_dit  # noqa: E402
+from tiny_weights import dit, kl, save_dit, save_ldm  # noqa: E402
 
 from distillery.data.identity import class_list_called  # noqa: E402
 from distillery.plan.load import unchecked  # noqa: E402
@@ -128,6 +128,8 @@ def furnish(folder: Path, wnids: list[str]) -> None:
                 (place / f"{wnid}_{number}.JPEG").write_bytes(buffer.getvalue())
     save_dit(folder / "weights/DiT-XL-2-256", dit(size=LATENT_SIDE))
     kl(blocks=4).save_pretrained(folder / "weights/sd-vae-ft-mse")
+    save_ldm(folder / "weights/cin256-v2")
+    save_ldm(folder / "weights/ldm-celebahq-256", classes=None)
     import timm
 
     save_file(timm.create_model("resnet18", pretrained=False).state_dict(), folder / "weights/resnet18.safetensors")
