@@ -248,6 +248,7 @@ def test_the_arguments_of_a_stage_come_from_its_signature() -> None:
         "test": File("input", False, False),
         "teacher": File("input", False, True),
         "soft_labels": File("input", False, True),
+        "whitening": File("input", False, True),
         "evaluations": File("output", False, False),
         "history": File("output", False, False),
     }

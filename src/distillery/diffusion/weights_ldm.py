@@ -6,6 +6,7 @@ One file holds all of a model: `model.diffusion_model.` the UNet, `first_stage_m
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -179,5 +180,5 @@ def convert_checkpoint(path: Path) -> Iterator[Path]:
         yield folder / WEIGHTS
     beside = path.parent / "class_embedding.safetensors"
     save_tensors(beside, {"weight": tensors[CLASSES].float().contiguous()}, {"format": "pt"})
-    scheduler.save_pretrained(path.parent / "scheduler")
+    write_json(path.parent / "scheduler/scheduler_config.json", json.loads(scheduler.to_json_string()))
     yield beside
