@@ -91,7 +91,7 @@ def answers_of(files: Sequence[Path]) -> dict[Cell, list[Answer]]:
 # ---- numbers without an experiment -----------------------------------------------------------------------------------
 
 _NOT_HELD = "the method is not part of this project"
-_AGAIN = "a measurement of somebody else of a method whose own number stands elsewhere in the table"
+_AGAIN = "another group's measurement of a method"
 
 BY_METHOD: dict[str, str] = {
     "GLaD": "needs StyleGAN-XL, whose weights the code does not open",
@@ -119,7 +119,7 @@ def reason(row: Mapping[str, Any]) -> str:
     if row["confidence"] == "recalled":
         return "the number is not verified, and not quoted"
     if row["protocol"] == UNKNOWN:
-        return "its evaluation is not known, or none of the four protocols"
+        return "its protocol is not known, or is none of the four"
     if "re-run" in method or "replication" in method or "user run" in method:
         return _AGAIN
     for name in (method, *(known for known in BY_METHOD if method.startswith((f"{known} ", f"{known}-")))):
